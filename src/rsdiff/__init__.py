@@ -1,0 +1,3 @@
+"""Composable experiments in remote-sensing super-resolution."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,90 @@
+"""Typed configs: frozen dataclasses are the only place where an option's type, range and default are written.
+
+A YAML file names the dataclass (`kind: sr3`) and overrides; `default_values` gives Hydra the remaining keys, so that every option can be
+set on the command line without `+`; `config_from_mapping` turns the composed mapping back into the dataclass and checks it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work. The message is one sentence: what is wrong, where, and what to do."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def config(cls: type[T]) -> type[T]:
+    """Make `cls` a frozen keyword-only dataclass whose construction from a mapping refuses unknown keys and wrong types.
+
+    Ranges are checked in `__post_init__`, which raises `ValueError` with one sentence.
+    """
+    cls.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=False)  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+
+def default_values(cls: type[Any]) -> dict[str, Any]:
+    """Return the options of a config class as plain values; a required option is '???' (Hydra's mark for a missing value)."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            values[field.name] = _plain(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            values[field.name] = _plain(field.default_factory())
+        else:
+            values[field.name] = "???"
+    return values
+
+
+def config_from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build config class `cls` from plain `values`; `where` is the config path ('model') used in error messages.
+
+    Raises ConfigError in one sentence that names the option, what was given, what is accepted and the nearest correct spelling.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, cls, where)) from None
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
+    first = error.errors()[0]
+    path = ".".join([where, *(str(part) for part in first["loc"])])
+    given = first.get("input")
+    match first["type"]:
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            known = [f.name for f in dataclasses.fields(cls)]
+            return f"{path} is not an option{nearest(str(first['loc'][-1]), known)}; the options of {where} are {', '.join(sorted(known))}."
+        case "missing" | "missing_argument":
+            return f"{path} is required and was not given; set it with {path}=VALUE."
+        case "literal_error":
+            expected = first.get("ctx", {}).get("expected", "")
+            options = [option.strip(" '") for option in str(expected).replace(" or ", ", ").split(",")]
+            return f"{path}={given} is not one of {', '.join(options)}{nearest(str(given), options)}."
+        case "value_error":
+            return f"{path}: {first['msg'].removeprefix('Value error, ')}"
+        case _:
+            return f"{path}={given!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}."
+
+
+def nearest(word: str, options: list[str]) -> str:
+    """Return ', did you mean ...?' for the closest of `options`, or an empty string when none is close."""
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,1 @@
+"""The sample, data sets, packing, generated scenes, normalisation."""

@@ -1,0 +1,146 @@
+"""What flows through rsdiff: a `Sample` leaves the data set, a `Batch` enters a method.
+
+Images are float32 in [0, 1], channels first. H, W are target (HR) pixels, h, w are input (LR) pixels; C counts HR bands, c LR bands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where a raster lies: coordinate system (WKT or 'EPSG:n') and the six affine coefficients, pixel (column, row) -> (x, y)."""
+
+    crs: str
+    transform: tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class SampleMeta:
+    """What is known of a sample besides its pixels.
+
+    name         unique within the data set and split, used for files and result rows
+    index        position in the data set
+    epoch        epoch the crop and the degradation were drawn for; 0 in evaluation
+    labels       free attributes copied to the result row, e.g. {"class": "airport"}
+    wavelengths  band centres of the HR in nanometres, or empty
+    """
+
+    name: str
+    index: int = 0
+    epoch: int = 0
+    labels: tuple[tuple[str, str], ...] = ()
+    wavelengths: tuple[float, ...] = ()
+    georeference: Georeference | None = None
+
+
+@dataclass
+class Sample:
+    """One training or test item.
+
+    hr           (C, H, W) in [0, 1], or None for LR-only data
+    lr           (c, h, w) in [0, 1] where the data set brings its own LR, else None until the degradation makes it
+    lr_size      (h, w) that the degradation shall produce (the size rule of the data set decides)
+    ref          (C, H, W), co-registered HR image of another date
+    change_mask  (1, H, W) in [0, 1], land-cover code or change of every pixel; 0 = unchanged unless the data set says otherwise
+    hr_views     (V-1, C, H, W), further crops of the same image that share the sample's degradation (contrastive encoders)
+    valid        (1, H, W) of 0/1, pixels that count in losses and metrics (nodata = 0); None means all
+    decisions    one entry per view (first: hr, then hr_views), what the degradation drew; see rsdiff.degradations
+    """
+
+    meta: SampleMeta
+    hr: Tensor | None = None
+    lr: Tensor | None = None
+    lr_size: tuple[int, int] | None = None
+    ref: Tensor | None = None
+    change_mask: Tensor | None = None
+    hr_views: Tensor | None = None
+    valid: Tensor | None = None
+    decisions: Sequence[Any] = ()
+
+
+@dataclass
+class Batch:
+    """A batch of samples, after the degradation. Shapes as in `Sample` with a leading B.
+
+    size         (H, W) of the target; the scale is derived from it and lr's size
+    lr_views     (B, V-1, c, h, w), LR of hr_views
+    kernel       (B, k, k) blur kernels, sum 1, where the degradation has one
+    noise_level  (B,) standard deviation of the LR noise, in units of [0, 1]
+    lr_clean     (B, c, h, w), the LR before noise and rounding, when the degradation offers it
+    decisions    decisions[b][v], see Sample
+    """
+
+    metas: list[SampleMeta]
+    size: tuple[int, int]
+    lr_size: tuple[int, int]
+    hr: Tensor | None = None
+    lr: Tensor | None = None
+    ref: Tensor | None = None
+    change_mask: Tensor | None = None
+    hr_views: Tensor | None = None
+    lr_views: Tensor | None = None
+    valid: Tensor | None = None
+    kernel: Tensor | None = None
+    noise_level: Tensor | None = None
+    lr_clean: Tensor | None = None
+    decisions: list[Sequence[Any]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.metas)
+
+    @property
+    def scale(self) -> float:
+        """Ratio of target to input height."""
+        return self.size[0] / self.lr_size[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch with every tensor on `device`."""
+        moved = {f.name: value.to(device, non_blocking=True) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **moved)  # type: ignore[arg-type]
+
+    def need(self, name: str) -> Tensor:
+        """Return the tensor field `name`; raises ValueError if this batch does not hold it."""
+        value = getattr(self, name)
+        if not isinstance(value, Tensor):
+            raise ValueError(f"this method needs '{name}', which neither the data set nor the degradation gives.")
+        return value
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples of equal sizes into a batch whose LR still has to be made (`rsdiff.degradations.degrade`) unless the data bring it."""
+    first = samples[0]
+
+    def stack(name: str) -> Tensor | None:
+        values = [getattr(sample, name) for sample in samples]
+        present = [value for value in values if value is not None]
+        if not present:
+            return None
+        if len(present) != len(values):
+            raise ValueError(f"some samples of a batch have '{name}' and others have not: {', '.join(s.meta.name for s in samples)}.")
+        return torch.stack(present)
+
+    target = first.hr if first.hr is not None else first.lr
+    if target is None:
+        raise ValueError(f"sample {first.meta.name} has neither hr nor lr.")
+    lr_size = first.lr_size or (tuple(first.lr.shape[-2:]) if first.lr is not None else None)
+    if lr_size is None:
+        raise ValueError(f"sample {first.meta.name} has no lr and no lr_size.")
+    return Batch(
+        metas=[sample.meta for sample in samples],
+        size=(int(target.shape[-2]), int(target.shape[-1])),
+        lr_size=(int(lr_size[0]), int(lr_size[1])),
+        hr=stack("hr"),
+        lr=stack("lr"),
+        ref=stack("ref"),
+        change_mask=stack("change_mask"),
+        hr_views=stack("hr_views"),
+        valid=stack("valid"),
+        decisions=[sample.decisions for sample in samples],
+    )

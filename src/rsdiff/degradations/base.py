@@ -1,0 +1,77 @@
+"""The contract of every degradation: decisions are drawn from a generator, and a pure function applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rsdiff.data.sample import Batch
+
+RecordValue = float | int | str
+
+
+@dataclass
+class Degraded:
+    """What a degradation makes of N images.
+
+    lr           (N, c, h, w) float32 in [0, 1] (or beyond, where a published degradation does not clamp)
+    hr           (N, C, H, W), the target that belongs to it: the input itself, or its cropped, sharpened or band-reduced form
+    kernel       (N, k, k) or None
+    noise_level  (N,) in units of [0, 1] or None
+    lr_clean     (N, c, h, w) before noise and rounding, or None
+    """
+
+    lr: Tensor
+    hr: Tensor
+    kernel: Tensor | None = None
+    noise_level: Tensor | None = None
+    lr_clean: Tensor | None = None
+
+
+class Degradation(Protocol):
+    """Makes LR images from HR images. Stateless; used in loader workers, on the accelerator, for fixed test sets and for guidance."""
+
+    gives: frozenset[str]
+    """Batch fields it fills besides lr, e.g. {'kernel', 'noise_level'}."""
+
+    def draw(self, generator: torch.Generator, hr_shape: tuple[int, int, int], lr_size: tuple[int, int], views: int = 1) -> list[Any]:
+        """Draw the decisions for one sample of shape (C, H, W): one entry per view.
+
+        Views share what belongs to the scene (kernel, noise level) and differ in what does not (the noise itself). Everything random is
+        in the decisions, LR noise arrays included, as CPU tensors or plain numbers.
+        """
+        ...
+
+    def apply(self, hr: Tensor, decisions: Sequence[Any]) -> Degraded:
+        """Degrade hr (N, C, H, W) in [0, 1] by N decisions, on hr's device. Pure, and differentiable where the operation is."""
+        ...
+
+    def record(self, decisions: Any) -> dict[str, RecordValue]:
+        """Return the scalars of one image's decisions for its result row, e.g. {'sigma': 1.2, 'noise': 15.0}."""
+        ...
+
+
+def degrade(batch: Batch, degradation: Degradation) -> Batch:
+    """Return the batch with lr (and kernel, noise_level, lr_views, ...) made by `degradation` from hr and the batch's decisions."""
+    hr = batch.need("hr")
+    made = degradation.apply(hr, [views[0] for views in batch.decisions])
+    lr_views = None
+    if batch.hr_views is not None:
+        count, views = batch.hr_views.shape[:2]
+        flat = degradation.apply(batch.hr_views.flatten(0, 1), [d for per_view in batch.decisions for d in per_view[1:]])
+        lr_views = flat.lr.unflatten(0, (count, views))
+    return replace(
+        batch,
+        hr=made.hr,
+        lr=made.lr,
+        size=(int(made.hr.shape[-2]), int(made.hr.shape[-1])),
+        lr_size=(int(made.lr.shape[-2]), int(made.lr.shape[-1])),
+        kernel=made.kernel,
+        noise_level=made.noise_level,
+        lr_clean=made.lr_clean,
+        lr_views=lr_views,
+    )

@@ -1,0 +1,107 @@
+"""The contract of every method: what it needs, what it minimises, how it restores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method must know of data and degradation before it is built.
+
+    scale     ratio of target to input pixels per side (the training scale; continuous-scale methods accept others at run time)
+    bands     C, bands of the target
+    lr_bands  c, bands of the input
+    """
+
+    scale: float
+    bands: int
+    lr_bands: int
+
+
+@dataclass
+class Losses:
+    """total: the scalar to back-propagate; terms: its named parts, detached, for the log."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training.
+
+    name    shown in the log and in checkpoints
+    groups  optimiser groups stepped in this order at every step
+    steps   length in optimiser steps; None means until the end of training
+    """
+
+    name: str
+    groups: Sequence[str]
+    steps: int | None = None
+
+
+class MethodConfig(Protocol):
+    """A frozen dataclass (see rsdiff.config.typed.config) that holds every option of a method and builds it.
+
+    requires  batch fields the method cannot do without, among hr, lr, ref, change_mask, kernel, noise_level, hr_views
+    views     crops per training image under one degradation; 1 for all but contrastive methods
+    """
+
+    @property
+    def requires(self) -> frozenset[str]: ...
+    @property
+    def views(self) -> int: ...
+    def refuse(self, problem: Problem) -> str | None:
+        """Return None, or one sentence that says why the method cannot treat `problem` and what to change."""
+        ...
+
+    def build(self, problem: Problem) -> Method: ...
+
+
+class Method(nn.Module):
+    """Networks, objective and restoration put together. Subclasses define `losses` and `restore` and may define the rest.
+
+    The trainer calls, per step and for each group of the current stage: losses -> backward -> optimiser step -> `after_step`.
+    Everything that must survive a resume is a parameter or a buffer (queues, momentum encoders, counters).
+    """
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Optimiser groups by name; by default one group 'restorer' of all trainable parameters."""
+        return {"restorer": [p for p in self.parameters() if p.requires_grad]}
+
+    def stages(self) -> Sequence[Stage]:
+        """Stages in order; by default one stage that steps every group."""
+        return [Stage("train", tuple(self.groups()))]
+
+    def start_stage(self, stage: Stage) -> None:
+        """Called when a stage begins (and again when a run resumes in it), e.g. to freeze a part."""
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        """Return the objective of `group` on a degraded batch. All randomness comes from `noise`."""
+        raise NotImplementedError
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        """Called after all groups of a step were optimised (momentum updates, counters)."""
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        """Return (B, C, H, W) in [0, 1] (not clamped, not rounded) for batch.lr and batch.size; hr may be absent."""
+        raise NotImplementedError
+
+    def estimates(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return what the method estimates besides the image, e.g. {'kernel': (B, k, k)}, for result rows and reports."""
+        return {}
+
+    def pixel_multiple(self) -> int:
+        """LR height and width must be multiples of this; callers pad by reflection and crop the result."""
+        return 1
