@@ -105,6 +105,15 @@ class Batch:
         moved = {f.name: value.to(device, non_blocking=True) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
         return replace(self, **moved)  # type: ignore[arg-type]
 
+    def with_memory_format(self, memory_format: torch.memory_format) -> Batch:
+        """Return the batch with every image (four-axis tensor) stored in `memory_format`."""
+        stored = {
+            f.name: value.contiguous(memory_format=memory_format)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor) and value.dim() == 4
+        }
+        return replace(self, **stored)  # type: ignore[arg-type]
+
     def need(self, name: str) -> Tensor:
         """Return the tensor field `name`; raises ValueError if this batch does not hold it."""
         value = getattr(self, name)

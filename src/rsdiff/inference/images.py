@@ -1,0 +1,148 @@
+"""Restoring test images: padding, batching images of one size, per-image noise, geometric self-ensembles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.data.sample import Batch, Sample, collate
+from rsdiff.degradations.base import Degradation, degrade
+from rsdiff.diffusion.noise import NoiseSource, SeededNoise
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.methods.base import Method
+
+Transform = tuple[bool, bool, bool]  # flip rows, flip columns, transpose
+
+
+@dataclass
+class Restored:
+    """A degraded batch, its restoration (B, C, H, W) and the seconds one image took."""
+
+    batch: Batch
+    image: Tensor
+    seconds: float
+
+
+def restore(method: Method, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+    """Return (B, C, H, W) in [0, 1] for any LR size: pads by reflection to what the method needs, restores, crops and clamps."""
+    padded = pad_to_multiple(batch, method.pixel_multiple())
+    image = method.restore(padded, sampler, noise)
+    return image[..., : batch.size[0], : batch.size[1]].clamp(0, 1)
+
+
+def pad_to_multiple(batch: Batch, multiple: int) -> Batch:
+    """Extend lr at the bottom and right by reflection until its sides are multiples of `multiple`, and everything of HR size accordingly."""
+    h, w = batch.lr_size
+    rows, columns = -h % multiple, -w % multiple
+    if not rows and not columns:
+        return batch
+    H, W = batch.size
+    more_rows, more_columns = round(rows * H / h), round(columns * W / w)
+    large = {
+        name: extend(value, more_rows, more_columns) if isinstance(value := getattr(batch, name), Tensor) else None
+        for name in ("ref", "change_mask")
+    }
+    return replace(
+        batch,
+        lr=extend(batch.need("lr"), rows, columns),
+        lr_size=(h + rows, w + columns),
+        size=(H + more_rows, W + more_columns),
+        hr=None,
+        **large,  # type: ignore[arg-type]
+    )
+
+
+def extend(image: Tensor, rows: int, columns: int) -> Tensor:
+    """Append `rows` and `columns` by reflection; an image too small to reflect repeats its edge."""
+    H, W = image.shape[-2:]
+    mode = "reflect" if rows < H and columns < W else "replicate"
+    return F.pad(image, (0, columns, 0, rows), mode=mode)
+
+
+def restore_images(
+    method: Method,
+    samples: Iterable[Sample],
+    degradation: Degradation,
+    sampler: SamplerConfig,
+    seed: int,
+    device: torch.device,
+    batch_size: int = 1,
+    ensemble: bool = False,
+) -> Iterator[Restored]:
+    """Degrade and restore test samples in order; images of equal size that follow each other share a batch.
+
+    An image's result depends on (seed, name) only, not on the batch it was in. `ensemble` averages over the eight flips and transposes.
+    """
+    for group in batches_of_equal_size(samples, batch_size):
+        batch = collate(group).to(device)
+        if batch.lr is None:
+            batch = degrade(batch, degradation)
+        start = time.perf_counter()
+        with torch.no_grad():
+            image = (restore_ensemble if ensemble else restore_seeded)(method, batch, sampler, seed)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        yield Restored(batch, image, (time.perf_counter() - start) / len(batch))
+
+
+def restore_seeded(method: Method, batch: Batch, sampler: SamplerConfig, seed: int, draw: int = 0) -> Tensor:
+    """Restore with noise keyed by (seed, image name); `draw` numbers independent restorations of one image."""
+    noise = SeededNoise([(seed, "restore", meta.name, draw) for meta in batch.metas], shared=(seed, "restore", draw))
+    return restore(method, batch, sampler, noise)
+
+
+def restore_ensemble(method: Method, batch: Batch, sampler: SamplerConfig, seed: int) -> Tensor:
+    """Mean over the eight geometric variants of the input, each with noise of its own."""
+    total = torch.zeros((), device=batch.need("lr").device)
+    variants = [(rows, columns, swap) for swap in (False, True) for columns in (False, True) for rows in (False, True)]
+    for number, transform in enumerate(variants):
+        total = total + undo(restore_seeded(method, transformed(batch, transform), sampler, seed, number), transform)
+    return total / len(variants)
+
+
+def transformed(batch: Batch, transform: Transform) -> Batch:
+    """Return the batch with every image flipped and transposed."""
+    names = ("hr", "lr", "ref", "change_mask", "valid", "kernel", "lr_clean")
+    images = {name: turn(value, transform) for name in names if isinstance(value := getattr(batch, name), Tensor)}
+    swap = transform[2]
+    size, lr_size = (batch.size[::-1], batch.lr_size[::-1]) if swap else (batch.size, batch.lr_size)
+    return replace(batch, size=size, lr_size=lr_size, **images)  # type: ignore[arg-type]
+
+
+def turn(image: Tensor, transform: Transform) -> Tensor:
+    """Flip rows, flip columns, transpose, in this order."""
+    rows, columns, swap = transform
+    axes = [axis for axis, flip in ((-2, rows), (-1, columns)) if flip]
+    image = image.flip(axes) if axes else image
+    return image.transpose(-2, -1) if swap else image
+
+
+def undo(image: Tensor, transform: Transform) -> Tensor:
+    """Inverse of `turn`."""
+    rows, columns, swap = transform
+    image = image.transpose(-2, -1) if swap else image
+    axes = [axis for axis, flip in ((-2, rows), (-1, columns)) if flip]
+    return image.flip(axes) if axes else image
+
+
+def batches_of_equal_size(samples: Iterable[Sample], batch_size: int) -> Iterator[Sequence[Sample]]:
+    """Yield runs of consecutive samples of one size, at most `batch_size` long."""
+    group: list[Sample] = []
+    for sample in samples:
+        if group and (len(group) == batch_size or sizes(sample) != sizes(group[0])):
+            yield group
+            group = []
+        group.append(sample)
+    if group:
+        yield group
+
+
+def sizes(sample: Sample) -> tuple[object, ...]:
+    """What must be equal for samples to share a batch."""
+    shapes = [None if image is None else tuple(image.shape) for image in (sample.hr, sample.lr, sample.ref)]
+    return (*shapes, sample.lr_size)

@@ -1,0 +1,186 @@
+"""Checkpoints: weights in safetensors, a JSON card that says what they are, and the training state beside them.
+
+A checkpoint is a folder `step_00001234/` of
+    weights.safetensors         the method's parameters and buffers
+    ema_<k>.safetensors         one average of the weights per EMA length, the first being the one to use
+    card.json                   config, problem, signature, metrics, code version: enough to evaluate or restore without anything else
+    training_state.pt           optimisers, EMA counters, gradient scaler; loadable with weights_only=True
+It is written under a temporary name, flushed to the disk and renamed, so a folder with the final name is complete; a kill at any moment
+leaves the previous checkpoints as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or that belongs to something else; one sentence."""
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint folder holds. `training_state` is empty unless it was asked for."""
+
+    folder: Path
+    card: dict[str, Any]
+    weights: dict[str, Tensor]
+    averages: list[dict[str, Tensor]]
+    training_state: dict[str, Any]
+
+    @property
+    def best_weights(self) -> dict[str, Tensor]:
+        """The first average if there is one, else the weights themselves."""
+        return self.averages[0] if self.averages else self.weights
+
+
+def write_checkpoint(
+    folder: Path,
+    step: int,
+    weights: Mapping[str, Tensor],
+    averages: list[Mapping[str, Tensor]],
+    card: Mapping[str, Any],
+    training_state: Mapping[str, Any] | None,
+) -> Path:
+    """Write `folder/step_<step>` atomically and return it; an existing one of the same step is kept, since it holds the same state.
+
+    Raises OSError (disk full, read-only folder) with nothing but a removable temporary folder left behind.
+    """
+    final = folder / f"step_{step:08d}"
+    if final.exists():
+        return final
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{final.name}.{os.getpid()}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        save_file(_contiguous(weights), temporary / "weights.safetensors")
+        for k, average in enumerate(averages):
+            save_file(_contiguous(average), temporary / f"ema_{k}.safetensors")
+        (temporary / "card.json").write_text(json.dumps({"format": FORMAT, "step": step, **card}, indent=1))
+        if training_state is not None:
+            torch.save(dict(training_state), temporary / "training_state.pt")
+        for path in temporary.iterdir():
+            _flush(path)
+        temporary.rename(final)
+        _flush(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return final
+
+
+def read_checkpoint(path: Path, with_training_state: bool = False) -> Checkpoint:
+    """Read a checkpoint from its folder, from a run's folder (its best, else its last one), or from a weights file beside its card.
+
+    Raises CheckpointError in one sentence for a missing, foreign or damaged checkpoint.
+    """
+    folder = find_checkpoint(path)
+    try:
+        card = json.loads((folder / "card.json").read_text())
+        weights = load_file(folder / "weights.safetensors")
+        averages = [load_file(file) for file in sorted(folder.glob("ema_*.safetensors"))]
+        state: dict[str, Any] = {}
+        if with_training_state:
+            state = torch.load(folder / "training_state.pt", map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} is not a complete checkpoint: {Path(str(error.filename)).name} is missing.") from None
+    except (SafetensorError, ValueError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} cannot be read ({type(error).__name__}: {str(error)[:120]}); use another checkpoint.") from None
+    if card.get("format") != FORMAT:
+        raise CheckpointError(f"{folder} has checkpoint format {card.get('format')}, this version of rsdiff reads format {FORMAT}.")
+    return Checkpoint(folder, card, weights, averages, state)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint folder that `path` means; see `read_checkpoint`."""
+    if not path.exists():
+        raise CheckpointError(f"checkpoint {path} does not exist; give a run folder, a checkpoint folder or a weights.safetensors file.")
+    if path.is_file():
+        if path.suffix != ".safetensors":
+            raise CheckpointError(f"{path} is not a checkpoint of rsdiff; convert it first with task=import source={path} model=NAME.")
+        return path.parent
+    if (path / "card.json").exists():
+        return path
+    store = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    best = best_checkpoint(store) or last_checkpoint(store)
+    if best is None:
+        raise CheckpointError(f"{path} holds no checkpoint; give a run folder, a checkpoint folder or a weights.safetensors file.")
+    return best
+
+
+def list_checkpoints(store: Path) -> list[Path]:
+    """Return the complete checkpoints of a store, oldest first."""
+    return sorted(folder for folder in store.glob("step_*") if (folder / "card.json").exists())
+
+
+def last_checkpoint(store: Path) -> Path | None:
+    """Return the newest checkpoint of a store that training can continue from."""
+    return next((folder for folder in reversed(list_checkpoints(store)) if (folder / "training_state.pt").exists()), None)
+
+
+def best_checkpoint(store: Path) -> Path | None:
+    """Return the checkpoint that validation found best, or None."""
+    pointer = store / "best.json"
+    if not pointer.exists():
+        return None
+    folder = store / str(json.loads(pointer.read_text())["folder"])
+    return folder if (folder / "card.json").exists() else None
+
+
+def mark_best(store: Path, checkpoint: Path, metric: str, value: float) -> None:
+    """Record `checkpoint` as the best of its store, atomically."""
+    write_json(store / "best.json", {"folder": checkpoint.name, "metric": metric, "value": value})
+
+
+def best_value(store: Path) -> float | None:
+    """Return the metric value of the best checkpoint so far, or None."""
+    pointer = store / "best.json"
+    return float(json.loads(pointer.read_text())["value"]) if pointer.exists() else None
+
+
+def prune(store: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints and the best one, and what killed writers left behind."""
+    best = best_checkpoint(store)
+    for folder in list_checkpoints(store)[: -keep or None]:
+        if folder != best:
+            shutil.rmtree(folder)
+    for leftover in store.glob(".step_*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_text(json.dumps(content, indent=1))
+        _flush(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,86 @@
+"""Optimisers of a method's groups, their learning rates, and the averages of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from rsdiff.methods.base import Method
+from rsdiff.training.config import EmaConfig, OptimiserConfig, TrainerConfig
+from rsdiff.training.ema import Ema
+from rsdiff.training.learning_rate import learning_rate_factor
+
+
+@dataclass
+class GroupOptimiser:
+    """One optimiser with its learning-rate schedule."""
+
+    config: TrainerConfig
+    settings: OptimiserConfig
+    parameters: list[nn.Parameter]
+    accelerator: Accelerator
+    optimiser: Any = field(init=False)
+    lr: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self.optimiser = self.accelerator.prepare_optimizer(build_optimiser(self.settings, self.parameters), device_placement=False)
+
+    def prepare(self, step: int, images: int) -> None:
+        """Set the learning rate of this step and clear the gradients."""
+        self.lr = self.settings.lr * learning_rate_factor(self.config.learning_rate, step, images, self.config.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.lr
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def step(self, clip_norm: float | None, replace_nan_gradients: bool) -> None:
+        """Unscale, mend and clip the gradients as configured, then update."""
+        self.accelerator.unscale_gradients(self.optimiser)
+        if replace_nan_gradients:
+            for parameter in self.parameters:
+                if parameter.grad is not None:
+                    torch.nan_to_num(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=parameter.grad)
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, clip_norm)
+        self.optimiser.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.optimiser.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.optimiser.load_state_dict(dict(state))
+
+
+def build_optimiser(settings: OptimiserConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the torch optimiser of `settings`."""
+    match settings.algorithm:
+        case "adam":
+            return torch.optim.Adam(
+                parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+            )
+        case "adamw":
+            return torch.optim.AdamW(
+                parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+            )
+        case "sgd":
+            return torch.optim.SGD(parameters, settings.lr, momentum=settings.betas[0], weight_decay=settings.weight_decay)
+
+
+def build_optimisers(config: TrainerConfig, method: Method, accelerator: Accelerator) -> dict[str, GroupOptimiser]:
+    """Return one optimiser per group of the method; raises ValueError when `config.optimisers` names a group that it has not."""
+    groups = {name: list(parameters) for name, parameters in method.groups().items()}
+    unknown = sorted(set(config.optimisers) - set(groups))
+    if unknown:
+        raise ValueError(f"trainer.optimisers names {', '.join(unknown)}, but this method's groups are {', '.join(sorted(groups))}.")
+    return {name: GroupOptimiser(config, config.optimiser_of(name), parameters, accelerator) for name, parameters in groups.items()}
+
+
+def build_average(config: EmaConfig, method: nn.Module) -> Ema | None:
+    """Return the averages of `config`, or None when they are off."""
+    if config.rule == "off":
+        return None
+    return Ema(config, method)
