@@ -1,0 +1,133 @@
+"""What a metric is: a described function of one image as a protocol shows it (or, for set metrics, of features of a whole set)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from rsdiff.metrics.colour import Space, border_width, crop, luma, quantise, rgb_planes, to_space
+from rsdiff.metrics.protocol import ProtocolConfig
+
+if TYPE_CHECKING:
+    from rsdiff.metrics.options import MetricsConfig
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class View:
+    """One image as the metrics see it.
+
+    image         (C, H, W) the image that is judged, in [0, 1], not rounded
+    hr            (C, H, W) its reference or None
+    lr            (c, h, w) what it was made from, or None
+    valid         (1, H, W) bool, pixels that count, or None for all
+    scale         target pixels per input pixel
+    degrade       the operator that made `lr`, without its noise, for one image (C, H, W) -> (c, h, w); None where it is not known
+    """
+
+    image: Tensor
+    hr: Tensor | None
+    lr: Tensor | None
+    valid: Tensor | None
+    scale: float
+    protocol: ProtocolConfig
+    rgb_bands: tuple[int, int, int] = (0, 1, 2)
+    degrade: Callable[[Tensor], Tensor] | None = None
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """Return compute(), computed once per view: metrics that share an intermediate result name it alike."""
+        if name not in self.shared:
+            self.shared[name] = compute()
+        value: T = self.shared[name]
+        return value
+
+    def reference(self) -> Tensor:
+        """Return hr; raises ValueError where there is none."""
+        if self.hr is None:
+            raise ValueError("this metric compares with the HR image and the data set has none; choose metrics=no_reference.")
+        return self.hr
+
+    def pair(self, space: Space | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return (image, reference, valid) quantised, in the protocol's space and without its border: what PSNR compares."""
+        chosen = space or self.protocol.space
+        width = border_width(self.protocol.border, self.scale)
+
+        def prepare(image: Tensor) -> Tensor:
+            return crop(to_space(self.quantised(image), chosen, self.rgb_bands, self.protocol.peak), width)
+
+        reference = self.reference()
+        image, hr = self.once(f"pair {chosen}", lambda: (prepare(self.image), prepare(reference)))
+        return image, hr, None if self.valid is None else crop(self.valid, width)
+
+    def quantised(self, image: Tensor) -> Tensor:
+        """Return an image of [0, 1] in units of the protocol's peak, quantised by its rule, float64."""
+        return quantise(image, self.protocol.quantise, self.protocol.peak)
+
+    def gray(self) -> Tensor:
+        """Return the (1, H, W) full-range gray of the 8-bit image, 0..255, not rounded (mean of the bands if there are two)."""
+        planes = rgb_planes(quantise(self.image), self.rgb_bands)
+        return planes.mean(0, keepdim=True) if planes.shape[0] == 2 else luma(planes, "y_full")
+
+    def rgb(self, image: Tensor, with_border: bool = True) -> Tensor:
+        """Return `image` as perceptual networks see it: (3, H, W) float32 of the 8-bit image on [0, 1]; one band is shown as gray.
+
+        Pixels that do not count are black, in the image as in its reference.
+        """
+        planes = rgb_planes(quantise(image), self.rgb_bands).float() / 255
+        planes = planes.expand(3, -1, -1) if planes.shape[0] == 1 else planes
+        if self.valid is not None:
+            planes = torch.where(self.valid, planes, torch.zeros((), device=planes.device))
+        return planes if with_border else crop(planes, border_width(self.protocol.border, self.scale))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a metric may use when it is prepared for a run: options, device, and the weight files found (by metric)."""
+
+    options: MetricsConfig
+    device: torch.device
+    files: dict[str, Path]
+
+
+ImageScore = Callable[[View], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's description and how it is prepared.
+
+    title      as printed in tables
+    direction  which way is better; 'none' for descriptive numbers
+    low, high  bounds of its values
+    needs      among 'hr', 'lr', 'degradation' (the operator that made the LR) and 'rgb' (one band or at least three)
+    files      names of a weight file, any of which will do; empty if it needs none
+    build      prepares the function of one View; None for set metrics, which the evaluator computes of features
+    on_hr      whether the value of the reference itself is recorded beside it (a ceiling, or a natural level)
+    """
+
+    name: str
+    title: str
+    meaning: str
+    unit: str = ""
+    direction: Literal["higher", "lower", "none"] = "higher"
+    low: float = 0.0
+    high: float = float("inf")
+    needs: frozenset[str] = frozenset({"hr"})
+    files: tuple[str, ...] = ()
+    build: Callable[[Context], ImageScore] | None = None
+    on_hr: bool = False
+
+    @property
+    def of_set(self) -> bool:
+        """Whether it is a value of a whole set of images."""
+        return self.build is None
+
+
+__all__ = ["Context", "ImageScore", "Metric", "View"]

@@ -1,0 +1,51 @@
+"""Which metrics a run computes, under which protocol, with which weight files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from rsdiff.config import config
+from rsdiff.config.typed import nearest
+from rsdiff.metrics.protocol import ProtocolConfig
+from rsdiff.metrics.table import METRICS
+
+if TYPE_CHECKING:
+    from rsdiff.degradations.base import Degradation
+    from rsdiff.metrics.evaluator import Evaluator
+
+
+@config
+class MetricsConfig:
+    """The metrics of a run. `METRICS` in rsdiff.metrics lists the names; a table prints the protocol with every value."""
+
+    metrics: tuple[str, ...] = ("psnr", "ssim", "lr_psnr")
+    """Names of metrics, in the order of the tables; one whose weight file is missing is reported as unavailable and the run goes on."""
+    protocol: ProtocolConfig = ProtocolConfig()
+    """How images are made comparable before they are scored."""
+    rgb_bands: tuple[int, int, int] = (0, 1, 2)
+    """Indices of the red, green and blue band of images with more than three: what luma and the perceptual networks see."""
+    baseline: bool = True
+    """Whether bicubic interpolation of the LR is scored beside the method, on the same images."""
+    weight_folders: tuple[str, ...] = ("weights",)
+    """Folders searched for weight files of metrics, before the cache of torch.hub; nothing is downloaded."""
+
+    def __post_init__(self) -> None:
+        if not self.metrics:
+            raise ValueError(f"at least one metric is needed; the metrics are {', '.join(sorted(METRICS))}.")
+        for name in self.metrics:
+            if name not in METRICS:
+                raise ValueError(f"'{name}' is not a metric{nearest(name, list(METRICS))}; the metrics are {', '.join(sorted(METRICS))}.")
+        if len(set(self.metrics)) != len(self.metrics):
+            raise ValueError(f"every metric may be named once and the list is {', '.join(self.metrics)}.")
+        if min(self.rgb_bands) < 0:
+            raise ValueError(f"rgb_bands are band indices from 0 and are {self.rgb_bands}.")
+
+    def build(
+        self, bands: int, has_hr: bool = True, degradation: Degradation | None = None, device: torch.device | str = "cpu"
+    ) -> Evaluator:
+        """Return the evaluator for images of `bands` bands; `degradation` is what made their LR, None where the data set brings it."""
+        from rsdiff.metrics.evaluator import Evaluator
+
+        return Evaluator(self, bands, has_hr, degradation, torch.device(device))

@@ -1,0 +1,201 @@
+"""Golden cases of the metrics: published formulas, and the near misses that must not be mixed with them (computed here, not in rsdiff)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from rsdiff.metrics.colour import FULL, LIIF, crop, luma, quantise
+from rsdiff.metrics.no_reference import average_gradient, entropy
+from rsdiff.metrics.psnr import cpsnr, ergas, ergas_diffbsr, mse, pooled_psnr, psnr
+from rsdiff.metrics.ssim import ssim
+
+from ..case import Case, runner
+
+PYIQA_EPSILON = 1e-8
+
+
+def bands_first(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image)).movedim(-1, -3).double()
+
+
+def yiq_rounded(rgb: Tensor) -> Tensor:
+    """Full-range luma rounded half to even (pyiqa): weights of float32 precision on float64 values decide the ties."""
+    weights = torch.tensor(FULL, dtype=torch.float32).double()
+    return ((rgb / 255).movedim(-3, -1) @ weights * 255).round().unsqueeze(-3)
+
+
+def liif_luma(rgb: Tensor) -> Tensor:
+    """Luma without an offset: LIIF and DASR apply it to differences, which is all that PSNR sees."""
+    return sum(plane * weight for plane, weight in zip(rgb.unbind(-3), LIIF, strict=True)).unsqueeze(-3) / 256
+
+
+@runner("metrics", "luma")
+def run_luma(case: Case) -> dict[str, Any]:
+    rgb = bands_first(case.input("rgb"))
+    values = {
+        "y_studio_float": luma(rgb, "y_studio"),
+        "y_studio_skimage": luma(rgb, "y_studio"),
+        "y_studio_uint8": luma(rgb, "y_studio_rounded"),
+        "y_studio_uint8_kair": luma(rgb, "y_studio_rounded"),
+        "y_full_opencv_uint8": luma(rgb, "y_full_rounded"),
+        "y_full_yiq_round": yiq_rounded(rgb),
+        "y_liif_times_255": liif_luma(rgb),
+    }
+    return {name: value[0] for name, value in values.items()}
+
+
+@runner("metrics", "quantisation")
+def run_quantisation(case: Case) -> dict[str, Any]:
+    hr, sr = bands_first(case.input("hr")), case.tensor("sr")
+    border = int(case.config["crop of the two y outputs"])
+    rounded, clipped = quantise(sr, "round"), quantise(sr, "clip")
+    truncated = clipped.floor()
+    edm = ((sr * 2 - 1) * 127.5 + 128).clamp(0, 255).floor().double()
+    y_sr, y_hr = (crop(luma(image, "y_studio"), border) for image in (clipped, hr))
+    saved = {"round": rounded, "trunc": truncated, "edm": edm}
+    return {
+        **{f"q_{name}": image.movedim(0, -1) for name, image in saved.items()},
+        **{f"psnr_q_{name}": psnr(image, hr) for name, image in saved.items()},
+        "psnr_float_clipped": [psnr(clipped, hr, epsilon=PYIQA_EPSILON)],
+        "psnr_float_unclipped": [psnr(quantise(sr, "none"), hr, epsilon=PYIQA_EPSILON)],
+        "ssim_float_clipped": [ssim(clipped, hr)],
+        "psnr_y_float_clipped": [psnr(y_sr, y_hr, epsilon=PYIQA_EPSILON)],
+        "ssim_y_float_clipped": [ssim(y_sr, y_hr)],
+    }
+
+
+@runner("metrics", "psnr_ssim_uint8")
+def run_psnr_ssim(case: Case) -> dict[str, Any]:
+    hr = bands_first(case.input("hr"))
+    outputs: dict[str, Any] = {}
+    for pair in [name.removesuffix("_sr") for name in case.spec["inputs"] if name.endswith("_sr")]:
+        sr = bands_first(case.input(f"{pair}_sr"))
+        for prefix in sorted({name.split("_")[1] for name in case.arrays if name.startswith(f"{pair}_crop")}):
+            border = int(prefix.removeprefix("crop"))
+            values = conventions(crop(sr, border), crop(hr, border))
+            outputs |= {f"{pair}_{prefix}_{name}": value for name, value in values.items()}
+    return outputs
+
+
+def conventions(sr: Tensor, hr: Tensor) -> dict[str, float]:
+    """Every convention of one cropped pair (3, H, W) in 0..255."""
+    y_sr, y_hr = luma(sr, "y_studio"), luma(hr, "y_studio")
+    rounded = luma(sr, "y_studio_rounded"), luma(hr, "y_studio_rounded")
+    opencv = luma(sr, "y_full_rounded"), luma(hr, "y_full_rounded")
+    field_psnr, field_ssim, y_psnr, y_ssim = psnr(sr, hr), ssim(sr, hr), psnr(y_sr, y_hr), ssim(y_sr, y_hr)
+    liif = psnr(liif_luma(sr), liif_luma(hr))
+    return {
+        **{f"rgb_psnr_{who}": field_psnr for who in ("basicsr", "litsr", "kair")},
+        **{f"rgb_ssim_{who}": field_ssim for who in ("basicsr", "litsr", "kair")},
+        **{f"y_psnr_{who}": y_psnr for who in ("basicsr", "litsr")},
+        **{f"y_ssim_{who}": y_ssim for who in ("basicsr", "litsr")},
+        "yround_psnr_kair": psnr(*rounded),
+        "yround_ssim_kair": ssim(*rounded),
+        "yfull_psnr_opencv": psnr(*opencv),
+        "yfull_ssim_opencv": ssim(*opencv),
+        "psnr_pyiqa": psnr(sr, hr, epsilon=PYIQA_EPSILON),
+        "psnry_pyiqa": psnr(luma(sr, "y_full"), luma(hr, "y_full"), epsilon=PYIQA_EPSILON),
+        "ssimc_pyiqa": ssim(sr, hr, clip_contrast=True),
+        "ssim_pyiqa_yiq": ssim(yiq_rounded(sr), yiq_rounded(hr), clip_contrast=True),
+        "y_psnr_liif_benchmark": liif,
+        "y_psnr_dasr": liif,
+        "y_ssim_dasr": ssim(luma(sr, "y_dasr"), luma(hr, "y_dasr")),
+        "tm_psnr": field_psnr,
+        "tm_ssim_default": torchmetrics_default_ssim(sr, hr),
+        "tm_ssim_valid": field_ssim,
+        "tm_psnr_y": y_psnr,
+        "tm_ssim_y_valid": y_ssim,
+        "sk_psnr": field_psnr,
+        "sk_ssim_default_u7": skimage_default_ssim(sr.numpy(), hr.numpy()),
+        "sk_ssim_gauss": field_ssim,
+        "mse_diffbsr": mse(sr, hr),
+        "ergas_diffbsr_x4": ergas_diffbsr(sr, hr, 4),
+        "ergas_field_x4": ergas(sr, hr, 4),
+    }
+
+
+def torchmetrics_default_ssim(sr: Tensor, hr: Tensor) -> float:
+    """Not the field's SSIM: torchmetrics pads by reflection and keeps the padded border."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    return float(structural_similarity_index_measure(sr[None] / 255, hr[None] / 255, data_range=1.0))
+
+
+def skimage_default_ssim(sr: np.ndarray, hr: np.ndarray) -> float:
+    """Not the field's SSIM: 7x7 uniform window and sample covariance."""
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return ndimage.uniform_filter(image, (0, 7, 7))[:, 3:-3, 3:-3]
+
+    unbiased = 49 / 48
+    mean_sr, mean_hr = mean(sr), mean(hr)
+    variance_sr, variance_hr = unbiased * (mean(sr * sr) - mean_sr**2), unbiased * (mean(hr * hr) - mean_hr**2)
+    covariance = unbiased * (mean(sr * hr) - mean_sr * mean_hr)
+    c1, c2 = 2.55**2, 7.65**2
+    values = (2 * mean_sr * mean_hr + c1) * (2 * covariance + c2) / ((mean_sr**2 + mean_hr**2 + c1) * (variance_sr + variance_hr + c2))
+    return float(values.mean())
+
+
+@runner("metrics", "dataset_average")
+def run_dataset_average(case: Case) -> dict[str, Any]:
+    from torchmetrics.image import StructuralSimilarityIndexMeasure
+
+    sr, hr = case.tensor("sr").double(), case.tensor("hr").double()
+    psnrs = [psnr(a, b) for a, b in zip(sr, hr, strict=True)]
+    ssims = [ssim(a, b) for a, b in zip(sr, hr, strict=True)]
+    mean = math.fsum(psnrs) / len(psnrs)
+    default = StructuralSimilarityIndexMeasure(data_range=1.0)
+    default.update(sr / 255, hr / 255)
+    return {
+        "psnr_each": psnrs,
+        "ssim_each": ssims,
+        "psnr_mean": mean,
+        "ssim_mean": math.fsum(ssims) / len(ssims),
+        "tm_psnr_pooled": pooled_psnr(psnrs),
+        "tm_psnr_dim123": mean,
+        "tm_ssim_class_default": default.compute(),
+        "psnr_mean_counter_from_1": math.fsum(psnrs) / (len(psnrs) + 1),
+    }
+
+
+@runner("metrics", "cpsnr")
+def run_cpsnr(case: Case) -> dict[str, Any]:
+    sr, hr = bands_first(case.input("sr")), bands_first(case.input("hr"))
+    outputs: dict[str, Any] = {"psnr": psnr(sr, hr)}
+    for name in case.arrays:
+        if name.startswith("cpsnr_crop"):
+            border = int(name.removeprefix("cpsnr_crop"))
+            outputs[name] = cpsnr(crop(sr, border), crop(hr, border), max_offset=case.config["max_offset"])
+    return outputs
+
+
+@runner("metrics", "no_reference")
+def run_no_reference(case: Case) -> dict[str, Any]:
+    rgb = bands_first(case.input("rgb"))
+    gray = luma(rgb, "y_full")
+    f = gray[0].numpy()
+    height, width = f.shape
+    central = np.sqrt((np.gradient(f, axis=0) ** 2 + np.gradient(f, axis=1) ** 2) / 2).sum()
+    down, right = np.zeros_like(f), np.zeros_like(f)
+    down[:-1], right[:, :-1] = f[1:] - f[:-1], f[:, 1:] - f[:, :-1]
+    copied = np.sqrt((down**2 + right**2) / 2).sum()
+    share = np.bincount(yiq_rounded(rgb).numpy().astype(int).ravel(), minlength=256) / f.size
+    bits = entropy(gray)
+    return {
+        "ag_forward_gray": average_gradient(gray),
+        "ag_forward_rgb_mean": average_gradient(rgb),
+        "ag_central_gray": central / ((height - 1) * (width - 1)),
+        "ag_avegrad_gray": copied / ((height - 1) * (width - 1)),
+        "ag_no_half_gray": average_gradient(gray) * math.sqrt(2),
+        "ag_forward_gray_0_1": average_gradient(gray / 255),
+        "sobel_mean_gray": np.hypot(ndimage.sobel(f, 0, mode="reflect"), ndimage.sobel(f, 1, mode="reflect")).mean(),
+        "entropy_pyiqa": -(share * np.log2(share + PYIQA_EPSILON)).sum(),
+        "entropy_bits": bits,
+        "entropy_skimage": bits,
+    }
