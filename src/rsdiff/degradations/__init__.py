@@ -1,0 +1,32 @@
+"""Kernels, resizing, noise, JPEG, camera; composed pipelines. `DEGRADATIONS` names the kinds that a config file may choose."""
+
+from typing import Any
+
+from rsdiff.degradations.base import Degradation, DegradationConfig, Degraded, RecordValue, degrade
+from rsdiff.degradations.bicubic import Bicubic, BicubicConfig
+from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig, GaussianParameters
+from rsdiff.degradations.paired import Paired, PairedConfig
+
+DEGRADATIONS: dict[str, type[Any]] = {
+    "bicubic": BicubicConfig,
+    "gaussian": GaussianDegradationConfig,
+    "paired": PairedConfig,
+}
+"""Kind -> config class. Every class has `build()`."""
+
+__all__ = [
+    "DEGRADATIONS",
+    "Bicubic",
+    "BicubicConfig",
+    "Degradation",
+    "DegradationConfig",
+    "Degraded",
+    "GaussianDecisions",
+    "GaussianDegradation",
+    "GaussianDegradationConfig",
+    "GaussianParameters",
+    "Paired",
+    "PairedConfig",
+    "RecordValue",
+    "degrade",
+]

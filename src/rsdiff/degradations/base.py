@@ -42,7 +42,8 @@ class Degradation(Protocol):
         """Draw the decisions for one sample of shape (C, H, W): one entry per view.
 
         Views share what belongs to the scene (kernel, noise level) and differ in what does not (the noise itself). Everything random is
-        in the decisions, LR noise arrays included, as CPU tensors or plain numbers.
+        in the decisions, LR noise arrays included, as CPU tensors or plain numbers. A decision of None keeps the LR that the data set
+        brings (degradation "paired").
         """
         ...
 
@@ -55,8 +56,27 @@ class Degradation(Protocol):
         ...
 
 
+class DegradationConfig(Protocol):
+    """A frozen dataclass (see rsdiff.config.typed.config) that holds every option of a degradation and builds it."""
+
+    def build(self) -> Degradation: ...
+
+
+def common_lr_size(images: int, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the LR size (h, w) that the decisions of a batch share; raises ValueError if they differ or are not one per image."""
+    if len(sizes) != images or len(set(sizes)) != 1:
+        raise ValueError(f"{images} images need as many decisions of one LR size; {len(sizes)} of sizes {sorted(set(sizes))} were given.")
+    return sizes[0]
+
+
 def degrade(batch: Batch, degradation: Degradation) -> Batch:
-    """Return the batch with lr (and kernel, noise_level, lr_views, ...) made by `degradation` from hr and the batch's decisions."""
+    """Return the batch with lr (and kernel, noise_level, lr_views, ...) made by `degradation` from hr and the batch's decisions.
+
+    A batch whose decisions are None keeps the lr of its data set.
+    """
+    if all(views[0] is None for views in batch.decisions):
+        batch.need("lr")
+        return batch
     hr = batch.need("hr")
     made = degradation.apply(hr, [views[0] for views in batch.decisions])
     lr_views = None
