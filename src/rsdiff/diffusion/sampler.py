@@ -2,12 +2,265 @@
 
 from __future__ import annotations
 
-from rsdiff.config import config
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from rsdiff.config import config, default_values
+from rsdiff.diffusion import levels as grids
+from rsdiff.diffusion.denoisers import Denoiser
+from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
+from rsdiff.diffusion.hooks import Clamped
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.solvers import SILENT, Observers, SteppingDenoiser, ddim, ddpm, dpmpp_2m, native, residual_shift
+
+READ_BY: Mapping[str, tuple[str, frozenset[str]]] = {
+    "eta": ("solver", frozenset({"ddim"})),
+    "variance": ("solver", frozenset({"ddpm"})),
+    "shift_deviation": ("solver", frozenset({"residual_shift"})),
+    "churn": ("solver", frozenset({"euler", "heun"})),
+    "churn_min": ("solver", frozenset({"euler", "heun"})),
+    "churn_max": ("solver", frozenset({"euler", "heun"})),
+    "churn_noise": ("solver", frozenset({"euler", "heun"})),
+    "time_schedule": ("solver", frozenset({"euler", "heun"})),
+    "scaling": ("solver", frozenset({"euler", "heun"})),
+    "alpha": ("solver", frozenset({"heun"})),
+    "draw_unused": ("solver", frozenset({"ddpm", "ddim", "euler", "heun", "residual_shift"})),
+    "clip": ("solver", frozenset({"ddpm", "ddim", "euler", "heun", "dpmpp_2m", "residual_shift"})),
+    "spacing": ("grid", frozenset({"model", "table"})),
+    "sigma_min": ("grid", frozenset({"model", "edm", "vp", "ve", "iddpm"})),
+    "sigma_max": ("grid", frozenset({"model", "edm", "vp", "ve", "iddpm"})),
+    "stride": ("spacing", frozenset({"strided"})),
+    "rho": ("grid", frozenset({"model", "edm"})),
+    "sigmas": ("grid", frozenset({"list"})),
+    "start_deviation": ("start", frozenset({"vp", "image_vp"})),
+}
+"""Options that only some choices read: option -> (the option it depends on, the choices that read it)."""
 
 
 @config
 class SamplerConfig:
     """How a diffusion is run backwards. Regression methods ignore it."""
 
+    solver: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "residual_shift", "native"] = "ddim"
+    """Rule of a step; `native` is the model's own, where it published one."""
     steps: int = 50
-    """Evaluations of the level grid."""
+    """Levels of the grid; `heun` evaluates the network twice per level, the others once."""
+    grid: Literal["model", "table", "edm", "vp", "ve", "iddpm", "fastdpm_quadratic", "fastdpm_linear", "list"] = "model"
+    """Where the levels come from; `model` is the table of the model, or the edm grid if it has none."""
+    spacing: grids.Spacing = "trailing"
+    """How levels are picked from the table."""
+    stride: int = 0
+    """Distance of the levels picked by spacing strided; 0 means (levels of the table) // steps."""
+    sigma_min: float = 0.002
+    """Lowest level before 0 of the edm, vp, ve and iddpm grids, clipped to the model's range."""
+    sigma_max: float = 80.0
+    """Highest level of these grids, clipped to the model's range."""
+    rho: float = 7.0
+    """Exponent of the edm grid: larger means more steps at low noise."""
+    sigmas: tuple[float, ...] = ()
+    """Levels of grid list, descending; a final 0 is added unless `end` says otherwise."""
+    end: Literal["clean", "lowest", "lowest_vp"] = "clean"
+    """Where the last step goes: `clean` to sigma 0; `lowest` stops at the lowest level and returns y, `lowest_vp` y / sqrt(1 + sigma^2)."""
+    start: Literal["vp", "edm", "image", "image_times_sigma", "image_vp", "image_edm"] = "vp"
+    """y at the highest level s: `vp` sqrt(1 + s^2) n, `edm` s n, `image` the model's enlarged input (or times s, or plus either noise)."""
+    start_deviation: float = 1.0
+    """Standard deviation of the variance-preserving prior, the 1 in sqrt(1 + s^2)."""
+    eta: float = 0.0
+    """Stochasticity of ddim, 0 (none) to 1 (ancestral)."""
+    variance: Literal["posterior", "beta"] = "posterior"
+    """Variance of a ddpm step."""
+    shift_deviation: float = 2.0
+    """kappa of residual_shift."""
+    churn: float = 0.0
+    """EDM's S_churn: noise added over the run, 0 for a deterministic solver."""
+    churn_min: float = 0.0
+    """EDM's S_min: no churn below this level."""
+    churn_max: float = float("inf")
+    """EDM's S_max: no churn above this level."""
+    churn_noise: float = 1.0
+    """EDM's S_noise: factor on the churned noise."""
+    alpha: float = 1.0
+    """Where heun takes its second slope, as a share of the step: 1 Heun, 0.5 midpoint."""
+    time_schedule: Literal["linear", "ve", "vp"] = "linear"
+    """sigma(t) along which euler and heun discretise."""
+    scaling: Literal["none", "vp"] = "none"
+    """s(t) along which euler and heun discretise."""
+    clip: bool = False
+    """Clamp the clean estimate to the model's data range at every evaluation."""
+    draw_unused: bool = False
+    """Draw noise in steps that do not use it, for the order of random draws of published code."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """Precision of the state; networks run in their own. Choose float32 on devices without float64."""
+
+    def __post_init__(self) -> None:
+        problem = _problem(self)
+        if problem:
+            raise ValueError(problem)
+
+
+def _problem(config: SamplerConfig) -> str | None:
+    """Return one sentence on a combination of options that cannot work, or None."""
+    defaults = default_values(SamplerConfig)
+    for option, (chooser, readers) in READ_BY.items():
+        value, choice = getattr(config, option), getattr(config, chooser)
+        given = list(value) if isinstance(value, tuple) else value
+        if given != defaults[option] and choice not in readers:
+            return (
+                f"{option}={value} has no effect with {chooser}={choice}; "
+                f"leave {option} at {defaults[option]} or choose {chooser} {' or '.join(sorted(readers))}."
+            )
+    checks = (
+        (config.steps >= 1, f"steps={config.steps} was given; choose at least 1."),
+        (config.stride >= 0, f"stride={config.stride} was given; choose at least 1, or 0 to derive it from steps."),
+        (0 <= config.eta <= 1, f"eta={config.eta} was given; choose 0 to 1."),
+        (config.shift_deviation > 0, f"shift_deviation={config.shift_deviation} was given; choose a positive number."),
+        (0 < config.alpha <= 1, f"alpha={config.alpha} was given; choose a share of the step above 0 and up to 1."),
+        (config.churn >= 0, f"churn={config.churn} was given; choose 0 or more."),
+        (0 < config.sigma_min < config.sigma_max, f"sigma_min={config.sigma_min} must be positive and below sigma_max={config.sigma_max}."),
+        (config.rho > 0, f"rho={config.rho} was given; choose a positive number."),
+        (config.grid != "list" or len(config.sigmas) > 0, "grid=list was given without levels; set sigmas, for example [80,10,1,0.1]."),
+        (
+            all(a > b > 0 for a, b in zip(config.sigmas, config.sigmas[1:], strict=False)),
+            f"sigmas={list(config.sigmas)} must be positive and descending.",
+        ),
+    )
+    return next((sentence for holds, sentence in checks if not holds), None)
+
+
+def sigma_range(config: SamplerConfig, denoiser: Denoiser) -> tuple[float, float]:
+    """Return (sigma_min, sigma_max) of the continuous grids, clipped to the model's range."""
+    low, high = max(config.sigma_min, denoiser.sigma_min), min(config.sigma_max, denoiser.sigma_max)
+    if not low < high:
+        raise ValueError(
+            f"sampler.sigma_min={config.sigma_min} to sampler.sigma_max={config.sigma_max} lies outside the model's range "
+            f"{denoiser.sigma_min} to {denoiser.sigma_max}; choose levels inside it."
+        )
+    return low, high
+
+
+def make_levels(config: SamplerConfig, denoiser: Denoiser) -> Tensor:
+    """Return the float64 levels that a solver walks: rounded to what the model knows, strictly descending, ending as `end` says."""
+    grid = config.grid
+    if grid == "model":
+        grid = "edm" if denoiser.table is None else "table"
+    match grid:
+        case "table":
+            if denoiser.table is None:
+                raise ValueError(
+                    "sampler.grid=table needs a model with a table of levels, and this one is continuous; choose grid edm, ve or vp."
+                )
+            indices = grids.table_indices(len(denoiser.table), config.steps, config.spacing, config.stride)
+            chosen = denoiser.table[indices]
+        case "edm":
+            chosen = grids.edm_levels(config.steps, *sigma_range(config, denoiser), rho=config.rho)
+        case "vp":
+            chosen = grids.vp_levels(config.steps, *sigma_range(config, denoiser))
+        case "ve":
+            chosen = grids.ve_levels(config.steps, *sigma_range(config, denoiser))
+        case "iddpm":
+            chosen = grids.iddpm_grid(config.steps, *sigma_range(config, denoiser))
+        case "fastdpm_quadratic":
+            chosen = grids.fastdpm_levels(config.steps, "quadratic")
+        case "fastdpm_linear":
+            chosen = grids.fastdpm_levels(config.steps, "linear")
+        case "list":
+            chosen = torch.tensor(config.sigmas, dtype=torch.float64)
+            if config.sigmas[0] > denoiser.sigma_max or config.sigmas[-1] < denoiser.sigma_min:
+                raise ValueError(
+                    f"sampler.sigmas={list(config.sigmas)} leaves the model's range {denoiser.sigma_min} to {denoiser.sigma_max}; "
+                    "choose levels inside it."
+                )
+    chosen = denoiser.round_sigma(chosen).to(torch.float64)
+    chosen = torch.unique_consecutive(chosen)  # neighbouring levels of a fine grid may round to the same entry: a step of nothing
+    chosen = grids.to_zero(chosen) if config.end == "clean" else chosen
+    if len(chosen) < 2:
+        raise ValueError(
+            "sampler.end stops at the only level of the grid, so nothing would be sampled; take more sampler.steps or end=clean."
+        )
+    return chosen
+
+
+def start_state(
+    config: SamplerConfig, sigma: float, shape: Sequence[int], noise: NoiseSource, device: torch.device | str, image: Tensor | None
+) -> Tensor:
+    """Return y (B, C, H, W) at the highest level `sigma`; noise is drawn only where the start has any."""
+    dtype = torch.float64 if config.dtype == "float64" else torch.float32
+    y = torch.zeros(tuple(shape), dtype=dtype, device=device)
+    if config.start.startswith("image"):
+        if image is None:
+            raise ValueError(f"sampler.start={config.start} needs an image, and this model starts from noise only; choose start vp or edm.")
+        y = image.to(y) * (sigma if config.start == "image_times_sigma" else 1.0)
+    if config.start.endswith("vp"):
+        return y + (sigma**2 + config.start_deviation**2) ** 0.5 * noise.normal(shape, device, dtype)
+    if config.start.endswith("edm"):
+        return y + sigma * noise.normal(shape, device, dtype)
+    return y
+
+
+def sample(
+    config: SamplerConfig,
+    denoiser: Denoiser,
+    shape: Sequence[int],
+    noise: NoiseSource,
+    *,
+    device: torch.device | str,
+    image: Tensor | None = None,
+    observers: Observers = SILENT,
+) -> Tensor:
+    """Return clean images of `shape` (B, C, H, W) in the denoiser's range and the config's dtype.
+
+    image  (B, C, H, W) in that range, for starts that need one: usually the enlarged input
+    The first draw is the start state, then come the solver's. Differentiable, for methods that train through their sampler.
+    """
+    levels = make_levels(config, denoiser)
+    if config.clip:
+        if denoiser.data_range is None:
+            raise ValueError("sampler.clip=true needs a model whose images are bounded, and this one's are not; set sampler.clip=false.")
+        denoiser = Clamped(denoiser, *denoiser.data_range)
+    y = start_state(config, float(levels[0]), shape, noise, device, image)
+    result = _solve(config, denoiser, levels, y, noise, observers)
+    return result / (1 + float(levels[-1]) ** 2) ** 0.5 if config.end == "lowest_vp" else result
+
+
+def _solve(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor, noise: NoiseSource, observers: Observers) -> Tensor:
+    unused = config.draw_unused
+    match config.solver:
+        case "ddpm":
+            return ddpm(denoiser, levels, y, noise, variance=config.variance, draw_unused=unused, observers=observers)
+        case "ddim":
+            return ddim(denoiser, levels, y, noise, eta=config.eta, draw_unused=unused, observers=observers)
+        case "residual_shift":
+            return residual_shift(denoiser, levels, y, noise, deviation=config.shift_deviation, draw_unused=unused, observers=observers)
+        case "dpmpp_2m":
+            return dpmpp_2m(denoiser, levels, y, noise, observers=observers)
+        case "native":
+            if not hasattr(denoiser, "step"):
+                raise ValueError(
+                    "sampler.solver=native needs a model that published a step of its own; choose ddpm, ddim, heun or dpmpp_2m."
+                )
+            return native(cast(SteppingDenoiser, denoiser), levels, y, noise, observers=observers)
+        case "euler" | "heun":
+            return _solve_ode(config, denoiser, levels, y, noise, observers)
+
+
+def _solve_ode(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor, noise: NoiseSource, observers: Observers) -> Tensor:
+    churn = Churn(config.churn, config.churn_min, config.churn_max, config.churn_noise)
+    trajectory = Trajectory(config.time_schedule, config.scaling)
+    if config.time_schedule == "vp":
+        trajectory = Trajectory("vp", config.scaling, *grids.vp_betas(*sigma_range(config, denoiser)))
+    if config.solver == "euler":
+        return euler(denoiser, levels, y, noise, churn=churn, trajectory=trajectory, draw_unused=config.draw_unused, observers=observers)
+    return heun(
+        denoiser,
+        levels,
+        y,
+        noise,
+        alpha=config.alpha,
+        churn=churn,
+        trajectory=trajectory,
+        draw_unused=config.draw_unused,
+        observers=observers,
+    )

@@ -1,0 +1,113 @@
+"""Hooks: each wraps a denoiser and is a denoiser, so that they compose in any order and with any solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rsdiff.diffusion.denoisers import DataRange, Denoiser, per_image
+
+
+class _Hook:
+    """A denoiser with the levels and data range of another one."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.sigma_min = denoiser.sigma_min
+        self.sigma_max = denoiser.sigma_max
+        self.table = denoiser.table
+        self.data_range: DataRange | None = denoiser.data_range
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.denoiser.round_sigma(sigma)
+
+
+class Clamped(_Hook):
+    """Clamps the clean estimate to [low, high] at every evaluation (SR3's clip_denoised)."""
+
+    def __init__(self, denoiser: Denoiser, low: float, high: float) -> None:
+        super().__init__(denoiser)
+        self.low = low
+        self.high = high
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        return self.denoiser(y, sigma).clamp(self.low, self.high)
+
+
+class TwoCall(_Hook):
+    """Classifier-free guidance: D + weight (D - D_without), where `without` is the denoiser without its condition.
+
+    weight 0 is no guidance. It equals (1 + w) eps - w eps_without, since D is linear in eps. Clamp outside of it, not inside.
+    """
+
+    def __init__(self, denoiser: Denoiser, without: Denoiser, weight: float) -> None:
+        super().__init__(denoiser)
+        self.without = without
+        self.weight = weight
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        clean = self.denoiser(y, sigma)
+        if self.weight == 0:
+            return clean
+        return clean + self.weight * (clean - self.without(y, sigma))
+
+
+class Guided(_Hook):
+    """Gradient guidance: D - weight(sigma) d energy(D(y)) / dy, differentiated through the whole network.
+
+    energy  energy(clean) -> (B,), one number per image, so that images do not influence each other
+    weight  weight(sigma) -> () or (B,), the step along the negative gradient; sigma^2 turns an energy -log p(condition | x0) into
+            Bayes' rule (Tweedie)
+    Works under torch.no_grad(); the result carries no graph. The parameters get no gradient.
+    """
+
+    def __init__(self, denoiser: Denoiser, energy: Callable[[Tensor], Tensor], weight: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(denoiser)
+        self.energy = energy
+        self.weight = weight
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        with torch.enable_grad():
+            variable = y.detach().requires_grad_()
+            clean = self.denoiser(variable, sigma)
+            (gradient,) = torch.autograd.grad(self.energy(clean).sum(), variable)
+        return clean.detach() - per_image(self.weight(sigma), y) * gradient
+
+
+class Consistent(_Hook):
+    """LR-consistency projection: D + weight enlarge(lr - shrink(D)), so that shrinking the estimate gives the LR back.
+
+    shrink, enlarge  linear operators between HR and LR; the projection is exact at weight 1 if shrink(enlarge(z)) = z,
+                     as with a right inverse of the degradation, and otherwise a back-projection step
+    lr               (B, c, h, w) in the range of the denoiser's images
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, lr: Tensor, shrink: Callable[[Tensor], Tensor], enlarge: Callable[[Tensor], Tensor], weight: float = 1.0
+    ) -> None:
+        super().__init__(denoiser)
+        self.lr = lr
+        self.shrink = shrink
+        self.enlarge = enlarge
+        self.weight = weight
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        clean = self.denoiser(y, sigma)
+        return clean + self.weight * self.enlarge(self.lr.to(clean) - self.shrink(clean))
+
+
+def clamp_to_quantile(state: Tensor, share: float, least: float = 1.0) -> Tensor:
+    """Return each image of `state` (B, C, H, W) clamped to +-max(least, quantile of its absolute values at `share`), undivided.
+
+    For use as `Observers.before_step`, on x = a y; SCDM's dynamic thresholding acts on the state and not on the estimate.
+    Sorts instead of torch.quantile, which refuses more than 16 million values.
+    """
+    magnitudes = state.abs().flatten(1).sort(1).values
+    position = share * (magnitudes.shape[1] - 1)
+    below = int(position)
+    above = min(below + 1, magnitudes.shape[1] - 1)
+    bound = torch.lerp(magnitudes[:, below], magnitudes[:, above], position - below).clamp(min=least)
+    bound = per_image(bound, state)
+    return torch.minimum(torch.maximum(state, -bound), bound)

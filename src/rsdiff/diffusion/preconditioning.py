@@ -1,0 +1,152 @@
+"""The four preconditionings of EDM: D(x; sigma) = c_skip x + c_out F(c_in x, c_noise).
+
+Source: Karras et al., arXiv 2206.00364, table 1. Every formula is evaluated in the dtype of the sigma it is given: published networks
+were trained with float32 expressions whose cancellation at small sigma (VP) is part of what the network has seen.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Coefficients(NamedTuple):
+    """c_skip, c_out, c_in and c_noise, of sigma's shape and dtype."""
+
+    skip: Tensor
+    out: Tensor
+    into: Tensor
+    noise: Tensor
+
+
+class Preconditioning(Protocol):
+    """Coefficients around a network, and the levels it was trained for."""
+
+    @property
+    def sigma_min(self) -> float: ...
+    @property
+    def sigma_max(self) -> float: ...
+    @property
+    def table(self) -> Tensor | None: ...
+    def coefficients(self, sigma: Tensor) -> Coefficients: ...
+    def round_sigma(self, sigma: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class EdmPreconditioning:
+    """EDM: unit variance of the network's input and target at every level.
+
+    sigma_data  standard deviation of the data, 0.5 for images in [-1, 1]
+    """
+
+    sigma_data: float = 0.5
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
+    table: None = None
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        total = sigma**2 + self.sigma_data**2
+        return Coefficients(self.sigma_data**2 / total, sigma * self.sigma_data / total.sqrt(), 1 / total.sqrt(), sigma.log() / 4)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return sigma
+
+
+@dataclass(frozen=True)
+class VpPreconditioning:
+    """VP (score SDE, DDPM): eps-prediction with the continuous time t(sigma) of linear betas.
+
+    beta_d, beta_min  slope and start of beta(t)
+    steps             M, the network's time runs from 0 to M-1
+    epsilon_t         smallest trained t
+    """
+
+    beta_d: float = 19.9
+    beta_min: float = 0.1
+    steps: int = 1000
+    epsilon_t: float = 1e-5
+    table: None = None
+
+    @property
+    def sigma_min(self) -> float:
+        return float(self.sigma(torch.tensor(self.epsilon_t)))
+
+    @property
+    def sigma_max(self) -> float:
+        return float(self.sigma(torch.tensor(1.0)))
+
+    def sigma(self, time: Tensor) -> Tensor:
+        """Return sigma(t) = sqrt(exp(beta_d t^2 / 2 + beta_min t) - 1)."""
+        return ((0.5 * self.beta_d * time**2 + self.beta_min * time).exp() - 1).sqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Return t(sigma), the inverse of `sigma`."""
+        return ((self.beta_min**2 + 2 * self.beta_d * (1 + sigma**2).log()).sqrt() - self.beta_min) / self.beta_d
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        return Coefficients(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), (self.steps - 1) * self.time(sigma))
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return sigma
+
+
+@dataclass(frozen=True)
+class VePreconditioning:
+    """VE (score SDE, NCSN++)."""
+
+    sigma_min: float = 0.02
+    sigma_max: float = 100.0
+    table: None = None
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        return Coefficients(torch.ones_like(sigma), sigma, torch.ones_like(sigma), (0.5 * sigma).log())
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return sigma
+
+
+def iddpm_levels(steps: int = 1000, lowest_ratio: float = 0.001, offset: float = 0.008, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return u (steps+1,), descending to u[steps] = 0: the levels of improved DDPM's cosine schedule as EDM writes them.
+
+    alpha_bar is float32 and the recursion is in `dtype`, as published (float32 in the network, float64 in the sampler's grid).
+    """
+    index = torch.arange(steps + 1)
+    alphas_bar = (0.5 * math.pi * index / steps / (offset + 1)).sin() ** 2
+    ratios = (alphas_bar[:-1] / alphas_bar[1:]).clamp(min=lowest_ratio)
+    levels = torch.zeros(steps + 1, dtype=dtype)
+    for j in range(steps, 0, -1):
+        levels[j - 1] = ((levels[j] ** 2 + 1) / ratios[j - 1] - 1).sqrt()
+    return levels
+
+
+class IddpmPreconditioning:
+    """Improved DDPM: eps-prediction with a table of levels.
+
+    steps         M
+    lowest_ratio  C_1, lower bound of the ratio of neighbouring alpha_bar
+    offset        C_2, the cosine's s
+    """
+
+    def __init__(self, steps: int = 1000, lowest_ratio: float = 0.001, offset: float = 0.008) -> None:
+        self.steps = steps
+        self.levels = iddpm_levels(steps, lowest_ratio, offset)
+        self.sigma_min = float(self.levels[steps - 1])
+        self.sigma_max = float(self.levels[0])
+        self.table = self.levels[:steps].flip(0).to(torch.float64)
+
+    def index(self, sigma: Tensor) -> Tensor:
+        """Return the index (int64) of the entry of u nearest to sigma."""
+        levels = self.levels.to(sigma.device)
+        nearest = (sigma.to(torch.float32).reshape(-1, 1) - levels).abs().argmin(1)
+        return nearest.reshape(sigma.shape)
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        noise = self.steps - 1 - self.index(sigma)
+        return Coefficients(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), noise.to(sigma.dtype))
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.levels.to(sigma.device)[self.index(sigma)].to(sigma.dtype)

@@ -1,0 +1,183 @@
+"""Discrete noise schedules: betas, everything derived from them in float64, and the sigma table that solvers see.
+
+Notation: x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) n; y = x_t / sqrt(alpha_bar_t) = x0 + sigma_t n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rsdiff.config import config
+
+ScheduleName = Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine"]
+LOWEST_VARIANCE = 1e-20  # below it the published code clips posterior variances before taking the logarithm
+
+
+def _linspace(start: float, end: float, steps: int) -> Tensor:
+    return torch.linspace(start, end, steps, dtype=torch.float64)
+
+
+def _linear(steps: int, start: float, end: float, offset: float) -> Tensor:
+    return _linspace(start, end, steps)
+
+
+def _quad(steps: int, start: float, end: float, offset: float) -> Tensor:
+    """Linear in sqrt(beta): Stable Diffusion's "linear", DDPM's "quad"."""
+    return _linspace(math.sqrt(start), math.sqrt(end), steps).square()
+
+
+def _const(steps: int, start: float, end: float, offset: float) -> Tensor:
+    return torch.full((steps,), end, dtype=torch.float64)
+
+
+def _warmup(share: float) -> Callable[[int, float, float, float], Tensor]:
+    def warmup(steps: int, start: float, end: float, offset: float) -> Tensor:
+        rising = int(steps * share)
+        return torch.cat([_linspace(start, end, rising), torch.full((steps - rising,), end, dtype=torch.float64)])
+
+    return warmup
+
+
+def _jsd(steps: int, start: float, end: float, offset: float) -> Tensor:
+    return 1 / _linspace(steps, 1, steps)
+
+
+def _cosine(steps: int, start: float, end: float, offset: float) -> Tensor:
+    """Improved DDPM's cosine: alpha_bar follows cos^2, betas capped at 0.999."""
+    time = torch.arange(steps + 1, dtype=torch.float64) / steps
+    curve = torch.cos((time + offset) / (1 + offset) * math.pi / 2).square()
+    return (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
+
+
+BETAS: Mapping[ScheduleName, Callable[[int, float, float, float], Tensor]] = {
+    "linear": _linear,
+    "quad": _quad,
+    "const": _const,
+    "warmup10": _warmup(0.1),
+    "warmup50": _warmup(0.5),
+    "jsd": _jsd,
+    "cosine": _cosine,
+}
+"""Betas by name: function(steps, start, end, offset) -> (steps,) float64. A new schedule is a function, a line here and in ScheduleName."""
+
+
+def make_betas(name: ScheduleName, steps: int, start: float, end: float, offset: float = 0.008) -> Tensor:
+    """Return the float64 betas (steps,) of schedule `name`; `offset` is the cosine's s. Source: SR3, make_beta_schedule."""
+    return BETAS[name](steps, start, end, offset)
+
+
+@config
+class ScheduleConfig:
+    """The noise schedule a network is trained with."""
+
+    name: ScheduleName = "linear"
+    """Shape of beta over t."""
+    steps: int = 2000
+    """T, number of levels."""
+    start: float = 1e-6
+    """First beta; not read by const, jsd and cosine."""
+    end: float = 1e-2
+    """Last beta; not read by jsd and cosine."""
+    offset: float = 0.008
+    """s of the cosine schedule; read by cosine only."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"a schedule of {self.steps} steps was given; choose at least 1.")
+        if not (0 < self.start < 1 and 0 < self.end < 1):
+            raise ValueError(f"betas start={self.start} and end={self.end} were given; choose both between 0 and 1.")
+
+    def build(self) -> DiscreteSchedule:
+        return DiscreteSchedule(make_betas(self.name, self.steps, self.start, self.end, self.offset))
+
+
+@dataclass(frozen=True, eq=False)
+class DiscreteSchedule:
+    """T noise levels of a variance-preserving diffusion, in float64 on the CPU.
+
+    betas    (T,), each in (0, 1)
+    indices  (T,) int64, the time index the network is given at each level: 0..T-1, or the original indices of a respaced schedule
+
+    Raises ValueError when a beta lies outside (0, 1): alpha_bar = 0 (beta = 1, the end of `jsd`) has no finite sigma.
+    """
+
+    betas: Tensor
+    indices: Tensor
+
+    def __init__(self, betas: Tensor | Sequence[float], indices: Tensor | Sequence[int] | None = None) -> None:
+        values = torch.as_tensor(betas, dtype=torch.float64)
+        if values.ndim != 1 or not bool(((values > 0) & (values < 1)).all()):
+            raise ValueError(f"betas from {float(values.min())} to {float(values.max())} were given; each must lie between 0 and 1.")
+        object.__setattr__(self, "betas", values)
+        object.__setattr__(self, "indices", torch.arange(len(values)) if indices is None else torch.as_tensor(indices))
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    @property
+    def alphas_bar(self) -> Tensor:
+        """alpha_bar (T,) = prod(1 - beta), descending."""
+        return (1 - self.betas).cumprod(0)
+
+    @property
+    def alphas_bar_before(self) -> Tensor:
+        """alpha_bar_{t-1} (T,), starting with 1."""
+        return torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_bar[:-1]])
+
+    @property
+    def sigmas(self) -> Tensor:
+        """sigma_t (T,) = sqrt((1 - alpha_bar) / alpha_bar), ascending."""
+        return ((1 - self.alphas_bar) / self.alphas_bar).sqrt()
+
+    @property
+    def signal_levels(self) -> Tensor:
+        """s (T+1,) = sqrt([1, alpha_bar_0, .., alpha_bar_{T-1}]), descending: the continuous noise level of SR3."""
+        return torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_bar]).sqrt()
+
+    @property
+    def posterior_variance(self) -> Tensor:
+        """Variance (T,) of x_{t-1} given x_t and x0."""
+        return self.betas * (1 - self.alphas_bar_before) / (1 - self.alphas_bar)
+
+    def signal_between(self, step: Tensor, fraction: Tensor) -> Tensor:
+        """Return s[step-1] + (s[step] - s[step-1]) * fraction, float64: SR3's continuous level for step in 1..T, fraction in [0, 1)."""
+        signal = self.signal_levels.to(step.device)
+        before = signal[step - 1]
+        return before + (signal[step] - before) * fraction.to(torch.float64)
+
+    def kept(self, indices: Tensor | Sequence[int]) -> DiscreteSchedule:
+        """Return the schedule of the levels `indices` (ascending): new betas 1 - abar_i / abar_(previous kept). Source: improved DDPM."""
+        chosen = torch.as_tensor(indices)
+        alphas_bar = self.alphas_bar[chosen]
+        before = torch.cat([torch.ones(1, dtype=torch.float64), alphas_bar[:-1]])
+        return DiscreteSchedule(1 - alphas_bar / before, self.indices[chosen])
+
+    def buffers(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """Return the published buffers under their published names, derived in float64 and cast once to `dtype`."""
+        bar, before, variance = self.alphas_bar, self.alphas_bar_before, self.posterior_variance
+        derived = {
+            "betas": self.betas,
+            "alphas_cumprod": bar,
+            "alphas_cumprod_prev": before,
+            "sqrt_alphas_cumprod": bar.sqrt(),
+            "sqrt_one_minus_alphas_cumprod": (1 - bar).sqrt(),
+            "log_one_minus_alphas_cumprod": (1 - bar).log(),
+            "sqrt_recip_alphas_cumprod": (1 / bar).sqrt(),
+            "sqrt_recipm1_alphas_cumprod": (1 / bar - 1).sqrt(),
+            "posterior_variance": variance,
+            "posterior_log_variance_clipped": variance.clamp(min=LOWEST_VARIANCE).log(),
+            "posterior_mean_coef1": self.betas * before.sqrt() / (1 - bar),
+            "posterior_mean_coef2": (1 - before) * (1 - self.betas).sqrt() / (1 - bar),
+        }
+        return {name: values.to(dtype) for name, values in derived.items()}
+
+
+def variance_preserving_scale(sigma: Tensor) -> Tensor:
+    """Return a = 1 / sqrt(1 + sigma^2), the factor of x = a y in a variance-preserving process, in float64."""
+    return (1 + sigma.to(torch.float64).square()).rsqrt()
