@@ -107,29 +107,31 @@ class DiffusionUNet(nn.Module):
         """
         height, width = x.shape[-2:]
         if height % self.size_multiple or width % self.size_multiple:
-            raise ValueError(f"an image of {height}x{width} was given to a U-Net that needs multiples of {self.size_multiple}; pad or crop it.")
+            raise ValueError(
+                f"an image of {height}x{width} was given to a U-Net that needs multiples of {self.size_multiple}; pad or crop it."
+            )
         x = self.stem(x)
         skips = [x]
         for level in self.down:
             assert isinstance(level, DownLevel)
             for block in level.blocks:
-                x = self._apply(block, x, conditions)
+                x = self._run_block(block, x, conditions)
                 skips.append(x)
             if not isinstance(level.leave, nn.Identity):
                 x = level.leave(x)
                 skips.append(x)
         for block in self.middle:
-            x = self._apply(block, x, conditions)
+            x = self._run_block(block, x, conditions)
         for level in reversed(self.up):
             assert isinstance(level, UpLevel)
             for block in level.blocks:
-                x = self._apply(block, torch.cat([x, skips.pop()], dim=1), conditions)
+                x = self._run_block(block, torch.cat([x, skips.pop()], dim=1), conditions)
             x = level.leave(x)
         return self.conv_out(F.silu(self.norm_out(x)))
 
-    def _apply(self, block: nn.Module, x: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
+    def _run_block(self, block: nn.Module, x: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(block, x, *conditions, use_reentrant=False)  # type: ignore[no-any-return]
+            return checkpoint(block, x, *conditions, use_reentrant=False)
         return block(x, *conditions)
 
 

@@ -64,4 +64,3 @@ class SR3UNet(DiffusionUNet):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         return self.run(x, self.time(time))
-
