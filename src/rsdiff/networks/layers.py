@@ -1,1 +1,137 @@
-"""Blocks that two or more published networks share."""
+"""Blocks that two or more published networks share.
+
+Every block takes and returns (B, C, H, W) feature maps, works in any memory format and has no data-dependent control flow, so that the
+networks can be compiled and run in channels_last.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SinusoidalEmbedding(nn.Module):
+    """Maps scalars to [sin(v f_0), .., cos(v f_0), ..] with frequencies f_k = 1e4^(-k / K), k = 0 .. K-1, K = width / 2.
+
+    v  (B,), noise levels, diffusion times or integer steps; returns (B, width) float32. `width` is even.
+    The values are not rescaled: with levels in (0, 1] the low frequencies barely move, which is what the published SR3 does.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        if width % 2:
+            raise ValueError(f"an embedding of {width} values was asked for; it holds sines and cosines, so give an even number.")
+        exponents = torch.arange(width // 2, dtype=torch.float64) * (2 / width)
+        self.register_buffer("frequencies", torch.exp(-math.log(1e4) * exponents).float(), persistent=False)
+
+    def forward(self, v: Tensor) -> Tensor:
+        angles = v.float()[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class TimeEmbedding(nn.Sequential):
+    """Sinusoidal embedding followed by Linear width -> 4 width, Swish, Linear 4 width -> width; (B,) -> (B, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(SinusoidalEmbedding(width), nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block of DDPM, told the time between its two convolutions, with optional self-attention behind it.
+
+    h = conv1(swish(norm1(x))) + time(embedding);  h = conv2(dropout(swish(norm2(h))));  returns attention(h + shortcut(x)).
+
+    activate_time  applies Swish to the embedding before its Linear layer (DDPM does, SR3 does not)
+    Both convolutions are 3x3 and zero-padded; the shortcut is a 1x1 convolution where the widths differ and the identity elsewhere.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_width: int,
+        *,
+        norm_groups: int,
+        dropout: float,
+        attention: bool,
+        activate_time: bool,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(norm_groups, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.activate_time = activate_time
+        self.time = nn.Linear(embedding_width, out_channels)
+        self.norm2 = nn.GroupNorm(norm_groups, out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.attention = SelfAttention(out_channels, norm_groups) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.time(F.silu(embedding) if self.activate_time else embedding)[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.attention(h + self.shortcut(x))
+
+
+class SelfAttention(nn.Module):
+    """x plus single-head attention of every pixel to every pixel of the normalised x; logits are scaled by 1 / sqrt(C).
+
+    The projection to queries, keys and values has no bias. Memory grows with (H W)^2 only where PyTorch has no fused kernel.
+    """
+
+    def __init__(self, channels: int, norm_groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(norm_groups, channels)
+        self.query_key_value = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        query, key, value = (part.flatten(2).mT[:, None] for part in self.query_key_value(self.norm(x)).chunk(3, dim=1))
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return x + self.out(attended[:, 0].mT.unflatten(2, (height, width)))
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour enlargement by 2, then a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def orthogonal_(module: nn.Module) -> None:
+    """Make the weights of every convolution and Linear layer under `module` orthogonal (gain 1) and their biases 0, in place.
+
+    Draws from torch's global generator: callers seed it, as they do for every other initialisation of PyTorch.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.orthogonal_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def reflect_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Return x (..., h, w) extended at the bottom and the right to (height, width) by reflection about its last pixel centres.
+
+    Reflection repeats where the extension exceeds the image, so any size works; PyTorch's padding mode refuses that.
+    """
+    rows = _reflected_indices(x.shape[-2], height, x.device)
+    columns = _reflected_indices(x.shape[-1], width, x.device)
+    return x.index_select(-2, rows).index_select(-1, columns)
+
+
+def _reflected_indices(size: int, target: int, device: torch.device) -> Tensor:
+    period = max(2 * (size - 1), 1)
+    index = torch.arange(target, device=device) % period
+    return torch.where(index < size, index, period - index)

@@ -1,0 +1,164 @@
+"""The U-Net skeleton of DDPM as SR3 uses it; the published networks differ in the blocks they put in.
+
+down   stem convolution; per level `blocks` blocks, then a strided convolution except at the last level; the stem's, every block's and
+       every strided convolution's output is kept as a skip
+middle a block with attention, a block without
+up     per level, deepest first: `blocks` + 1 blocks, each fed concat(current, latest skip), then an enlargement except at level 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rsdiff.networks.layers import Upsample
+
+BlockMaker = Callable[[int, int, bool], nn.Module]
+"""(in_channels, out_channels, attention) -> block, called as block(x, *conditions)."""
+
+
+class DownLevel(nn.Module):
+    """Blocks of one resolution on the way down; `leave` halves the size (rounding up) and is the identity at the last level."""
+
+    def __init__(self, blocks: Sequence[nn.Module], leave: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.leave = leave
+
+
+class UpLevel(nn.Module):
+    """Blocks of one resolution on the way up; `leave` doubles the size and is the identity at level 0."""
+
+    def __init__(self, blocks: Sequence[nn.Module], leave: nn.Module) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.leave = leave
+
+
+class DiffusionUNet(nn.Module):
+    """The skeleton; subclasses embed the time and call `run`.
+
+    in_channels      channels of the input, condition included
+    width            channels at the first level; level i has width * multipliers[i]
+    multipliers      one per level; input height and width must be multiples of 2^(levels - 1)
+    blocks           blocks per level on the way down; one more on the way up
+    attention_down   levels whose blocks on the way down have attention; `attention_up` likewise. See `attention_levels`.
+    make_block       makes a block; `make_upsample` the enlargement behind a level of the given channels
+    checkpointing    recompute block activations in the backward pass: less memory, about a third more time
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        width: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        norm_groups: int,
+        attention_down: frozenset[int],
+        attention_up: frozenset[int],
+        make_block: BlockMaker,
+        make_upsample: Callable[[int], nn.Module] = Upsample,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.checkpointing = checkpointing
+        self.size_multiple = 2 ** (len(multipliers) - 1)
+        widths = [width * multiplier for multiplier in multipliers]
+        last = len(widths) - 1
+
+        self.stem = nn.Conv2d(in_channels, width, 3, padding=1)
+        skips, channels = [width], width
+        down: list[DownLevel] = []
+        for level, out in enumerate(widths):
+            made = []
+            for _ in range(blocks):
+                made.append(make_block(channels, out, level in attention_down))
+                channels = out
+                skips.append(channels)
+            leave: nn.Module = nn.Identity()
+            if level != last:
+                leave = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+                skips.append(channels)
+            down.append(DownLevel(made, leave))
+        self.down = nn.ModuleList(down)
+        self.middle = nn.ModuleList([make_block(channels, channels, True), make_block(channels, channels, False)])
+
+        up: list[UpLevel] = []
+        for level in reversed(range(len(widths))):
+            made = []
+            for _ in range(blocks + 1):
+                made.append(make_block(channels + skips.pop(), widths[level], level in attention_up))
+                channels = widths[level]
+            up.append(UpLevel(made, make_upsample(channels) if level else nn.Identity()))
+        self.up = nn.ModuleList(reversed(up))  # up[i] works at the resolution of down[i]
+        self.norm_out = nn.GroupNorm(norm_groups, channels)
+        self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
+
+    def run(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        """Return (B, out_channels, H, W) for x (B, in_channels, H, W); `conditions` are handed to every block.
+
+        Raises ValueError if H or W is not a multiple of `size_multiple`.
+        """
+        height, width = x.shape[-2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise ValueError(
+                f"an image of {height}x{width} was given to a U-Net that needs multiples of {self.size_multiple}; pad or crop it."
+            )
+        x = self.stem(x)
+        skips = [x]
+        for level in self.down:
+            assert isinstance(level, DownLevel)
+            for block in level.blocks:
+                x = self._run_block(block, x, conditions)
+                skips.append(x)
+            if not isinstance(level.leave, nn.Identity):
+                x = level.leave(x)
+                skips.append(x)
+        for block in self.middle:
+            x = self._run_block(block, x, conditions)
+        for level in reversed(self.up):
+            assert isinstance(level, UpLevel)
+            for block in level.blocks:
+                x = self._run_block(block, torch.cat([x, skips.pop()], dim=1), conditions)
+            x = level.leave(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+    def _run_block(self, block: nn.Module, x: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, x, *conditions, use_reentrant=False)
+        return block(x, *conditions)
+
+
+def attention_levels(nominal_size: int, attention_sizes: Sequence[int], levels: int) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the levels with attention on the way down and on the way up.
+
+    The published networks count resolutions from a nominal image size, whatever the size of the image: halved (rounding down) per level,
+    then doubled again. Level i has attention if its count is in `attention_sizes`. The two ways differ where the nominal size is no
+    multiple of 2^(levels - 1).
+    """
+    down = [nominal_size >> level for level in range(levels)]
+    up = [down[-1] << (levels - 1 - level) for level in range(levels)]
+    return (
+        frozenset(level for level in range(levels) if down[level] in attention_sizes),
+        frozenset(level for level in range(levels) if up[level] in attention_sizes),
+    )
+
+
+def nominal_sizes(attention_down: frozenset[int], attention_up: frozenset[int], levels: int) -> tuple[int, tuple[int, ...]]:
+    """Return a (nominal_size, attention_sizes) that `attention_levels` turns into the given levels.
+
+    For importing checkpoints that carry no settings. The last level's two sets must agree, as they do in every published network.
+    """
+    same = attention_down == attention_up
+    size = 2 ** (levels - 1) if same else 2**levels - 1  # counts of 2^levels - 1 are odd going down and powers of 2 going up
+    sizes = {size >> level for level in attention_down}
+    sizes |= {(size >> (levels - 1)) << (levels - 1 - level) for level in attention_up}
+    if attention_levels(size, tuple(sizes), levels) != (attention_down, attention_up):
+        raise ValueError(f"attention at levels {sorted(attention_down)} down and {sorted(attention_up)} up fits no nominal size.")
+    return size, tuple(sorted(sizes))
