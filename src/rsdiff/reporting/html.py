@@ -1,0 +1,153 @@
+"""The report of an evaluation: one HTML file that holds everything it shows and asks no other site for anything."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import jinja2
+import pandas
+from markupsafe import Markup
+
+from rsdiff.metrics import METRICS, Summary
+from rsdiff.reporting.figures import loss_curve, metric_histograms
+from rsdiff.reporting.records import write_whole
+from rsdiff.reporting.tables import ARROWS, cells_of, number
+
+REPORT = "report.html"
+PREFIXES = {"": "", "bicubic_": "Bicubic ", "hr_": "HR "}
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a reader must know to believe, compare or repeat a result.
+
+    title     heading of the report
+    budget    'paper' for the published training length; 'quick' results are marked as such at the top
+    facts     short facts in the order they are shown, e.g. {'Data set': 'AIRS', 'Seed': '0', 'Steps': '200 000'}
+    versions  packages and their versions
+    command   what to type to get this result again
+    config    the resolved settings as YAML
+    """
+
+    title: str
+    budget: Literal["quick", "paper", "none"]
+    facts: tuple[tuple[str, str], ...]
+    versions: tuple[tuple[str, str], ...]
+    command: str
+    config: str
+    commit: str
+    signature: str
+
+
+@dataclass(frozen=True)
+class Slide:
+    """The pictures of one image that the slider lays over each other, as data addresses."""
+
+    name: str
+    left: str
+    middle: str
+    right: str | None
+
+
+def write_report(
+    folder: Path,
+    facts: RunFacts,
+    summary: Summary,
+    records: pandas.DataFrame,
+    panels: Sequence[Path],
+    history: Sequence[Mapping[str, float]],
+) -> Path:
+    """Write `folder`/report.html and return its path.
+
+    records  one row per image, as `write_records` returns them
+    panels   pictures made by `write_panel`; the slider shows the single pictures that lie beside them
+    history  records of the training, as `read_history` returns them; empty where nothing was trained
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rsdiff.reporting", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    columns, rows = _image_table(records)
+    page = environment.get_template("report.html.jinja").render(
+        facts=facts,
+        summary=summary,
+        results=[(entry, cells_of(entry)) for entry in summary.metrics],
+        headline=_headline(summary),
+        panels=[(path.stem, embedded(path)) for path in panels],
+        slides=[slide for path in panels if (slide := _slide(path)) is not None],
+        curve=_svg(loss_curve(history)),
+        histograms=_svg(metric_histograms(records, summary)),
+        columns=columns,
+        rows=rows,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / REPORT
+    write_whole(path, lambda at: at.write_text(page, encoding="utf-8"))
+    return path
+
+
+def embedded(path: Path) -> str:
+    """Return a PNG file as a data address."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _svg(figure: str | None) -> Markup | None:
+    return None if figure is None else Markup(figure)
+
+
+def _slide(panel: Path) -> Slide | None:
+    single = {key: panel.with_suffix(f".{key}.png") for key in ("lr", "sr", "hr")}
+    if not (single["lr"].is_file() and single["sr"].is_file()):
+        return None
+    right = embedded(single["hr"]) if single["hr"].is_file() else None
+    return Slide(panel.stem, embedded(single["lr"]), embedded(single["sr"]), right)
+
+
+def _headline(summary: Summary) -> list[dict[str, str]]:
+    """The first four metrics, large: value, unit, and the difference from bicubic interpolation in words."""
+    cards = []
+    for entry in summary.metrics[:4]:
+        difference = entry.difference
+        verdict = {True: "better", False: "worse", None: "same"}[entry.is_better] if difference is not None else ""
+        against = "" if difference is None else f"{number(entry.metric, difference, signed=True)} against bicubic"
+        arrow = ARROWS[entry.metric.direction]
+        cards.append(
+            {
+                "title": f"{entry.metric.title} {arrow}".rstrip(),
+                "value": number(entry.metric, entry.mean),
+                "unit": entry.metric.unit,
+                "against": against,
+                "verdict": verdict,
+            }
+        )
+    return cards
+
+
+def _image_table(records: pandas.DataFrame) -> tuple[list[dict[str, str]], list[list[tuple[str, str]]]]:
+    """Headings (title, explanation, kind) and cells (text shown, value sorted by) of the per-image table."""
+    columns: list[dict[str, str]] = []
+    cells: list[list[tuple[str, str]]] = []
+    for column in records.columns:
+        prefix = next(
+            (prefix for prefix in ("bicubic_", "hr_") if str(column).startswith(prefix) and str(column)[len(prefix) :] in METRICS), ""
+        )
+        metric = METRICS.get(str(column)[len(prefix) :])
+        numeric = pandas.api.types.is_numeric_dtype(records[column])
+        title = PREFIXES[prefix] + metric.title if metric is not None else str(column).replace("_", " ")
+        unit = f", {metric.unit}" if metric is not None and metric.unit else ""
+        columns.append(
+            {"title": title, "meaning": (metric.meaning + unit) if metric is not None else "", "kind": "number" if numeric else "text"}
+        )
+        shown = []
+        for value in records[column].tolist():
+            text = number(metric, value) if metric is not None else (f"{value:.4g}" if isinstance(value, float) else str(value))
+            shown.append((text, str(value)))
+        cells.append(shown)
+    return columns, [list(row) for row in zip(*cells, strict=True)]

@@ -1,0 +1,49 @@
+"""The per-image records of an evaluation on disk: Parquet for programs, CSV for people, both written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas
+
+from rsdiff.degradations.base import RecordValue
+
+PARQUET = "records.parquet"
+CSV = "records.csv"
+
+
+def write_records(folder: Path, rows: Sequence[Mapping[str, RecordValue]]) -> pandas.DataFrame:
+    """Write one row per image to `folder`/records.parquet and records.csv, sorted by name, and return them as a frame.
+
+    Rows that share a name (the padding of a distributed loader's last batch) are written once. Columns keep the order in which the rows
+    first name them.
+    """
+    frame = pandas.DataFrame(list({str(row["name"]): dict(row) for row in rows}.values()))
+    if not frame.empty:
+        frame = frame.sort_values("name", ignore_index=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / PARQUET, lambda path: frame.to_parquet(path, index=False))
+    write_whole(folder / CSV, lambda path: frame.to_csv(path, index=False, float_format="%.6g"))
+    return frame
+
+
+def read_records(folder: Path) -> pandas.DataFrame:
+    """Return the records of `folder`; raises FileNotFoundError that names the command which makes them."""
+    path = folder / PARQUET
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; run task=evaluate first.")
+    return pandas.read_parquet(path)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it: a kill leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
