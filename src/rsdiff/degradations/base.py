@@ -35,8 +35,10 @@ class Degraded:
 class Degradation(Protocol):
     """Makes LR images from HR images. Stateless; used in loader workers, on the accelerator, for fixed test sets and for guidance."""
 
-    gives: frozenset[str]
-    """Batch fields it fills besides lr, e.g. {'kernel', 'noise_level'}."""
+    @property
+    def gives(self) -> frozenset[str]:
+        """Batch fields it fills besides lr, e.g. {'kernel', 'noise_level'}."""
+        ...
 
     def draw(self, generator: torch.Generator, hr_shape: tuple[int, int, int], lr_size: tuple[int, int], views: int = 1) -> list[Any]:
         """Draw the decisions for one sample of shape (C, H, W): one entry per view.
