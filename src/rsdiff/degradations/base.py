@@ -59,7 +59,19 @@ class Degradation(Protocol):
 
 
 class DegradationConfig(Protocol):
-    """A frozen dataclass (see rsdiff.config.typed.config) that holds every option of a degradation and builds it."""
+    """A frozen dataclass (see rsdiff.config.typed.config) that holds every option of a degradation and builds it.
+
+    requires  batch fields it cannot do without: {"hr"}, or {"lr"} where it keeps the LR of the data set
+    gives     batch fields it fills besides lr, as `Degradation.gives`
+    """
+
+    @property
+    def requires(self) -> frozenset[str]: ...
+    @property
+    def gives(self) -> frozenset[str]: ...
+    def lr_bands(self, bands: int) -> int:
+        """Return how many bands the LR of an image of `bands` bands has."""
+        ...
 
     def build(self) -> Degradation: ...
 
@@ -74,9 +86,9 @@ def common_lr_size(images: int, sizes: Sequence[tuple[int, int]]) -> tuple[int, 
 def degrade(batch: Batch, degradation: Degradation) -> Batch:
     """Return the batch with lr (and kernel, noise_level, lr_views, ...) made by `degradation` from hr and the batch's decisions.
 
-    A batch whose decisions are None keeps the lr of its data set.
+    A batch without decisions, or with decisions of None, keeps the lr of its data set.
     """
-    if all(views[0] is None for views in batch.decisions):
+    if all(not views or views[0] is None for views in batch.decisions):
         batch.need("lr")
         return batch
     hr = batch.need("hr")

@@ -51,6 +51,17 @@ class GridConfig:
             raise ValueError(f"cases={names} must be at least one case, each with a name of its own.")
         self.build()  # a case that is not a valid degradation is refused here, before any data are touched
 
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"hr"})
+
+    @property
+    def gives(self) -> frozenset[str]:
+        return frozenset({"noise_level", "lr_clean", "kernel"})
+
+    def lr_bands(self, bands: int) -> int:
+        return bands
+
     def build(self) -> DegradationGrid:
         return DegradationGrid({case.name: case.degradation(self.common).build() for case in self.cases})
 

@@ -8,6 +8,7 @@ trained with, so keep the basis with the checkpoint instead of fitting it again.
 from __future__ import annotations
 
 import math
+import pickle
 from pathlib import Path
 
 import torch
@@ -47,7 +48,12 @@ def random_kernel_basis(degradation: GaussianDegradation, code_length: int, gene
 
 def read_basis(path: Path) -> Tensor:
     """Read a published basis (`pca_matrix.pth` and its kin, a bare tensor) as (k * k, code length) float32; nothing in it is executed."""
-    basis = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        basis = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path.name} is no file of plain tensors, so it was not loaded; give a kernel basis such as pca_matrix.pth."
+        ) from None
     if not isinstance(basis, Tensor) or basis.ndim != 2 or math.isqrt(len(basis)) ** 2 != len(basis):
         found = f"a tensor of shape {tuple(basis.shape)}" if isinstance(basis, Tensor) else f"a {type(basis).__name__}"
         raise ValueError(
