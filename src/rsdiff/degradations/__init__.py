@@ -5,14 +5,16 @@ from typing import Any
 from rsdiff.degradations.base import Degradation, DegradationConfig, Degraded, RecordValue, degrade
 from rsdiff.degradations.bicubic import Bicubic, BicubicConfig
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig, GaussianParameters
+from rsdiff.degradations.grid import DegradationGrid, GridConfig, NamedCase, named_cases
 from rsdiff.degradations.paired import Paired, PairedConfig
 
 DEGRADATIONS: dict[str, type[Any]] = {
     "bicubic": BicubicConfig,
     "gaussian": GaussianDegradationConfig,
+    "grid": GridConfig,
     "paired": PairedConfig,
 }
-"""Kind -> config class. Every class has `build()`."""
+"""Kind -> config class. Every class has `build()`, which returns a `Degradation`, or for "grid" a `DegradationGrid`."""
 
 __all__ = [
     "DEGRADATIONS",
@@ -20,13 +22,17 @@ __all__ = [
     "BicubicConfig",
     "Degradation",
     "DegradationConfig",
+    "DegradationGrid",
     "Degraded",
     "GaussianDecisions",
     "GaussianDegradation",
     "GaussianDegradationConfig",
     "GaussianParameters",
+    "GridConfig",
+    "NamedCase",
     "Paired",
     "PairedConfig",
     "RecordValue",
     "degrade",
+    "named_cases",
 ]

@@ -35,8 +35,10 @@ class Degraded:
 class Degradation(Protocol):
     """Makes LR images from HR images. Stateless; used in loader workers, on the accelerator, for fixed test sets and for guidance."""
 
-    gives: frozenset[str]
-    """Batch fields it fills besides lr, e.g. {'kernel', 'noise_level'}."""
+    @property
+    def gives(self) -> frozenset[str]:
+        """Batch fields it fills besides lr, e.g. {'kernel', 'noise_level'}."""
+        ...
 
     def draw(self, generator: torch.Generator, hr_shape: tuple[int, int, int], lr_size: tuple[int, int], views: int = 1) -> list[Any]:
         """Draw the decisions for one sample of shape (C, H, W): one entry per view.
@@ -57,7 +59,19 @@ class Degradation(Protocol):
 
 
 class DegradationConfig(Protocol):
-    """A frozen dataclass (see rsdiff.config.typed.config) that holds every option of a degradation and builds it."""
+    """A frozen dataclass (see rsdiff.config.typed.config) that holds every option of a degradation and builds it.
+
+    requires  batch fields it cannot do without: {"hr"}, or {"lr"} where it keeps the LR of the data set
+    gives     batch fields it fills besides lr, as `Degradation.gives`
+    """
+
+    @property
+    def requires(self) -> frozenset[str]: ...
+    @property
+    def gives(self) -> frozenset[str]: ...
+    def lr_bands(self, bands: int) -> int:
+        """Return how many bands the LR of an image of `bands` bands has."""
+        ...
 
     def build(self) -> Degradation: ...
 
@@ -72,9 +86,9 @@ def common_lr_size(images: int, sizes: Sequence[tuple[int, int]]) -> tuple[int, 
 def degrade(batch: Batch, degradation: Degradation) -> Batch:
     """Return the batch with lr (and kernel, noise_level, lr_views, ...) made by `degradation` from hr and the batch's decisions.
 
-    A batch whose decisions are None keeps the lr of its data set.
+    A batch without decisions, or with decisions of None, keeps the lr of its data set.
     """
-    if all(views[0] is None for views in batch.decisions):
+    if all(not views or views[0] is None for views in batch.decisions):
         batch.need("lr")
         return batch
     hr = batch.need("hr")

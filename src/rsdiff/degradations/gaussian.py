@@ -46,7 +46,7 @@ class GaussianDegradationConfig:
     disturbance: float = 0.0
     "kernel weights are multiplied by 1 + U(0, disturbance) before they are normalised; 0.25 in DAN's setting 2"
     order: Literal["blur_first", "resize_first"] = "blur_first"
-    "whether the HR (all published variants) or the resized image is blurred"
+    "whether the HR (all published variants) or the resized image is blurred, in which case widths count LR pixels"
     resize: ResizeBackend = "clamped"
     "resize back-end, see rsdiff.degradations.resizing"
     noise: Setting = 0.0
@@ -67,6 +67,17 @@ class GaussianDegradationConfig:
             raise ValueError(f"kernel_size={self.kernel_size} is not a size; give 1 or more (published: 11, 21, 31).")
         if self.disturbance < 0:
             raise ValueError(f"disturbance={self.disturbance} is negative; give 0 or more (0.25 in DAN's setting 2).")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"hr"})
+
+    @property
+    def gives(self) -> frozenset[str]:
+        return frozenset({"noise_level", "lr_clean"} | ({"kernel"} if self.kernel != "none" else set()))
+
+    def lr_bands(self, bands: int) -> int:
+        return bands
 
     def build(self) -> GaussianDegradation:
         return GaussianDegradation(self)
@@ -115,7 +126,7 @@ class GaussianDegradation:
 
     @property
     def gives(self) -> frozenset[str]:
-        return frozenset({"noise_level", "lr_clean"} | ({"kernel"} if self.config.kernel != "none" else set()))
+        return self.config.gives
 
     def random_names(self) -> tuple[str, ...]:
         """Names of the parameters that are ranges, in the order in which the published codes draw them."""

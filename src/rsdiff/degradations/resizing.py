@@ -53,7 +53,18 @@ def resize(images: Tensor, size: tuple[int, int], backend: ResizeBackend) -> Ten
         case "pillow_truncated":
             return resize_pillow(images, size, truncate=True)
         case "direct":
-            return subsample(images, size)
+            return subsample(images, _integer_factor(images, size))
+
+
+def _integer_factor(images: Tensor, size: tuple[int, int]) -> int:
+    height, width = images.shape[-2:]
+    factor = height // size[0]
+    if (size[0] * factor, size[1] * factor) != (height, width) or factor < 1:
+        raise ValueError(
+            f"resize=direct keeps every s-th pixel, but {height}x{width} is no multiple of {size[0]}x{size[1]}; "
+            f"choose an integer scale and crops that are multiples of it, or another resize."
+        )
+    return factor
 
 
 def resize_cubic(
@@ -151,18 +162,12 @@ def _planes(images: Tensor, backend: str) -> Tensor:
     return images.flatten(0, 1).cpu().contiguous()
 
 
-def subsample(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return pixel (0, 0) of every cell of images (..., H, W); H, W must be multiples of `size`.
+def subsample(images: Tensor, factor: int) -> Tensor:
+    """Return pixel (0, 0) of every factor x factor cell of images (..., H, W), incomplete cells at the end included.
 
-    Nothing is recentred: the LR grid lies (s - 1) / 2 HR pixels up and left, which `kernels.shifted_mean` undoes.
+    Nothing is recentred: the LR grid lies (factor - 1) / 2 HR pixels up and left, which `kernels.shifted_mean` undoes.
     """
-    height, width = images.shape[-2:]
-    if height % size[0] or width % size[1]:
-        raise ValueError(
-            f"resize=direct keeps every s-th pixel, but {height}x{width} is no multiple of {size[0]}x{size[1]}; "
-            f"choose an integer scale and crops that are multiples of it, or another resize."
-        )
-    return images[..., :: height // size[0], :: width // size[1]]
+    return images[..., ::factor, ::factor]
 
 
 def shift_pixels(images: Tensor, offset: float) -> Tensor:
