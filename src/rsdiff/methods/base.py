@@ -55,12 +55,15 @@ class MethodConfig(Protocol):
 
     requires  batch fields the method cannot do without, among hr, lr, ref, change_mask, kernel, noise_level, hr_views
     views     crops per training image under one degradation; 1 for all but contrastive methods
+    any_scale a checkpoint serves every scale, not only the one it was trained at
     """
 
     @property
     def requires(self) -> frozenset[str]: ...
     @property
     def views(self) -> int: ...
+    @property
+    def any_scale(self) -> bool: ...
     def refuse(self, problem: Problem) -> str | None:
         """Return None, or one sentence that says why the method cannot treat `problem` and what to change."""
         ...

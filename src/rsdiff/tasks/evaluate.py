@@ -1,0 +1,174 @@
+"""task=evaluate: score a checkpoint, or a method without weights (bicubic), on the test images and write the report."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from rsdiff.inference.images import Restored
+from rsdiff.methods.base import Method
+from rsdiff.metrics.baseline import bicubic
+from rsdiff.metrics.summary import Summary
+from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report, write_whole
+from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
+from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
+from rsdiff.tasks.result import TaskResult
+from rsdiff.tasks.run_folder import RunFolder, package_versions
+from rsdiff.tasks.settings import RunSettings
+from rsdiff.tracking import Tracker, read_history
+from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
+
+
+def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
+    """Evaluate `settings.checkpoint`, or the method with its initial weights where it has none to learn."""
+    accelerator = make_accelerator()
+    test = open_source(settings, "test")
+    problem = problem_of(settings, test)
+    checkpoint = None
+    if settings.checkpoint is not None:
+        checkpoint = read_checkpoint(settings.checkpoint)
+        trained = method_from(checkpoint, settings.scale)
+        method = trained.method
+        if (trained.problem.bands, trained.problem.lr_bands) != (problem.bands, problem.lr_bands):
+            raise ValueError(
+                f"the checkpoint was trained on {trained.problem.lr_bands} to {trained.problem.bands} bands and "
+                f"dataset={settings.choices['dataset']} has {problem.lr_bands} to {problem.bands}; choose data with as many bands."
+            )
+    else:
+        method = build_method(settings.model, problem, settings.seed)
+        if any(True for _ in method.parameters()):
+            raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=evaluate needs checkpoint=RUN_FOLDER.")
+        method.eval()
+    method.to(accelerator.device)
+    cases = build_test_cases(settings, test, problem.bands, accelerator.device)
+    if accelerator.is_main_process:
+        tracker.rewind(0)
+        for sentence in cases[0].evaluator.check():
+            print(sentence, file=sys.stderr, flush=True)
+    return report(settings, method, cases, checkpoint, folder, tracker, accelerator)
+
+
+def report(
+    settings: RunSettings,
+    method: Method,
+    cases: Sequence[TestCase],
+    checkpoint: Checkpoint | None,
+    folder: RunFolder,
+    tracker: Tracker,
+    accelerator: Accelerator,
+) -> TaskResult:
+    """Evaluate every test case and write records, tables and the report into the run's folder; print the table."""
+    results = []
+    for case in cases:
+
+        def progress(done: int, total: int, name: str = case.name) -> None:
+            if accelerator.is_main_process:
+                tracker.progress("evaluating" + (f" {name}" if name else ""), done, total)
+
+        place = folder.path / "evaluation" / case.name if case.name else folder.path / "evaluation"
+        results.append(evaluate_case(settings, method, case, place, accelerator, settings.metrics.panels, progress))
+    rows = [named_row(result, row) for result in results for row in result.rows]
+    summary = cases[0].evaluator.summary(rows)
+    figures = summary_row(summary)
+    if not accelerator.is_main_process:
+        return TaskResult([], figures)
+    facts = run_facts(settings, method, checkpoint, folder)
+    records = write_records(folder.path / "evaluation", rows)
+    panels = [panel for result in results for panel in result.panels]
+    by_case = [(result.name, result.summary) for result in results if result.name]
+    page = write_report(folder.path, facts, summary, records, panels, read_history(folder.path), by_case)
+    tables = markdown_table(summary) + "".join(f"\n### {name}\n\n{markdown_table(part)}" for name, part in by_case)
+    write_whole(folder.path / "results.md", lambda path: path.write_text(f"# {facts.title}\n\n{tables}", encoding="utf-8"))
+    tracker.table("results", [figures] if not by_case else [{"degradation": name, **summary_row(part)} for name, part in by_case])
+    for panel in panels[:4]:
+        tracker.image(f"panels/{panel.stem}", read_picture(panel.with_suffix(".sr.png")))
+    shown = [as_text(part, name) for name, part in by_case] or [as_text(summary, facts.title)]
+    steps = f", {checkpoint.card['step']} steps" if checkpoint is not None else ""
+    return TaskResult(
+        messages=[
+            *shown,
+            f"seed {settings.seed}{steps}, budget {facts.budget}",
+            f"report   {page}",
+            f"records  {folder.path / 'evaluation' / 'records.csv'}",
+            *([f"next     python run.py task=restore checkpoint={folder.path} input=IMAGE output=RESTORED.tif"] if checkpoint else []),
+        ],
+        summary=figures,
+        report=page,
+    )
+
+
+def named_row(result: CaseResult, row: Row) -> Row:
+    """Return a row whose name is unique over the test cases."""
+    return row if not result.name else {**row, "name": f"{result.name}/{row['name']}", "degradation": result.name}
+
+
+def summary_row(summary: Summary) -> dict[str, float | int | str]:
+    """Return the means as one flat row: psnr, bicubic_psnr, ..., images, seconds_per_image."""
+    row: dict[str, float | int | str] = {}
+    for entry in summary.metrics:
+        row[entry.metric.name] = entry.mean
+        if entry.bicubic is not None:
+            row[f"bicubic_{entry.metric.name}"] = entry.bicubic
+    return {**row, "images": summary.images, "seconds_per_image": summary.seconds_per_image}
+
+
+def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | None, folder: RunFolder) -> RunFacts:
+    """Return what the report says of the run besides its figures."""
+    card = checkpoint.card if checkpoint is not None else {}
+    trained = card.get("config", {})
+    facts = {
+        "Model": settings.choices["model"],
+        "Parameters": f"{sum(p.numel() for p in method.parameters()):,}".replace(",", " "),
+        "Data set": settings.choices["dataset"],
+        "Degradation": settings.choices["degradation"],
+        "Scale": f"x{settings.scale:g}",
+        "Sampler": settings.choices["sampler"],
+        "Seed": str(settings.seed),
+        "Run": settings.signature,
+    }
+    if checkpoint is not None:
+        facts |= {"Training steps": str(card["step"]), "Images seen": str(card.get("images", "unknown")), "Checkpoint": checkpoint.folder.name}
+    return RunFacts(
+        title=f"{settings.choices['model']} on {settings.choices['dataset']}, x{settings.scale:g}",
+        budget=trained.get("trainer", {}).get("budget", "none") if checkpoint is not None else "none",
+        facts=facts,
+        versions=package_versions(),
+        command=folder.command_text,
+        config=yaml.safe_dump(dict(settings.resolved), sort_keys=False),
+    )
+
+
+def as_text(summary: Summary, title: str) -> str:
+    """Return the result table as the terminal shows it."""
+    stream = io.StringIO()
+    terminal = sys.stdout.isatty()
+    Console(file=stream, force_terminal=terminal, width=None if terminal else 140).print(console_table(summary, title))
+    return stream.getvalue().rstrip()
+
+
+def read_picture(path: Path) -> Tensor:
+    """Return a PNG as (C, H, W) in [0, 1]."""
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+
+
+def strip(restored: Restored, rgb_bands: tuple[int, int, int]) -> Tensor:
+    """Return input (bicubic), restoration and target of a batch's first image side by side, (3, H, n W), for the log."""
+    batch = restored.batch
+    lr, image = batch.need("lr")[:1], restored.image[:1]
+    parts = [image] if batch.hr is None else [image, batch.hr[:1]]
+    if lr.shape[1] == image.shape[1]:
+        parts.insert(0, bicubic(lr[0], batch.size)[None])
+    shown = [part[:, list(rgb_bands)] if part.shape[1] > 3 else part[:, :1].expand(-1, 3, -1, -1) if part.shape[1] != 3 else part for part in parts]
+    return torch.cat([part[0].float().clamp(0, 1).cpu() for part in shown], dim=-1)
+

@@ -1,0 +1,167 @@
+"""Evaluation of a method on the test images: rows and panels, kept as they are made, so that a killed evaluation goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from rsdiff.data.source import ImageSource
+from rsdiff.data.views import TestSamples
+from rsdiff.degradations import Degradation, RecordValue, named_cases
+from rsdiff.inference.images import Restored, restore_images
+from rsdiff.methods.base import Method
+from rsdiff.metrics import Evaluator
+from rsdiff.metrics.baseline import bicubic
+from rsdiff.metrics.summary import Summary
+from rsdiff.reporting.panels import Panel, write_panel
+from rsdiff.tasks.experiment import draw_of
+from rsdiff.tasks.settings import RunSettings
+
+Row = dict[str, RecordValue]
+Progress = Callable[[int, int], None]
+"""Called with the images done and the images in all."""
+
+
+@dataclass(frozen=True)
+class TestCase:
+    """One test set of an evaluation: a degradation of a grid, or the only one (name '')."""
+
+    __test__ = False  # not a test class, whatever pytest makes of the name
+
+    name: str
+    degradation: Degradation
+    samples: TestSamples
+    evaluator: Evaluator
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """Rows (one per image, in the order of the data set), their summary, and the panels drawn."""
+
+    name: str
+    rows: list[Row]
+    summary: Summary
+    panels: list[Path]
+
+
+def build_test_cases(settings: RunSettings, source: ImageSource, bands: int, device: torch.device) -> list[TestCase]:
+    """Return the test sets of the settings with their evaluators, ready: what cannot be computed is known from here on."""
+    cases = []
+    for name, degradation in named_cases(settings.degradation.build()):
+        samples = TestSamples(source, settings.scale, settings.seed, draw_of(degradation, source), size_rule=settings.dataset.size_rule)
+        operator = None if "lr" in source.gives else degradation
+        cases.append(TestCase(name, degradation, samples, settings.metrics.build(bands, "hr" in source.gives, operator, device)))
+    return cases
+
+
+def evaluate_case(
+    settings: RunSettings, method: Method, case: TestCase, folder: Path, accelerator: Accelerator, panels: int, progress: Progress
+) -> CaseResult:
+    """Restore and score the images of a case, shared among the processes; every process returns the whole result.
+
+    folder  of this case; rows/<process>.jsonl and panels/ lie in it
+    panels  how many of the first images are drawn
+    """
+    kept = RowFiles(folder / "rows")
+    done = kept.read()
+    accelerator.wait_for_everyone()  # every process has read the same rows before any adds one
+    total = len(case.samples)
+    waiting = [index for index in range(total) if case.samples.name(index) not in done]
+    share = waiting[accelerator.process_index :: accelerator.num_processes]
+    for number, restored in enumerate(
+        restore_images(
+            method, (case.samples[index] for index in share), case.degradation, settings.sampler, settings.seed, accelerator.device
+        ),
+        start=1,
+    ):
+        rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds)
+        for position, row in enumerate(rows):
+            row |= kernel_error(method, restored, position)
+            if restored.batch.metas[position].index < panels:
+                draw_panel(settings, restored, position, row, folder / "panels")
+        kept.add(accelerator.process_index, rows)
+        progress(min(len(done) + number * accelerator.num_processes, total), total)
+    accelerator.wait_for_everyone()
+    found = kept.read()
+    ordered = [found[case.samples.name(index)] for index in range(total)]
+    drawn = [path for path in sorted((folder / "panels").glob("*.png")) if path.with_suffix("").suffix == ""]
+    return CaseResult(case.name, ordered, case.evaluator.summary(ordered), drawn)
+
+
+def draw_panel(settings: RunSettings, restored: Restored, position: int, row: Row, folder: Path) -> None:
+    """Write the comparison panel of one image of a batch."""
+    batch = restored.batch
+    lr, image = batch.need("lr")[position].cpu(), restored.image[position].cpu()
+    comparable = lr.shape[0] == image.shape[0]
+    captions = [("sr", caption(row, "")), ("bicubic", caption(row, "bicubic_"))]
+    write_panel(
+        folder,
+        Panel(
+            name=batch.metas[position].name,
+            lr=lr,
+            restored=image,
+            method=settings.choices["model"],
+            bicubic=bicubic(lr, batch.size).clamp(0, 1) if comparable else None,
+            hr=None if batch.hr is None else batch.hr[position].cpu(),
+            captions=tuple((key, text) for key, text in captions if text),
+            rgb_bands=settings.metrics.rgb_bands,
+        ),
+    )
+
+
+def caption(row: Row, prefix: str) -> str:
+    """Return 'PSNR 27.31 dB, SSIM 0.812' from a row, or ''."""
+    psnr, ssim = row.get(f"{prefix}psnr"), row.get(f"{prefix}ssim")
+    parts = [f"PSNR {float(psnr):.2f} dB"] if psnr is not None else []
+    return ", ".join(parts + ([f"SSIM {float(ssim):.3f}"] if ssim is not None else []))
+
+
+class RowFiles:
+    """Rows of an evaluation under way: one JSON-lines file per process, each row written when it is known."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, process: int, rows: list[Row]) -> None:
+        """Append rows, flushed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"{process}.jsonl").open("a") as stream:
+            stream.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def read(self) -> dict[str, Row]:
+        """Return the complete rows of all processes by image name; a line that a kill left incomplete is ignored."""
+        rows: dict[str, Row] = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for line in path.read_text().splitlines(keepends=True):
+                if line.endswith("}\n"):
+                    row = json.loads(line)
+                    rows[str(row["name"])] = row
+        return rows
+
+
+def kernel_error(method: Method, restored: Restored, position: int) -> Row:
+    """Return the error of the kernel a blind method estimates, where it estimates one and the degradation knows the true one.
+
+    kernel_psnr  peak signal-to-noise ratio of the estimate in dB, the peak being the true kernel's maximum; kernels of unequal size are
+                 compared on their common centre
+    """
+    batch = restored.batch
+    estimated = method.estimates(batch).get("kernel") if batch.kernel is not None else None
+    if estimated is None or batch.kernel is None:
+        return {}
+    size = min(estimated.shape[-1], batch.kernel.shape[-1])
+    true, guess = (centre(kernels[position].double().cpu(), size) for kernels in (batch.kernel, estimated))
+    error = float((true - guess).square().mean())
+    return {"kernel_psnr": 10 * math.log10(float(true.max()) ** 2 / error) if error > 0 else math.inf}
+
+
+def centre(kernel: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the central (size, size) part of a kernel."""
+    top = (kernel.shape[-1] - size) // 2
+    return kernel[top : top + size, top : top + size]

@@ -1,0 +1,99 @@
+"""What training, evaluation and restoration build alike from the settings: processes, data, degradation, method."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+
+from rsdiff.config import config_from_mapping
+from rsdiff.data.seeding import derived_seed
+from rsdiff.data.source import ImageSource, Split
+from rsdiff.data.views import Draw
+from rsdiff.degradations import Degradation
+from rsdiff.methods import METHODS
+from rsdiff.methods.base import Method, MethodConfig, Problem
+from rsdiff.tasks.settings import RunSettings
+from rsdiff.training.checkpoints import Checkpoint, CheckpointError
+from rsdiff.training.trainer import load_weights
+
+
+def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no") -> Accelerator:
+    """Return the Accelerate handle of this process.
+
+    RSDIFF_PROCESS_TIMEOUT_MINUTES (30): a process that waits longer than this for another, because that one died, ends with an error.
+    """
+    timeout = timedelta(minutes=float(os.environ.get("RSDIFF_PROCESS_TIMEOUT_MINUTES", "30")))
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)])
+
+
+def open_source(settings: RunSettings, split: Split) -> ImageSource:
+    """Open one split of the data set after its own check."""
+    settings.dataset.check()
+    source: ImageSource = settings.dataset.build(split, settings.scale)
+    return source
+
+
+def draw_of(degradation: Degradation, source: ImageSource) -> Draw | None:
+    """Return the draw that samples of `source` need: none where they bring their own LR."""
+    return None if "lr" in source.gives else degradation.draw
+
+
+def problem_of(settings: RunSettings, source: ImageSource) -> Problem:
+    """Return what the method must know of the data."""
+    bands = source.bands
+    lr_bands = source.lr_bands if "lr" in source.gives else settings.degradation.lr_bands(bands)
+    return Problem(scale=settings.scale, bands=bands, lr_bands=lr_bands)
+
+
+def build_method(config: MethodConfig, problem: Problem, seed: int) -> Method:
+    """Build the method with initial weights that depend on the seed alone.
+
+    Raises ValueError with the method's own sentence when it cannot treat the problem.
+    """
+    reason = config.refuse(problem)
+    if reason is not None:
+        raise ValueError(reason)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "initial weights"))
+        return config.build(problem)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A method with the weights of a checkpoint."""
+
+    method: Method
+    problem: Problem
+    checkpoint: Checkpoint
+
+
+def method_from(checkpoint: Checkpoint, scale: float) -> Trained:
+    """Rebuild the method that a checkpoint holds, from its card alone, for a run at `scale`.
+
+    Raises CheckpointError when the card names a method this version does not know, or the weights do not fit.
+    """
+    model: Mapping[str, Any] = dict(checkpoint.card["config"]["model"])
+    kind = model.pop("kind")
+    if kind not in METHODS:
+        raise CheckpointError(f"{checkpoint.folder} holds a model of kind '{kind}', which this version of rsdiff does not know; update it.")
+    trained = checkpoint.card["problem"]
+    problem = Problem(scale=trained["scale"], bands=trained["bands"], lr_bands=trained["lr_bands"])
+    config = config_from_mapping(METHODS[kind], model, "model")
+    wanted = Problem(scale=scale, bands=problem.bands, lr_bands=problem.lr_bands)
+    if scale != problem.scale and not config.any_scale:
+        raise CheckpointError(
+            f"{checkpoint.folder} was trained at scale={problem.scale:g} and kind '{kind}' has one scale; leave scale={scale:g} out."
+        )
+    reason = config.refuse(wanted)
+    if reason is not None:
+        raise ValueError(reason)
+    method = build_method(config, problem, seed=0)
+    load_weights(method, checkpoint.best_weights, checkpoint.folder)
+    method.eval()
+    return Trained(method, problem, checkpoint)

@@ -1,0 +1,114 @@
+"""task=train: train a method, evaluate its best checkpoint, write the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import rsdiff
+from rsdiff.data.loading import KeyBatches, make_loader, steps_of
+from rsdiff.data.sample import Batch
+from rsdiff.data.source import hold_out
+from rsdiff.data.views import TestSamples, TrainingSamples
+from rsdiff.degradations import named_cases
+from rsdiff.inference.images import restore_images
+from rsdiff.tasks import evaluate
+from rsdiff.tasks.evaluation import build_test_cases
+from rsdiff.tasks.experiment import build_method, draw_of, make_accelerator, open_source, problem_of
+from rsdiff.tasks.result import TaskResult
+from rsdiff.tasks.run_folder import RunFolder
+from rsdiff.tasks.settings import RunSettings
+from rsdiff.tracking import Tracker
+from rsdiff.training.checkpoints import read_checkpoint
+from rsdiff.training.processes import gather_rows
+from rsdiff.training.trainer import Trainer, load_weights
+
+
+def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
+    """Train (or continue), then evaluate and report; see the trainer and rsdiff.tasks.evaluate."""
+    config = settings.trainer
+    accelerator = make_accelerator(config.precision)
+    (_, degradation), *others = named_cases(settings.degradation.build())
+    if others:
+        raise ValueError(
+            f"degradation={settings.choices['degradation']} is a list of test sets, which cannot be trained on; train with another one "
+            "and evaluate the checkpoint on the list."
+        )
+    everything, test = open_source(settings, "train"), open_source(settings, "test")
+    source, validation = hold_out(everything, config.validation_images)
+    problem = problem_of(settings, source)
+    draw = draw_of(degradation, source)
+    samples = TrainingSamples(
+        source,
+        settings.scale,
+        config.patch,
+        settings.seed,
+        draw,
+        views=settings.model.views,
+        augment=config.augment,
+        small=settings.dataset.small,
+        scale_range=config.scale_range,
+    )
+    method = build_method(settings.model, problem, settings.seed)
+    cases = build_test_cases(settings, test, problem.bands, accelerator.device)
+    tell_unavailable(cases[0].evaluator.check(), accelerator.is_main_process)
+    parameters = sum(parameter.numel() for parameter in method.parameters())
+    if accelerator.is_main_process:
+        # weights, two moments per weight and averages, for the checkpoints that are kept and the one being written
+        folder.require_space(4 * parameters * 5 * (config.keep_checkpoints + 2))
+
+    def loader(start: int) -> Iterator[Sequence[Batch]]:
+        world, rank = accelerator.num_processes, accelerator.process_index
+        batches = KeyBatches(len(samples), config.batch, settings.seed, start, rank, world, config.accumulate)
+        return steps_of(make_loader(samples, batches, config.workers), config.accumulate)
+
+    held_out = TestSamples(validation, settings.scale, settings.seed, draw, size_rule=settings.dataset.size_rule)
+    validator = settings.metrics.validation_only().build(problem.bands, True, None if draw is None else degradation, accelerator.device)
+
+    def validate(step: int) -> dict[str, float]:
+        share = range(accelerator.process_index, len(held_out), accelerator.num_processes)
+        rows = []
+        for restored in restore_images(
+            method, (held_out[i] for i in share), degradation, settings.sampler, settings.seed, accelerator.device
+        ):
+            rows += validator.rows(restored.batch, restored.image, restored.seconds)
+            if accelerator.is_main_process and restored.batch.metas[0].index == 0:
+                tracker.image("validation", evaluate.strip(restored, settings.metrics.rgb_bands), step)
+        gathered = gather_rows(accelerator, rows)
+        return {entry.metric.name: entry.mean for entry in validator.summary(gathered).metrics}
+
+    trainer = Trainer(
+        config=config,
+        method=method,
+        degradation=degradation,
+        loader=loader,
+        validate=validate,
+        journal=tracker,
+        accelerator=accelerator,
+        store=folder.checkpoints,
+        card={
+            "config": settings.resolved,
+            "choices": dict(settings.choices),
+            "problem": asdict(problem),
+            "normaliser": asdict(source.normaliser),
+            "signature": settings.signature,
+            "version": rsdiff.__version__,
+            "parameters": parameters,
+        },
+        seed=settings.seed,
+    )
+    trainer.resume()
+    if accelerator.is_main_process:
+        tracker.rewind(trainer.step)
+    trainer.fit()
+    best = read_checkpoint(folder.path)
+    load_weights(method, best.best_weights, best.folder)
+    method.eval()
+    return evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
+
+
+def tell_unavailable(sentences: Sequence[str], is_main_process: bool) -> None:
+    """Say at the start which metrics the report will lack."""
+    if is_main_process:
+        for sentence in sentences:
+            print(sentence, flush=True)
