@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar, dataclass_transform
 
@@ -66,12 +67,14 @@ def _plain(value: Any) -> Any:
 
 def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
     first = error.errors()[0]
-    path = ".".join([where, *(str(part) for part in first["loc"])])
+    location = [str(part) for part in first["loc"]]
+    path = ".".join([where, *location] if where else location)
     given = first.get("input")
     match first["type"]:
         case "unexpected_keyword_argument" | "extra_forbidden":
-            known = [f.name for f in dataclasses.fields(cls)]
-            return f"{path} is not an option{nearest(str(first['loc'][-1]), known)}; the options of {where} are {', '.join(sorted(known))}."
+            known, place = _options_at(cls, location[:-1]), path.rpartition(".")[0]
+            among = f"the options of {place} are" if place else "the options are"
+            return f"{path} is not an option{nearest(location[-1], known)}; {among} {', '.join(sorted(known)) or 'none'}."
         case "missing" | "missing_argument":
             return f"{path} is required and was not given; set it with {path}=VALUE."
         case "literal_error":
@@ -82,6 +85,23 @@ def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
             return f"{path}: {first['msg'].removeprefix('Value error, ')}"
         case _:
             return f"{path}={given!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}."
+
+
+def _options_at(cls: type[Any], location: list[str]) -> list[str]:
+    """Return the option names of the config class found by following `location` through the fields of `cls`."""
+    classes = [cls]
+    for name in location:
+        hints = [typing.get_type_hints(owner) for owner in classes]
+        found = [part for owner in hints for part in _config_classes(owner.get(name))]
+        # A step that is not a field (an index, the key of a mapping, pydantic's name of a union member) stays in the same class.
+        classes = found or classes
+    return list(dict.fromkeys(field.name for owner in classes for field in dataclasses.fields(owner)))
+
+
+def _config_classes(annotation: Any) -> list[type[Any]]:
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return [annotation]
+    return [found for argument in typing.get_args(annotation) for found in _config_classes(argument)]
 
 
 def nearest(word: str, options: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import ClassVar, Literal
 
 from rsdiff.config import config
@@ -88,7 +89,7 @@ class TrainerConfig:
     """Flip and transpose the crops, each with probability 1/2."""
     optimiser: OptimiserConfig = OptimiserConfig()
     """The optimiser of every group that `optimisers` does not name."""
-    optimisers: Mapping[str, OptimiserConfig] = {}  # noqa: RUF012 - frozen dataclass, never mutated
+    optimisers: Mapping[str, OptimiserConfig] = field(default_factory=dict)
     """Optimisers of single groups, e.g. {discriminator: {lr: 2e-4}}."""
     learning_rate: LearningRateConfig = LearningRateConfig()
     """Schedule of the learning rate."""

@@ -1,0 +1,258 @@
+"""Checks a command line before anything runs: every mistake becomes one sentence that says what to type instead.
+
+Composing succeeds for most commands, so the diagnosis, which composes more than once, is made only after a failure.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+
+from rsdiff.config import ConfigError
+from rsdiff.config.compatibility import Offers, require_fields
+from rsdiff.config.typed import nearest
+from rsdiff.degradations import DEGRADATIONS
+from rsdiff.methods.base import Problem
+from rsdiff.tasks.groups import GROUPS
+from rsdiff.tasks.settings import RunSettings, group_config, settings_from
+
+CONFIG_NAME = "config"
+MAX_COMBINATIONS_CHECKED = 64
+
+
+@dataclass(frozen=True)
+class Command:
+    """A checked command line: its runs (for a large sweep: enough of them to have tried every value) and whether it is a sweep."""
+
+    runs: Sequence[RunSettings]
+    is_sweep: bool
+
+
+@contextmanager
+def composing(conf: Path) -> Iterator[ConfigLoader]:
+    """Context in which Hydra composes from the folder `conf`."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf), job_name="rsdiff"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        yield hydra.config_loader
+
+
+def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Command:
+    """Compose and check everything the command line asks for; raises ConfigError in one sentence."""
+    with composing(conf) as loader:
+        parsed = _parse(overrides)
+        plain = [override for override in parsed if not override.is_sweep_override()]
+        first = _compose(conf, loader, [_text(override) for override in plain])
+        is_sweep = multirun or OmegaConf.select(first, "hydra.mode") == RunMode.MULTIRUN
+        params = OmegaConf.select(first, "hydra.sweeper.params") or {}
+        swept = _parse([f"{key}={value}" for key, value in params.items()]) if is_sweep else []
+        given = {override.key_or_group for override in parsed}
+        everything = [override for override in swept if override.key_or_group not in given] + parsed
+        lists = [override for override in everything if override.is_sweep_override()]
+        if lists and not is_sweep:
+            raise ConfigError(
+                f"{lists[0].input_line} gives several values; add -m to run each of them, or quote a value that holds commas."
+            )
+        runs = [_check_run(conf, loader, combination) for combination in combinations(everything)]
+    return Command(runs, is_sweep)
+
+
+def combinations(overrides: Sequence[Override]) -> list[list[str]]:
+    """Return the command lines of a sweep's runs; of a large sweep only as many as try every value once."""
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_discrete_sweep()
+        else [_text(override)]
+        for override in overrides
+        if override.is_discrete_sweep() or not override.is_sweep_override()
+    ]
+    total = 1
+    for values in choices:
+        total *= len(values)
+    if total <= MAX_COMBINATIONS_CHECKED:
+        return [list(combination) for combination in itertools.product(*choices)]
+    longest = max(len(values) for values in choices)
+    return [[values[min(k, len(values) - 1)] for values in choices] for k in range(longest)]
+
+
+def check_compatible(settings: RunSettings) -> None:
+    """Raise ConfigError if model, data and degradation of a run do not fit together.
+
+    Where the data set's options tell its bands without looking at files, the method is asked now whether it can treat them; else when it
+    is built.
+    """
+    if not {"model", "dataset", "degradation"} <= settings.task.uses:
+        return
+    given = {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
+    require_fields(settings.model.requires, given, settings.choices, _offers)
+    bands: int | None = getattr(settings.dataset, "bands", None)
+    if bands is not None:
+        reason = settings.model.refuse(Problem(settings.scale, bands, settings.degradation.lr_bands(bands)))
+        if reason is not None:
+            raise ConfigError(f"model={settings.choices['model']}: {reason}")
+
+
+def fields_given(groups: Mapping[str, Any], group: str) -> frozenset[str]:
+    """Return the batch fields that the chosen data set, or the chosen degradation of its images, gives.
+
+    The loader cuts hr_views from every hr; every degradation but 'paired' makes an lr of it.
+    """
+    data: frozenset[str] = groups["dataset"].gives
+    views = frozenset({"hr_views"}) if "hr" in data else frozenset[str]()
+    if group == "dataset":
+        return data | views
+    made: frozenset[str] = groups["degradation"].build().gives
+    return made | ({"lr", "lr_views"} if views and not isinstance(groups["degradation"], DEGRADATIONS["paired"]) else set())
+
+
+def _offers() -> Offers:
+    """Return what each option of the data and degradation groups gives; nothing where Hydra is not at hand (a launcher's worker)."""
+    hydra = GlobalHydra.instance().hydra
+    if hydra is None:
+        return {}
+    offers: dict[str, dict[str, frozenset[str]]] = {"dataset": {}, "degradation": {}}
+    for group, given in offers.items():
+        for option in hydra.config_loader.get_group_options(group):
+            try:
+                composed = compose(CONFIG_NAME, [f"{group}={option}"])
+                given[option] = fields_given({name: group_config(composed, name) for name in offers}, group)
+            except (ConfigError, HydraException, OmegaConfBaseException):  # needs a setting of its own
+                continue
+    return offers
+
+
+def _check_run(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> RunSettings:
+    composed = _compose(conf, loader, overrides)
+    try:
+        settings = settings_from(composed, composed.hydra)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_interpolation_sentence(error)) from error
+    check_compatible(settings)
+    return settings
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"'{error.override}' cannot be read as a setting; settings are written key=value, with quotes around values that hold "
+            "spaces or special characters: 'key=\"a (b)\"'."
+        ) from error
+
+
+def _compose(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> DictConfig:
+    """Compose, with Hydra's own node; raises ConfigError in one sentence."""
+    try:
+        return compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
+    except yaml.YAMLError as error:
+        raise ConfigError(_yaml_sentence(error)) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(_diagnosis(conf, loader, overrides, error)) from error
+
+
+def _diagnosis(conf: Path, loader: ConfigLoader, overrides: Sequence[str], error: Exception) -> str:
+    """Return the sentence for a composition that failed: an unknown option, an unknown key, or what Hydra said."""
+    parsed = _parse(overrides)
+    groups = _groups()
+    for override in parsed:
+        key, value = override.key_or_group, override.value()
+        options = _options(conf, loader, key) if key in groups else []
+        for option in value if isinstance(value, list) else [value]:
+            if options and option is not None and str(option) not in options:
+                return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
+    if isinstance(error, MissingConfigException):
+        return _first_paragraph(error)
+    chosen = [_text(override) for override in parsed if override.key_or_group in groups and override.value() is not None]
+    try:
+        composed = compose(CONFIG_NAME, chosen, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return _first_paragraph(error)
+    for override in parsed:
+        if not override.is_add() and not override.is_force_add() and override.key_or_group not in groups:
+            sentence = _unknown_key(composed, override.key_or_group, groups)
+            if sentence is not None:
+                return sentence
+    return _first_paragraph(error)
+
+
+def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str | None:
+    """Return the sentence for a dotted key that the composed config lacks, or None if it has it."""
+    node: object = composed
+    place: list[str] = []
+    for part in key.split("."):
+        known = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        if part not in known:
+            break
+        node = OmegaConf.select(composed, ".".join([*place, part]))
+        place.append(part)
+    else:
+        return None
+    known = [name for name in known if name not in ("kind", "hydra")]
+    where = ".".join(place)
+    if where:
+        if not known:
+            return f"{key} is not a setting; {where} has no options of its own (write +{key}=VALUE if it takes names of your choice)."
+        hint = nearest(part, known).replace("did you mean ", f"did you mean {where}.")
+        return f"{key} is not a setting{hint}; the options of {where} are {', '.join(sorted(known))}."
+    everywhere = [f"{name}.{option}" for name in GROUPS if isinstance(composed.get(name), DictConfig) for option in composed[name]]
+    same_name = [path for path in everywhere if path.rpartition(".")[2] == part]
+    names = sorted({*known, *(group for group in groups if "/" not in group)})
+    hint = f" (did you mean {' or '.join(same_name)}?)" if same_name else nearest(part, names)
+    return f"{key} is not a setting{hint}; the groups and top-level settings are {', '.join(names)}."
+
+
+def _groups() -> list[str]:
+    """Return every group a user may choose an option of, e.g. 'model' and 'hydra/launcher'."""
+    choices = compose(CONFIG_NAME, [], return_hydra_config=True).hydra.runtime.choices
+    return [str(group) for group in choices]
+
+
+def _options(conf: Path, loader: ConfigLoader, group: str) -> list[str]:
+    """Return the options of a group, those in sub-folders as 'folder/name'."""
+    return sorted({*loader.get_group_options(group), *options_of(conf / group), *options_of(conf.parent / group)})
+
+
+def options_of(folder: Path) -> list[str]:
+    """Return the options that the files of a group's folder are, those in sub-folders as 'folder/name'."""
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def _text(override: Override) -> str:
+    assert override.input_line is not None
+    return override.input_line
+
+
+def _first_paragraph(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).split("\n\n")[0].splitlines() if line.strip() and "full_key" not in line]
+    cause = f" ({error.__cause__})" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    return f"{'; '.join(lines)}{cause}".removesuffix(".") + "."
+
+
+def _yaml_sentence(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
+    return f"{where} is not valid YAML: {getattr(error, 'problem', None) or error}."
+
+
+def _interpolation_sentence(error: OmegaConfBaseException) -> str:
+    text = str(error).splitlines()[0]
+    key = getattr(error, "full_key", None)
+    hint = "; correct the name between ${ and }" if isinstance(error, InterpolationKeyError) else ""
+    return f"{key or 'the config'} cannot be resolved: {text[:1].lower()}{text[1:]}{hint}."

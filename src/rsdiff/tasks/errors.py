@@ -1,0 +1,78 @@
+"""Every failure ends in one sentence on stderr and an exit code; tracebacks are for those who ask (RSDIFF_TRACEBACK=1)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Mapping
+
+import yaml
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+from torch import OutOfMemoryError
+
+from rsdiff.config import ConfigError
+
+OK, RUN_ERROR, CONFIG_ERROR, TO_BE_CONTINUED, INTERRUPTED = 0, 1, 2, 75, 130
+"""Exit codes. 75 (EX_TEMPFAIL): stopped in good order by a time limit or a signal, the same command continues."""
+
+ADVICE: Mapping[int, str] = {
+    errno.ENOSPC: "the disk is full; free some space, or set outputs=FOLDER on another disk, and give the same command again",
+    errno.EDQUOT: "your disk quota is used up; free some space, or set outputs=FOLDER on another disk, and give the same command again",
+    errno.EROFS: "the file system is read-only; set outputs=FOLDER (or output=FILE) to a place that can be written",
+    errno.EACCES: "permission is denied; choose a path you may read or write",
+    errno.EPERM: "the operation is not permitted; choose a path you may read or write",
+    errno.ENOENT: "it does not exist; check the path",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder",
+    errno.EISDIR: "it is a folder and a file is needed",
+}
+
+
+def wants_traceback() -> bool:
+    """Whether the user asked for tracebacks."""
+    return os.environ.get("RSDIFF_TRACEBACK") == "1"
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether the run was stopped from outside and can be continued, rather than having failed."""
+    from rsdiff.training.trainer import Interrupted  # imports Accelerate, which --help and config errors do not need
+
+    return isinstance(error, KeyboardInterrupt | Interrupted)
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code that tells scripts what kind of failure it was."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, ConfigError | HydraException | OmegaConfBaseException | yaml.YAMLError):
+        return CONFIG_ERROR
+    return TO_BE_CONTINUED if is_interruption(error) else RUN_ERROR
+
+
+def one_sentence(error: BaseException) -> str:
+    """Return what went wrong in one line: rsdiff's own errors say it themselves, the others are named."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command continues from the last checkpoint."
+    text = " ".join(str(error).split())
+    if isinstance(error, OutOfMemoryError):
+        return f"the accelerator's memory is too small ({text[:160]}); lower trainer.batch or trainer.patch, or raise trainer.accumulate."
+    if isinstance(error, OSError) and error.errno is not None:
+        advice = ADVICE.get(error.errno, (error.strerror or type(error).__name__).lower())
+        return f"{error.filename}: {advice}." if error.filename else f"{advice}."
+    if _is_ours(error):
+        return text
+    return f"{type(error).__name__}: {text or 'no message'}"
+
+
+def print_error(error: BaseException) -> None:
+    """Print the sentence, naming the rank where there are several, and where to find more about an error that is not explained."""
+    rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
+    print(f"error{rank}: {one_sentence(error)}", file=sys.stderr)
+    if not _is_ours(error) and not isinstance(error, OSError | KeyboardInterrupt | OutOfMemoryError):
+        print("Set RSDIFF_TRACEBACK=1 to see where it happened.", file=sys.stderr)
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the message is a sentence written for users: rsdiff raises ValueError, OSError and errors of its own modules that way."""
+    return isinstance(error, ValueError | OSError) or type(error).__module__.startswith("rsdiff.")

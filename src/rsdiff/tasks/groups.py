@@ -1,0 +1,37 @@
+"""The config groups: which config classes an option of each group may name, and their registration with Hydra."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hydra.core.config_store import ConfigStore
+
+from rsdiff.config import default_values
+from rsdiff.data import DATASETS
+from rsdiff.degradations import DEGRADATIONS
+from rsdiff.diffusion import SAMPLERS
+from rsdiff.methods import METHODS
+from rsdiff.metrics import MetricsConfig
+from rsdiff.tasks import TASKS
+from rsdiff.tracking import LOGGERS
+from rsdiff.training.config import TrainerConfig
+
+GROUPS: Mapping[str, Mapping[str, type]] = {
+    "task": TASKS,
+    "model": METHODS,
+    "dataset": DATASETS,
+    "degradation": DEGRADATIONS,
+    "sampler": SAMPLERS,
+    "trainer": {"trainer": TrainerConfig},
+    "metrics": {"metrics": MetricsConfig},
+    "logger": LOGGERS,
+}
+"""Config classes by group and `kind`. Every YAML file of a group names one: `defaults: [/schema/<group>/<kind>@_here_, _self_]`."""
+
+
+def register_schemas() -> None:
+    """Tell Hydra the options of every config class and their defaults, as `schema/<group>/<kind>`."""
+    store = ConfigStore.instance()
+    for group, table in GROUPS.items():
+        for kind, cls in table.items():
+            store.store(name=kind, group=f"schema/{group}", node={"kind": kind, **default_values(cls)}, provider="rsdiff")

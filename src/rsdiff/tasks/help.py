@@ -1,0 +1,91 @@
+"""`python run.py --help`: the groups with their options, examples, and what each option of a chosen component means."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rsdiff.config import default_values
+from rsdiff.tasks.command_line import check_command, options_of
+from rsdiff.tasks.errors import CONFIG_ERROR, OK, print_error
+from rsdiff.tasks.groups import GROUPS
+from rsdiff.tasks.options import RunOptions
+
+INTRODUCTION = """\
+rsdiff: composable experiments in remote-sensing super-resolution.
+
+  python run.py                                            a tiny model on generated scenes: train, evaluate, report
+  python run.py model=sr3 dataset=airs scale=4             choose an option of each group; the published configuration is the default
+  python run.py model=sr3_tiny sampler=ddim sampler.steps=10   change any setting
+  python run.py experiments=NAME                           a paper's exact setting
+  python run.py task=evaluate checkpoint=RUN_FOLDER dataset=whu
+  python run.py task=restore checkpoint=RUN_FOLDER input=scene.tif output=scene_x4.tif
+  python run.py task=prepare dataset=airs source=/data/AIRS
+  python run.py task=import model=sr3 source=released_weights.pth
+  python run.py -m scale=2,4,8 seed=0,1                    a sweep; hydra/launcher=joblib or submitit_slurm spreads it
+  accelerate launch run.py model=sr3                       several GPUs or nodes
+
+  python run.py model=sr3 --help                           what every option of a choice means
+  python run.py --cfg job                                  the composed settings
+"""
+
+
+def print_help(repository: Path, overrides: Sequence[str]) -> int:
+    """Print the general help, or, with choices before --help, the options of what they choose; return the exit code."""
+    if overrides:
+        return _print_choices(repository, overrides)
+    print(INTRODUCTION)
+    print("Groups and their options (group=option):")
+    for group in GROUPS:
+        _print_names(group, options_of(repository / "conf" / group))
+    for group in ("experiments", "sweeps"):
+        _print_names(group, options_of(repository / group))
+    print("\nTop-level settings (name=value):")
+    _print_options("", RunOptions, default_values(RunOptions))
+    return OK
+
+
+def field_sentences(cls: type[Any]) -> dict[str, str]:
+    """Return the sentence written below each field of a config class."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    sentences = {}
+    for statement, following in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and isinstance(following, ast.Expr):
+            sentences[statement.target.id] = " ".join(str(ast.literal_eval(following.value)).split())
+    return sentences
+
+
+def _print_choices(repository: Path, overrides: Sequence[str]) -> int:
+    try:
+        settings = check_command(repository / "conf", overrides, multirun=False).runs[0]
+    except ValueError as error:
+        print_error(error)
+        return CONFIG_ERROR
+    for group in [group for group in GROUPS if any(override.split("=")[0] == group for override in overrides)]:
+        values = settings.resolved[group]
+        cls = GROUPS[group][values["kind"]]
+        print(f"{group}={settings.choices[group]}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
+        _print_options(f"{group}.", cls, values)
+    return OK
+
+
+def _print_options(prefix: str, cls: type[Any], values: Any) -> None:
+    sentences = field_sentences(cls)
+    for field in dataclasses.fields(cls):
+        value = values[field.name]
+        default = field.default
+        if isinstance(value, dict) and dataclasses.is_dataclass(default):
+            print(f"  {prefix}{field.name}: {sentences.get(field.name, '')}")
+            _print_options(f"{prefix}{field.name}.", type(default), value)
+        else:
+            print(f"  {prefix}{field.name}={'null' if value is None else value}: {sentences.get(field.name, '')}")
+
+
+def _print_names(group: str, names: Sequence[str]) -> None:
+    print(textwrap.fill(", ".join(names) or "(none)", 120, initial_indent=f"  {group + ':':14}", subsequent_indent=" " * 16))

@@ -1,0 +1,154 @@
+"""The way of every command: check the command line, let Hydra compose it, work in the run's folder, report in one place.
+
+Hydra calls `run_one` once, or once per run of a sweep, in this process or in a launcher's workers. A sweep goes on when one of its runs
+fails and ends with one table of all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from rsdiff.config.signature import run_signature
+from rsdiff.tasks import sweep
+from rsdiff.tasks.command_line import CONFIG_NAME, check_command, check_compatible
+from rsdiff.tasks.errors import OK, RUN_ERROR, exit_code, print_error, wants_traceback
+from rsdiff.tasks.groups import register_schemas
+from rsdiff.tasks.help import print_help
+from rsdiff.tasks.run_folder import RunFolder, Status, read_status
+from rsdiff.tasks.settings import RunSettings, settings_from
+from rsdiff.tracking import RunIdentity, Tracker, Trackers
+
+REPOSITORY, SWEEP = "RSDIFF_REPOSITORY", "RSDIFF_SWEEP"
+
+
+def main(repository: Path) -> None:
+    """Do what the command line says and exit. `repository` holds the folders conf, experiments and sweeps."""
+    repository = repository.resolve()
+    os.environ[REPOSITORY] = str(repository)
+    register_schemas()
+    arguments = get_args_parser().parse_args()
+    conf = repository / "conf"
+    if arguments.help:
+        sys.exit(print_help(repository, arguments.overrides))
+    try:
+        sweep_folder = _prepare(conf, arguments.overrides, arguments.multirun)
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            os.environ["RSDIFF_TRACEBACK"] = "1"
+        # Otherwise Hydra would print errors in its own way and exit.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf), config_name=CONFIG_NAME)(run_one)()
+        finally:
+            failed = sweep.conclude(sweep_folder) if sweep_folder is not None else 0
+    except (Exception, KeyboardInterrupt) as error:
+        if wants_traceback():
+            raise
+        print_error(error)
+        sys.exit(exit_code(error))
+    sys.exit(RUN_ERROR if failed else OK)
+
+
+def run_one(composed: DictConfig) -> None:
+    """Do one run. In a sweep a failure is recorded and the others go on; alone it is raised."""
+    node = HydraConfig.get()
+    if node.mode != RunMode.MULTIRUN:
+        _run(settings_from(composed, node))
+        return
+    record = sweep.Record(number=int(node.job.num), overrides=tuple(node.overrides.task))
+    folder = Path(node.sweep.dir)
+    try:
+        settings = settings_from(composed, node)
+        status = _run(settings)
+    except KeyboardInterrupt:
+        sweep.write_record(folder, record.ended("interrupted"))
+        raise
+    except Exception as error:
+        if wants_traceback():
+            raise
+        print_error(error)
+        sweep.write_record(folder, record.failed(error))
+        return
+    sweep.write_record(folder, record.of(settings, status))
+
+
+def _prepare(conf: Path, overrides: Sequence[str], multirun: bool) -> Path | None:
+    """Check the command line; for a sweep, return the folder of its table."""
+    command = check_command(conf, overrides, multirun)
+    if not command.is_sweep:
+        return None
+    os.environ[SWEEP] = run_signature({"overrides": sorted(overrides)})
+    return sweep.start(command.runs[0].outputs / "sweeps" / os.environ[SWEEP])
+
+
+def _run(settings: RunSettings) -> Status:
+    """Do the run in its folder and say where its results are; a finished run is reported and not repeated."""
+    check_compatible(settings)
+    status = read_status(settings.run_path)
+    if status.state == "finished":
+        _say([f"already finished: {status.report or settings.run_path}", f"Delete {settings.run_path} to run it again."])
+        return status
+    folder = RunFolder(settings.run_path, settings.signature, settings.resolved, sys.argv, Path(os.environ[REPOSITORY]))
+    with _terminate_as_interrupt(), folder, _tracking(settings, folder) as tracker:
+        folder.finish(settings.task.function()(settings, folder, tracker))
+    assert folder.result is not None
+    _say(folder.result.messages)
+    return folder.status
+
+
+@contextmanager
+def _tracking(settings: RunSettings, folder: RunFolder) -> Iterator[Tracker]:
+    """Give the run's tracker, which is closed however the run ends; processes other than the owner keep silent."""
+    if not folder.is_owner:
+        yield Trackers()
+        return
+    tags = tuple(f"{group}={option}" for group, option in settings.choices.items() if group in settings.task.uses)
+    identity = RunIdentity(folder.path, settings.name, settings.choices["task"], settings.signature, tags, settings.resolved)
+    tracker = settings.logger.build(identity)
+    try:
+        yield tracker
+    except KeyboardInterrupt:
+        tracker.finish("interrupted")
+        raise
+    except BaseException:
+        tracker.finish("failed")
+        raise
+    tracker.finish("finished")
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the run as Ctrl-C does, so that its folder says so. Loader workers, which inherit the handler, die as before."""
+    owner = os.getpid()
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _say(lines: Sequence[str]) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print("\n".join(lines))

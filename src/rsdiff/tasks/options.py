@@ -1,0 +1,100 @@
+"""Options of a run that belong to no group, and the tasks with their own options.
+
+A task declares the groups it reads (`uses`): only those are checked, only those enter the run's signature, and reading another one is an
+error of ours that the tests find.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from rsdiff.config import config
+
+EXPERIMENT_GROUPS = ("model", "dataset", "degradation", "sampler", "trainer", "metrics")
+
+
+@config
+class RunOptions:
+    """Top-level settings, shared by every group."""
+
+    scale: float = 4.0
+    """Target pixels per input pixel and side; every group interpolates it."""
+    seed: int = 0
+    """Every random choice is keyed by it."""
+    checkpoint: str | None = None
+    """A run folder, checkpoint folder or weights file to evaluate, restore with or start training from."""
+    input: str | None = None
+    """The raster or folder that task=restore reads."""
+    output: str | None = None
+    """What task=restore, prepare or import writes."""
+    source: str | None = None
+    """The raw download that task=prepare packs, or the foreign weights that task=import converts."""
+    outputs: str = "outputs"
+    """Folder of all run folders."""
+
+
+class TaskOptions:
+    """What every task declares.
+
+    module     the module whose `run(settings, folder, tracker)` does the work; imported when the task runs, not for --help
+    uses       groups the task reads
+    needs      top-level settings that must be given
+    continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
+    """
+
+    module: ClassVar[str]
+    uses: ClassVar[frozenset[str]]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    continues: ClassVar[bool] = False
+
+    def function(self) -> Callable[..., Any]:
+        """Return the task's `run(settings, folder, tracker) -> TaskResult`."""
+        run: Callable[..., Any] = importlib.import_module(self.module).run
+        return run
+
+
+@config
+class TrainTask(TaskOptions):
+    """Train a model, evaluate its best checkpoint, write the report."""
+
+    module: ClassVar[str] = "rsdiff.tasks.train"
+    uses: ClassVar[frozenset[str]] = frozenset(EXPERIMENT_GROUPS)
+
+
+@config
+class EvaluateTask(TaskOptions):
+    """Evaluate a checkpoint on a data set and write the report."""
+
+    module: ClassVar[str] = "rsdiff.tasks.evaluate"
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
+    continues: ClassVar[bool] = True
+
+
+@config
+class RestoreTask(TaskOptions):
+    """Restore images or whole georeferenced scenes with a checkpoint."""
+
+    module: ClassVar[str] = "rsdiff.tasks.restore"
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
+    needs: ClassVar[frozenset[str]] = frozenset({"input", "output"})
+    continues: ClassVar[bool] = True
+
+
+@config
+class PrepareTask(TaskOptions):
+    """Pack a raw download into one verified HDF5 file."""
+
+    module: ClassVar[str] = "rsdiff.tasks.prepare"
+    uses: ClassVar[frozenset[str]] = frozenset({"dataset"})
+    needs: ClassVar[frozenset[str]] = frozenset({"source"})
+
+
+@config
+class ImportTask(TaskOptions):
+    """Convert released weights into a checkpoint of rsdiff, executing nothing of the file."""
+
+    module: ClassVar[str] = "rsdiff.tasks.import_weights"
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
+    needs: ClassVar[frozenset[str]] = frozenset({"source"})

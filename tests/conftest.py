@@ -1,0 +1,46 @@
+"""Fixtures for tests that type what a user types, in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that does `python run.py <arguments>` in this process, in an empty current folder."""
+    from rsdiff.tasks.main import main
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("RSDIFF_REPOSITORY", "RSDIFF_SWEEP", "HYDRA_FULL_ERROR", "RSDIFF_TRACEBACK"):
+        # Set, then removed: so that monkeypatch also takes back what main() sets.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def command(*arguments: str, repository: Path = REPOSITORY) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(repository)
+        out, err = capfd.readouterr()
+        return Ended(int(ended.value.code or 0), out, err)
+
+    return command

@@ -1,0 +1,257 @@
+"""What a user types and what comes of it: choices, mistakes, sweeps, repeated commands. The components are toys (tests/toy.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import toy
+from tests.conftest import REPOSITORY, Command, Ended
+
+
+@pytest.fixture
+def toys(tmp_path: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Return a function that does `python run.py <arguments>` in a repository of toy components."""
+    toy.register(monkeypatch)
+    root = toy.write_repository(tmp_path / "repository", REPOSITORY / "conf" / "config.yaml")
+
+    def command(*arguments: str) -> Ended:
+        return run_command(*arguments, repository=root)
+
+    return command
+
+
+def folders(task: str = "toy") -> list[Path]:
+    return sorted(path.parent for path in Path("outputs", task).glob("*/*/status.json"))
+
+
+def status(folder: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((folder / "status.json").read_text())
+    return content
+
+
+def test_a_run_leaves_its_settings_history_and_origin_in_its_folder(toys: Command) -> None:
+    ended = toys("model.width=32")
+    assert ended.code == 0, ended.err
+    (folder,) = folders()
+    assert folder.parent.name == "toy-toy"
+    assert f"Report: {folder / 'report.txt'}" in ended.out
+    assert "width: 32" in (folder / "config.yaml").read_text()
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 3
+    origin = json.loads((folder / "provenance.jsonl").read_text())
+    assert origin["command"] == ["run.py", "model.width=32"]
+    assert "torch" in origin["packages"]
+    assert status(folder)["state"] == "finished"
+    assert [path.name for path in Path("outputs").iterdir()] == ["toy"]
+
+
+def test_the_same_command_again_reports_the_finished_run(toys: Command) -> None:
+    toys("seed=1")
+    again = toys("seed=1")
+    assert again.code == 0
+    assert again.out.startswith(f"already finished: {folders()[0] / 'report.txt'}")
+    assert len(folders()) == 1
+
+
+def test_settings_that_cannot_change_the_result_lead_to_the_same_run(toys: Command) -> None:
+    toys("scale=4")
+    for same in ("scale=4.0", "dataset.workers=7", "trainer.workers=3", "metrics.names=[ssim]", "model=toy", "hydra/launcher=joblib"):
+        assert "already finished" in toys(same).out, same
+    assert len(folders()) == 1
+    toys("scale=2")
+    assert len(folders()) == 2
+
+
+def test_a_model_brings_its_sampler_and_the_command_line_wins_over_it(toys: Command) -> None:
+    assert "steps: 50" in toys("--cfg", "job", "--package", "sampler").out
+    assert "steps: 5\n" in toys("--cfg", "job", "--package", "sampler", "sampler=fast").out
+
+
+def test_an_experiment_overrides_groups_and_single_values(toys: Command) -> None:
+    composed = toys("--cfg", "job", "experiments=paper/wide").out
+    assert "width: 64" in composed
+    assert "references: true" in composed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["modle=toy"], "modle is not a setting (did you mean model?)"),
+        (
+            ["model=toi"],
+            "model=toi does not exist (did you mean toy?); the options of model are broken, misspelt, referenced, toy, toy_tiny.",
+        ),
+        (["model.dropot=1"], "model.dropot is not a setting (did you mean model.dropout?); the options of model are block,"),
+        (["+model.dropot=1"], "model.dropot is not an option (did you mean dropout?)"),
+        (["dropout=1"], "dropout is not a setting (did you mean model.dropout?)"),
+        (
+            ["model.block.dept=1"],
+            "model.block.dept is not a setting (did you mean model.block.depth?); the options of model.block are depth.",
+        ),
+        (["model=misspelt"], "model.block.dpth is not an option (did you mean depth?); the options of model.block are depth."),
+        (["+speed=1"], "speed is not an option"),
+        (["model.width=wide"], "model.width='wide' is not accepted"),
+        (["scale=abc"], "scale='abc' is not accepted"),
+        (["model.mode=resdual"], "model.mode=resdual is not one of plain, residual (did you mean residual?)."),
+        (["trainer.steps=0"], "trainer: steps is 0; it must be at least 1."),
+        (["model=broken"], "broken.yaml, line"),
+        (["dataset=dangling"], "no_such_key"),
+        (["dataset=required"], "dataset.root is required and was not given; set it with dataset.root=VALUE."),
+        (["model"], "'model' cannot be read as a setting"),
+        (["seed=1,2"], "seed=1,2 gives several values; add -m"),
+        (["experiments=paper/wild"], "experiments=paper/wild does not exist (did you mean paper/wide?)"),
+        (["hydra/launcher=jobllib"], "hydra/launcher=jobllib does not exist (did you mean joblib?)"),
+        (
+            ["model=referenced"],
+            "model=referenced needs ref, and dataset=toy and degradation=toy give only hr, hr_views, lr and lr_views: for ref",
+        ),
+        (["scale=0.5"], "model=toy: scale 0.5 is below 1; choose scale=1 or more."),
+        (["checkpoint=nowhere"], "checkpoint nowhere does not exist"),
+        (["-m", "model=toy,toi"], "model=toi does not exist"),
+        (["-m", "model.width=1,wide"], "model.width='wide' is not accepted"),
+        (["-m", "seed=0,1", "model=toy,referenced"], "model=referenced needs ref"),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_before_anything_runs(toys: Command, arguments: list[str], sentence: str) -> None:
+    ended = toys(*arguments)
+    assert sentence in ended.err
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert ended.code == (1 if "checkpoint" in arguments[0] else 2)
+    assert ended.out == ""
+    assert not Path("outputs").exists()
+
+
+def test_a_missing_field_names_the_options_that_give_it(toys: Command) -> None:
+    assert "for ref choose dataset=pairs." in toys("model=referenced").err
+    assert toys("model=referenced", "dataset=pairs").code == 0
+
+
+def test_names_of_the_users_choice_are_added_with_a_plus(toys: Command) -> None:
+    assert "write +model.branches.left" in toys("model.branches.left={depth: 3}").err.replace(".depth", "")
+    assert toys("+model.branches.left={depth: 3}").code == 0
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "state", "sentence"),
+    [
+        ("value_error", 2, "failed", "the toy task was told to fail; do not tell it so."),
+        ("disk_full", 1, "failed", "weights.safetensors: the disk is full"),
+        ("bug", 1, "failed", "KeyError: 'nowhere'"),
+        ("interrupt", 130, "interrupted", "interrupted; the same command continues"),
+    ],
+)
+def test_a_failed_run_says_why_and_keeps_the_reason(toys: Command, end: str, code: int, state: str, sentence: str) -> None:
+    ended = toys(f"task.end={end}")
+    assert ended.code == code
+    assert sentence in ended.err
+    assert "Traceback" not in ended.err
+    (folder,) = folders()
+    assert status(folder)["state"] == state
+    assert sentence in str(status(folder)["error"])
+    assert (folder / "traceback.txt").exists() == (state == "failed")
+
+
+def test_tracebacks_are_for_those_who_ask(toys: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RSDIFF_TRACEBACK", "1")
+    monkeypatch.setattr(sys, "argv", ["run.py", "task.end=bug"])
+    from rsdiff.tasks.main import main
+
+    with pytest.raises(KeyError):
+        main(tmp_path / "repository")
+
+
+def test_a_folder_that_cannot_be_made_is_named(toys: Command) -> None:
+    Path("taken").write_text("a file, not a folder")
+    ended = toys("outputs=taken")
+    assert ended.code == 1
+    assert ended.err.count("\n") == 1
+    assert "taken" in ended.err
+
+
+def test_a_sweep_ends_with_one_table_and_repeats_nothing(toys: Command) -> None:
+    ended = toys("-m", "scale=2,4", "model=toy,toy_tiny")
+    assert ended.code == 0, ended.err
+    assert len(folders()) == 4
+    (table,) = Path("outputs", "sweeps").glob("*/summary.md")
+    rows = table.read_text().splitlines()
+    assert rows[0] == "| run | scale | model | state | psnr | folder |"
+    assert len(rows) == 6
+    assert (table.parent / "summary.csv").exists()
+    assert "4 of 4 runs finished" in ended.out
+    again = toys("-m", "scale=2,4", "model=toy,toy_tiny")
+    assert again.out.count("already finished") == 4
+    assert len(list(Path("outputs", "sweeps").iterdir())) == 1
+
+
+def test_a_sweep_goes_on_when_a_run_fails_and_says_so_at_the_end(toys: Command) -> None:
+    ended = toys("-m", "task.end=disk_full,well", "seed=0,1")
+    assert ended.code == 1
+    assert "2 of 4 runs finished" in ended.out
+    (table,) = Path("outputs", "sweeps").glob("*/summary.md")
+    assert table.read_text().count("| failed |") == 2
+
+
+def test_a_sweep_file_is_a_sweep_without_m(toys: Command) -> None:
+    assert "2 of 2 runs finished" in toys("sweeps=two").out
+
+
+def test_a_checkpoint_brings_its_own_settings_and_typed_ones_win(toys: Command) -> None:
+    toys("model=toy_tiny", "dataset=pairs", "sampler.steps=7", "scale=2")
+    (first,) = folders()
+    card = {"config": json.loads(json.dumps(_yaml(first / "config.yaml"))), "choices": {"model": "toy_tiny", "dataset": "pairs"}}
+    store = first / "checkpoints" / "step_00000001"
+    store.mkdir(parents=True)
+    (store / "card.json").write_text(json.dumps(card))
+    (store / "training_state.pt").write_text("")
+    assert toys(f"checkpoint={first}", "dataset=toy", "dataset.size=8", "model.width=3").code == 0
+    (second,) = [folder for folder in folders() if folder != first]
+    settings = _yaml(second / "config.yaml")
+    assert second.parent.name == "toy_tiny-toy"
+    assert settings["model"]["width"] == 3
+    assert (settings["scale"], settings["sampler"]["steps"], settings["dataset"]["size"]) == (2, 7, 8)
+
+
+def test_help_lists_groups_options_and_what_they_mean(toys: Command) -> None:
+    general = toys("--help")
+    assert general.code == 0
+    assert "toy_tiny" in general.out
+    assert "paper/wide" in general.out
+    assert "seed=0: Every random choice is keyed by it." in general.out
+    chosen = toys("model=toy_tiny", "--help")
+    assert "model.width=4: Channels." in chosen.out
+    assert "model.block.depth=2: Layers." in chosen.out
+
+
+def test_two_processes_cannot_work_on_one_run(toys: Command, tmp_path: Path) -> None:
+    script = (
+        "import sys, pytest; from pathlib import Path; from tests import toy; from rsdiff.tasks.main import main;"
+        "toy.register(pytest.MonkeyPatch()); main(Path('repository'))"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
+    first = subprocess.Popen(
+        [sys.executable, "-c", script, "task.end=sleep"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not folders() or status(folders()[0])["state"] != "running":
+            assert first.poll() is None, first.stderr and first.stderr.read()
+        ended = toys("task.end=sleep")
+        assert ended.code == 1
+        assert f"is being worked on by process {first.pid} on " in ended.err
+    finally:
+        first.terminate()
+        error = first.communicate()[1]
+    assert first.returncode == 130, error
+    assert status(folders()[0])["state"] == "interrupted"
+
+
+def _yaml(path: Path) -> dict[str, dict[str, object]]:
+    import yaml
+
+    content: dict[str, dict[str, object]] = yaml.safe_load(path.read_text())
+    return content
