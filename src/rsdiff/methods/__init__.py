@@ -1,0 +1,12 @@
+"""Methods: networks, objective and restoration put together."""
+
+from rsdiff.methods.bicubic import BicubicMethodConfig
+from rsdiff.methods.sr3 import SR3Config
+
+METHODS: dict[str, type] = {
+    "bicubic": BicubicMethodConfig,
+    "sr3": SR3Config,
+}
+"""Config classes by kind."""
+
+__all__ = ["METHODS", "BicubicMethodConfig", "SR3Config"]
