@@ -26,7 +26,8 @@ class SinusoidalEmbedding(nn.Module):
         super().__init__()
         if width % 2:
             raise ValueError(f"an embedding of {width} values was asked for; it holds sines and cosines, so give an even number.")
-        exponents = torch.arange(width // 2, dtype=torch.float64) * (2 / width)
+        # On the CPU even where parameters are made on the meta device: no state dict brings the frequencies.
+        exponents = torch.arange(width // 2, dtype=torch.float64, device="cpu") * (2 / width)
         self.register_buffer("frequencies", torch.exp(-math.log(1e4) * exponents).float(), persistent=False)
 
     def forward(self, v: Tensor) -> Tensor:

@@ -1,1 +1,11 @@
-"""One module per published family of checkpoints."""
+"""Key maps: one module per published family of checkpoints, one line per method kind."""
+
+from rsdiff.weights.keymaps.base import KeyMap
+from rsdiff.weights.keymaps.sr3 import SR3KeyMap
+
+KEY_MAPS: dict[str, KeyMap] = {
+    "sr3": SR3KeyMap(),
+}
+"""Key maps by method kind."""
+
+__all__ = ["KEY_MAPS", "KeyMap"]

@@ -1,0 +1,62 @@
+"""Bicubic enlargement: the baseline without parameters that every table compares with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.degradations.resizing import ResizeBackend, resize
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.methods.base import Method, Problem, Stage
+
+
+@config
+class BicubicMethodConfig:
+    """Bicubic enlargement."""
+
+    resize: ResizeBackend = "matlab"
+    """Back-end, see rsdiff.degradations.resizing; MATLAB's is what super-resolution tables call bicubic."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"lr"})
+
+    @property
+    def views(self) -> int:
+        return 1
+
+    def refuse(self, problem: Problem) -> str | None:
+        if problem.bands != problem.lr_bands:
+            return (
+                f"model bicubic keeps the bands, and the target has {problem.bands} where the input has {problem.lr_bands}; "
+                "choose a model that is trained."
+            )
+        if self.resize == "direct":
+            return "model.resize=direct only shrinks images; choose matlab, clamped, torch, opencv or pillow."
+        return None
+
+    def build(self, problem: Problem) -> Bicubic:
+        return Bicubic(self)
+
+
+class Bicubic(Method):
+    """See the module. It has no optimiser groups and no stages: training it is refused by having nothing to do."""
+
+    def __init__(self, options: BicubicMethodConfig) -> None:
+        super().__init__()
+        self.options = options
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        return {}
+
+    def stages(self) -> Sequence[Stage]:
+        return []
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        return resize(batch.need("lr"), batch.size, self.options.resize)

@@ -1,0 +1,216 @@
+"""SR3: super-resolution by denoising diffusion conditioned by concatenation, as its widespread implementations compute it.
+
+The enlarged LR is concatenated with the noisy HR and a U-Net predicts the noise; images live in [-1, 1] inside.
+Sources: Janspiry/Image-Super-Resolution-via-Iterative-Refinement (ORIG below), hanlinwu/BlindSRSNF's sr3_vanilla (VANILLA, the
+defaults), and ORIG's DDPM twin (`time="discrete"`), which DiffBSR uses as an ablation.
+
+Unlike the paper, as in these implementations: DDPM's residual blocks without FiLM (96 million parameters where the paper has up to 625
+million), the posterior variance in ancestral sampling, no EMA, one integer step per batch (`steps_drawn`).
+Unlike these implementations:
+- Ancestral sampling returns the whole batch; ORIG returns its last image only.
+- The strided sampler does without VANILLA's last evaluation, which has no effect; the result keeps noise of level sqrt(1 - alpha_bar_0)
+  = 1e-3 of the range [-1, 1], as published.
+- Targets whose size is no multiple of 2^(levels - 1) are restored on a condition extended by reflection, then cropped; ORIG and VANILLA
+  fail there.
+- The state of a sampling run is float64 (`sampler.dtype`): differences below 1e-5 to their float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.degradations.resizing import resize
+from rsdiff.diffusion.denoisers import EpsDenoiser, per_image
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.diffusion.schedules import ScheduleConfig
+from rsdiff.methods.base import Losses, Method, Problem
+from rsdiff.networks.ddpm_unet import DDPMUNet
+from rsdiff.networks.layers import reflect_to
+from rsdiff.networks.sr3_unet import SR3UNet
+
+
+@config
+class SR3Config:
+    """SR3 and its DDPM twin. The defaults are VANILLA's: x4 remote sensing."""
+
+    time: Literal["continuous", "discrete"] = "continuous"
+    """What the network is told: the continuous level sqrt(alpha_bar) (SR3), or the integer step (DDPM twin)."""
+    width: int = 64
+    """Channels of the first level."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
+    """Channels of each level in units of `width`; the image is halved between levels."""
+    blocks: int = 2
+    """Residual blocks per level on the way down; one more on the way up."""
+    norm_groups: int = 32
+    """Groups of every GroupNorm."""
+    dropout: float = 0.2
+    """Dropout in the second half of every residual block."""
+    nominal_size: int = 512
+    """Image size from which the resolutions of the levels are counted to find those with attention, whatever the size of the images."""
+    attention_sizes: tuple[int, ...] = (16,)
+    """Counted resolutions with attention; the middle always has it. With the default nominal size no level counts 16."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Noise levels of training."""
+    condition: Literal["bicubic", "pillow_8bit", "none"] = "bicubic"
+    """How the LR is enlarged: float bicubic, unclamped (VANILLA); Pillow's, rounded to 8 bits (ORIG); `none` generates unconditionally."""
+    steps_drawn: Literal["batch", "image"] = "batch"
+    """Whether a training batch shares one random step (SR3 as published) or every image draws its own (DDPM twin)."""
+    loss: Literal["l1", "l2"] = "l1"
+    """Mean absolute or mean squared error of the predicted noise."""
+    checkpointing: bool = False
+    """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        if self.width < 2 or self.width % 2 or not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1:
+            raise ValueError(
+                f"width={self.width}, multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; "
+                "choose an even width and numbers of at least 1."
+            )
+        uneven = next((m * self.width for m in (1, *self.multipliers) if m * self.width % self.norm_groups), None)
+        if self.norm_groups < 1 or uneven is not None:
+            raise ValueError(f"{uneven} channels cannot be split into norm_groups={self.norm_groups}; choose a divisor of {self.width}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} was given; choose 0 or more and less than 1.")
+        if self.nominal_size < self.size_multiple:
+            raise ValueError(f"nominal_size={self.nominal_size} halves to nothing; choose at least {self.size_multiple}.")
+
+    @property
+    def size_multiple(self) -> int:
+        """What the network needs the image's height and width to be multiples of."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"hr"}) if self.condition == "none" else frozenset({"hr", "lr"})
+
+    @property
+    def views(self) -> int:
+        return 1
+
+    def refuse(self, problem: Problem) -> str | None:
+        if problem.scale < 1:
+            return f"model sr3 enlarges images and the scale is {problem.scale}; choose scale=1 or more."
+        return None
+
+    def build(self, problem: Problem) -> SR3:
+        return SR3(self, problem)
+
+    def build_network(self, in_channels: int, out_channels: int) -> SR3UNet:
+        """Return the U-Net with fresh weights for these channel counts (input: condition and noisy image)."""
+        network = SR3UNet if self.time == "continuous" else DDPMUNet
+        return network(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            width=self.width,
+            multipliers=self.multipliers,
+            blocks=self.blocks,
+            norm_groups=self.norm_groups,
+            dropout=self.dropout,
+            nominal_size=self.nominal_size,
+            attention_sizes=self.attention_sizes,
+            checkpointing=self.checkpointing,
+        )
+
+
+def enlarge(lr: Tensor, size: tuple[int, int], how: Literal["bicubic", "pillow_8bit"]) -> Tensor:
+    """Return the LR (B, c, h, w) in [0, 1] enlarged to `size` in [-1, 1]; float bicubic may exceed that range.
+
+    The float variant has cubic coefficient -0.75, half-pixel centres and no antialiasing: what torchvision did when VANILLA was made.
+    """
+    if how == "pillow_8bit":
+        return 2 * resize(lr, size, "pillow") - 1
+    return F.interpolate(2 * lr - 1, size=size, mode="bicubic", align_corners=False)
+
+
+@dataclass
+class Noised:
+    """HR images on their way to noise: x = level * hr + sqrt(1 - level^2) * noise.
+
+    x      (B, C, H, W)
+    time   (B,) what the network is told of the level: itself, float32, or its index, int64
+    noise  (B, C, H, W)
+    """
+
+    x: Tensor
+    time: Tensor
+    noise: Tensor
+
+
+class SR3(Method):
+    """See the module and `SR3Config`."""
+
+    def __init__(self, options: SR3Config, problem: Problem) -> None:
+        super().__init__()
+        self.options = options
+        self.bands = problem.bands
+        self.schedule = options.schedule.build()
+        conditions = 0 if options.condition == "none" else problem.lr_bands
+        self.network = options.build_network(conditions + problem.bands, problem.bands)
+
+    def noised(self, hr: Tensor, noise: NoiseSource) -> Noised:
+        """Draw a level per image, then noise, and add it to hr (B, C, H, W) in [-1, 1].
+
+        Continuous time: a step t in 1..T, then a level uniform between the neighbouring table values s[t] and s[t-1].
+        """
+        count = len(hr)
+        first = 1 if self.options.time == "continuous" else 0
+        if self.options.steps_drawn == "batch":
+            steps = torch.full((count,), noise.shared_integer(first, first + len(self.schedule)), device=hr.device)
+        else:
+            steps = noise.integers(first, first + len(self.schedule), (count,), hr.device)
+        if self.options.time == "continuous":
+            # In float32 as published: the complement of levels near 1 keeps only one or two digits, which the targets depend on.
+            time = self.schedule.signal_between(steps, noise.uniform((count,), hr.device)).float()
+            level, complement = time, (1 - time.square()).sqrt()
+        else:
+            time = steps
+            signal = self.schedule.signal_levels.to(hr.device)[steps + 1]
+            level, complement = signal.float(), (1 - signal.square()).sqrt().float()
+        drawn = noise.normal(hr.shape, hr.device)
+        x = per_image(level, hr) * hr + per_image(complement, hr) * drawn
+        return Noised(x, time, drawn)
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        hr = 2 * batch.need("hr") - 1
+        multiple = self.options.size_multiple
+        if batch.size[0] % multiple or batch.size[1] % multiple:
+            raise ValueError(
+                f"training images of {batch.size[0]}x{batch.size[1]} pixels were given to a model that halves them "
+                f"{len(self.options.multipliers) - 1} times; choose patches that are multiples of {multiple}."
+            )
+        noised = self.noised(hr, noise)
+        x = noised.x
+        if self.options.condition != "none":
+            x = torch.cat([enlarge(batch.need("lr"), batch.size, self.options.condition), x], dim=1)
+        predicted = self.network(x, noised.time)
+        total = F.l1_loss(predicted, noised.noise) if self.options.loss == "l1" else F.mse_loss(predicted, noised.noise)
+        return Losses(total, {"noise": total.detach()})
+
+    def denoiser(self, condition: Tensor | None) -> EpsDenoiser:
+        """Return the network as a denoiser of images in [-1, 1], with `condition` (B, c, H, W) bound."""
+
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            return self.network(x if condition is None else torch.cat([condition.to(x.dtype), x], dim=1), time)
+
+        return EpsDenoiser(predict, self.schedule, time="level" if self.options.time == "continuous" else "index")
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        multiple = self.options.size_multiple
+        height, width = (-(-length // multiple) * multiple for length in batch.size)
+        condition = None
+        device = next(self.parameters()).device
+        if self.options.condition != "none":
+            condition = reflect_to(enlarge(batch.need("lr"), batch.size, self.options.condition), height, width)
+        shape = (len(batch), self.bands, height, width)
+        image = condition if condition is not None and condition.shape[1] == self.bands else None
+        sampled = sample(sampler, self.denoiser(condition), shape, noise, device=device, image=image)
+        return (sampled[..., : batch.size[0], : batch.size[1]].float() + 1) / 2

@@ -1,0 +1,37 @@
+"""Released weights into our methods and back, safely: files are read without executing anything, names are translated strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rsdiff.weights.keymaps import KEY_MAPS, KeyMap
+from rsdiff.weights.unpickler import read_checkpoint
+
+
+def import_weights(kind: str, source: Path | str | Mapping[str, Any], config: Any | None = None) -> tuple[Any, dict[str, Tensor]]:
+    """Return (config, state dict) of the method `kind` from a released checkpoint.
+
+    source  a file, or what `read_checkpoint` made of it
+    config  the method's config to check the file against; None takes it from the file
+    The state dict is that of `config.build(problem)`; its first and last tensors tell the bands.
+    Raises UnsafeFileError for a file that is no checkpoint, ValueError for one of another network or configuration, in one sentence.
+    """
+    content = source if isinstance(source, Mapping) else read_checkpoint(source)
+    return _key_map(kind).to_ours(content, config)
+
+
+def export_weights(kind: str, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a method's state dict under the names of the published code, for use there."""
+    return _key_map(kind).to_published(config, state_dict)
+
+
+def _key_map(kind: str) -> KeyMap:
+    if kind not in KEY_MAPS:
+        raise ValueError(
+            f"there is no importer for model kind '{kind}'; released weights can be imported for {', '.join(sorted(KEY_MAPS))}."
+        )
+    return KEY_MAPS[kind]
