@@ -7,11 +7,18 @@ Constants that every network rebuilds itself are dropped: `resample_filter` (2x 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from rsdiff.diffusion.preconditioning import (
+    EdmPreconditioning,
+    IddpmPreconditioning,
+    Preconditioning,
+    VePreconditioning,
+    VpPreconditioning,
+)
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 from rsdiff.networks.song_unet import SongUNetConfig
@@ -28,6 +35,9 @@ ENTRY = re.compile(r"^(enc|dec)\.(\d+)x\2_(\w+)\.(.+)$")
 HALVES = {"enc": "encoder", "dec": "decoder"}
 ATTENTION = {"norm2.": "attention.norm.", "qkv.": "attention.qkv.", "proj.": "attention.proj."}
 MODULATION = {"sft0.": "sft_lr.", "sft1.": "sft_ref."}
+
+UNUSED_BY_REFDIFF = ("embedding.label.", "embedding.augment.")
+"""Constructed by the published class when asked for, but commented out of its forward pass."""
 
 PYRAMIDS = {"standard": "none", "skip": "skip", "residual": "residual"}
 HEADS = {"standard": "one", "skip": "sum"}
@@ -54,9 +64,13 @@ DHARIWAL_ARGUMENTS = {
 }
 UNUSED_ARGUMENTS = frozenset({"label_dropout", "eff_attn", "use_fp16"})
 """Change neither the state dict nor what a network computes in evaluation."""
-PRECONDITIONING_ARGUMENTS = frozenset(
-    {"sigma_data", "sigma_min", "sigma_max", "beta_d", "beta_min", "M", "epsilon_t", "C_1", "C_2"},
-)
+PRECONDITIONING_ARGUMENTS: Mapping[str, tuple[Callable[..., Preconditioning], Mapping[str, str]]] = {
+    "EDMPrecond": (EdmPreconditioning, {"sigma_data": "sigma_data", "sigma_min": "sigma_min", "sigma_max": "sigma_max"}),
+    "VPPrecond": (VpPreconditioning, {"beta_d": "beta_d", "beta_min": "beta_min", "M": "steps", "epsilon_t": "epsilon_t"}),
+    "VEPrecond": (VePreconditioning, {"sigma_min": "sigma_min", "sigma_max": "sigma_max"}),
+    "iDDPMPrecond": (IddpmPreconditioning, {"C_1": "lowest_ratio", "C_2": "offset", "M": "steps"}),
+}
+"""Published class -> ours, with our names of its arguments."""
 
 
 def to_our_keys(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,9 +106,8 @@ def network_options(arguments: Mapping[str, Any]) -> SongUNetConfig | DhariwalUN
     Raises ValueError for an argument or a value that is not known, because ignoring it could change the result.
     """
     kind = arguments.get("model_type", "DhariwalUNet")
-    given = {key: value for key, value in arguments.items() if key not in UNUSED_ARGUMENTS | PRECONDITIONING_ARGUMENTS}
-    for key in ("model_type", "img_channels"):
-        given.pop(key, None)
+    elsewhere = {"model_type", "img_channels", *UNUSED_ARGUMENTS}.union(*(names for _, names in PRECONDITIONING_ARGUMENTS.values()))
+    given = {key: value for key, value in arguments.items() if key not in elsewhere}
     resolution = int(given.pop("img_resolution"))
     if kind == "SongUNet":
         options: dict[str, Any] = {
@@ -116,6 +129,35 @@ def network_options(arguments: Mapping[str, Any]) -> SongUNetConfig | DhariwalUN
             options[ours] = tuple(value) if isinstance(value, list | tuple) else value
     options["attention_levels"] = levels_of(attends, resolution, len(mult))
     return SongUNetConfig(**options) if kind == "SongUNet" else DhariwalUNetConfig(**options)
+
+
+def preconditioning_of(class_name: str, arguments: Mapping[str, Any]) -> Preconditioning:
+    """Return our form of a published preconditioner; raises ValueError for one that is not known."""
+    if class_name not in PRECONDITIONING_ARGUMENTS:
+        raise ValueError(f"the file's network is wrapped in '{class_name}'; known are {', '.join(PRECONDITIONING_ARGUMENTS)}.")
+    make, names = PRECONDITIONING_ARGUMENTS[class_name]
+    return make(**{ours: arguments[published] for published, ours in names.items() if published in arguments})
+
+
+def output_channels(class_name: str, arguments: Mapping[str, Any]) -> int:
+    """Return the channels of the published network's output: iDDPM's also has variances, which nothing reads."""
+    return int(arguments["img_channels"]) * (2 if class_name == "iDDPMPrecond" else 1)
+
+
+def build_network(class_name: str, arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """Return the network of a published denoiser with its weights, in evaluation mode; strict."""
+    network = network_options(arguments).build(int(arguments["img_channels"]), output_channels(class_name, arguments))
+    network.load_state_dict(to_our_keys(state))
+    return network.eval()
+
+
+def build_refdiff_network(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
+    """Return a published Ref-Diff network with its weights, in evaluation mode; strict but for the label layers it never uses."""
+    channels = int(arguments["img_channels"])
+    network = refdiff_options(arguments, state).build(channels, channels)
+    ours = to_our_keys(state)
+    network.load_state_dict({key: tensor for key, tensor in ours.items() if not key.startswith(UNUSED_BY_REFDIFF)})
+    return network.eval()
 
 
 def refdiff_options(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> RefDiffUNetConfig:
