@@ -307,7 +307,9 @@ def _turn_about_grey(angle: Tensor) -> Tensor:
 
 def _quarter_turn(images: Tensor, turns: Tensor) -> Tensor:
     if images.shape[2] != images.shape[3]:
-        raise ValueError(f"images of {images.shape[2]} x {images.shape[3]} pixels cannot be turned by 90 degrees; use square crops or quarter_turn=0.")
+        raise ValueError(
+            f"images of {images.shape[2]} x {images.shape[3]} pixels cannot be turned by 90 degrees; use square crops or quarter_turn=0."
+        )
     images = torch.where((turns == 1) | (turns == 2), images.flip(3), images)
     images = torch.where((turns == 2) | (turns == 3), images.flip(2), images)
     return torch.where((turns == 1) | (turns == 3), images.transpose(2, 3), images)

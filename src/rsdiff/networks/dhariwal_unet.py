@@ -110,9 +110,7 @@ class DhariwalUNet(nn.Module):
         self.out_norm = group_norm(self.decoder.out_width, style.epsilon)
         self.out_conv = convolution(self.decoder.out_width, out_channels, 3, style.init_zero)
 
-    def forward(
-        self, x: Tensor, noise_level: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, noise_level: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None) -> Tensor:
         """Return (B, out_channels, H, W) for x (B, in_channels, H, W) and noise_level (B,); H, W multiples of 2^(levels - 1)."""
         embedding = self.embedding(noise_level, class_labels, augment_labels)
         features = self.decoder(self.encoder(x, embedding), embedding)

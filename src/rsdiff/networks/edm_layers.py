@@ -133,7 +133,9 @@ class ResampledConv2d(nn.Module):
             if init is not None:
                 init(self)
         elif in_channels != out_channels:
-            raise ValueError(f"resampling alone cannot turn {in_channels} channels into {out_channels}; give it a kernel_size of at least 1.")
+            raise ValueError(
+                f"resampling alone cannot turn {in_channels} channels into {out_channels}; give it a kernel_size of at least 1."
+            )
         self.register_buffer("kernel", separable_kernel(resample_filter), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -195,7 +197,9 @@ class SelfAttention(nn.Module):
 class UNetBlock(nn.Module):
     """Residual block under a noise embedding, with optional 2x resampling and attention (EDM, fig. 8 left and table 8)."""
 
-    def __init__(self, in_channels: int, out_channels: int, style: BlockStyle, resample: Resample = "none", attention: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, style: BlockStyle, resample: Resample = "none", attention: bool = False
+    ) -> None:
         super().__init__()
         self.skip_scale = style.skip_scale
         self.adaptive_scale = style.adaptive_scale

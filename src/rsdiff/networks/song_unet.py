@@ -159,9 +159,7 @@ class SongUNet(nn.Module):
             heads=options.output_heads,
         )
 
-    def forward(
-        self, x: Tensor, noise_level: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, noise_level: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None) -> Tensor:
         """Return (B, out_channels, H, W) for x (B, in_channels, H, W) and noise_level (B,); H, W multiples of 2^(levels - 1)."""
         embedding = self.embedding(noise_level, class_labels, augment_labels)
         return self.decoder(self.encoder(x, embedding), embedding)

@@ -90,7 +90,9 @@ def module_state(module: Record) -> dict[str, Tensor]:
         if depth == MAX_DEPTH and children:
             break
         waiting += reversed(children)
-    raise UnsafeFileError(f"the file holds more than {MAX_MODULES} modules or nests them more than {MAX_DEPTH} deep, which no network does.")
+    raise UnsafeFileError(
+        f"the file holds more than {MAX_MODULES} modules or nests them more than {MAX_DEPTH} deep, which no network does."
+    )
 
 
 def _own_tensors(attributes: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:

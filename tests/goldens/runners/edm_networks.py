@@ -102,7 +102,9 @@ class Observed:
         self.output: Tensor | None = None
         for half in (built.encoder, built.decoder):
             for entry in half.entries.values():
-                entry.register_forward_hook(lambda _module, _inputs, output: self.statistics.append((float(output.mean()), float(output.std()))))
+                entry.register_forward_hook(
+                    lambda _module, _inputs, output: self.statistics.append((float(output.mean()), float(output.std())))
+                )
 
     def __call__(self, *inputs: Tensor | None) -> Tensor:
         self.output = self.built(*inputs)
