@@ -1,0 +1,135 @@
+"""EDM for super-resolution without a reference: any of EDM's networks, conditioned on the enlarged LR image by concatenation.
+
+Source of networks, preconditioning, loss, sampler and augmentation: Karras et al., arXiv 2206.00364 and NVlabs/edm. The conditioning is
+ours (SR3's), since EDM itself is unconditional: the LR joins the noisy image unscaled, in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
+from rsdiff.diffusion.denoisers import EdmDenoiser
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.objectives import EdmLevels, VeLevels, VpLevels, denoising_error
+from rsdiff.diffusion.preconditioning import EdmPreconditioning, Preconditioning, VePreconditioning, VpPreconditioning
+from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.methods.base import Losses, Method, Problem
+from rsdiff.methods.enlargement import Enlargement, enlarge
+from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
+from rsdiff.networks.layers import reflect_to
+from rsdiff.networks.song_unet import SongUNetConfig
+
+
+@config
+class EdmSrConfig:
+    """EDM conditioned on the LR image. The defaults are DDPM++ as EDM trains it at 64 pixels, with dropout 0.05 and no augmentation."""
+
+    architecture: Literal["song", "dhariwal"] = "song"
+    """song: DDPM++ or NCSN++, by the options of `song`; dhariwal: ADM."""
+    song: SongUNetConfig = SongUNetConfig(dropout=0.05)
+    """Options of the network when architecture=song; its label widths are set by `augmentation`."""
+    dhariwal: DhariwalUNetConfig = DhariwalUNetConfig()
+    """Options of the network when architecture=dhariwal; its label widths are set by `augmentation`."""
+    preconditioning: Literal["edm", "vp", "ve"] = "edm"
+    """Scalings around the network and noise levels of training: EDM's, or those of the VP or VE score SDE."""
+    levels: EdmLevels = EdmLevels()
+    """Noise levels of training with preconditioning=edm."""
+    enlargement: Enlargement = "bicubic"
+    """How the LR is brought to target size."""
+    augmentation: AugmentationConfig = AugmentationConfig(probability=0.0)
+    """Transforms of training images, the same for target and LR, that the network is told of; probability 0 means none."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"hr", "lr"})
+
+    @property
+    def views(self) -> int:
+        return 1
+
+    @property
+    def size_multiple(self) -> int:
+        """The sides of an image must be multiples of this many pixels for the network; others are extended."""
+        return self.song.size_multiple if self.architecture == "song" else self.dhariwal.size_multiple
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are augmented, and the network has an input for what was done."""
+        return self.augmentation.probability > 0
+
+    def refuse(self, problem: Problem) -> str | None:
+        options = self.augmentation
+        colours = (options.brightness, options.contrast, options.luma_flip, options.hue, options.saturation)
+        if self.augments and any(colours) and not {problem.bands, problem.lr_bands} <= {1, 3}:
+            return (
+                f"model.augmentation changes colours, which needs 1 or 3 bands, and the data have {problem.bands} and {problem.lr_bands}; "
+                "set its brightness, contrast, luma_flip, hue and saturation to 0."
+            )
+        return None
+
+    def build(self, problem: Problem) -> EdmSr:
+        return EdmSr(self, problem)
+
+    def network_options(self) -> SongUNetConfig | DhariwalUNetConfig:
+        """Return the chosen network's options with the label widths that the augmentation needs."""
+        width = self.augmentation.label_width if self.augments else 0
+        chosen = self.song if self.architecture == "song" else self.dhariwal
+        return replace(chosen, class_labels=0, augment_labels=width)
+
+
+class EdmSr(Method):
+    """See the module and `EdmSrConfig`."""
+
+    def __init__(self, options: EdmSrConfig, problem: Problem) -> None:
+        super().__init__()
+        self.options = options
+        self.bands = problem.bands
+        self.network = options.network_options().build(problem.bands + problem.lr_bands, problem.bands)
+        self.levels: EdmLevels | VpLevels | VeLevels = options.levels
+        self.preconditioning: Preconditioning = EdmPreconditioning(options.levels.sigma_data)
+        if options.preconditioning == "vp":
+            self.levels, self.preconditioning = VpLevels(), VpPreconditioning()
+        elif options.preconditioning == "ve":
+            self.levels, self.preconditioning = VeLevels(), VePreconditioning()
+
+    def denoiser(self, lr: Tensor, augment_labels: Tensor | None = None) -> EdmDenoiser:
+        """Return D for the enlarged LR (B, c, H, W) in [-1, 1]; labels tell the network how both were augmented."""
+        lr = lr.float()
+
+        def predict(x: Tensor, noise_level: Tensor) -> Tensor:
+            return self.network(torch.cat([x, lr], dim=1), noise_level, augment_labels=augment_labels)
+
+        return EdmDenoiser(predict, self.preconditioning)
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        """EDM's loss: per image the sum of the weighted squared error, averaged over the batch. Draws: augmentation, level, noise."""
+        multiple = self.options.size_multiple
+        if batch.size[0] % multiple or batch.size[1] % multiple:
+            raise ValueError(
+                f"training images of {batch.size[0]}x{batch.size[1]} pixels were given to a network that halves them; "
+                f"choose patches that are multiples of {multiple}."
+            )
+        hr, labels = 2 * batch.need("hr") - 1, None
+        lr = enlarge(batch.need("lr"), batch.size, self.options.enlargement)
+        if self.options.augments:
+            drawn = draw_augmentation(self.options.augmentation, noise, len(batch), batch.size)
+            hr, lr, labels = drawn.apply(hr), drawn.apply(lr), drawn.labels.to(hr.device)
+        error = denoising_error(self.denoiser(lr, labels), self.levels, hr, noise).error
+        return Losses(error.flatten(1).sum(1).mean(), {"weighted_error": error.mean().detach()})
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        multiple = self.options.size_multiple
+        height, width = (-(-length // multiple) * multiple for length in batch.size)
+        lr = reflect_to(enlarge(batch.need("lr"), batch.size, self.options.enlargement), height, width)
+        start = lr if lr.shape[1] == self.bands else None
+        shape = (len(batch), self.bands, height, width)
+        image = sample(sampler, self.denoiser(lr), shape, noise, device=lr.device, image=start)
+        return (image[..., : batch.size[0], : batch.size[1]].float() + 1) / 2

@@ -1,0 +1,142 @@
+"""Ref-Diff: reference-based super-resolution at x8 and x16 with a change mask, in one network and one stage.
+
+Inputs: the LR image, a co-registered HR image of another date (`ref`) and a mask of grey land-cover codes of what changed
+(`change_mask`, code / 255). An EDM denoiser in pixel space whose decoder the three modulate.
+
+Sources: Dong et al., CVPR 2024 (arXiv 2403.17460); dongrunmin/RefDiff, which is built on NVlabs/edm and THUDM/RelayDiffusion. Despite
+that ancestry it has no blurring diffusion: loss and sampler are EDM's, the sampler from an unusual start (`conf/sampler/refdiff.yaml`).
+
+Unlike the published code:
+- HR, reference, mask and LR of a training crop show the same ground, and all four are flipped together. There the LR crop lies up to
+  scale - 1 target pixels off (whenever the offset is no multiple of the scale), flips mirror HR only, and its cache fixes one crop per image.
+- The loss of several micro-batches is averaged, not summed: with Adam only its eps and the limit on gradients notice.
+- Any image size works: conditions are extended by reflection to a multiple of what the network halves; there only 256 x 256.
+- A mask may be absent (`mask`), which the published code does not foresee.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.denoisers import EdmDenoiser
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.objectives import EdmLevels, denoising_error
+from rsdiff.diffusion.preconditioning import EdmPreconditioning
+from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.methods.base import Losses, Method, Problem
+from rsdiff.methods.change_mask import estimate_change
+from rsdiff.methods.enlargement import Enlargement, enlarge
+from rsdiff.networks.layers import reflect_to
+from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
+
+
+@config
+class RefDiffConfig:
+    """Ref-Diff. The defaults are the published ones."""
+
+    network: RefDiffUNetConfig = RefDiffUNetConfig()
+    """The U-Net."""
+    levels: EdmLevels = EdmLevels()
+    """Noise levels of training."""
+    train_enlargement: Enlargement = "bilinear"
+    """How the LR is brought to target size in training."""
+    train_eight_bit: bool = True
+    """Truncate the enlarged LR to 8 bits in training, as the published loader does."""
+    enlargement: Enlargement = "nearest"
+    """How the LR is brought to target size in restoration; the published code differs from its training here."""
+    loss_divisor: float | None = 256.0
+    """The squared errors of a batch are summed and divided by it (published: 256 whatever the batch); None takes their mean."""
+    mask: Literal["given", "unchanged", "changed", "estimated"] = "given"
+    """The change mask: the data's, nothing changed (trust the reference everywhere), everything changed (trust it nowhere), or estimated
+    from LR and reference, as the last three do without the data's mask."""
+    unchanged_code: float = 0.0
+    """Mask value of unchanged ground, for masks that the data do not give; SECOND and CNAM-CD list it in CLASS_Table.txt (code / 255)."""
+    changed_code: float = 1.0
+    """Mask value of changed ground of unknown class, for masks that the data do not give."""
+    change_threshold: float = 0.08
+    """Difference of LR and reference, in units of [0, 1], beyond which mask=estimated calls a pixel changed."""
+
+    def __post_init__(self) -> None:
+        if self.loss_divisor is not None and self.loss_divisor <= 0:
+            raise ValueError(f"loss_divisor={self.loss_divisor} was given; choose a positive number, or null for the mean.")
+        if self.change_threshold < 0:
+            raise ValueError(f"change_threshold={self.change_threshold} was given; choose 0 or more.")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"hr", "lr", "ref"} | ({"change_mask"} if self.mask == "given" else set()))
+
+    @property
+    def views(self) -> int:
+        return 1
+
+    def refuse(self, problem: Problem) -> str | None:
+        if problem.lr_bands != problem.bands:
+            return (
+                f"model refdiff starts from the enlarged LR image and needs equal bands, but the LR has {problem.lr_bands} and the target "
+                f"{problem.bands}; choose data whose LR has all bands of the target."
+            )
+        return None
+
+    def build(self, problem: Problem) -> RefDiff:
+        return RefDiff(self, problem)
+
+
+class RefDiff(Method):
+    """See the module and `RefDiffConfig`."""
+
+    def __init__(self, options: RefDiffConfig, problem: Problem) -> None:
+        super().__init__()
+        self.options = options
+        self.network = options.network.build(problem.bands, problem.lr_bands)
+
+    def denoiser(self, lr: Tensor, ref: Tensor, mask: Tensor) -> EdmDenoiser:
+        """Return D for enlarged LR and reference in [-1, 1] and mask in [0, 1], all of target size."""
+        lr, ref, mask = lr.float(), ref.float(), mask.float()
+
+        def predict(x: Tensor, noise_level: Tensor) -> Tensor:
+            return self.network(x, noise_level, lr, ref, mask)
+
+        return EdmDenoiser(predict, EdmPreconditioning(self.options.levels.sigma_data))
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        options = self.options
+        multiple = options.network.trunk.size_multiple
+        if batch.size[0] % multiple or batch.size[1] % multiple:
+            raise ValueError(
+                f"training images of {batch.size[0]}x{batch.size[1]} pixels were given to a network that halves them; "
+                f"choose patches that are multiples of {multiple}."
+            )
+        lr = enlarge(batch.need("lr"), batch.size, options.train_enlargement, options.train_eight_bit)
+        denoiser = self.denoiser(lr, 2 * batch.need("ref") - 1, self.change_mask(batch))
+        error = denoising_error(denoiser, options.levels, 2 * batch.need("hr") - 1, noise).error
+        mean = error.mean()
+        total = mean if options.loss_divisor is None else error.sum() / options.loss_divisor
+        return Losses(total, {"weighted_error": mean.detach()})
+
+    def change_mask(self, batch: Batch) -> Tensor:
+        """Return the mask (B, 1, H, W) in [0, 1] that the options ask for."""
+        options = self.options
+        if options.mask == "given":
+            return batch.need("change_mask")
+        ref = batch.need("ref")
+        if options.mask == "estimated":
+            changed = estimate_change(batch.need("lr"), ref, options.change_threshold)
+        else:
+            changed = torch.full_like(ref[:, :1], float(options.mask == "changed"))
+        return torch.where(changed > 0, options.changed_code, options.unchanged_code)
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        multiple = self.options.network.trunk.size_multiple
+        height, width = (-(-length // multiple) * multiple for length in batch.size)
+        lr = reflect_to(enlarge(batch.need("lr"), batch.size, self.options.enlargement), height, width)
+        ref = reflect_to(2 * batch.need("ref") - 1, height, width)
+        denoiser = self.denoiser(lr, ref, reflect_to(self.change_mask(batch), height, width))
+        image = sample(sampler, denoiser, lr.shape, noise, device=lr.device, image=lr)
+        return (image[..., : batch.size[0], : batch.size[1]].float() + 1) / 2
