@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -50,25 +49,34 @@ class Stage:
     steps: int | None = None
 
 
-class MethodConfig(Protocol):
-    """A frozen dataclass (see rsdiff.config.typed.config) that holds every option of a method and builds it.
+class MethodConfig:
+    """Base of every method's config class (see rsdiff.config.typed.config), which holds every option of the method and builds it.
 
-    requires  batch fields the method cannot do without, among hr, lr, ref, change_mask, kernel, noise_level, hr_views
-    views     crops per training image under one degradation; 1 for all but contrastive methods
-    any_scale a checkpoint serves every scale, not only the one it was trained at
+    A class overrides what differs from these defaults.
     """
 
     @property
-    def requires(self) -> frozenset[str]: ...
+    def requires(self) -> frozenset[str]:
+        """Batch fields the method cannot be trained without, among hr, lr, ref, change_mask, kernel, noise_level, hr_views."""
+        return frozenset({"hr", "lr"})
+
     @property
-    def views(self) -> int: ...
+    def views(self) -> int:
+        """Crops per training image under one degradation; more than 1 for contrastive methods."""
+        return 1
+
     @property
-    def any_scale(self) -> bool: ...
+    def any_scale(self) -> bool:
+        """Whether one set of weights serves every scale."""
+        return False
+
     def refuse(self, problem: Problem) -> str | None:
         """Return None, or one sentence that says why the method cannot treat `problem` and what to change."""
-        ...
+        return None
 
-    def build(self, problem: Problem) -> Method: ...
+    def build(self, problem: Problem) -> Method:
+        """Return the method with fresh weights drawn from PyTorch's global generator, which the caller seeds."""
+        raise NotImplementedError
 
 
 class Method(nn.Module):

@@ -12,11 +12,11 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import ResizeBackend, resize
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.methods.base import Method, Problem, Stage
+from rsdiff.methods.base import Method, MethodConfig, Problem, Stage
 
 
 @config
-class BicubicMethodConfig:
+class BicubicMethodConfig(MethodConfig):
     """Bicubic enlargement."""
 
     resize: ResizeBackend = "matlab"
@@ -27,8 +27,8 @@ class BicubicMethodConfig:
         return frozenset({"lr"})
 
     @property
-    def views(self) -> int:
-        return 1
+    def any_scale(self) -> bool:
+        return True
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.bands != problem.lr_bands:

@@ -20,7 +20,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import EdmLevels, VeLevels, VpLevels, denoising_error
 from rsdiff.diffusion.preconditioning import EdmPreconditioning, Preconditioning, VePreconditioning, VpPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.methods.base import Losses, Method, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.methods.enlargement import Enlargement, enlarge
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.layers import reflect_to
@@ -49,10 +49,6 @@ class EdmSrConfig:
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr"})
-
-    @property
-    def views(self) -> int:
-        return 1
 
     @property
     def size_multiple(self) -> int:

@@ -28,7 +28,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import EdmLevels, denoising_error
 from rsdiff.diffusion.preconditioning import EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.methods.base import Losses, Method, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.methods.change_mask import estimate_change
 from rsdiff.methods.enlargement import Enlargement, enlarge
 from rsdiff.networks.layers import reflect_to
@@ -36,7 +36,7 @@ from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 
 
 @config
-class RefDiffConfig:
+class RefDiffConfig(MethodConfig):
     """Ref-Diff. The defaults are the published ones."""
 
     network: RefDiffUNetConfig = RefDiffUNetConfig()
@@ -70,10 +70,6 @@ class RefDiffConfig:
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr", "ref"} | ({"change_mask"} if self.mask == "given" else set()))
-
-    @property
-    def views(self) -> int:
-        return 1
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.lr_bands != problem.bands:

@@ -31,14 +31,14 @@ from rsdiff.diffusion.denoisers import EpsDenoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
-from rsdiff.methods.base import Losses, Method, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.sr3_unet import SR3UNet
 
 
 @config
-class SR3Config:
+class SR3Config(MethodConfig):
     """SR3 and its DDPM twin. The defaults are VANILLA's: x4 remote sensing."""
 
     time: Literal["continuous", "discrete"] = "continuous"
@@ -90,10 +90,6 @@ class SR3Config:
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"hr"}) if self.condition == "none" else frozenset({"hr", "lr"})
-
-    @property
-    def views(self) -> int:
-        return 1
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale < 1:
