@@ -28,7 +28,7 @@ from rsdiff.networks.song_unet import SongUNetConfig
 
 
 @config
-class EdmSrConfig:
+class EdmSrConfig(MethodConfig):
     """EDM conditioned on the LR image. The defaults are DDPM++ as EDM trains it at 64 pixels, with dropout 0.05 and no augmentation."""
 
     architecture: Literal["song", "dhariwal"] = "song"
