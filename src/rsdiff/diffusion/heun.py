@@ -32,7 +32,9 @@ class Trajectory:
     beta_min: float = 0.1
 
     def time(self, sigma: float) -> float:
-        """Return t of level sigma."""
+        """Return t of level sigma; 0 at 0, where refitted betas with beta_min < 0 have a second root."""
+        if sigma == 0:
+            return 0.0
         match self.schedule:
             case "linear":
                 return sigma

@@ -59,13 +59,9 @@ def build_optimiser(settings: OptimiserConfig, parameters: list[nn.Parameter]) -
     """Return the torch optimiser of `settings`."""
     match settings.algorithm:
         case "adam":
-            return torch.optim.Adam(
-                parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
-            )
+            return torch.optim.Adam(parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
         case "adamw":
-            return torch.optim.AdamW(
-                parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
-            )
+            return torch.optim.AdamW(parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
         case "sgd":
             return torch.optim.SGD(parameters, settings.lr, momentum=settings.betas[0], weight_decay=settings.weight_decay)
 

@@ -198,9 +198,7 @@ class Trainer:
             }
             averages = self.average.weights(self.method) if self.average is not None else []
             images = {"images": self.step * self.config.batch}
-            folder = checkpoints.write_checkpoint(
-                self.store, self.step, self.method.state_dict(), averages, {**self.card, **images}, state
-            )
+            folder = checkpoints.write_checkpoint(self.store, self.step, self.method.state_dict(), averages, {**self.card, **images}, state)
         self.accelerator.wait_for_everyone()
         return folder
 
