@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,6 +29,8 @@ class MetricsConfig:
     """Indices of the red, green and blue band of images with more than three: what luma and the perceptual networks see."""
     baseline: bool = True
     """Whether bicubic interpolation of the LR is scored beside the method, on the same images."""
+    panels: int = 6
+    """How many of the first test images are drawn as comparison panels in the report."""
     weight_folders: tuple[str, ...] = ("weights",)
     """Folders searched for weight files of metrics, before the cache of torch.hub; nothing is downloaded."""
 
@@ -41,6 +44,11 @@ class MetricsConfig:
             raise ValueError(f"every metric may be named once and the list is {', '.join(self.metrics)}.")
         if min(self.rgb_bands) < 0:
             raise ValueError(f"rgb_bands are band indices from 0 and are {self.rgb_bands}.")
+
+    def for_validation(self) -> MetricsConfig:
+        """Return the metrics that are cheap enough for validation during training: those that need no weights, without the baseline."""
+        cheap = tuple(name for name in self.metrics if not METRICS[name].files and not METRICS[name].of_set)
+        return replace(self, metrics=cheap or ("psnr",), baseline=False)
 
     def build(
         self, bands: int, has_hr: bool = True, degradation: Degradation | None = None, device: torch.device | str = "cpu"

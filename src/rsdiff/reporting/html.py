@@ -60,12 +60,14 @@ def write_report(
     records: pandas.DataFrame,
     panels: Sequence[Path],
     history: Sequence[Mapping[str, float]],
+    cases: Sequence[tuple[str, Summary]] = (),
 ) -> Path:
     """Write `folder`/report.html and return its path.
 
     records  one row per image, as `write_records` returns them
     panels   pictures made by `write_panel`; the slider shows the single pictures that lie beside them
     history  records of the training, as `read_history` returns them; empty where nothing was trained
+    cases    (name, summary) of each test set where there are several; `summary` is then over all of them
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("rsdiff.reporting", "."),
@@ -80,6 +82,7 @@ def write_report(
         summary=summary,
         results=[(entry, cells_of(entry)) for entry in summary.metrics],
         headline=_headline(summary),
+        cases=[(name, [(entry, cells_of(entry)) for entry in part.metrics]) for name, part in cases],
         panels=[(path.stem, embedded(path)) for path in panels],
         slides=[slide for path in panels if (slide := _slide(path)) is not None],
         curve=_svg(loss_curve(history)),

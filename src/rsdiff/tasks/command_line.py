@@ -100,7 +100,9 @@ def check_compatible(settings: RunSettings) -> None:
     if not {"model", "dataset", "degradation"} <= settings.task.uses:
         return
     given = {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
-    require_fields(settings.model.requires, given, settings.choices, _offers)
+    # Targets are what training learns from; evaluation and restoration do without them.
+    required = settings.model.requires - (frozenset() if "trainer" in settings.task.uses else frozenset({"hr"}))
+    require_fields(required, given, settings.choices, _offers)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
         reason = settings.model.refuse(Problem(settings.scale, bands, settings.degradation.lr_bands(bands)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,12 @@ from rsdiff.inference.images import Restored
 from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import bicubic
 from rsdiff.metrics.summary import Summary
-from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report, write_whole
+from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
+from rsdiff.reporting.records import write_whole
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
 from rsdiff.tasks.result import TaskResult
-from rsdiff.tasks.run_folder import RunFolder, package_versions
+from rsdiff.tasks.run_folder import RunFolder, provenance
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker, read_history
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
@@ -126,6 +128,8 @@ def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | No
     """Return what the report says of the run besides its figures."""
     card = checkpoint.card if checkpoint is not None else {}
     trained = card.get("config", {})
+    origin = provenance(folder.command, folder.repository)
+    git = origin["git"]
     facts = {
         "Model": settings.choices["model"],
         "Parameters": f"{sum(p.numel() for p in method.parameters()):,}".replace(",", " "),
@@ -134,17 +138,22 @@ def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | No
         "Scale": f"x{settings.scale:g}",
         "Sampler": settings.choices["sampler"],
         "Seed": str(settings.seed),
-        "Run": settings.signature,
     }
     if checkpoint is not None:
-        facts |= {"Training steps": str(card["step"]), "Images seen": str(card.get("images", "unknown")), "Checkpoint": checkpoint.folder.name}
+        facts |= {
+            "Training steps": str(card["step"]),
+            "Images seen": str(card.get("images", "unknown")),
+            "Checkpoint": checkpoint.folder.name,
+        }
     return RunFacts(
         title=f"{settings.choices['model']} on {settings.choices['dataset']}, x{settings.scale:g}",
         budget=trained.get("trainer", {}).get("budget", "none") if checkpoint is not None else "none",
-        facts=facts,
-        versions=package_versions(),
-        command=folder.command_text,
+        facts=tuple(facts.items()),
+        versions=(("rsdiff", origin["rsdiff"]), ("python", origin["python"]), *origin["packages"].items()),
+        command=shlex.join(["python", *folder.command]),
         config=yaml.safe_dump(dict(settings.resolved), sort_keys=False),
+        commit="none" if git is None else git["commit"] + (" with uncommitted changes" if git["changed"] else ""),
+        signature=settings.signature,
     )
 
 
@@ -169,6 +178,8 @@ def strip(restored: Restored, rgb_bands: tuple[int, int, int]) -> Tensor:
     parts = [image] if batch.hr is None else [image, batch.hr[:1]]
     if lr.shape[1] == image.shape[1]:
         parts.insert(0, bicubic(lr[0], batch.size)[None])
-    shown = [part[:, list(rgb_bands)] if part.shape[1] > 3 else part[:, :1].expand(-1, 3, -1, -1) if part.shape[1] != 3 else part for part in parts]
+    shown = [
+        part[:, list(rgb_bands)] if part.shape[1] > 3 else part[:, :1].expand(-1, 3, -1, -1) if part.shape[1] != 3 else part
+        for part in parts
+    ]
     return torch.cat([part[0].float().clamp(0, 1).cpu() for part in shown], dim=-1)
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -78,13 +77,13 @@ def method_from(checkpoint: Checkpoint, scale: float) -> Trained:
 
     Raises CheckpointError when the card names a method this version does not know, or the weights do not fit.
     """
-    model: Mapping[str, Any] = dict(checkpoint.card["config"]["model"])
+    model: dict[str, Any] = dict(checkpoint.card["config"]["model"])
     kind = model.pop("kind")
     if kind not in METHODS:
         raise CheckpointError(f"{checkpoint.folder} holds a model of kind '{kind}', which this version of rsdiff does not know; update it.")
     trained = checkpoint.card["problem"]
     problem = Problem(scale=trained["scale"], bands=trained["bands"], lr_bands=trained["lr_bands"])
-    config = config_from_mapping(METHODS[kind], model, "model")
+    config: MethodConfig = config_from_mapping(METHODS[kind], model, "model")
     wanted = Problem(scale=scale, bands=problem.bands, lr_bands=problem.lr_bands)
     if scale != problem.scale and not config.any_scale:
         raise CheckpointError(

@@ -63,7 +63,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         return steps_of(make_loader(samples, batches, config.workers), config.accumulate)
 
     held_out = TestSamples(validation, settings.scale, settings.seed, draw, size_rule=settings.dataset.size_rule)
-    validator = settings.metrics.validation_only().build(problem.bands, True, None if draw is None else degradation, accelerator.device)
+    validator = settings.metrics.for_validation().build(problem.bands, True, None if draw is None else degradation, accelerator.device)
 
     def validate(step: int) -> dict[str, float]:
         share = range(accelerator.process_index, len(held_out), accelerator.num_processes)

@@ -66,6 +66,9 @@ class JsonLines:
     def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
         """Nothing to store."""
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Nothing to store."""
+
     def image(self, name: str, image: Tensor, step: int = 0) -> None:
         path = self.folder / "images" / f"{name}_{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ class Progress:
         self._task: rich.progress.TaskID | None = None
         self._started: tuple[float, int] | None = None
         self._last_line = -float("inf")
+        self._work: Work | None = None
 
     def rewind(self, step: int) -> None:
         if step:
@@ -43,6 +44,14 @@ class Progress:
         else:
             self._print_line(step, total, values, images_per_second)
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        if self._work is None or self._work.what != what:
+            self._close_work()
+            self._work = Work(what, self.console)
+        self._work.show(done, total)
+        if done == total:
+            self._close_work()
+
     def image(self, name: str, image: Tensor, step: int = 0) -> None:
         """Not shown."""
 
@@ -50,9 +59,18 @@ class Progress:
         """Not shown: tasks print their own."""
 
     def finish(self, end: End) -> None:
+        self._close_work()
+        self._close_bar()
+
+    def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _close_work(self) -> None:
+        if self._work is not None:
+            self._work.close()
+            self._work = None
 
     def _show_bar(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
         if self._bar is None:
@@ -68,6 +86,8 @@ class Progress:
             self._bar.start()
         assert self._task is not None
         self._bar.update(self._task, completed=step, total=total, facts=facts(values, images_per_second))
+        if step >= total:
+            self._close_bar()  # a terminal shows one bar at a time, and the evaluation has its own
 
     def _print_line(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
         now = time.monotonic()
@@ -79,6 +99,44 @@ class Progress:
         began, first = self._started
         left = f", {duration((now - began) / (step - first) * (total - step))} left" if first < step < total else ""
         self.console.print(f"step {step}/{total}, {facts(values, images_per_second)}{left}", highlight=False, soft_wrap=True)
+
+
+class Work:
+    """Shows the progress of one piece of work other than training: its name, done of total, time left."""
+
+    def __init__(self, what: str, console: Console) -> None:
+        self.what = what
+        self._console = console
+        self._bar: rich.progress.Progress | None = None
+        self._task = rich.progress.TaskID(0)
+        self._began = self._last_line = time.monotonic()
+        self._first: int | None = None
+
+    def show(self, done: int, total: int) -> None:
+        """Show `done` of `total`."""
+        if self._first is None:
+            self._first = done
+        if self._console.is_terminal:
+            if self._bar is None:
+                columns = (rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(), rich.progress.MofNCompleteColumn())
+                self._bar = rich.progress.Progress(*columns, rich.progress.TimeRemainingColumn(), console=self._console)
+                self._task = self._bar.add_task(self.what, total=total, completed=done)
+                self._bar.start()
+            self._bar.update(self._task, completed=done, total=total)
+            return
+        now = time.monotonic()
+        if now - self._last_line < SECONDS_BETWEEN_LINES and done < total:
+            return
+        self._last_line = now
+        made = done - self._first
+        left = f", {duration((now - self._began) / made * (total - done))} left" if made and done < total else ""
+        self._console.print(f"{self.what} {done}/{total}{left}", highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
 
 def facts(values: Mapping[str, float], images_per_second: float) -> str:

@@ -48,6 +48,10 @@ class Tracker(Protocol):
         """Show that `step` of `total` is done; nothing is stored."""
         ...
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show how far work other than training is ('evaluating', 12 of 100 images); nothing is stored."""
+        ...
+
     def image(self, name: str, image: Tensor, step: int = 0) -> None:
         """Record a picture: (C, H, W) in [0, 1] with one or three bands."""
         ...
@@ -84,6 +88,10 @@ class Trackers:
     def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
         for part in self.parts:
             part.advance(step, total, values, images_per_second)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        for part in self.parts:
+            part.progress(what, done, total)
 
     def image(self, name: str, image: Tensor, step: int = 0) -> None:
         for part in self.parts:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def write_checkpoint(
     folder: Path,
     step: int,
     weights: Mapping[str, Tensor],
-    averages: list[Mapping[str, Tensor]],
+    averages: Sequence[Mapping[str, Tensor]],
     card: Mapping[str, Any],
     training_state: Mapping[str, Any] | None,
 ) -> Path:

@@ -75,8 +75,8 @@ class TrainerConfig:
         {"workers", "log_every_steps", "save_every_steps", "keep_checkpoints", "time_limit_minutes"}
     )
 
-    budget: Literal["quick", "paper", "custom"] = "custom"
-    """What reports call this budget: 'quick' checks the machinery, 'paper' is a published recipe."""
+    budget: Literal["quick", "paper", "none"] = "none"
+    """What reports call this budget: 'quick' checks the machinery, 'paper' is a published recipe, 'none' is neither."""
     steps: int = 1000
     """Optimiser steps."""
     batch: int = 16
@@ -85,6 +85,8 @@ class TrainerConfig:
     """Micro-batches per optimiser step and process."""
     patch: int = 128
     """Side of the square HR crop in pixels."""
+    scale_range: tuple[float, float] | None = None
+    """Draw the scale of every step from (lowest, highest), for continuous-scale methods; None means `scale` always."""
     augment: bool = True
     """Flip and transpose the crops, each with probability 1/2."""
     optimiser: OptimiserConfig = OptimiserConfig()

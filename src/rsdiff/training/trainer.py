@@ -71,7 +71,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.method.to(self.accelerator.device)
         if self.config.channels_last:
-            self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.method.to(memory_format=torch.channels_last)
         if self.config.compile:
             for network in self.method.children():
                 network.compile()
