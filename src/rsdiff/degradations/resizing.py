@@ -3,7 +3,7 @@
 "matlab"            bicubic (a = -0.5), antialiased, symmetric border that repeats the edge pixel; MATLAB's imresize; differentiable
 "clamped"           the same weights, taps beyond the border read the edge pixel (BlindSRSNF, DiffBSR, DASR, DRSR); differentiable
 "dasr"              "clamped" with the published defect: taps that weigh 0 for the first pixel are dropped for every pixel. Identical to
-                    "clamped" at the scales 2, 3, 4, 5, 6, 8, 9, 12, wrong by about 0.01 where the ratio is not one over an integer
+                    "clamped" at the scales 2, 3, 4, 5, 6, 8, 9, 12, wrong by about 0.01 at 7 and at 1.6 (ratio 0.625)
 "torch"             torch's antialiased bicubic (a = -0.5, weights renormalised at the border); differentiable
 "opencv"            cv2.INTER_CUBIC (a = -0.75, no antialiasing); CPU
 "pillow"            Pillow's antialiased bicubic on images rounded to uint8; the result is 8-bit; CPU
@@ -99,17 +99,21 @@ def cubic_taps(
     """Return input indices (out, taps) int64 and weights (out, taps) float64, each row of weights summing to 1, for one axis.
 
     Output pixel i (1-based) lies at u = i / ratio + (1 - 1 / ratio) / 2; tap j weighs cubic(filter_ratio * (u - j)).
+    With drop_first_pixel_zeros the positions are float32 as in the published code: at 1/7, 1/13 and 1/15 their rounding moves the first
+    tap of some pixels and not of others, so that a dropped tap is one they needed.
     """
     filter_ratio = ratio if antialias and ratio < 1 else 1.0
     support = 4 / filter_ratio
-    centre = torch.arange(1, out + 1, dtype=torch.float64) / ratio + 0.5 * (1 - 1 / ratio)
+    dtype = torch.float32 if drop_first_pixel_zeros else torch.float64
+    centre = torch.arange(1, out + 1, dtype=dtype) / ratio + 0.5 * (1 - 1 / ratio)
     left = torch.floor(centre - support / 2)
-    taps = left[:, None] + torch.arange(math.ceil(support) + 2, dtype=torch.float64)
+    taps = left[:, None] + torch.arange(math.ceil(support) + 2, dtype=dtype)
     weights = _cubic(filter_ratio * (centre[:, None] - taps))
     weights = weights / weights.sum(1, keepdim=True)
     if drop_first_pixel_zeros:
         kept = weights[0] != 0
         taps, weights = taps[:, kept], weights[:, kept]
+    weights = weights.to(torch.float64)
     indices = taps.long() - 1
     if border == "clamped":
         return indices.clamp(0, length - 1), weights
