@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.base import Degradation, RecordValue
+from rsdiff.degradations.paired import Paired
 from rsdiff.metrics.baseline import bicubic
 from rsdiff.metrics.metric import Context, ImageScore, Metric, View
 from rsdiff.metrics.options import MetricsConfig
@@ -37,6 +38,8 @@ class Evaluator:
     def __init__(self, config: MetricsConfig, bands: int, has_hr: bool, degradation: Degradation | None, device: torch.device) -> None:
         self.config = config
         self.device = device
+        # Paired data bring their LR: the operator that made it is not known.
+        degradation = None if isinstance(degradation, Paired) else degradation
         self.degradation = degradation
         self.unavailable: list[Unavailable] = []
         self.weight_hashes: dict[str, str] = {}
@@ -80,7 +83,7 @@ class Evaluator:
         meta = batch.metas[index]
         row: Row = {"name": meta.name, **dict(meta.labels)}
         decisions = batch.decisions[index] if index < len(batch.decisions) else ()
-        if self.degradation is not None and decisions:
+        if self.degradation is not None and decisions and decisions[0] is not None:
             row.update(self.degradation.record(decisions[0]))
         row["height"], row["width"], row["seconds"] = batch.size[0], batch.size[1], seconds
         view = self._view(batch, index, restored)
@@ -114,7 +117,7 @@ class Evaluator:
 
     def _operator(self, batch: Batch, index: int) -> Callable[[Tensor], Tensor] | None:
         degradation = self.degradation
-        if degradation is None or index >= len(batch.decisions) or not batch.decisions[index]:
+        if degradation is None or index >= len(batch.decisions) or not batch.decisions[index] or batch.decisions[index][0] is None:
             return None
         decisions: Any = batch.decisions[index][0]
 

@@ -10,9 +10,14 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from rsdiff.degradations.blur import blur
+from rsdiff.degradations.resizing import resize
 from rsdiff.metrics.colour import FULL, LIIF, crop, luma, quantise
+from rsdiff.metrics.lr_consistency import lr_l1, lr_psnr
+from rsdiff.metrics.metric import View
 from rsdiff.metrics.no_reference import average_gradient, entropy
 from rsdiff.metrics.psnr import cpsnr, ergas, ergas_diffbsr, mse, pooled_psnr, psnr
+from rsdiff.metrics.protocol import ProtocolConfig
 from rsdiff.metrics.ssim import ssim
 
 from ..case import Case, runner
@@ -199,3 +204,32 @@ def run_no_reference(case: Case) -> dict[str, Any]:
         "entropy_bits": bits,
         "entropy_skimage": bits,
     }
+
+
+@runner("metrics", "lr_consistency")
+def run_lr_consistency(case: Case) -> dict[str, Any]:
+    sr, hr = case.tensor("sr").float() / 255, case.tensor("hr").float() / 255
+    kernel = case.tensor("kernel")
+    size = (sr.shape[-2] // case.config["scale"], sr.shape[-1] // case.config["scale"])
+
+    def bicubic(image: Tensor) -> Tensor:
+        return resize(image[None], size, "matlab")[0]
+
+    def blurred(image: Tensor) -> Tensor:
+        return bicubic(blur(image[None], kernel)[0])
+
+    outputs: dict[str, Any] = {"psnr_hr": psnr(quantise(sr), quantise(hr))}
+    for name, operator in (("bicubic", bicubic), ("blur", blurred)):
+        lr, down = quantise(operator(hr)), operator(sr)
+        view = View(sr, None, lr / 255, None, case.config["scale"], ProtocolConfig(), degrade=operator)
+        outputs |= {
+            f"lr_{name}": lr,
+            f"down_sr_{name}": down,
+            f"psnr_{name}_float": lr_psnr(view),
+            f"psnr_{name}_rounded": psnr(quantise(down), lr),
+            f"psnr_{name}_float_crop1": psnr(crop(down * 255, 1), crop(lr, 1)),
+            f"l1_{name}_float": lr_l1(view),
+            f"mse_{name}_float": mse(down, lr / 255),
+        }
+    of_hr = View(hr, None, quantise(bicubic(hr)) / 255, None, case.config["scale"], ProtocolConfig(), degrade=bicubic)
+    return {**outputs, "psnr_ceiling_hr_float": lr_psnr(of_hr)}
