@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.diffusion.denoisers import per_image
+from rsdiff.diffusion.denoisers import Denoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule
 
@@ -85,6 +87,28 @@ class VeLevels:
 def weighted_square(clean: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Return weight (D - x0)^2 per element; weight is (B,). Published recipes sum it over an image, see each method."""
     return per_image(weight, clean) * (clean - target) ** 2
+
+
+@dataclass
+class DenoisingError:
+    """How far a denoiser is from the clean images at drawn levels.
+
+    sigma   (B,), the levels
+    clean   (B, C, H, W), the denoiser's estimate
+    error   (B, C, H, W), weight (D - x0)^2 per element
+    """
+
+    sigma: Tensor
+    clean: Tensor
+    error: Tensor
+
+
+def denoising_error(denoiser: Denoiser, levels: EdmLevels | VpLevels | VeLevels, target: Tensor, noise: NoiseSource) -> DenoisingError:
+    """Return the weighted error of D(x0 + sigma n; sigma) for clean images `target`; the level is drawn first, then n."""
+    sigma = levels.draw(noise, len(target), target.device)
+    y = target + per_image(sigma, target) * noise.normal(target.shape, target.device)
+    clean = denoiser(y, sigma)
+    return DenoisingError(sigma, clean, weighted_square(clean, target, levels.weight(sigma)))
 
 
 def draw_signal_levels(
