@@ -63,9 +63,9 @@ class BlindSRSNFUNet(DiffusionUNet):
             attention_down=frozenset(attention_levels),
             attention_up=frozenset(attention_levels),
             make_block=make_block,
+            crop_to_skips=True,
             checkpointing=checkpointing,
         )
-        self.size_multiple = 1
         self.fold = fold
         self.enter_image = nn.Conv2d(bands * fold**2, width, 3, padding=1)
         self.enter_feature = nn.Conv2d(feature_channels, width, 3, padding=1)
