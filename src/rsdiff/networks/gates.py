@@ -20,7 +20,9 @@ class ChannelGate(nn.Module):
     def __init__(self, channels: int, ratio: int = 16, pooling: Pooling = "Avg|Max") -> None:
         super().__init__()
         if channels < ratio:
-            raise ValueError(f"a channel gate of ratio {ratio} was asked for {channels} channels; it needs at least {ratio}: widen the network.")
+            raise ValueError(
+                f"a channel gate of ratio {ratio} was asked for {channels} channels; it needs at least {ratio}: widen the network."
+            )
         self.pooling = pooling
         self.squeeze = nn.Conv2d(channels, channels // ratio, 1, bias=False)
         self.excite = nn.Conv2d(channels // ratio, channels, 1, bias=False)

@@ -21,11 +21,10 @@ class DenseBlock(nn.Module):
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Conv2d(width + i * growth, growth if i < 4 else width, 3, padding=1) for i in range(5)
-        )
+        self.convs = nn.ModuleList(nn.Conv2d(width + i * growth, growth if i < 4 else width, 3, padding=1) for i in range(5))
         for conv in self.convs:
-            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
             nn.init.kaiming_normal_(conv.weight)
             nn.init.zeros_(conv.bias)
             with torch.no_grad():

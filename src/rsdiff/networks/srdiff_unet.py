@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEATURES = (2, 5, 8)
-"""Which of the condition network's nine features (eight RRDBs and their global sum) are shown to the U-Net."""
+EVERY = 3
+"""Every third feature of the condition network is shown: of eight RRDBs and their global sum, the third, sixth and ninth."""
 
 
 class StepEmbedding(nn.Module):

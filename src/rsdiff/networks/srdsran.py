@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from rsdiff.networks.gates import ChannelGate, PixelGate, Pooling
 
-WIDTH = 64
 Gates = Literal["CA", "SA", "CA-SA", "SA-CA", "CA|SA"]
 """CA: channel attention, SA: spatial attention; '-' one after the other, '|' both at once and mixed by a 1x1 convolution."""
 
@@ -21,16 +20,16 @@ class AttentionPair(nn.Module):
     mix  follow a chain ('-') by a 1x1 convolution; '|' always has one
     """
 
-    def __init__(self, gates: Gates, channel: nn.Module, spatial: nn.Module, mix: bool) -> None:
+    def __init__(self, width: int, gates: Gates, channel: nn.Module, spatial: nn.Module, mix: bool) -> None:
         super().__init__()
         self.gates = gates
         self.channel = channel if "CA" in gates else None
         self.spatial = spatial if "SA" in gates else None
-        both = 2 if "|" in gates else 1
-        self.mix = nn.Conv2d(both * WIDTH, WIDTH, 1) if both == 2 or ("-" in gates and mix) else None
+        inputs = 2 * width if "|" in gates else width
+        self.mix = nn.Conv2d(inputs, width, 1) if "|" in gates or ("-" in gates and mix) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 64, h, w) to the same shape."""
+        """Map (B, width, h, w) to the same shape."""
         parts = {"CA": self.channel, "SA": self.spatial}
         if "|" in self.gates:
             x = torch.cat([parts["CA"](x), parts["SA"](x)], dim=1)  # type: ignore[misc]
@@ -41,13 +40,13 @@ class AttentionPair(nn.Module):
 
 
 class ResidualAttentionBlock(nn.Module):
-    """Two 3x3 convolutions (64 -> 256 -> 64), then gates; plus the input."""
+    """Two 3x3 convolutions (width -> 4 width -> width), then gates; plus the input."""
 
-    def __init__(self, gates: Gates, pooling: Pooling, mix: bool) -> None:
+    def __init__(self, width: int, gates: Gates, pooling: Pooling, mix: bool) -> None:
         super().__init__()
-        self.expand = nn.Conv2d(WIDTH, 4 * WIDTH, 3, padding=1)
-        self.reduce = nn.Conv2d(4 * WIDTH, WIDTH, 3, padding=1)
-        self.attention = AttentionPair(gates, ChannelGate(WIDTH, pooling=pooling), PixelGate(pooling), mix)
+        self.expand = nn.Conv2d(width, 4 * width, 3, padding=1)
+        self.reduce = nn.Conv2d(4 * width, width, 3, padding=1)
+        self.attention = AttentionPair(width, gates, ChannelGate(width, pooling=pooling), PixelGate(pooling), mix)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.attention(self.reduce(F.leaky_relu(self.expand(x), 0.2)))
@@ -56,10 +55,10 @@ class ResidualAttentionBlock(nn.Module):
 class ResidualGroup(nn.Module):
     """Blocks in a row, then gates; plus the input."""
 
-    def __init__(self, blocks: int, group_gates: Gates, block_gates: Gates, pooling: Pooling, mix: bool) -> None:
+    def __init__(self, width: int, blocks: int, group_gates: Gates, block_gates: Gates, pooling: Pooling, mix: bool) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*(ResidualAttentionBlock(block_gates, pooling, mix) for _ in range(blocks)))
-        self.attention = AttentionPair(group_gates, ChannelGate(WIDTH, pooling=pooling), PixelGate(pooling), mix)
+        self.blocks = nn.Sequential(*(ResidualAttentionBlock(width, block_gates, pooling, mix) for _ in range(blocks)))
+        self.attention = AttentionPair(width, group_gates, ChannelGate(width, pooling=pooling), PixelGate(pooling), mix)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.attention(self.blocks(x))
@@ -82,11 +81,11 @@ class ChannelAttention(nn.Module):
 class SpatialAttention(nn.Module):
     """Every pixel as a mixture of all, softmax of unscaled query-key products (the paper's SGAM)."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.query = nn.Conv2d(WIDTH, WIDTH // 8, 1)
-        self.key = nn.Conv2d(WIDTH, WIDTH // 8, 1)
-        self.value = nn.Conv2d(WIDTH, WIDTH, 1)
+        self.query = nn.Conv2d(width, width // 8, 1)
+        self.key = nn.Conv2d(width, width // 8, 1)
+        self.value = nn.Conv2d(width, width, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,12 +98,12 @@ class SpatialAttention(nn.Module):
 class MultiScaleBlock(nn.Module):
     """Three views of the LR image (3x3; 1x1 then 3x3; 1x1), mixed by a 1x1 convolution."""
 
-    def __init__(self, bands: int) -> None:
+    def __init__(self, bands: int, width: int) -> None:
         super().__init__()
-        self.wide = nn.Conv2d(bands, WIDTH, 3, padding=1)
-        self.deep = nn.Sequential(nn.Conv2d(bands, WIDTH, 1), nn.Conv2d(WIDTH, WIDTH, 3, padding=1))
-        self.point = nn.Conv2d(bands, WIDTH, 1)
-        self.mix = nn.Conv2d(3 * WIDTH, WIDTH, 1)
+        self.wide = nn.Conv2d(bands, width, 3, padding=1)
+        self.deep = nn.Sequential(nn.Conv2d(bands, width, 1), nn.Conv2d(width, width, 3, padding=1))
+        self.point = nn.Conv2d(bands, width, 1)
+        self.mix = nn.Conv2d(3 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.leaky_relu(self.mix(torch.cat([self.wide(x), self.deep(x), self.point(x)], dim=1)), 0.2)
@@ -113,7 +112,8 @@ class MultiScaleBlock(nn.Module):
 class SRDSRAN(nn.Module):
     """Enlarges an image by a power of 2 or of 3; forward maps (B, in_channels, h, w) to (B, out_channels, H, W), unbounded.
 
-    groups, blocks  residual groups (12 published) of that many blocks (3 published); the width is 64
+    width           channels of the trunk (64, which the published code hard-codes)
+    groups, blocks  residual groups (12 published) of that many blocks (3 published)
     group_gates, block_gates, global_gates, pooling, mix  see AttentionPair, ChannelGate and PixelGate; published: CA-SA, Avg|Max, True
     scale           2, 3, 4, 8 or 9. All stages of the enlargement are the same convolution, used again: the published code lists one module
                     several times, and its checkpoints hold it twice at x4.
@@ -124,6 +124,7 @@ class SRDSRAN(nn.Module):
         *,
         in_channels: int = 3,
         out_channels: int = 3,
+        width: int = 64,
         groups: int = 12,
         blocks: int = 3,
         group_gates: Gates = "CA-SA",
@@ -135,12 +136,12 @@ class SRDSRAN(nn.Module):
     ) -> None:
         super().__init__()
         self.factor, self.stages = enlargement(scale)
-        self.enter = nn.Conv2d(in_channels, WIDTH, 3, padding=1)
-        self.multi_scale = MultiScaleBlock(in_channels)
-        self.groups = nn.ModuleList(ResidualGroup(blocks, group_gates, block_gates, pooling, mix) for _ in range(groups))
-        self.attention = AttentionPair(global_gates, ChannelAttention(), SpatialAttention(), mix)
-        self.enlarge = nn.Conv2d(WIDTH, WIDTH * self.factor**2, 3, padding=1)
-        self.leave = nn.Conv2d(WIDTH, out_channels, 3, padding=1)
+        self.enter = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.multi_scale = MultiScaleBlock(in_channels, width)
+        self.groups = nn.ModuleList(ResidualGroup(width, blocks, group_gates, block_gates, pooling, mix) for _ in range(groups))
+        self.attention = AttentionPair(width, global_gates, ChannelAttention(), SpatialAttention(width), mix)
+        self.enlarge = nn.Conv2d(width, width * self.factor**2, 3, padding=1)
+        self.leave = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         feature = F.leaky_relu(self.enter(x), 0.01)

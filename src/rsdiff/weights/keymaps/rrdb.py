@@ -13,7 +13,6 @@ from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
 Layout = Literal["basicsr", "esrgan"]
 
 
-
 def _published_block(text: str, number: str) -> Rule:
     return number, lambda match: text.format(int(match[1]) + 1)
 

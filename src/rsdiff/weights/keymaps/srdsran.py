@@ -66,13 +66,15 @@ def repeat_stages(state: Mapping[str, Tensor], scale: int, prefix: str = "") -> 
 
 
 def srdsran_shape(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return groups, blocks, bands and scale that a published state dict tells; which gates in which order it does not tell."""
+    """Return width, groups, blocks, bands and scale that a published state dict tells; which gates in which order it does not tell."""
     numbered = [key.split(".") for key in state if key.startswith("res_groups.")]
-    factor = {4: 2, 9: 3}[state["GAB_UP.upsampling.0.weight"].shape[0] // 64]
+    width = state["conv1.0.weight"].shape[0]
+    factor = {4: 2, 9: 3}[state["GAB_UP.upsampling.0.weight"].shape[0] // width]
     stages = sum(f"GAB_UP.upsampling.{3 * i}.weight" in state for i in range(3))
     return {
         "in_channels": state["conv1.0.weight"].shape[1],
         "out_channels": state["conv3.0.weight"].shape[0],
+        "width": width,
         "groups": 1 + max(int(part[1]) for part in numbered),
         "blocks": 1 + max(int(part[3]) for part in numbered if part[2] == "RG"),
         "scale": factor**stages,
