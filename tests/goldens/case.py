@@ -105,7 +105,10 @@ class Case:
         for key, factor in self.config.get("scale_after_fill", {}).items():
             if key in filled:
                 filled[key] = filled[key] * factor
-        for source, target in self.spec.get("aliases", {}).items():
+        # Folders differ in the direction of `aliases`; a case that copies its right-hand keys onto the left-hand ones says so in words.
+        leftwards = "right-hand key onto the left-hand" in self.spec.get("aliases_note", "")
+        for left, right in self.spec.get("aliases", {}).items():
+            source, target = (right, left) if leftwards else (left, right)
             filled[target] = filled[source]
         return filled
 

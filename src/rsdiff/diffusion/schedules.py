@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rsdiff.config import config
 
-ScheduleName = Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine"]
+ScheduleName = Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "linear_cosine"]
 LOWEST_VARIANCE = 1e-20  # below it the published code clips posterior variances before taking the logarithm
 
 
@@ -55,6 +55,11 @@ def _cosine(steps: int, start: float, end: float, offset: float) -> Tensor:
     return (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
 
 
+def _linear_cosine(steps: int, start: float, end: float, offset: float) -> Tensor:
+    """DiffBSR's: linear betas plus 1.5 times the cosine's, capped at 0.999; for few steps."""
+    return (_linear(steps, start, end, offset) + 1.5 * _cosine(steps, start, end, offset)).clamp(0, 0.999)
+
+
 BETAS: Mapping[ScheduleName, Callable[[int, float, float, float], Tensor]] = {
     "linear": _linear,
     "quad": _quad,
@@ -63,6 +68,7 @@ BETAS: Mapping[ScheduleName, Callable[[int, float, float, float], Tensor]] = {
     "warmup50": _warmup(0.5),
     "jsd": _jsd,
     "cosine": _cosine,
+    "linear_cosine": _linear_cosine,
 }
 """Betas by name: function(steps, start, end, offset) -> (steps,) float64. A new schedule is a function, a line here and in ScheduleName."""
 
@@ -85,7 +91,7 @@ class ScheduleConfig:
     end: float = 1e-2
     """Last beta; not read by jsd and cosine."""
     offset: float = 0.008
-    """s of the cosine schedule; read by cosine only."""
+    """s of the cosine schedules; read by cosine and linear_cosine."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

@@ -1,12 +1,19 @@
 """Methods: networks, objective and restoration put together, one module each."""
 
 from rsdiff.methods.bicubic import BicubicMethodConfig
+from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
+from rsdiff.methods.diffbsr import DiffBSRConfig
+from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
     "bicubic": BicubicMethodConfig,
+    "blindsrsnf": BlindSRSNFConfig,
+    "diffbsr": DiffBSRConfig,
+    "diffbsr_ddpm": DiffBSRDDPMConfig,
+    "diffbsr_srdiff": DiffBSRSRDiffConfig,
     "sr3": SR3Config,
 }
 """Config class of every method by `kind`."""
 
-__all__ = ["METHODS", "BicubicMethodConfig", "SR3Config"]
+__all__ = ["METHODS", "BicubicMethodConfig", "BlindSRSNFConfig", "DiffBSRConfig", "DiffBSRDDPMConfig", "DiffBSRSRDiffConfig", "SR3Config"]

@@ -48,6 +48,7 @@ class DiffusionUNet(nn.Module):
     blocks           blocks per level on the way down; one more on the way up
     attention_down   levels whose blocks on the way down have attention; `attention_up` likewise. See `attention_levels`.
     make_block       makes a block; `make_upsample` the enlargement behind a level of the given channels
+    crop_to_skips    accept any image size: what comes up is cropped to the skip it joins (BlindSRSNF)
     checkpointing    recompute block activations in the backward pass: less memory, about a third more time
     """
 
@@ -64,11 +65,12 @@ class DiffusionUNet(nn.Module):
         attention_up: frozenset[int],
         make_block: BlockMaker,
         make_upsample: Callable[[int], nn.Module] = Upsample,
+        crop_to_skips: bool = False,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.checkpointing = checkpointing
-        self.size_multiple = 2 ** (len(multipliers) - 1)
+        self.size_multiple = 1 if crop_to_skips else 2 ** (len(multipliers) - 1)
         widths = [width * multiplier for multiplier in multipliers]
         last = len(widths) - 1
 
@@ -125,7 +127,9 @@ class DiffusionUNet(nn.Module):
         for level in reversed(self.up):
             assert isinstance(level, UpLevel)
             for block in level.blocks:
-                x = self._run_block(block, torch.cat([x, skips.pop()], dim=1), conditions)
+                skip = skips.pop()
+                joined = torch.cat([x[..., : skip.shape[-2], : skip.shape[-1]], skip], dim=1)
+                x = self._run_block(block, joined, conditions)
             x = level.leave(x)
         return self.conv_out(F.silu(self.norm_out(x)))
 

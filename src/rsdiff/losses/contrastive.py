@@ -1,0 +1,81 @@
+"""Momentum contrast (He et al., CVPR 2020) as the blind methods use it: two crops of one image share a degradation, all others differ."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MomentumContrast(nn.Module):
+    """A query encoder, its slowly following copy, and a queue of earlier keys as negatives.
+
+    encoder      maps an image batch to (code, projection), both (B, D)
+    dimension    D of the projection
+    queue_size   number of negatives K; a multiple of the batch size (8192 published)
+    momentum     share of the old key encoder kept at each step (0.999 published)
+    temperature  divisor of the logits (0.07 published)
+
+    Queue, pointer and key encoder are part of the state dict, so that a resumed run continues with them. The published code neither
+    shuffles batch-norm statistics nor gathers keys over processes: here every process keeps the queue of its own images.
+    """
+
+    queue: Tensor
+    queue_position: Tensor
+
+    def __init__(
+        self, encoder: nn.Module, dimension: int = 256, queue_size: int = 8192, momentum: float = 0.999, temperature: float = 0.07
+    ) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.temperature = temperature
+        self.query_encoder = encoder
+        self.key_encoder = copy.deepcopy(encoder)
+        for parameter in self.key_encoder.parameters():
+            parameter.requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(dimension, queue_size), dim=0))
+        self.register_buffer("queue_position", torch.zeros(1, dtype=torch.int64))
+
+    def code(self, image: Tensor) -> Tensor:
+        """Return the degradation code (B, D) of `image`: what restoration networks are conditioned on."""
+        code: Tensor = self.query_encoder(image)[0]
+        return code
+
+    def contrast(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (code of `query`, logits) and advance key encoder and queue; the loss is `contrastive_loss(logits)`.
+
+        query, key  (B, c, h, w), two crops of the same images under the same degradations
+        logits      (B, 1 + K), the positive first
+        Raises ValueError when the queue is not a multiple of the batch.
+        """
+        code, projected = self.query_encoder(query)
+        queries = F.normalize(projected, dim=1)
+        with torch.no_grad():
+            self._follow()
+            keys = F.normalize(self.key_encoder(key)[1], dim=1)
+        positive = (queries * keys).sum(dim=1, keepdim=True)
+        negative = queries @ self.queue.clone()
+        logits = torch.cat([positive, negative], dim=1) / self.temperature
+        self._enqueue(keys)
+        return code, logits
+
+    def _follow(self) -> None:
+        """Move the key encoder's parameters towards the query encoder's; batch-norm statistics are left to its own forward passes."""
+        for slow, fast in zip(self.key_encoder.parameters(), self.query_encoder.parameters(), strict=True):
+            slow.mul_(self.momentum).add_(fast.detach(), alpha=1 - self.momentum)
+
+    @torch.no_grad()
+    def _enqueue(self, keys: Tensor) -> None:
+        size, batch = self.queue.shape[1], keys.shape[0]
+        if size % batch:
+            raise ValueError(f"a queue of {size} keys cannot be filled by batches of {batch}: choose a batch that divides the queue size.")
+        columns = (self.queue_position + torch.arange(batch, device=keys.device)) % size
+        self.queue[:, columns] = keys.T.to(self.queue.dtype)
+        self.queue_position.copy_((self.queue_position + batch) % size)
+
+
+def contrastive_loss(logits: Tensor) -> Tensor:
+    """Cross entropy of logits (B, 1 + K) whose first column is the positive pair, averaged over the batch."""
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))

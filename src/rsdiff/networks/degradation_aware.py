@@ -1,0 +1,78 @@
+"""Residual blocks that carry depthwise kernels made from a degradation code: DASR's idea inside the U-Nets of DiffBSR and BlindSRSNF."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SLOPE = 0.1
+COMPRESSED = 64  # width of the code inside the blocks, as in DASR
+
+
+class DegradationAwareConv(nn.Module):
+    """A 3x3 convolution plus a depthwise one whose kernels are predicted for every image (DASR's, without its channel branch)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.kernel = nn.Sequential(
+            nn.Linear(COMPRESSED, COMPRESSED, bias=False), nn.LeakyReLU(SLOPE), nn.Linear(COMPRESSED, 9 * channels, bias=False)
+        )
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """Map x (B, C, H, W) to its shape; code is (B, 64)."""
+        B, C, H, W = x.shape
+        kernels = self.kernel(code).reshape(B * C, 1, 3, 3)
+        # One call with B * C groups: every channel of every image meets its own kernel.
+        filtered = F.conv2d(x.reshape(1, B * C, H, W), kernels, padding=1, groups=B * C).reshape(B, C, H, W)
+        return F.leaky_relu(filtered, SLOPE) + self.conv(x)
+
+
+class DegradationAwareBlock(nn.Module):
+    """SR3's residual block with a degradation-aware second convolution.
+
+    h = conv(swish(norm1(x))) + time(embedding);  h = aware(dropout(swish(norm2(h))), code);  returns attention(h + shortcut(x)).
+
+    attention         what follows the block; nn.Identity() for none
+    normalise_second  apply norm2, Swish and dropout (DiffBSR). BlindSRSNF's code computes them and throws the result away: its released
+                      weights need False, and norm2 then exists only to carry them (no gradient, not applied)
+    keep_unused       own the 1x1 convolution that DiffBSR's checkpoints list in every block but its code never applies
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        embedding_width: int,
+        *,
+        norm_groups: int,
+        dropout: float,
+        attention: nn.Module,
+        normalise_second: bool,
+        keep_unused: bool = False,
+    ) -> None:
+        super().__init__()
+        self.normalise_second = normalise_second
+        self.norm1 = nn.GroupNorm(norm_groups, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.time = nn.Linear(embedding_width, out_channels)
+        self.norm2 = nn.GroupNorm(norm_groups, out_channels).requires_grad_(normalise_second)
+        self.dropout = nn.Dropout(dropout)
+        self.aware = DegradationAwareConv(out_channels)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.attention = attention
+        self.unused = nn.Conv2d(out_channels, out_channels, 1).requires_grad_(False) if keep_unused else None
+
+    def forward(self, x: Tensor, embedding: Tensor, code: Tensor) -> Tensor:
+        """Map x (B, in, H, W) to (B, out, H, W); embedding is (B, embedding_width), code (B, 64)."""
+        h = self.conv1(F.silu(self.norm1(x))) + self.time(embedding)[:, :, None, None]
+        if self.normalise_second:
+            h = self.dropout(F.silu(self.norm2(h)))
+        return self.attention(self.aware(h, code) + self.shortcut(x))
+
+
+class CodeCompression(nn.Sequential):
+    """Degradation code (B, code_channels) -> (B, 64), shared by all blocks of a network."""
+
+    def __init__(self, code_channels: int) -> None:
+        super().__init__(nn.Linear(code_channels, COMPRESSED, bias=False), nn.LeakyReLU(SLOPE))

@@ -1,0 +1,109 @@
+"""RRDBNet, the generator of ESRGAN: residual-in-residual dense blocks at LR resolution, then nearest-neighbour enlargement.
+
+Used as a restorer (ESRGAN, BSRGAN, Real-ESRGAN), as BlindSRSNF's condition (its trunk feature) and as SRDiff's condition (features of
+single blocks). Published copies differ in key names only: see rsdiff.weights.keymaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residuals are shrunk so that a trunk without normalisation stays stable
+SLOPE = 0.2
+
+
+class DenseBlock(nn.Module):
+    """Five 3x3 convolutions, each fed with everything before it; `out = x + 0.2 * conv5`."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(width + i * growth, growth if i < 4 else width, 3, padding=1) for i in range(5))
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
+            nn.init.kaiming_normal_(conv.weight)
+            nn.init.zeros_(conv.bias)
+            with torch.no_grad():
+                conv.weight.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, h, w) to the same shape."""
+        known = x
+        for conv in self.convs[:-1]:
+            known = torch.cat([known, F.leaky_relu(conv(known), SLOPE)], dim=1)
+        return x + RESIDUAL_SCALE * self.convs[-1](known)
+
+
+class RRDB(nn.Module):
+    """Three dense blocks in a row; `out = x + 0.2 * result`."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.dense = nn.Sequential(*(DenseBlock(width, growth) for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, h, w) to the same shape."""
+        return x + RESIDUAL_SCALE * self.dense(x)
+
+
+class RRDBNet(nn.Module):
+    """RRDB trunk and upsampling head.
+
+    in_channels, out_channels  bands of the input and of the result
+    width         channels of the trunk (64 published)
+    blocks        number of RRDBs (23 published)
+    growth        channels each dense convolution adds (32 published)
+    unshuffle     the input is first taken apart into cells of unshuffle x unshuffle pixels (BasicSR's x2: 2, x1: 4); else 1
+    enlargements  factor of each nearest-neighbour stage of the head: (2, 2) is x4 before `unshuffle` is taken off
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        width: int = 64,
+        blocks: int = 23,
+        growth: int = 32,
+        unshuffle: int = 1,
+        enlargements: Sequence[int] = (2, 2),
+    ) -> None:
+        super().__init__()
+        self.unshuffle = unshuffle
+        self.enlargements = tuple(enlargements)
+        self.conv_first = nn.Conv2d(in_channels * unshuffle**2, width, 3, padding=1)
+        self.body = nn.ModuleList(RRDB(width, growth) for _ in range(blocks))
+        self.conv_body = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_up = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.enlargements)
+        self.conv_hr = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_last = nn.Conv2d(width, out_channels, 3, padding=1)
+
+    def trunk(self, x: Tensor) -> list[Tensor]:
+        """Return the output of every RRDB and last the trunk's feature (first convolution + body), all (B, width, h, w)."""
+        first = self.conv_first(F.pixel_unshuffle(x, self.unshuffle) if self.unshuffle > 1 else x)
+        features = []
+        feature = first
+        for block in self.body:
+            feature = block(feature)
+            features.append(feature)
+        return [*features, first + self.conv_body(feature)]
+
+    def head(self, feature: Tensor) -> Tensor:
+        """Enlarge a trunk feature (B, width, h, w) to the image, which is not clamped."""
+        for factor, conv in zip(self.enlargements, self.conv_up, strict=True):
+            feature = F.leaky_relu(conv(F.interpolate(feature, scale_factor=factor, mode="nearest")), SLOPE)
+        return self.conv_last(F.leaky_relu(self.conv_hr(feature), SLOPE))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the enlarged image (B, out_channels, H, W) of x (B, in_channels, h, w); no clamp, no global skip."""
+        return self.head(self.trunk(x)[-1])
+
+
+def rrdb_stages(scale: int) -> tuple[int, tuple[int, int]]:
+    """Return (unshuffle, enlargements) of BasicSR's RRDBNet, whose head is always x4; raises ValueError for scales it has not."""
+    if scale not in (1, 2, 4):
+        raise ValueError(f"RRDBNet was asked for scale {scale}; BasicSR's network exists for 1, 2 and 4: set scale to one of them.")
+    return 4 // scale, (2, 2)

@@ -1,0 +1,128 @@
+"""SRDiff's U-Net as DiffBSR's ablation runs it: reflection-padded convolutions, Mish, a condition added once from RRDB features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EVERY = 3
+"""Every third feature of the condition network is shown: of eight RRDBs and their global sum, the third, sixth and ninth."""
+
+
+class StepEmbedding(nn.Module):
+    """Sinusoidal code of an integer step with frequencies 1e4^(-k / (K - 1)), then Linear, Mish, Linear; (B,) -> (B, width)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
+
+    def forward(self, step: Tensor) -> Tensor:
+        half = self.width // 2
+        frequencies = torch.exp(torch.arange(half, device=step.device) * (-math.log(1e4) / (half - 1)))
+        angles = step.float()[:, None] * frequencies
+        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+
+
+class MishConv(nn.Sequential):
+    """Reflection padding, 3x3 convolution, Mish."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(nn.ReflectionPad2d(1), nn.Conv2d(in_channels, out_channels, 3), nn.Mish())
+
+
+class SRDiffBlock(nn.Module):
+    """Two Mish convolutions, the step added after the first, a shortcut around both; no normalisation."""
+
+    def __init__(self, in_channels: int, out_channels: int, embedding_width: int) -> None:
+        super().__init__()
+        self.first = MishConv(in_channels, out_channels)
+        self.time = nn.Linear(embedding_width, out_channels)
+        self.second = MishConv(out_channels, out_channels)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        hidden = self.first(x) + self.time(F.mish(embedding))[:, :, None, None]
+        return self.second(hidden) + self.shortcut(x)
+
+
+class SRDiffLevel(nn.Module):
+    """Two blocks at one resolution, then a change of resolution (or none)."""
+
+    def __init__(self, in_channels: int, out_channels: int, embedding_width: int, leave: nn.Module) -> None:
+        super().__init__()
+        self.first = SRDiffBlock(in_channels, out_channels, embedding_width)
+        self.second = SRDiffBlock(out_channels, out_channels, embedding_width)
+        self.leave = leave
+
+    def blocks(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Run the blocks without the change of resolution."""
+        return self.second(self.first(x, embedding), embedding)
+
+
+class SRDiffUNet(nn.Module):
+    """Predicts the noise in a noisy residual, told the integer step and RRDB features of the LR image.
+
+    forward(x (B, bands, H, W), step (B,), features (B, feature_channels, h, w)) -> (B, bands, H, W).
+
+    multipliers       channels of the levels in units of `width` (1, 2, 2, 4 published); H and W must be multiples of 2^(levels - 1)
+    feature_channels  channels of the concatenated features (96 published: three of 32)
+    scale             H / h; the features are enlarged by one transposed convolution and added after the first level's blocks
+    """
+
+    def __init__(
+        self,
+        *,
+        bands: int = 3,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2, 2, 4),
+        feature_channels: int = 96,
+        scale: int = 4,
+    ) -> None:
+        super().__init__()
+        widths = [width * multiplier for multiplier in multipliers]
+        deepest = widths[-1]
+        self.size_multiple = 2 ** (len(widths) - 1)
+        self.condition = nn.ConvTranspose2d(feature_channels, width, 2 * scale, scale, scale // 2)
+        self.step = StepEmbedding(width)
+        self.down = nn.ModuleList(
+            SRDiffLevel(before, after, width, halve(after) if level < len(widths) - 1 else nn.Identity())
+            for level, (before, after) in enumerate(pairwise([bands, *widths]))
+        )
+        self.middle = nn.ModuleList(SRDiffBlock(deepest, deepest, width) for _ in range(2))
+        self.up = nn.ModuleList(
+            SRDiffLevel(2 * after, before, width, nn.ConvTranspose2d(before, before, 4, 2, 1))
+            for before, after in reversed(list(pairwise(widths)))
+        )
+        self.leave = nn.Sequential(MishConv(width, width), nn.Conv2d(width, bands, 1))
+
+    def forward(self, x: Tensor, step: Tensor, features: Tensor) -> Tensor:
+        """See the class; raises ValueError if H or W is not a multiple of `size_multiple`."""
+        H, W = x.shape[-2:]
+        if H % self.size_multiple or W % self.size_multiple:
+            raise ValueError(f"an image of {H}x{W} was given to a U-Net that needs multiples of {self.size_multiple}; pad or crop it.")
+        embedding = self.step(step)
+        skips: list[Tensor] = []
+        for number, level in enumerate(self.down):
+            assert isinstance(level, SRDiffLevel)
+            x = level.blocks(x, embedding)
+            if number == 0:
+                x = x + self.condition(features)
+            skips.append(x)
+            x = level.leave(x)
+        for block in self.middle:
+            x = block(x, embedding)
+        for level in self.up:
+            assert isinstance(level, SRDiffLevel)
+            x = level.leave(level.blocks(torch.cat([x, skips.pop()], dim=1), embedding))
+        return self.leave(x)
+
+
+def halve(channels: int) -> nn.Sequential:
+    """Reflection-padded 3x3 convolution of stride 2."""
+    return nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, stride=2))
