@@ -16,8 +16,8 @@ from rsdiff.metrics.colour import FULL, LIIF, crop, luma, quantise
 from rsdiff.metrics.lr_consistency import lr_l1, lr_psnr
 from rsdiff.metrics.metric import View
 from rsdiff.metrics.no_reference import average_gradient, entropy
-from rsdiff.metrics.psnr import cpsnr, ergas, ergas_diffbsr, mse, pooled_psnr, psnr
 from rsdiff.metrics.protocol import ProtocolConfig
+from rsdiff.metrics.psnr import cpsnr, ergas, ergas_diffbsr, mse, pooled_psnr, psnr
 from rsdiff.metrics.ssim import ssim
 
 from ..case import Case, runner
