@@ -1,4 +1,15 @@
 """The sample, data sets, packing, generated scenes, normalisation."""
 
-DATASETS: dict[str, type] = {}
+from rsdiff.data.folder import FolderDataset, PairedDataset
+from rsdiff.data.packed import PackedDataset
+from rsdiff.data.synthetic import SyntheticDataset
+
+DATASETS: dict[str, type] = {
+    "folder": FolderDataset,
+    "packed": PackedDataset,
+    "paired": PairedDataset,
+    "synthetic": SyntheticDataset,
+}
 """Every kind of data set a config file may name, and the class of its options."""
+
+__all__ = ["DATASETS", "FolderDataset", "PackedDataset", "PairedDataset", "SyntheticDataset"]

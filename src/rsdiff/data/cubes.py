@@ -1,0 +1,106 @@
+"""Image cubes in MATLAB (.mat, both generations) and NumPy (.npy) files, as (bands, rows, columns)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from rsdiff.data.source import DataError, Window, cut
+
+_NUMBERS = {"double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"}
+
+
+@dataclass(frozen=True)
+class CubeInfo:
+    """Shape (bands, rows, columns), type, and whether windows are read without loading the whole."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    has_windows: bool
+
+
+def is_cube(path: Path, head: bytes) -> bool:
+    """Say whether this reader is for a file with these first bytes."""
+    return head.startswith((b"MATLAB 5.0", b"MATLAB 7.3", b"\x93NUMPY")) or path.suffix.lower() == ".mat"
+
+
+def cube_info(path: Path, variable: str = "") -> CubeInfo:
+    """Return shape and type of the cube; raises DataError where there is none or the choice is unclear."""
+    if _is_numpy(path):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return CubeInfo(_three_axes(array.shape, path), array.dtype, has_windows=True)
+    if _is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            array = file[_hdf5_variable(file, path, variable)]
+            bands, columns, rows = array.shape
+            return CubeInfo((bands, rows, columns), array.dtype, has_windows=True)
+    name, (rows, columns, bands) = _matlab5_variable(path, variable)
+    return CubeInfo((bands, rows, columns), scipy.io.loadmat(path, variable_names=[name])[name].dtype, has_windows=False)
+
+
+def read_cube(path: Path, window: Window | None = None, variable: str = "") -> NDArray[Any]:
+    """Return the cube (bands, rows, columns), whole or in `window`.
+
+    MATLAB 5 files hold (rows, columns, bands); in MATLAB 7.3 files, which are HDF5, the same array appears with its axes reversed.
+    """
+    if _is_numpy(path):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        _three_axes(array.shape, path)
+        return np.array(array if window is None else cut(array, window), order="C")
+    if _is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            array = file[_hdf5_variable(file, path, variable)]
+            part = array[...] if window is None else array[:, _span(window.left, window.width), _span(window.top, window.height)]
+            return np.ascontiguousarray(part.transpose(0, 2, 1))
+    name, _ = _matlab5_variable(path, variable)
+    values = scipy.io.loadmat(path, variable_names=[name])[name].transpose(2, 0, 1)
+    return np.ascontiguousarray(values if window is None else cut(values, window))
+
+
+def _span(start: int, length: int) -> slice:
+    return slice(start, start + length)
+
+
+def _is_numpy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(6) == b"\x93NUMPY"
+
+
+def _is_hdf5(path: Path) -> bool:
+    return bool(h5py.is_hdf5(path))
+
+
+def _three_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise DataError(f"{path} holds an array of {len(shape)} axes; save it as (bands, rows, columns).")
+    return shape[0], shape[1], shape[2]
+
+
+def _matlab5_variable(path: Path, variable: str) -> tuple[str, tuple[int, int, int]]:
+    found = {name: shape for name, shape, kind in scipy.io.whosmat(path) if len(shape) == 3 and kind in _NUMBERS}
+    name = _choose(found, path, variable)
+    return name, _three_axes(found[name], path)
+
+
+def _hdf5_variable(file: h5py.File, path: Path, variable: str) -> str:
+    hard = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+    arrays = {name: file[name] for name in hard if isinstance(file[name], h5py.Dataset)}
+    return _choose({name: a.shape for name, a in arrays.items() if a.ndim == 3 and a.dtype.kind in "uif"}, path, variable)
+
+
+def _choose(found: Mapping[str, tuple[int, ...]], path: Path, variable: str) -> str:
+    listed = ", ".join(f"{name} {shape}" for name, shape in found.items()) or "none"
+    if variable:
+        if variable not in found:
+            raise DataError(f"{path} has no numeric cube '{variable}' (it has: {listed}); correct dataset.variable.")
+        return variable
+    if len(found) != 1:
+        raise DataError(f"{path} holds {len(found)} numeric cubes (of three axes: {listed}); choose one with dataset.variable=NAME.")
+    return next(iter(found))

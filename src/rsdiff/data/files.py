@@ -1,0 +1,287 @@
+"""Samples made of image files: one file per role (hr, lr, ref, change_mask), headers checked before anything is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rsdiff.config import config
+from rsdiff.data.normalisation import Normaliser, NormaliserConfig
+from rsdiff.data.rasters import Raster, RasterInfo, raster_info, read_raster
+from rsdiff.data.sample import Sample, SampleMeta
+from rsdiff.data.source import DataError, RawSample, Window, cut, meta_of_window, sample_from
+
+IMAGE_ROLES = ("hr", "lr", "ref")
+
+
+@config
+class FileOptions:
+    """Options of every data set that is read from files."""
+
+    result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb"})
+
+    extensions: tuple[str, ...] = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff", "jp2", "img", "dat", "mat", "npy")
+    """Endings of the files that belong to the data set, in any case."""
+    bands: Literal["own", "rgb"] = "own"
+    """own: as the files have them, all alike; rgb: grey is repeated, alpha and further bands are dropped, three bands remain."""
+    take_bands: tuple[int, ...] = ()
+    """Bands to use, counted from 1 and in this order; empty means all."""
+    odd: Literal["refuse", "skip"] = "refuse"
+    """What to do with unreadable files and files of another band count or type than most: stop with their names, or leave them out."""
+    small: Literal["refuse", "skip", "pad"] = "refuse"
+    """Images smaller than the training crop: stop with their names, leave them out, or extend them by mirroring."""
+    size_rule: Literal["crop", "keep"] = "crop"
+    """Test targets: crop bottom and right to a multiple of the scale, or keep the size and round the LR's down."""
+    normaliser: NormaliserConfig = NormaliserConfig()
+    """How stored values become [0, 1]."""
+    wavelengths: tuple[float, ...] = ()
+    """Band centres of hr in nanometres (after take_bands); empty means those in the files' headers."""
+    variable: str = ""
+    """Array to read from MATLAB files that hold several cubes."""
+    cache_mb: int = 0
+    """Memory per loader process for decoded images, in MB; 0 means none is kept."""
+
+    def __post_init__(self) -> None:
+        if any(band < 1 for band in self.take_bands):
+            raise ValueError(f"take_bands is {list(self.take_bands)}; bands are counted from 1.")
+
+
+@dataclass(frozen=True)
+class Item:
+    """The files of one sample: role -> path, its name within the data set and its labels."""
+
+    name: str
+    paths: Mapping[str, Path]
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class FileSource:
+    """An ImageSource over `items`, which all have the same roles.
+
+    measured_on  items whose pixels decide a percentile normaliser: those of the training split
+    Raises DataError for unreadable headers, mixed bands or types, and sizes that do not belong together.
+    """
+
+    def __init__(self, items: Sequence[Item], options: FileOptions, scale: float, measured_on: Sequence[Item]) -> None:
+        self._options = options
+        self._scale = scale
+        kept, self.left_out = scan(items, options)
+        self._items, self._infos = [item for item, _ in kept], [infos for _, infos in kept]
+        self._sizes = [target_size(item, infos, scale) for item, infos in zip(self._items, self._infos, strict=True)]
+        self._memo: tuple[Path, Raster] | None = None
+        first = self._infos[0]
+        roles = set(first)
+        marks_invalid = "hr" in roles and any(infos["hr"].has_nodata for infos in self._infos)
+        self.gives = frozenset(roles | ({"valid"} if marks_invalid else set()))
+        main, low = first.get("hr", first.get("lr")), first.get("lr", first.get("hr"))
+        assert main is not None
+        assert low is not None
+        self.bands, self.lr_bands = self._bands_after(main), self._bands_after(low)
+        self.wavelengths = options.wavelengths or self._chosen(main.wavelengths)
+        if self.wavelengths and len(self.wavelengths) != self.bands:
+            raise DataError(f"dataset.wavelengths has {len(self.wavelengths)} values for images of {self.bands} bands; give one per band.")
+        self.normaliser = self._build_normaliser("hr" if "hr" in roles else "lr", main, measured_on)
+        same = self.bands == self.lr_bands and main.dtype == low.dtype
+        self.lr_normaliser = self.normaliser if same else self._build_normaliser("lr", low, measured_on)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def name(self, index: int) -> str:
+        """See ImageSource."""
+        return self._items[index].name
+
+    def size(self, index: int) -> tuple[int, int]:
+        """See ImageSource."""
+        return self._sizes[index]
+
+    def raw(self, index: int, window: Window | None = None) -> RawSample:
+        """See ImageSource."""
+        item, infos = self._items[index], self._infos[index]
+        whole = Window(0, 0, *self._sizes[index])
+        wanted = window or whole
+        if not wanted.within(self._sizes[index]):
+            raise ValueError(f"{wanted} does not lie inside {item.name} of {whole.height}x{whole.width} pixels.")
+        arrays: dict[str, NDArray[Any]] = {}
+        for role, path in item.paths.items():
+            raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else wanted, role)
+            arrays[role] = self._selected(raster.values, path) if role in IMAGE_ROLES else raster.values[:1]
+            if role == "hr" and "valid" in self.gives:
+                valid = raster.valid if raster.valid is not None else np.ones((1, *raster.values.shape[1:]), np.bool_)
+                arrays["valid"] = valid.astype(np.uint8)
+            if self._options.normaliser.rule == "type" and arrays[role].dtype.kind == "f" and role in IMAGE_ROLES:
+                require_unit_range(arrays[role], path)
+        main = infos.get("hr", infos.get("lr"))
+        meta = SampleMeta(
+            name=item.name,
+            index=index,
+            labels=item.labels,
+            wavelengths=self.wavelengths,
+            georeference=main.georeference if main else None,
+        )
+        return RawSample(meta_of_window(meta, wanted if "hr" in infos else None), arrays)
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See ImageSource."""
+        return sample_from(self.raw(index, window), self.normaliser, self.lr_normaliser)
+
+    def fingerprint(self) -> str:
+        """Return a digest of names, byte counts and modification times."""
+        digest = hashlib.blake2b(digest_size=16)
+        for item in self._items:
+            for role, path in sorted(item.paths.items()):
+                state = path.stat()
+                digest.update(f"{item.name}\0{role}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_memo": None}
+
+    def _read(self, path: Path, info: RasterInfo, window: Window, role: str) -> Raster:
+        """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image)."""
+        as_codes, variable = role == "change_mask", self._options.variable
+        if info.has_windows:
+            return read_raster(path, window, as_codes, variable)
+        whole = self._memo[1] if self._memo is not None and self._memo[0] == path else read_raster(path, None, as_codes, variable)
+        if role == "hr":
+            self._memo = (path, whole)
+        valid = None if whole.valid is None else cut(whole.valid, window)
+        return Raster(np.ascontiguousarray(cut(whole.values, window)), valid)
+
+    def _selected(self, values: NDArray[Any], path: Path) -> NDArray[Any]:
+        """Apply `bands` and `take_bands`."""
+        if self._options.bands == "rgb":
+            values = np.repeat(values[:1], 3, axis=0) if values.shape[0] < 3 else values[:3]
+        chosen = self._options.take_bands
+        if not chosen:
+            return values
+        if max(chosen) > values.shape[0]:
+            raise DataError(f"{path} has {values.shape[0]} bands and dataset.take_bands asks for band {max(chosen)}; correct the list.")
+        return np.ascontiguousarray(values[[band - 1 for band in chosen]])
+
+    def _bands_after(self, info: RasterInfo) -> int:
+        return len(self._options.take_bands) or (3 if self._options.bands == "rgb" else info.bands)
+
+    def _chosen(self, wavelengths: tuple[float, ...]) -> tuple[float, ...]:
+        if not wavelengths:
+            return ()
+        kept = wavelengths[:3] if self._options.bands == "rgb" else wavelengths
+        chosen = self._options.take_bands
+        return tuple(kept[band - 1] for band in chosen) if chosen and max(chosen) <= len(kept) else () if chosen else kept
+
+    def _build_normaliser(self, role: str, info: RasterInfo, measured_on: Sequence[Item]) -> Normaliser:
+        def images(count: int) -> Iterator[NDArray[Any]]:
+            for position in np.unique(np.linspace(0, len(measured_on) - 1, count).round().astype(int)):
+                path = measured_on[position].paths[role]
+                raster = read_raster(path, None, variable=self._options.variable)
+                values = self._selected(raster.values, path).astype(np.float64)
+                yield values if raster.valid is None else np.where(raster.valid, values, np.nan)
+
+        return self._options.normaliser.build(info.dtype, self._bands_after(info), images)
+
+
+Headers = tuple[Item, dict[str, RasterInfo]]
+
+
+def scan(items: Sequence[Item], options: FileOptions) -> tuple[list[Headers], list[tuple[str, str]]]:
+    """Return items with their headers per role, and (name, reason) of those that do not fit with most of them.
+
+    Raises DataError for the first that does not fit, unless `odd=skip`.
+    """
+
+    def headers(item: Item) -> dict[str, RasterInfo] | DataError:
+        try:
+            return {role: raster_info(path, role == "change_mask", options.variable) for role, path in item.paths.items()}
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=8) as pool:  # headers on network drives wait more than they compute
+        found = list(zip(items, pool.map(headers, items), strict=True))
+    kept = [(item, infos) for item, infos in found if isinstance(infos, dict)]
+    odd = [(item.name, str(error)) for item, error in found if isinstance(error, DataError)]
+    for role in items[0].paths:
+        kept, differing = _uniform(kept, role, options.bands == "rgb")
+        odd += differing
+    if odd and options.odd == "refuse":
+        raise DataError(f"{odd[0][1].rstrip('.')}, or leave such files ({len(odd)} of {len(items)}) out with dataset.odd=skip.")
+    if not kept:
+        raise DataError(f"none of the {len(items)} images can be used (first: {odd[0][1].rstrip('.')}); check the folder.")
+    return kept, odd
+
+
+def _uniform(kept: list[Headers], role: str, as_rgb: bool) -> tuple[list[Headers], list[tuple[str, str]]]:
+    """Split samples into those whose file of `role` has the band count and type that most have, and (name, reason) of the others."""
+    is_mask = role == "change_mask"
+
+    def key(info: RasterInfo) -> tuple[int, str]:
+        return (0 if as_rgb and not is_mask else info.bands, info.dtype.name)
+
+    counts = Counter(key(infos[role]) for _, infos in kept)
+    usual = (1, "uint8") if is_mask and counts[(1, "uint8")] else counts.most_common(1)[0][0] if counts else (0, "")
+    fitting, odd = [], []
+    for item, infos in kept:
+        info, path = infos[role], item.paths[role]
+        if is_mask and info.bands > 1:
+            odd.append((item.name, f"{path} has {info.bands} bands; a change mask has one band of codes: give the grey version."))
+        elif key(info)[1] != usual[1]:
+            odd.append((item.name, f"{path} holds {info.dtype.name} values and most others {usual[1]}; convert it."))
+        elif key(info) != usual:
+            bands = f"{info.bands} band" + "s" * (info.bands > 1)
+            odd.append((item.name, f"{path} has {bands} and most others {usual[0]}; use dataset.bands=rgb to make all of them RGB."))
+        else:
+            fitting.append((item, infos))
+    return fitting, odd
+
+
+def target_size(item: Item, infos: Mapping[str, RasterInfo], scale: float) -> tuple[int, int]:
+    """Return (H, W) of a sample; HR of a pair is cut bottom and right to its LR times the scale.
+
+    Raises DataError when files of one sample do not cover the same ground.
+    """
+    sizes = {role: (info.height, info.width) for role, info in infos.items()}
+    if "hr" not in sizes:
+        return round(sizes["lr"][0] * scale), round(sizes["lr"][1] * scale)
+    H, W = sizes["hr"]
+    for role in ("ref", "change_mask"):
+        if role in sizes and sizes[role] != (H, W):
+            raise DataError(
+                f"{item.paths[role]} is {sizes[role][0]}x{sizes[role][1]} pixels and its HR image {item.paths['hr'].name} {H}x{W}; "
+                f"they must be co-registered and of one size."
+            )
+    if "lr" not in sizes:
+        return H, W
+    h, w = sizes["lr"]
+    if scale != int(scale):
+        raise DataError(f"scale={scale} does not suit data that bring their own LR images; give an integer scale.")
+    if not (0 <= H - h * scale < scale and 0 <= W - w * scale < scale):
+        own = f"; these are x{H / h:g} pairs: set scale={H / h:g}" if H % h == 0 and W % w == 0 and H // h == W // w else ""
+        raise DataError(f"{item.paths['lr']} is {h}x{w} pixels, which times scale={scale:g} is not its HR size {H}x{W}{own}.")
+    return round(h * scale), round(w * scale)
+
+
+def require_unit_range(values: NDArray[Any], path: Path) -> None:
+    """Refuse real numbers outside [0, 1] where the normaliser takes them as they are."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise DataError(
+            f"{path} holds real numbers from {low:g} to {high:g}, not in [0, 1]; set dataset.normaliser.rule=percentile, or fixed with "
+            f"dataset.normaliser.low and high."
+        )
+
+
+def list_images(folder: Path, extensions: Iterable[str]) -> list[Path]:
+    """Return the image files below `folder`, sorted; hidden files (also of other systems: '._a.jpg') are left out."""
+    endings = {f".{extension.lower().lstrip('.')}" for extension in extensions}
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in endings and not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
+    )

@@ -1,0 +1,99 @@
+"""The order of training samples, resumable and independent of processes and workers, and the loaders that follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from rsdiff.data.sample import Batch, Sample, collate
+from rsdiff.data.seeding import keyed_generator
+from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
+
+
+class KeyBatches:
+    """The keys of every micro-batch of one process, without end, from `start_step` on.
+
+    batch       images per optimiser step, over all processes and micro-batches; a multiple of world * accumulate
+    Position n = step * batch + i of the run is image permutation(seed, n // length)[n % length] of epoch n // length. So the images of a
+    step depend neither on the number of processes or micro-batches nor on where a run was interrupted.
+    """
+
+    def __init__(self, length: int, batch: int, seed: int, start_step: int = 0, rank: int = 0, world: int = 1, accumulate: int = 1) -> None:
+        if length < 1:
+            raise ValueError("there are no training samples; give a data set with images.")
+        if batch % (world * accumulate):
+            raise ValueError(
+                f"trainer.batch={batch} cannot be shared by {world} processes and trainer.accumulate={accumulate}; make it a multiple "
+                f"of {world * accumulate}."
+            )
+        self._length, self._batch, self._seed, self._start = length, batch, seed, start_step
+        self._rank, self._world, self._accumulate = rank, world, accumulate
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        share = self._batch // (self._world * self._accumulate)
+        epoch, order = -1, []
+        step = self._start
+        while True:
+            for micro in range(self._accumulate):
+                first = step * self._batch + (micro * self._world + self._rank) * share
+                keys = []
+                for position in range(first, first + share):
+                    if position // self._length != epoch:
+                        epoch = position // self._length
+                        order = epoch_order(self._length, self._seed, epoch)
+                    keys.append(SampleKey(epoch, order[position % self._length], step))
+                yield keys
+            step += 1
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
+    """Return the order of the images in an epoch, a permutation drawn from (seed, epoch)."""
+    return torch.randperm(length, generator=keyed_generator(seed, "order", epoch)).tolist()
+
+
+def make_loader(samples: TrainingSamples, batches: KeyBatches, workers: int) -> DataLoader[Any]:
+    """Return an endless loader of micro-batches, read by `workers` processes (0: by this one)."""
+    return _loader(samples, batches, workers)
+
+
+def steps_of(loader: DataLoader[Any], accumulate: int) -> Iterator[list[Batch]]:
+    """Yield the `accumulate` micro-batches of every optimiser step."""
+    stream = iter(loader)
+    while True:
+        yield [next(stream) for _ in range(accumulate)]
+
+
+def make_test_loader(samples: TestSamples, batch: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader[Any]:
+    """Return a loader that passes once over this process's share of the test images, in batches of equal size."""
+    return _loader(samples, equal_size_batches(samples, batch)[rank::world], workers)
+
+
+def equal_size_batches(samples: TestSamples, batch: int) -> list[list[int]]:
+    """Return the test indices in batches of at most `batch` images of one size; images of the first size come first."""
+    groups: dict[tuple[tuple[int, int], tuple[int, int]], list[int]] = {}
+    for index in range(len(samples)):
+        groups.setdefault(samples.sizes(index), []).append(index)
+    return [group[start : start + batch] for group in groups.values() for start in range(0, len(group), batch)]
+
+
+def _loader(samples: Dataset[Sample], batches: KeyBatches | Sequence[list[int]], workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker if workers else None,
+        generator=torch.Generator(),  # its own: a loader must not advance the global generator
+    )
+
+
+def _start_worker(_worker: int) -> None:
+    """One thread per worker: many workers with many threads each are slower than one each."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,223 @@
+"""Training crops and test images of a source, with every random choice keyed by (seed, epoch, index) or (seed, name)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import Dataset
+
+from rsdiff.data.augmentation import augment
+from rsdiff.data.sample import Sample
+from rsdiff.data.seeding import keyed_generator
+from rsdiff.data.source import DataError, ImageSource, SizeRule, SmallRule, Window
+
+Draw = Callable[[Generator, tuple[int, int, int], tuple[int, int], int], Sequence[Any]]
+"""Degradation.draw: (generator, shape (C, H, W), LR size (h, w), views) -> one entry of decisions per view."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleKey:
+    """Which training sample: image `index` in `epoch`; `step` keys what a whole batch shares (a drawn scale)."""
+
+    epoch: int
+    index: int
+    step: int
+
+
+class TrainingSamples(Dataset[Sample]):
+    """Square crops of the training images of `source`, one per SampleKey.
+
+    patch        side of the HR crop; a multiple of an integer `scale` (for others, the crop is the largest that fits it)
+    draw         the degradation's draw, or None where the data bring their LR
+    views        crops per image under one degradation; all get the image's own flips
+    augment      flip and transpose, each with probability 1/2
+    small        what happens to images smaller than the crop
+    scale_range  (lowest, highest): the scale is drawn anew for every step, the LR crop keeps patch // highest pixels
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        scale: float,
+        patch: int,
+        seed: int,
+        draw: Draw | None,
+        *,
+        views: int = 1,
+        augment: bool = True,
+        small: SmallRule = "refuse",
+        scale_range: tuple[float, float] | None = None,
+    ) -> None:
+        if "hr" not in source.gives:
+            raise DataError("these data have no targets (hr), so nothing can be trained on them; choose data with HR images.")
+        if draw is not None and "lr" in source.gives:
+            raise DataError(
+                "these data bring their own LR, so no degradation can be applied; use degradation=none or dataset.lr_folder=''."
+            )
+        if scale_range is not None and ("lr" in source.gives or not 1 <= scale_range[0] < scale_range[1]):
+            raise DataError(f"scales from {scale_range} cannot be drawn; give two rising numbers from 1 on, and data without LR images.")
+        self._source, self._seed, self._draw = source, seed, draw
+        self._views, self._augment, self._pads = views, augment, small == "pad"
+        self._scale, self._scale_range = scale, scale_range
+        self._lr_patch = lr_patch_of(patch, scale if scale_range is None else scale_range[1])
+        largest = round(self._lr_patch * (scale if scale_range is None else scale_range[1]))
+        self._indices = usable_images(source, largest, small)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def crop_sizes(self, step: int) -> tuple[int, int]:
+        """Return the sides (HR, LR) of the crops of a step."""
+        if self._scale_range is None:
+            return round(self._lr_patch * self._scale), self._lr_patch
+        low, high = self._scale_range
+        share = float(torch.rand((), generator=keyed_generator(self._seed, "scale", step), dtype=torch.float64))
+        return round(self._lr_patch * (low + share * (high - low))), self._lr_patch
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        index = self._indices[key.index]
+        generator = keyed_generator(self._seed, "sample", key.epoch, index)
+        patch, lr_patch = self.crop_sizes(key.step)
+        first = self._crop(index, patch, lr_patch, generator)
+        others = [self._crop(index, patch, lr_patch, generator).hr for _ in range(self._views - 1)]
+        flips = torch.randint(0, 2, (3,), generator=generator).tolist() if self._augment else (0, 0, 0)
+
+        def turned(image: Tensor | None) -> Tensor | None:
+            return None if image is None else augment(image, *map(bool, flips)).contiguous()
+
+        assert first.hr is not None
+        sample = replace(
+            first,
+            meta=replace(first.meta, index=index, epoch=key.epoch),
+            lr_size=(lr_patch, lr_patch),
+            hr=turned(first.hr),
+            lr=turned(first.lr),
+            ref=turned(first.ref),
+            change_mask=turned(first.change_mask),
+            valid=turned(first.valid),
+            hr_views=turned(torch.stack([view for view in others if view is not None])) if others else None,
+        )
+        if self._draw is not None:
+            sample.decisions = self._draw(generator, (first.hr.shape[0], patch, patch), (lr_patch, lr_patch), self._views)
+        return sample
+
+    def _crop(self, index: int, patch: int, lr_patch: int, generator: Generator) -> Sample:
+        """Return a crop at a drawn position; beside an LR image, positions are multiples of the scale."""
+        H, W = self._source.size(index)
+        unit = patch // lr_patch if "lr" in self._source.gives else 1
+        top, left = (unit * draw_integer((side - patch) // unit, generator) for side in (H, W))
+        window = Window(top, left, min(patch, H), min(patch, W))
+        sample = self._source.read(index, window)
+        return padded(sample, patch, lr_patch) if self._pads and (patch > H or patch > W) else sample
+
+
+class TestSamples(Dataset[Sample]):
+    """Whole test images of `source`, degraded by decisions that depend on (seed, name) alone.
+
+    size_rule  'crop': HR is cut bottom and right to a multiple of the scale (for fractions: to round(h scale) of h = floor(H / scale));
+               'keep': HR stays whole and the LR has floor(H / scale) rows
+    limit      most images
+    """
+
+    __test__ = False  # not a test class, whatever pytest makes of the name
+
+    def __init__(
+        self, source: ImageSource, scale: float, seed: int, draw: Draw | None, *, size_rule: SizeRule = "crop", limit: int | None = None
+    ) -> None:
+        self._source, self._scale, self._seed, self._draw, self._size_rule = source, scale, seed, draw, size_rule
+        self._length = len(source) if limit is None else min(limit, len(source))
+        for index in range(self._length):
+            if min(self._source.size(index)) < scale:
+                raise DataError(
+                    f"{source.name(index)} is {'x'.join(map(str, source.size(index)))} pixels, too small for scale={scale:g}; delete it."
+                )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def name(self, index: int) -> str:
+        """Return the name of an image."""
+        return self._source.name(index)
+
+    def sizes(self, index: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return target size (H, W) and LR size (h, w) of an image, without reading it."""
+        H, W = self._source.size(index)
+        h, w = math.floor(H / self._scale), math.floor(W / self._scale)
+        if "lr" in self._source.gives:  # the source has made H, W multiples of its LR
+            return (H, W), (round(H / self._scale), round(W / self._scale))
+        return ((round(h * self._scale), round(w * self._scale)) if self._size_rule == "crop" else (H, W)), (h, w)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        (H, W), lr_size = self.sizes(index)
+        whole = self._source.size(index) == (H, W)
+        sample = self._source.read(index, None if whole else Window(0, 0, H, W))
+        sample = replace(sample, meta=replace(sample.meta, index=index), lr_size=lr_size)
+        if self._draw is not None and sample.lr is None and sample.hr is not None:
+            generator = keyed_generator(self._seed, "test", sample.meta.name)
+            sample.decisions = self._draw(generator, (sample.hr.shape[0], H, W), lr_size, 1)
+        return sample
+
+
+def lr_patch_of(patch: int, scale: float) -> int:
+    """Return the side of the LR crop of an HR crop of `patch` pixels; raises DataError where an integer scale does not divide it."""
+    if patch < scale:
+        raise DataError(
+            f"trainer.patch={patch} is smaller than one LR pixel at scale={scale:g}; set trainer.patch={math.ceil(scale) * 16}."
+        )
+    if scale == int(scale) and patch % int(scale):
+        fitting = max(1, round(patch / scale)) * int(scale)
+        raise DataError(f"trainer.patch={patch} is not a multiple of scale={scale:g}; set trainer.patch={fitting}.")
+    return math.floor(patch / scale)
+
+
+def usable_images(source: ImageSource, patch: int, small: SmallRule) -> list[int]:
+    """Return the indices of images that training can crop; raises DataError naming one that is too small, unless `small` allows it."""
+    fits = [min(source.size(index)) >= patch for index in range(len(source))]
+    if small == "refuse" and not all(fits):
+        index = fits.index(False)
+        H, W = source.size(index)
+        raise DataError(
+            f"{source.name(index)} is {H}x{W} pixels, smaller than the training crop of {patch}x{patch} ({fits.count(False)} of "
+            f"{len(fits)} images are); set trainer.patch={min(H, W)} or lower, or dataset.small=skip or pad."
+        )
+    chosen = [index for index, large in enumerate(fits) if large or small == "pad"]
+    if not chosen:
+        raise DataError(f"all {len(fits)} images are smaller than the training crop of {patch}x{patch}; lower trainer.patch.")
+    return chosen
+
+
+def draw_integer(highest: int, generator: Generator) -> int:
+    """Return an integer in 0..highest inclusive (0 where highest is negative)."""
+    return int(torch.randint(0, highest + 1, (), generator=generator)) if highest > 0 else 0
+
+
+def padded(sample: Sample, patch: int, lr_patch: int) -> Sample:
+    """Extend a crop at the bottom and right by mirroring (edge repeated, as often as needed) until it has the full size."""
+
+    def extend(image: Tensor | None, side: int) -> Tensor | None:
+        if image is None:
+            return None
+        rows, columns = (mirror_indices(length, side) for length in image.shape[-2:])
+        return image[..., rows, :][..., columns]
+
+    return replace(
+        sample,
+        hr=extend(sample.hr, patch),
+        lr=extend(sample.lr, lr_patch),
+        ref=extend(sample.ref, patch),
+        change_mask=extend(sample.change_mask, patch),
+        valid=extend(sample.valid, patch),
+    )
+
+
+def mirror_indices(length: int, wanted: int) -> Tensor:
+    """Return `wanted` positions that walk 0..length-1 and back: 0 1 2 2 1 0 0 1 ... for length 3."""
+    positions = torch.arange(max(wanted, length)) % (2 * length)
+    return torch.minimum(positions, 2 * length - 1 - positions)
