@@ -59,16 +59,8 @@ class Degradation(Protocol):
 
 
 class DegradationConfig(Protocol):
-    """A frozen dataclass (see rsdiff.config.typed.config) that holds every option of a degradation and builds it.
+    """A frozen dataclass (see rsdiff.config.typed.config) that holds every option of a degradation and builds it."""
 
-    requires  batch fields it cannot do without: {"hr"}, or {"lr"} where it keeps the LR of the data set
-    gives     batch fields it fills besides lr, as `Degradation.gives`
-    """
-
-    @property
-    def requires(self) -> frozenset[str]: ...
-    @property
-    def gives(self) -> frozenset[str]: ...
     def lr_bands(self, bands: int) -> int:
         """Return how many bands the LR of an image of `bands` bands has."""
         ...

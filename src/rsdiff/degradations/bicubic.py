@@ -25,14 +25,6 @@ class BicubicConfig:
     clamp: bool = True
     "limit the LR to [0, 1]; bicubic filters overshoot at edges"
 
-    @property
-    def requires(self) -> frozenset[str]:
-        return frozenset({"hr"})
-
-    @property
-    def gives(self) -> frozenset[str]:
-        return frozenset({"lr_clean"})
-
     def lr_bands(self, bands: int) -> int:
         return bands
 
@@ -55,7 +47,7 @@ class Bicubic:
 
     @property
     def gives(self) -> frozenset[str]:
-        return self.config.gives
+        return frozenset({"lr_clean"})
 
     def draw(
         self, generator: torch.Generator, hr_shape: tuple[int, int, int], lr_size: tuple[int, int], views: int = 1

@@ -68,14 +68,6 @@ class GaussianDegradationConfig:
         if self.disturbance < 0:
             raise ValueError(f"disturbance={self.disturbance} is negative; give 0 or more (0.25 in DAN's setting 2).")
 
-    @property
-    def requires(self) -> frozenset[str]:
-        return frozenset({"hr"})
-
-    @property
-    def gives(self) -> frozenset[str]:
-        return frozenset({"noise_level", "lr_clean"} | ({"kernel"} if self.kernel != "none" else set()))
-
     def lr_bands(self, bands: int) -> int:
         return bands
 
@@ -126,7 +118,7 @@ class GaussianDegradation:
 
     @property
     def gives(self) -> frozenset[str]:
-        return self.config.gives
+        return frozenset({"noise_level", "lr_clean"} | ({"kernel"} if self.config.kernel != "none" else set()))
 
     def random_names(self) -> tuple[str, ...]:
         """Names of the parameters that are ranges, in the order in which the published codes draw them."""

@@ -51,14 +51,6 @@ class GridConfig:
             raise ValueError(f"cases={names} must be at least one case, each with a name of its own.")
         self.build()  # a case that is not a valid degradation is refused here, before any data are touched
 
-    @property
-    def requires(self) -> frozenset[str]:
-        return frozenset({"hr"})
-
-    @property
-    def gives(self) -> frozenset[str]:
-        return frozenset({"noise_level", "lr_clean", "kernel"})
-
     def lr_bands(self, bands: int) -> int:
         return bands
 
@@ -71,6 +63,11 @@ class DegradationGrid:
     """Named fixed degradations. It is no `Degradation` itself: evaluation iterates over it, training on it makes no sense."""
 
     cases: dict[str, GaussianDegradation]
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """Batch fields that every case fills besides lr."""
+        return frozenset.intersection(*(case.gives for case in self.cases.values()))
 
     def __iter__(self) -> Iterator[tuple[str, Degradation]]:
         return iter(self.cases.items())

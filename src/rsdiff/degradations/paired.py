@@ -17,14 +17,6 @@ from rsdiff.degradations.base import RecordValue
 class PairedConfig:
     """Keep the LR of the data set; there is nothing to set."""
 
-    @property
-    def requires(self) -> frozenset[str]:
-        return frozenset({"lr"})
-
-    @property
-    def gives(self) -> frozenset[str]:
-        return frozenset()
-
     def lr_bands(self, bands: int) -> int:
         return bands
 
