@@ -17,8 +17,12 @@ class SubsetSource:
     def __init__(self, source: ImageSource, indices: Sequence[int]) -> None:
         self._source = source
         self._indices = list(indices)
-        self.gives, self.bands, self.lr_bands = source.gives, source.bands, source.lr_bands
-        self.wavelengths, self.normaliser, self.lr_normaliser = source.wavelengths, source.normaliser, source.lr_normaliser
+        self.gives = source.gives
+        self.bands = source.bands
+        self.lr_bands = source.lr_bands
+        self.wavelengths = source.wavelengths
+        self.normaliser = source.normaliser
+        self.lr_normaliser = source.lr_normaliser
 
     def __len__(self) -> int:
         return len(self._indices)

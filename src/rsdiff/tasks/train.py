@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import rsdiff
+from rsdiff.data.holdout import hold_out
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
 from rsdiff.data.sample import Batch
-from rsdiff.data.holdout import hold_out
 from rsdiff.data.views import TestSamples, TrainingSamples
 from rsdiff.degradations import named_cases
 from rsdiff.inference.images import restore_images
