@@ -8,8 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pytest
 
@@ -91,11 +90,16 @@ class ToyRequired:
 class ToyDegradation:
     """Makes an LR."""
 
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"hr"})
+
+    @property
+    def gives(self) -> frozenset[str]:
+        return frozenset({"noise_level"})
+
     def lr_bands(self, bands: int) -> int:
         return bands
-
-    def build(self) -> Any:
-        return SimpleNamespace(gives=frozenset())
 
 
 @config
@@ -120,6 +124,7 @@ class ToyTask(TaskOptions):
 
     module: ClassVar[str] = "tests.toy"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer"})
+    pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
 
     end: Literal["well", "value_error", "disk_full", "bug", "interrupt", "sleep"] = "well"

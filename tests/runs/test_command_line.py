@@ -108,7 +108,7 @@ def test_an_experiment_overrides_groups_and_single_values(toys: Command) -> None
         (["hydra/launcher=jobllib"], "hydra/launcher=jobllib does not exist (did you mean joblib?)"),
         (
             ["model=referenced"],
-            "model=referenced needs ref, and dataset=toy and degradation=toy give only hr, hr_views, lr and lr_views: for ref",
+            "model=referenced needs ref, and dataset=toy and degradation=toy give only hr, hr_views, lr and noise_level: for ref",
         ),
         (["scale=0.5"], "model=toy: scale 0.5 is below 1; choose scale=1 or more."),
         (["checkpoint=nowhere"], "checkpoint nowhere does not exist"),

@@ -11,11 +11,11 @@ Offers = Mapping[str, Mapping[str, frozenset[str]]]
 
 
 def require_fields(
-    requires: frozenset[str], given: Mapping[str, frozenset[str]], choices: Mapping[str, str], offers: Callable[[], Offers]
+    who: str, requires: frozenset[str], given: Mapping[str, frozenset[str]], choices: Mapping[str, str], offers: Callable[[], Offers]
 ) -> None:
-    """Raise ConfigError if a method requires a batch field that neither data nor degradation gives.
+    """Raise ConfigError if `who` ('model=refdiff') requires a batch field that nothing gives.
 
-    requires  the method's batch fields
+    requires  the batch fields
     given     by group ('dataset', 'degradation'), what its chosen option gives
     choices   option chosen by group, for the message
     offers    called only when something is missing: what the other options give
@@ -24,18 +24,19 @@ def require_fields(
     missing = sorted(requires - everything)
     if not missing:
         return
-    chosen = " and ".join(f"{group}={choices[group]}" for group in given)
-    ways = offers()
+    chosen = [f"{group}={choices[group]}" for group in given]
+    verb = "gives" if len(chosen) == 1 else "give"
+    ways = {group: options for group, options in offers().items() if group in given}
     advice = "; ".join(_advice(field, ways) for field in missing)
     raise ConfigError(
-        f"model={choices['model']} needs {listed(missing)}, and {chosen} give only {listed(sorted(everything)) or 'nothing'}: {advice}."
+        f"{who} needs {listed(missing)}, and {listed(chosen)} {verb} only {listed(sorted(everything)) or 'nothing'}: {advice}."
     )
 
 
 def _advice(field: str, offers: Offers) -> str:
     names = {group: sorted(option for option, given in options.items() if field in given) for group, options in offers.items()}
     ways = [f"{group}={listed(options, 'or')}" for group, options in names.items() if options]
-    return f"for {field} choose {' or '.join(ways)}" if ways else f"no option that is ready to use gives {field}, choose another model"
+    return f"for {field} choose {' or '.join(ways)}" if ways else f"no option that is ready to use gives {field}"
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:

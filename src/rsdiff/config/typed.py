@@ -36,9 +36,9 @@ def default_values(cls: type[Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         if field.default is not dataclasses.MISSING:
-            values[field.name] = _plain(field.default)
+            values[field.name] = plain_values(field.default)
         elif field.default_factory is not dataclasses.MISSING:
-            values[field.name] = _plain(field.default_factory())
+            values[field.name] = plain_values(field.default_factory())
         else:
             values[field.name] = "???"
     return values
@@ -55,13 +55,14 @@ def config_from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> 
         raise ConfigError(_sentence(error, cls, where)) from None
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
+    """Return a config as dictionaries, lists and scalars, which `config_from_mapping` turns back into it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: plain_values(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain_values(item) for key, item in value.items()}
     return value
 
 

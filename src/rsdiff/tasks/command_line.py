@@ -26,13 +26,14 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from rsdiff.config import ConfigError
 from rsdiff.config.compatibility import Offers, require_fields
 from rsdiff.config.typed import nearest
-from rsdiff.degradations import DEGRADATIONS
 from rsdiff.methods.base import Problem
 from rsdiff.tasks.groups import GROUPS
 from rsdiff.tasks.settings import RunSettings, group_config, settings_from
 
 CONFIG_NAME = "config"
 MAX_COMBINATIONS_CHECKED = 64
+NEEDED_BY_TRAINING = frozenset({"hr", "hr_views"})
+"""Batch fields that a method's `requires` may name and restoring does without."""
 
 
 @dataclass(frozen=True)
@@ -97,30 +98,32 @@ def check_compatible(settings: RunSettings) -> None:
     Where the data set's options tell its bands without looking at files, the method is asked now whether it can treat them; else when it
     is built.
     """
-    if not {"model", "dataset", "degradation"} <= settings.task.uses:
+    if not settings.task.pairs_data:
         return
+    choices = settings.choices
     given = {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
-    # Targets are what training learns from; evaluation and restoration do without them.
-    required = settings.model.requires - (frozenset() if "trainer" in settings.task.uses else frozenset({"hr"}))
-    require_fields(required, given, settings.choices, _offers)
+    data = {"dataset": given["dataset"]}
+    require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, _offers)
+    requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
+    require_fields(f"model={choices['model']}", requires, given, choices, _offers)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
         reason = settings.model.refuse(Problem(settings.scale, bands, settings.degradation.lr_bands(bands)))
         if reason is not None:
-            raise ConfigError(f"model={settings.choices['model']}: {reason}")
+            raise ConfigError(f"model={choices['model']}: {reason}")
 
 
 def fields_given(groups: Mapping[str, Any], group: str) -> frozenset[str]:
     """Return the batch fields that the chosen data set, or the chosen degradation of its images, gives.
 
-    The loader cuts hr_views from every hr; every degradation but 'paired' makes an lr of it.
+    The loader cuts hr_views from every hr; a degradation that needs hr makes lr of it.
     """
     data: frozenset[str] = groups["dataset"].gives
-    views = frozenset({"hr_views"}) if "hr" in data else frozenset[str]()
     if group == "dataset":
-        return data | views
-    made: frozenset[str] = groups["degradation"].build().gives
-    return made | ({"lr", "lr_views"} if views and not isinstance(groups["degradation"], DEGRADATIONS["paired"]) else set())
+        return data | ({"hr_views"} if "hr" in data else set())
+    degradation = groups["degradation"]
+    fields: frozenset[str] = degradation.gives
+    return fields | ({"lr"} if "hr" in degradation.requires & data else set())
 
 
 def _offers() -> Offers:

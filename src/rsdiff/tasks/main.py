@@ -114,7 +114,8 @@ def _tracking(settings: RunSettings, folder: RunFolder) -> Iterator[Tracker]:
         yield Trackers()
         return
     tags = tuple(f"{group}={option}" for group, option in settings.choices.items() if group in settings.task.uses)
-    identity = RunIdentity(folder.path, settings.name, settings.choices["task"], settings.signature, tags, settings.resolved)
+    group = f"sweep-{os.environ[SWEEP]}" if SWEEP in os.environ else settings.choices["task"]
+    identity = RunIdentity(folder.path, settings.name, group, settings.signature, tags, settings.resolved)
     tracker = settings.logger.build(identity)
     try:
         yield tracker

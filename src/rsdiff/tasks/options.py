@@ -12,8 +12,6 @@ from typing import Any, ClassVar
 
 from rsdiff.config import config
 
-EXPERIMENT_GROUPS = ("model", "dataset", "degradation", "sampler", "trainer", "metrics")
-
 
 @config
 class RunOptions:
@@ -41,12 +39,14 @@ class TaskOptions:
     module     the module whose `run(settings, folder, tracker)` does the work; imported when the task runs, not for --help
     uses       groups the task reads
     needs      top-level settings that must be given
+    pairs_data whether the model meets the data of `dataset` and `degradation`, so that they must fit together
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
     """
 
     module: ClassVar[str]
     uses: ClassVar[frozenset[str]]
     needs: ClassVar[frozenset[str]] = frozenset()
+    pairs_data: ClassVar[bool] = False
     continues: ClassVar[bool] = False
 
     def function(self) -> Callable[..., Any]:
@@ -60,7 +60,8 @@ class TrainTask(TaskOptions):
     """Train a model, evaluate its best checkpoint, write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.train"
-    uses: ClassVar[frozenset[str]] = frozenset(EXPERIMENT_GROUPS)
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
+    pairs_data: ClassVar[bool] = True
 
 
 @config
@@ -69,6 +70,7 @@ class EvaluateTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
+    pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
 
 
@@ -77,7 +79,7 @@ class RestoreTask(TaskOptions):
     """Restore images or whole georeferenced scenes with a checkpoint."""
 
     module: ClassVar[str] = "rsdiff.tasks.restore"
-    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "sampler"})
     needs: ClassVar[frozenset[str]] = frozenset({"input", "output"})
     continues: ClassVar[bool] = True
 
@@ -98,3 +100,12 @@ class ImportTask(TaskOptions):
     module: ClassVar[str] = "rsdiff.tasks.import_weights"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
     needs: ClassVar[frozenset[str]] = frozenset({"source"})
+
+    bands: int = 3
+    """Bands of the images the weights were trained for."""
+    lr_bands: int | None = None
+    """Bands of the input, where they are not those of the target."""
+    low: tuple[float, ...] = (0.0,)
+    """Stored pixel value that the model shall see as 0, common or per band."""
+    high: tuple[float, ...] = (255.0,)
+    """Stored pixel value that the model shall see as 1, common or per band; 255 for weights trained on 8-bit images."""

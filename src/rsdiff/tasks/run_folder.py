@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -76,6 +77,11 @@ class RunFolder:
     def is_owner(self) -> bool:
         """Whether this process writes; one of all ranks does."""
         return self.rank == 0
+
+    @property
+    def command_text(self) -> str:
+        """The command line as a shell reads it."""
+        return shlex.join(["python", *self.command])
 
     @property
     def checkpoints(self) -> Path:
@@ -184,8 +190,13 @@ def provenance(command: Sequence[str], repository: Path) -> dict[str, Any]:
         "git": git_state(repository),
         "rsdiff": rsdiff.__version__,
         "python": sys.version.split()[0],
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of the packages that can change a result."""
+    return {name: version for name in PACKAGES if (version := _version(name))}
 
 
 def git_state(repository: Path) -> dict[str, Any] | None:

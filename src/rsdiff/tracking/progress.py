@@ -25,11 +25,10 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self._bar: rich.progress.Progress | None = None
-        self._task: rich.progress.TaskID | None = None
-        self._started: tuple[float, int] | None = None
+        self._bars: rich.progress.Progress | None = None
+        self._tasks: dict[str, rich.progress.TaskID] = {}
+        self._started: dict[str, tuple[float, int]] = {}
         self._last_line = -float("inf")
-        self._work: Work | None = None
 
     def rewind(self, step: int) -> None:
         if step:
@@ -39,18 +38,10 @@ class Progress:
         """Shown by `advance`."""
 
     def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
-        if self.console.is_terminal:
-            self._show_bar(step, total, values, images_per_second)
-        else:
-            self._print_line(step, total, values, images_per_second)
+        self._show("step", step, total, facts(values, images_per_second))
 
     def progress(self, what: str, done: int, total: int) -> None:
-        if self._work is None or self._work.what != what:
-            self._close_work()
-            self._work = Work(what, self.console)
-        self._work.show(done, total)
-        if done == total:
-            self._close_work()
+        self._show(what, done, total, f"{memory_gib():.1f} GiB")
 
     def image(self, name: str, image: Tensor, step: int = 0) -> None:
         """Not shown."""
@@ -59,22 +50,28 @@ class Progress:
         """Not shown: tasks print their own."""
 
     def finish(self, end: End) -> None:
-        self._close_work()
-        self._close_bar()
+        self._close_bars()
 
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def _close_bars(self) -> None:
+        self._tasks.clear()
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
 
-    def _close_work(self) -> None:
-        if self._work is not None:
-            self._work.close()
-            self._work = None
+    def _show(self, what: str, done: int, total: int, facts: str) -> None:
+        now = time.monotonic()
+        began, first = self._started.setdefault(what, (now, done))
+        if self.console.is_terminal:
+            self._show_bar(what, done, total, facts)
+        elif done >= total or now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            left = f", {duration((now - began) / (done - first) * (total - done))} left" if first < done < total else ""
+            self.console.print(f"{what} {done}/{total}, {facts}{left}", highlight=False, soft_wrap=True)
 
-    def _show_bar(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
-        if self._bar is None:
-            self._bar = rich.progress.Progress(
+    def _show_bar(self, what: str, done: int, total: int, facts: str) -> None:
+        if self._bars is None:
+            self._bars = rich.progress.Progress(
+                rich.progress.TextColumn("{task.description}"),
                 rich.progress.BarColumn(),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TextColumn("{task.fields[facts]}"),
@@ -82,61 +79,12 @@ class Progress:
                 rich.progress.TimeRemainingColumn(),
                 console=self.console,
             )
-            self._task = self._bar.add_task("steps", total=total, completed=step, facts="")
-            self._bar.start()
-        assert self._task is not None
-        self._bar.update(self._task, completed=step, total=total, facts=facts(values, images_per_second))
-        if step >= total:
-            self._close_bar()  # a terminal shows one bar at a time, and the evaluation has its own
-
-    def _print_line(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
-        now = time.monotonic()
-        if self._started is None:
-            self._started = (now, step)
-        if now - self._last_line < SECONDS_BETWEEN_LINES and step < total:
-            return
-        self._last_line = now
-        began, first = self._started
-        left = f", {duration((now - began) / (step - first) * (total - step))} left" if first < step < total else ""
-        self.console.print(f"step {step}/{total}, {facts(values, images_per_second)}{left}", highlight=False, soft_wrap=True)
-
-
-class Work:
-    """Shows the progress of one piece of work other than training: its name, done of total, time left."""
-
-    def __init__(self, what: str, console: Console) -> None:
-        self.what = what
-        self._console = console
-        self._bar: rich.progress.Progress | None = None
-        self._task = rich.progress.TaskID(0)
-        self._began = self._last_line = time.monotonic()
-        self._first: int | None = None
-
-    def show(self, done: int, total: int) -> None:
-        """Show `done` of `total`."""
-        if self._first is None:
-            self._first = done
-        if self._console.is_terminal:
-            if self._bar is None:
-                columns = (rich.progress.TextColumn("{task.description}"), rich.progress.BarColumn(), rich.progress.MofNCompleteColumn())
-                self._bar = rich.progress.Progress(*columns, rich.progress.TimeRemainingColumn(), console=self._console)
-                self._task = self._bar.add_task(self.what, total=total, completed=done)
-                self._bar.start()
-            self._bar.update(self._task, completed=done, total=total)
-            return
-        now = time.monotonic()
-        if now - self._last_line < SECONDS_BETWEEN_LINES and done < total:
-            return
-        self._last_line = now
-        made = done - self._first
-        left = f", {duration((now - self._began) / made * (total - done))} left" if made and done < total else ""
-        self._console.print(f"{self.what} {done}/{total}{left}", highlight=False, soft_wrap=True)
-
-    def close(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+            self._bars.start()
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total, completed=done, facts=facts)
+        self._bars.update(self._tasks[what], completed=done, total=total, facts=facts)
+        if done >= total:
+            self._close_bars()  # what a task prints next stays below it
 
 
 def facts(values: Mapping[str, float], images_per_second: float) -> str:

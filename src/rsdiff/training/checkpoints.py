@@ -116,10 +116,10 @@ def find_checkpoint(path: Path) -> Path:
     if (path / "card.json").exists():
         return path
     store = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    best = best_checkpoint(store) or last_checkpoint(store)
-    if best is None:
+    complete = list_checkpoints(store)
+    if not complete:
         raise CheckpointError(f"{path} holds no checkpoint; give a run folder, a checkpoint folder or a weights.safetensors file.")
-    return best
+    return best_checkpoint(store) or complete[-1]
 
 
 def list_checkpoints(store: Path) -> list[Path]:

@@ -1,0 +1,159 @@
+"""Weights & Biases beside the run's own history. It must never cost a run: no prompts, a failing service is reported once and left alone.
+
+Without a key the run is recorded offline in its own folder; `wandb sync <folder>/wandb/offline-run-*` sends it later. A resumed run keeps
+its id, which is the run's signature. W&B drops what is logged again for steps it already has; those values are the same by construction.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.tracking.json_lines import JsonLinesConfig
+from rsdiff.tracking.tracker import Cell, End, RunIdentity, Trackers, columns_of
+
+HOST = "api.wandb.ai"
+
+
+@config
+class WandbConfig:
+    """Records the run in its own folder and with Weights & Biases."""
+
+    result_neutral: ClassVar[frozenset[str]] = frozenset({"mode", "project", "entity", "group", "tags", "images", "timeout_s", "progress"})
+
+    mode: Literal["auto", "online", "offline"] = "auto"
+    """auto: online where a key is found (WANDB_API_KEY or `wandb login`), else offline; WANDB_MODE wins over auto."""
+    project: str = "rsdiff"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; None means the key's own."""
+    group: str | None = None
+    """Name that runs are gathered under; None means the sweep, or the task of a single run."""
+    tags: tuple[str, ...] = ()
+    """Words added to those that name the choices (model=..., dataset=...)."""
+    images: bool = True
+    """Whether pictures are sent."""
+    timeout_s: float = 60.0
+    """Longest wait in seconds for the service when the run begins, else it is recorded offline; at the end five times as long."""
+    progress: Literal["auto", "off"] = "auto"
+    """auto: a bar on a terminal, else a line now and then; off: nothing."""
+
+    def build(self, run: RunIdentity) -> Trackers:
+        """Return the tracker of `run`."""
+        own = JsonLinesConfig(progress=self.progress).build(run)
+        return Trackers([*own.parts, WandbTracker(self, run)])
+
+    def chosen_mode(self) -> Literal["online", "offline", "disabled"]:
+        """Return how to record: see `mode`. Online is refused without a key, because W&B would ask for one."""
+        wish = self.mode if self.mode != "auto" else os.environ.get("WANDB_MODE", "online")
+        if wish == "disabled":
+            return "disabled"
+        return "online" if wish != "offline" and has_key() else "offline"
+
+
+class WandbTracker:
+    """One W&B run. Every call is tried; the first that fails is reported on stderr and ends the recording, not the run."""
+
+    def __init__(self, config: WandbConfig, run: RunIdentity) -> None:
+        self.config = config
+        self._run: Any = None
+        self._last_step = 0
+        mode = config.chosen_mode()
+        if config.mode == "online" and mode != "online":
+            print("W&B has no key (set WANDB_API_KEY or type `wandb login`); this run is recorded offline.", file=sys.stderr)
+        self._try(
+            lambda: self._start(run, mode), "is not reached", "the run is recorded offline" if mode == "online" else "the run goes on"
+        )
+        if self._run is None and mode == "online":
+            # The local service still holds the id of the attempt that failed.
+            self._try(lambda: _wandb().teardown())
+            self._try(lambda: self._start(run, "offline"))
+
+    def rewind(self, step: int) -> None:
+        self._last_step = step
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._last_step = max(step, self._last_step)
+        self._with_run(lambda run: run.log(dict(values), step=step))
+
+    def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
+        self._with_run(lambda run: run.log({"images_per_second": images_per_second}, step=step))
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Nothing to store."""
+
+    def image(self, name: str, image: Tensor, step: int = 0) -> None:
+        if not self.config.images:
+            return
+        self._last_step = max(step, self._last_step)
+        pixels = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        self._with_run(lambda run: run.log({f"images/{name}": _wandb().Image(pixels)}, step=self._last_step))
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Cell]]) -> None:
+        """Record a table; the values of a table of one row also become the run's summary, which W&B compares runs by."""
+        columns = columns_of(rows)
+        data = [[row.get(column) for column in columns] for row in rows]
+        self._with_run(lambda run: run.log({f"tables/{name}": _wandb().Table(columns=columns, data=data)}, step=self._last_step))
+        if len(rows) == 1:
+            self._with_run(lambda run: run.summary.update(dict(rows[0])))
+
+    def finish(self, end: End) -> None:
+        self._with_run(lambda run: run.finish(exit_code=0 if end == "finished" else 1))
+        self._run = None
+
+    def _start(self, run: RunIdentity, mode: Literal["online", "offline", "disabled"]) -> None:
+        wandb = _wandb()
+        self._run = wandb.init(
+            project=self.config.project,
+            entity=self.config.entity,
+            group=self.config.group or run.group,
+            name=run.name,
+            id=run.signature,
+            tags=[*run.tags, *self.config.tags],
+            dir=str(run.folder),
+            config=dict(run.settings),
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                quiet=True,
+                console="off",
+                init_timeout=self.config.timeout_s,
+                finish_timeout=5 * self.config.timeout_s,
+            ),
+        )
+
+    def _with_run(self, action: Callable[[Any], object]) -> None:
+        if self._run is not None:
+            self._try(lambda: action(self._run))
+
+    def _try(self, action: Callable[[], object], what: str = "failed and is left out from here on", then: str = "the run goes on") -> None:
+        try:
+            action()
+        except Exception as error:  # whatever the service does, the run goes on
+            self._run = None
+            reason = " ".join(str(error).split())[:200]
+            print(f"W&B {what} ({type(error).__name__}: {reason}); {then}.", file=sys.stderr)
+
+
+def has_key() -> bool:
+    """Whether W&B will find a key without asking: in the environment or in the netrc file that `wandb login` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(HOST) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _wandb() -> Any:
+    import wandb  # a second of import time, only for those who choose it
+
+    return wandb
