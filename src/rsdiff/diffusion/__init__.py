@@ -1,7 +1,7 @@
 """The diffusion layer: schedules, denoisers, level grids, solvers, hooks, noise sources."""
 
 from rsdiff.diffusion.denoisers import Denoiser, EdmDenoiser, EpsDenoiser, VDenoiser, X0Denoiser
-from rsdiff.diffusion.noise import NoiseSource, ReplayNoise, SeededNoise
+from rsdiff.diffusion.noise import NoiseSource, ReplayNoise, SeededNoise, TileNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import Observers
@@ -21,6 +21,7 @@ __all__ = [
     "SamplerConfig",
     "ScheduleConfig",
     "SeededNoise",
+    "TileNoise",
     "VDenoiser",
     "X0Denoiser",
     "sample",

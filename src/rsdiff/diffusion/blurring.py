@@ -45,7 +45,7 @@ def patch_dct(images: Tensor, patch: int, inverse: bool = False) -> Tensor:
 
 
 def blur_coefficients(deviation: Tensor, patch: int, floor: float = 0.001) -> Tensor:
-    """Return the factors (N, patch, patch) float32 of a Gaussian blur of `deviation` (N,) pixels on DCT coefficients; none is below `floor`.
+    """Return the factors (N, patch, patch) float32 of a Gaussian blur of `deviation` (N,) pixels on DCT coefficients, at least `floor`.
 
     Float32, as published: the sampler's result depends on the seventh digit where its estimate is undecided.
     """

@@ -89,7 +89,7 @@ class SamplerConfig:
     scaling: Literal["none", "vp"] = "none"
     """s(t) along which euler and heun discretise."""
     clip: bool = False
-    """Clamp the clean estimate to the model's data range at every evaluation."""
+    """Clamp the clean estimate at every evaluation to the range of the model's images, where it has one (latents have none)."""
     draw_unused: bool = False
     """Draw noise in steps that do not use it, for the order of random draws of published code."""
     dtype: Literal["float64", "float32"] = "float64"
@@ -216,9 +216,7 @@ def sample(
     The first draw is the start state, then come the solver's. Differentiable, for methods that train through their sampler.
     """
     levels = make_levels(config, denoiser)
-    if config.clip:
-        if denoiser.data_range is None:
-            raise ValueError("sampler.clip=true needs a model whose images are bounded, and this one's are not; set sampler.clip=false.")
+    if config.clip and denoiser.data_range is not None:
         denoiser = Clamped(denoiser, *denoiser.data_range)
     y = start_state(config, float(levels[0]), shape, noise, device, image)
     result = _solve(config, denoiser, levels, y, noise, observers)

@@ -105,19 +105,6 @@ def sigma_steps(case: Case) -> dict[str, Any]:
     return outputs
 
 
-@runner("edm", "noise_embedding")
-def noise_embedding(case: Case) -> dict[str, Any]:
-    from rsdiff.networks.edm_layers import positional_embedding, sine_first
-
-    noise, channels = case.tensor("c_noise"), case.config["num_channels"]
-    endpoint = positional_embedding(noise, channels, endpoint=True)
-    return {
-        "endpoint": endpoint,
-        "no_endpoint": positional_embedding(noise, channels, endpoint=False),
-        "swapped": sine_first(endpoint),
-    }
-
-
 @runner("edm", "lr_ema_schedule")
 def lr_ema_schedule(case: Case) -> dict[str, Any]:
     config = case.config
