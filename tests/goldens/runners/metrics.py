@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,17 @@ from torch import Tensor
 
 from rsdiff.degradations.blur import blur
 from rsdiff.degradations.resizing import resize
+from rsdiff.metrics import opensr
 from rsdiff.metrics.colour import FULL, LIIF, crop, luma, quantise
+from rsdiff.metrics.dists import Dists
+from rsdiff.metrics.fid import frechet_distance, kernel_distance
+from rsdiff.metrics.inception import FidInception, prepare, resize_for_inception
+from rsdiff.metrics.lpips import Lpips
 from rsdiff.metrics.lr_consistency import lr_l1, lr_psnr
 from rsdiff.metrics.metric import View
+from rsdiff.metrics.niqe import NiqeModel, asymmetric_fit, block_features, fit, half_size, niqe, sharp_blocks, statistics
 from rsdiff.metrics.no_reference import average_gradient, entropy
+from rsdiff.metrics.phase_correlation import subpixel_shift
 from rsdiff.metrics.protocol import ProtocolConfig
 from rsdiff.metrics.psnr import cpsnr, ergas, ergas_diffbsr, mse, pooled_psnr, psnr
 from rsdiff.metrics.ssim import ssim
@@ -233,3 +242,204 @@ def run_lr_consistency(case: Case) -> dict[str, Any]:
         }
     of_hr = View(hr, None, quantise(bicubic(hr)) / 255, None, case.config["scale"], ProtocolConfig(), degrade=bicubic)
     return {**outputs, "psnr_ceiling_hr_float": lr_psnr(of_hr)}
+
+
+@runner("metrics", "niqe_official")
+def run_niqe_official(case: Case) -> dict[str, Any]:
+    model = NiqeModel(case.tensor("mu_pris"), case.tensor("cov_pris"), case.config["block"])
+    case.input("window")
+    outputs: dict[str, Any] = {}
+    for name in [name.removeprefix("rgb_") for name in case.arrays if name.startswith("rgb_")]:
+        rgb = bands_first(case.input(f"rgb_{name}"))
+        studio = luma(rgb, "y_studio_rounded")[0]
+        gray = luma(rgb, "y_full").round()[0]
+        features, sharpness = block_features(studio, model.block)
+        rows, columns = (length // model.block * model.block for length in studio.shape)
+        score, score_of_gray = niqe(studio, model), niqe(gray, model)
+        outputs |= {
+            f"features_{name}": features,
+            f"sharpness_{name}": sharpness,
+            f"y_{name}": studio,
+            f"half_{name}_sub": half_size(studio[:rows, :columns])[::7, ::7],
+            f"niqe_{name}": score,
+            f"niqe_crop4_{name}": niqe(crop(studio, 4), model),
+            f"niqe_gray_{name}": score_of_gray,
+            f"niqe_pyiqa_{name}": score_of_gray,
+            f"niqe_pyiqa_ycbcr_{name}": score,
+        }
+    return outputs
+
+
+@runner("metrics", "niqe_block32")
+def run_niqe_block(case: Case) -> dict[str, Any]:
+    model = NiqeModel(case.tensor("mu_pris"), case.tensor("cov_pris"), case.config["block"])
+    y = case.tensor("y").double()
+    return {"features": block_features(y, model.block)[0], "niqe": niqe(y, model)}
+
+
+@runner("metrics", "niqe_aggd")
+def run_niqe_aggd(case: Case) -> dict[str, Any]:
+    outputs: dict[str, Any] = {}
+    for name in [name.removeprefix("x_") for name in case.arrays if name.startswith("x_")]:
+        block = case.tensor(f"x_{name}")[None]
+        outputs[f"params_{name}"] = torch.cat(asymmetric_fit(block))
+        outputs[f"feat_{name}"] = statistics(block)[0]
+        outputs["feat_flat"] = statistics(torch.zeros_like(block))[0]
+    return outputs
+
+
+@runner("metrics", "niqe_fit")
+def run_niqe_fit(case: Case) -> dict[str, Any]:
+    block, threshold = case.config["block"], case.config["sharpness_threshold"]
+    images = case.tensor("y").double()
+    sharpness = torch.stack([block_features(y, block)[1] for y in images])
+    model = fit(images, block, threshold)
+    return {
+        "sharpness": sharpness,
+        "selected": torch.stack([sharp_blocks(values, threshold) for values in sharpness]),
+        "mu": model.mean,
+        "cov": model.covariance,
+        "eig_min": torch.linalg.eigvalsh(model.covariance)[0],
+        "niqe_test": niqe(case.tensor("y_test").double(), model),
+    }
+
+
+@runner("metrics", "lpips")
+def run_lpips(case: Case) -> dict[str, Any]:
+    network = Lpips(case.config["net"], case.weights())
+    sr, hr = case.tensor("sr").float() / 255, case.tensor("hr").float() / 255
+    per_layer = network.per_layer(sr, hr)
+    total = per_layer.sum(1)
+    outputs = {
+        "lpips": total,
+        "per_layer": per_layer,
+        "lpips_unscaled_0_1": network(sr, hr, scaled=False),
+        "lpips_crop4": network(crop(sr, 4), crop(hr, 4)),
+        "lpips_torchmetrics": total,
+    }
+    network.network.spatial = True
+    return {**outputs, "spatial_sub": network.network(sr, hr, normalize=True)[:, 0, ::6, ::6]}
+
+
+@runner("metrics", "dists")
+def run_dists(case: Case) -> dict[str, Any]:
+    network = Dists(case.weights())
+    sr, hr = case.tensor("sr").float() / 255, case.tensor("hr").float() / 255
+    value = network(sr, hr)
+    means = torch.stack([features.mean((1, 2, 3)) for features in network.features(sr)], dim=1)
+    return {"dists": value, "dists_pyiqa": value, "feature_means": means}
+
+
+@runner("metrics", "fid")
+def run_fid(case: Case) -> dict[str, Any]:
+    real, fake = case.tensor("real"), case.tensor("fake")
+    distance, kernel = frechet_distance(real, fake), kernel_distance(real, fake)
+    half = len(real) // 2
+    return {
+        **{f"fid_{form}": distance for form in ("scipy", "torchmetrics", "symmetric", "svd")},
+        "mean_term": (real.double().mean(0) - fake.double().mean(0)).square().sum(),
+        "fid_real_halves": frechet_distance(real[:half], real[half:]),
+        **{f"kid_{form}": kernel for form in ("one_subset_all", "torch_fidelity", "pyiqa_m")},
+    }
+
+
+@runner("metrics", "inception_filled")
+def run_inception(case: Case) -> dict[str, Any]:
+    stated = re.search(r"times ([0-9.]+)", str(case.config["gain"]))
+    assert stated is not None
+    gain = float(stated.group(1))
+    weights = {name: value * gain if value.ndim >= 2 else value for name, value in case.weights().items()}
+    network = FidInception(weights)
+    images = case.tensor("images")
+    features = {preset: network(prepare(images, preset)) for preset in ("pytorch_fid", "torch_fidelity", "torchmetrics", "clean")}
+    original = features["torch_fidelity"]
+    sampled = {preset: resize_for_inception(images, preset)[..., ::37, ::41] for preset in features}
+    return {
+        "tf_64": original[64],
+        "tf_192": original[192][:, ::4],
+        "tf_768": original[768][:, ::4],
+        "tf_2048": original[2048][:, ::8],
+        "tm_plain_2048": original[2048][:, ::8],
+        "tm_antialias_2048": features["torchmetrics"][2048][:, ::8],
+        "pytorchfid_2048": features["pytorch_fid"][2048][:, ::8],
+        "clean_2048": features["clean"][2048][:, ::8],
+        "resize_tf_sub": sampled["torch_fidelity"],
+        "resize_aa_sub": sampled["torchmetrics"],
+        "resize_plain_sub": sampled["pytorch_fid"] / 255,
+        "resize_clean_sub": sampled["clean"],
+    }
+
+
+@runner("metrics", "opensr_distances")
+def run_opensr_distances(case: Case) -> dict[str, Any]:
+    x, y = case.tensor("x"), case.tensor("y")
+    side, scale = case.config["patch_size"], case.config["scale_of_mtf"]
+    outputs: dict[str, Any] = {}
+    for name in sorted({array.split("_")[0] for array in case.arrays if "_" in array}):
+        outputs[f"{name}_image"] = opensr.distance(x, y, name, scale)
+        outputs[f"{name}_patch"] = opensr.patch_distance(x, y, name, side, scale)
+        if name != "mtf":
+            outputs[f"{name}_pixel"] = opensr.pixel_distance(x, y, name)
+    return outputs
+
+
+def opensr_options(config: dict[str, Any]) -> opensr.OpensrConfig:
+    """The options that a case's config names; the others are the published defaults, which are ours."""
+    published = {
+        "agg_method": "aggregation",
+        "patch_size": "patch_size",
+        "border_mask": "border",
+        "reflectance_distance": "reflectance_distance",
+        "spectral_distance": "spectral_distance",
+        "synthesis_distance": "synthesis_distance",
+        "correctness_distance": "correctness_distance",
+        "im_score": "penalty",
+        "temperature": "temperature",
+        "harm_apply_spectral": "match_histograms",
+    }
+    return opensr.OpensrConfig(**{ours: config[name] for name, ours in published.items() if name in config})
+
+
+@runner("metrics", "opensr_pixel", "opensr_patch")
+def run_opensr(case: Case) -> dict[str, Any]:
+    lr, sr, hr = (torch.from_numpy(case.input(name).astype(np.float32) / np.float32(10000)) for name in ("lr", "sr", "hr"))
+    options = opensr_options(case.config)
+    images = opensr.prepare(lr, sr, hr, options)
+    found = opensr.correctness(images, options)
+    variants = {
+        "m": options,
+        "percent": replace(options, statistic="percent"),
+        "thr0p1": replace(options, threshold=0.1),
+        "noharm": replace(options, match_histograms=False),
+    }
+    outputs: dict[str, Any] = {
+        "m_reflectance": opensr.reflectance(images, options),
+        "m_spectral": opensr.spectral(images, options),
+        "m_synthesis": opensr.synthesis(images, options),
+        "lr_to_hr_sub": images.up[:, ::5, ::5],
+        "sr_harm_sub": images.matched[:, ::5, ::5],
+        "sr_to_lr": images.down,
+        "d_ref_sub": found.d_ref[::4, ::4],
+        "d_im_sub": found.d_improvement[::4, ::4],
+        "d_om_sub": found.d_omission[::4, ::4],
+        "class_sub": found.classes[::4, ::4],
+        "valid_fraction": found.valid_share,
+    }
+    shorts = dict(zip(("im", "om", "ha"), opensr.CLASSES, strict=True))
+    for index, short in enumerate(shorts):
+        outputs[f"{short}_sub"] = found.maps[index][::4, ::4]
+    for prefix, variant in variants.items():
+        values = opensr.correctness(opensr.prepare(lr, sr, hr, variant), variant).values
+        outputs |= {f"{prefix}_{short}_metric": values[name] for short, name in shorts.items()}
+    return outputs
+
+
+@runner("metrics", "opensr_spatial")
+def run_opensr_spatial(case: Case) -> dict[str, Any]:
+    reference, moving = (case.tensor(name).mean(0) for name in ("reference", "moving"))
+    shift = subpixel_shift(reference, moving)
+    return {
+        "shift_rc": shift,
+        "spatial": math.hypot(*shift),
+        "shift_rc_crop4": subpixel_shift(crop(reference, 4), crop(moving, 4)),
+    }
