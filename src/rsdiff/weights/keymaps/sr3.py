@@ -114,9 +114,6 @@ def infer_config(network: Mapping[str, Tensor]) -> SR3Config:
     # The published x8 faces configuration of 512 pixels is the only one with 16 groups.
     groups = 16 if (multipliers, blocks) == ((1, 2, 4, 8, 16), 1) else 32
     groups = groups if width % groups == 0 else next(g for g in range(min(groups, width), 0, -1) if width % g == 0)
-    log.warning(
-        "The file does not tell the groups of its normalisations: %d are assumed. Give the model's config if that is wrong.", groups
-    )
     return SR3Config(
         time=time,
         width=width,
@@ -223,6 +220,11 @@ class SR3KeyMap:
         settings = find_settings(content, ("inner_channel", "channel_mults"))
         if settings is not None:
             inferred = config_from_arguments(settings, inferred.time, condition=inferred.condition, steps_drawn=inferred.steps_drawn)
+        else:
+            log.warning(
+                "The file does not tell the groups of its normalisations: %d are assumed. Give the model's config if that is wrong.",
+                inferred.norm_groups,
+            )
         schedule = infer_schedule(stored["betas"]) if "betas" in stored else None
         if schedule is None:
             if "betas" in stored:
