@@ -4,6 +4,8 @@ from rsdiff.methods.bicubic import BicubicMethodConfig
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
 from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
+from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
@@ -12,8 +14,20 @@ METHODS: dict[str, type] = {
     "diffbsr": DiffBSRConfig,
     "diffbsr_ddpm": DiffBSRDDPMConfig,
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
+    "edm_sr": EdmSrConfig,
+    "refdiff": RefDiffConfig,
     "sr3": SR3Config,
 }
 """Config class of every method by `kind`."""
 
-__all__ = ["METHODS", "BicubicMethodConfig", "BlindSRSNFConfig", "DiffBSRConfig", "DiffBSRDDPMConfig", "DiffBSRSRDiffConfig", "SR3Config"]
+__all__ = [
+    "METHODS",
+    "BicubicMethodConfig",
+    "BlindSRSNFConfig",
+    "DiffBSRConfig",
+    "DiffBSRDDPMConfig",
+    "DiffBSRSRDiffConfig",
+    "EdmSrConfig",
+    "RefDiffConfig",
+    "SR3Config",
+]

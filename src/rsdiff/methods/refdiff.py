@@ -8,7 +8,7 @@ that ancestry it has no blurring diffusion: loss and sampler are EDM's, the samp
 
 Unlike the published code:
 - HR, reference, mask and LR of a training crop show the same ground, and all four are flipped together. There the LR crop lies up to
-  scale - 1 target pixels off (whenever the offset is no multiple of the scale), flips mirror HR only, and its cache fixes one crop per image.
+  scale - 1 target pixels off (wherever the offset is no multiple of the scale), flips mirror HR only, and a cache fixes one crop per image.
 - The loss of several micro-batches is averaged, not summed: with Adam only its eps and the limit on gradients notice.
 - Any image size works: conditions are extended by reflection to a multiple of what the network halves; there only 256 x 256.
 - A mask may be absent (`mask`), which the published code does not foresee.

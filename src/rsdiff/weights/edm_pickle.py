@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 from rsdiff.weights.pickle_machine import Record, UnsafeFileError
-from rsdiff.weights.unpickler import read_checkpoint
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 VERSION = 6
@@ -49,21 +47,19 @@ class _Object:
     attributes: Mapping[str, Any]
 
 
-def read_denoiser(path: Path | str, which: Literal["ema", "net"] = "ema") -> PublishedDenoiser:
-    """Return the averaged (`ema`) or the trained (`net`) network of a snapshot or training state.
+def denoiser_in(content: Mapping[str, Any], which: Literal["ema", "net"] = "ema") -> PublishedDenoiser:
+    """Return the averaged (`ema`) or the trained (`net`) network of a snapshot or training state, as `read_checkpoint` returned it.
 
-    Raises UnsafeFileError in one sentence when the file is damaged or holds no such network.
+    Raises UnsafeFileError in one sentence when it holds no such network.
     """
-    content = read_checkpoint(path)
-    name = Path(path).name
     if not isinstance(content.get(which), Record):
         held = [key for key in ("ema", "net") if isinstance(content.get(key), Record)]
         instead = f"it holds '{held[0]}': choose that" if held else "it is no EDM snapshot or training state"
-        raise UnsafeFileError(f"{name} holds no network '{which}'; {instead}.")
+        raise UnsafeFileError(f"the file holds no network '{which}'; {instead}.")
     network = _object(content[which])
     arguments = network.attributes.get("_init_kwargs")
     if not isinstance(arguments, Mapping) or network.attributes.get("_init_args"):
-        raise UnsafeFileError(f"{name} does not say by name what its {network.class_name} was constructed with.")
+        raise UnsafeFileError(f"the file does not say by name what its {network.class_name} was constructed with.")
     images = content.get("step")
     return PublishedDenoiser(
         class_name=network.class_name,

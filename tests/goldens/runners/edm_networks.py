@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
 from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import ReplayNoise
-from rsdiff.networks.edm_layers import Init, ResampledConv2d, positional_embedding, sine_first
-from rsdiff.weights.edm_pickle import read_denoiser
+from rsdiff.networks.edm_layers import Init, ResampledConv2d
+from rsdiff.weights import read_checkpoint
+from rsdiff.weights.edm_pickle import denoiser_in
 from rsdiff.weights.keymaps.edm import build_network, preconditioning_of
 from tests.goldens.case import Case, runner
 
@@ -46,17 +47,6 @@ TRANSFORMS = ("xflip", "yflip", "rotate_int", "translate_int", "scale", "rotate_
 COLOURS = ("brightness", "contrast", "lumaflip", "hue", "saturation")
 
 
-@runner("edm", "noise_embedding")
-def noise_embedding(case: Case) -> Mapping[str, Any]:
-    level, width = case.tensor("c_noise"), case.config["num_channels"]
-    endpoint = positional_embedding(level, width, endpoint=True)
-    return {
-        "endpoint": endpoint,
-        "no_endpoint": positional_embedding(level, width, endpoint=False),
-        "swapped": sine_first(endpoint),
-    }
-
-
 @runner("edm", "resample_convs")
 def resample_convs(case: Case) -> Mapping[str, Any]:
     x, weights = case.tensor("x"), case.weights()
@@ -78,7 +68,7 @@ def network(case: Case) -> Mapping[str, Any]:
 
 @runner("edm", "tiny_network_snapshot")
 def snapshot(case: Case) -> Mapping[str, Any]:
-    published = read_denoiser(case.path.parent / case.config["file"])
+    published = denoiser_in(read_checkpoint(case.path.parent / case.config["file"]))
     return run_denoiser(case, published.class_name, published.arguments, published.state)
 
 

@@ -24,8 +24,12 @@ from rsdiff.methods.enlargement import enlarge
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.networks.refdiff_unet import ReferenceBlock, SpatialFeatureTransform
 from rsdiff.networks.song_unet import SongUNetConfig
-from rsdiff.weights.edm_pickle import read_denoiser
-from rsdiff.weights.keymaps.edm import build_refdiff_network, our_block_key
+from rsdiff.training.ema import half_life
+from rsdiff.training.learning_rate import ramp
+from rsdiff.weights import read_checkpoint
+from rsdiff.weights.edm_pickle import denoiser_in
+from rsdiff.weights.keymaps.edm import our_block_key
+from rsdiff.weights.keymaps.refdiff import build_refdiff_network
 from tests.goldens import fill
 from tests.goldens.case import Case, runner
 from tests.goldens.runners.edm_networks import Observed
@@ -88,7 +92,7 @@ def network(case: Case) -> Mapping[str, Any]:
 
 @runner("refdiff", "tiny")
 def snapshot(case: Case) -> Mapping[str, Any]:
-    published = read_denoiser(case.path.parent / case.config["file"])
+    published = denoiser_in(read_checkpoint(case.path.parent / case.config["file"]))
     denoiser = denoiser_of(case, build_refdiff_network(published.arguments, published.state))
     with torch.no_grad():
         return {"D": denoiser(case.tensor("x"), case.tensor("sigma").to(torch.float64))}
@@ -137,6 +141,16 @@ def sampler_toy(case: Case) -> Mapping[str, Any]:
             return (s**2 * y + sigma**2 * m * torch.tanh(m * y / variance)) / variance
 
     return {"x": run_sampler(case, Toy(lambda x, _level: x, EdmPreconditioning()))}
+
+
+@runner("refdiff", "lr_ema_schedule")
+def schedule_of_training(case: Case) -> Mapping[str, Any]:
+    config, images = case.config, case.input("cur_nimg").tolist()
+    beta = half_life(1000 * config["ema_halflife_kimg"], config["ema_rampup_ratio"])
+    return {
+        "lr": np.array([config["lr"] * ramp(seen, 1000 * config["lr_rampup_kimg"]) for seen in images]),
+        "ema_beta": np.array([beta(seen, seen + config["batch_size"]) for seen in images]),
+    }
 
 
 @runner("refdiff", "sampler_schedule")

@@ -1,13 +1,13 @@
-"""Published names of EDM's and Ref-Diff's networks -> ours: state-dict keys and constructor arguments.
+"""Published names of EDM's networks, and of Ref-Diff's, <-> ours: state-dict keys and constructor arguments.
 
 The published code names entries by the training resolution (`enc.32x32_block0`); ours by level (`encoder.entries.level0_block0`).
-Constants that every network rebuilds itself are dropped: `resample_filter` (2x resampling kernels) and `u` (iDDPM's table of levels).
+Constants that every network rebuilds itself are ignored: `resample_filter` (2x resampling kernels) and `u` (iDDPM's table of levels).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,10 +20,14 @@ from rsdiff.diffusion.preconditioning import (
     VpPreconditioning,
 )
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
-from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
+from rsdiff.networks.edm_layers import ResampledConv2d
 from rsdiff.networks.song_unet import SongUNetConfig
+from rsdiff.weights.state_dicts import rename_strictly
 
-CONSTANTS = re.compile(r"(^|\.)(resample_filter|u)$")
+PREFIX = "model."
+CONSTANTS = (r"(.*\.)?resample_filter", r"u")
+"""Published keys, `model.` removed, of what is computed rather than learned."""
+
 EMBEDDING = {
     "map_noise.freqs": "embedding.frequencies",
     "map_label.": "embedding.label.",
@@ -31,13 +35,13 @@ EMBEDDING = {
     "map_layer0.": "embedding.layer0.",
     "map_layer1.": "embedding.layer1.",
 }
-ENTRY = re.compile(r"^(enc|dec)\.(\d+)x\2_(\w+)\.(.+)$")
+ENTRY = re.compile(r"(enc|dec)\.(\d+)x\2_(\w+)\.(.+)")
+OUR_ENTRY = re.compile(r"(encoder|decoder)\.entries\.level(\d+)_(\w+)\.(.+)")
 HALVES = {"enc": "encoder", "dec": "decoder"}
 ATTENTION = {"norm2.": "attention.norm.", "qkv.": "attention.qkv.", "proj.": "attention.proj."}
 MODULATION = {"sft0.": "sft_lr.", "sft1.": "sft_ref."}
-
-UNUSED_BY_REFDIFF = ("embedding.label.", "embedding.augment.")
-"""Constructed by the published class when asked for, but commented out of its forward pass."""
+PLAIN_PART = "block."
+"""Ref-Diff's decoder blocks hold the plain block under this name."""
 
 PYRAMIDS = {"standard": "none", "skip": "skip", "residual": "residual"}
 HEADS = {"standard": "one", "skip": "sum"}
@@ -62,8 +66,6 @@ DHARIWAL_ARGUMENTS = {
     "label_dim": "class_labels",
     "augment_dim": "augment_labels",
 }
-UNUSED_ARGUMENTS = frozenset({"label_dropout", "eff_attn", "use_fp16"})
-"""Change neither the state dict nor what a network computes in evaluation."""
 PRECONDITIONING_ARGUMENTS: Mapping[str, tuple[Callable[..., Preconditioning], Mapping[str, str]]] = {
     "EDMPrecond": (EdmPreconditioning, {"sigma_data": "sigma_data", "sigma_min": "sigma_min", "sigma_max": "sigma_max"}),
     "VPPrecond": (VpPreconditioning, {"beta_d": "beta_d", "beta_min": "beta_min", "M": "steps", "epsilon_t": "epsilon_t"}),
@@ -71,33 +73,72 @@ PRECONDITIONING_ARGUMENTS: Mapping[str, tuple[Callable[..., Preconditioning], Ma
     "iDDPMPrecond": (IddpmPreconditioning, {"C_1": "lowest_ratio", "C_2": "offset", "M": "steps"}),
 }
 """Published class -> ours, with our names of its arguments."""
+UNUSED_ARGUMENTS = frozenset({"label_dropout", "eff_attn", "use_fp16"})
+"""Change neither the state dict nor what a network computes in evaluation."""
 
 
-def to_our_keys(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a published denoiser (keys `model.enc...`) or of its bare network under our names, less the constants."""
-    bare = {key.removeprefix("model."): tensor for key, tensor in published.items() if not CONSTANTS.search(key)}
-    entries = {key: match for key in bare if (match := ENTRY.match(key))}
+def our_names(published: Iterable[str]) -> dict[str, str]:
+    """Return published key (`model.` removed) -> ours, for the keys of one network; constants are left out."""
+    keys = [key for key in published if not any(re.fullmatch(constant, key) for constant in CONSTANTS)]
+    entries = {key: match for key in keys if (match := ENTRY.fullmatch(key))}
     resolutions = sorted({int(match[2]) for match in entries.values()}, reverse=True)
     modulated = {key.partition(".sft0.")[0] for key in entries if ".sft0." in key}
-    ours: dict[str, Tensor] = {}
-    for key, tensor in bare.items():
+    names: dict[str, str] = {}
+    for key in keys:
         match = entries.get(key)
         if match is None:
-            ours[_replace_start(key, EMBEDDING)] = tensor
+            names[key] = _replace_start(key, EMBEDDING)
             continue
         half, resolution, what, inner = match.groups()
-        level = resolutions.index(int(resolution))
-        inner = our_block_key(inner, modulated=key.removesuffix(f".{inner}") in modulated)
-        ours[f"{HALVES[half]}.entries.level{level}_{what}.{inner}"] = tensor
-    return ours
+        ours = our_block_key(inner, modulated=key.removesuffix(f".{inner}") in modulated)
+        names[key] = f"{HALVES[half]}.entries.level{resolutions.index(int(resolution))}_{what}.{ours}"
+    return names
+
+
+def published_names(ours: Iterable[str], resolution: int) -> dict[str, str]:
+    """Return our key -> published key (without `model.`), for a network trained at `resolution` pixels."""
+    halves = {ours: published for published, ours in HALVES.items()}
+    names: dict[str, str] = {}
+    for key in ours:
+        match = OUR_ENTRY.fullmatch(key)
+        if match is None:
+            names[key] = _replace_start(key, _inverse(EMBEDDING))
+            continue
+        half, level, what, inner = match.groups()
+        inner = _replace_start(_replace_start(inner.removeprefix(PLAIN_PART), _inverse(ATTENTION)), _inverse(MODULATION))
+        names[key] = f"{halves[half]}.{resolution >> int(level)}x{resolution >> int(level)}_{what}.{inner}"
+    return names
 
 
 def our_block_key(published: str, modulated: bool) -> str:
-    """Return our name of a tensor within a block; modulated blocks of Ref-Diff hold the plain block under `block`."""
+    """Return our name of a tensor within a block; `modulated` for the decoder blocks of Ref-Diff."""
     if published.startswith(tuple(MODULATION)):
         return _replace_start(published, MODULATION)
     inner = _replace_start(published, ATTENTION)
-    return f"block.{inner}" if modulated else inner
+    return f"{PLAIN_PART}{inner}" if modulated else inner
+
+
+def network_state(network: nn.Module, published: Mapping[str, Tensor], ignored: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Return the state dict of `network` (which may be on the meta device) from a published one; see `rename_strictly`.
+
+    published  keys with or without `model.`
+    ignored    further regular expressions of published keys, `model.` removed, that the network has no use for
+    """
+    bare = {key.removeprefix(PREFIX): tensor for key, tensor in published.items()}
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    known = {key: name for key, name in our_names(bare).items() if name in shapes}
+    return rename_strictly(bare, known, shapes, (*CONSTANTS, *ignored))
+
+
+def published_state(network: nn.Module, ours: Mapping[str, Tensor], resolution: int) -> dict[str, Tensor]:
+    """Return what the published network's state_dict() would be, resampling filters included."""
+    names = published_names(ours, resolution)
+    state = {PREFIX + names[key]: tensor for key, tensor in ours.items()}
+    for name, layer in network.named_modules():
+        if isinstance(layer, ResampledConv2d):
+            key = published_names([f"{name}.resample_filter"], resolution)[f"{name}.resample_filter"]
+            state[PREFIX + key] = layer.kernel[None, None].clone()
+    return state
 
 
 def network_options(arguments: Mapping[str, Any]) -> SongUNetConfig | DhariwalUNetConfig:
@@ -139,37 +180,15 @@ def preconditioning_of(class_name: str, arguments: Mapping[str, Any]) -> Precond
     return make(**{ours: arguments[published] for published, ours in names.items() if published in arguments})
 
 
-def output_channels(class_name: str, arguments: Mapping[str, Any]) -> int:
-    """Return the channels of the published network's output: iDDPM's also has variances, which nothing reads."""
-    return int(arguments["img_channels"]) * (2 if class_name == "iDDPMPrecond" else 1)
-
-
 def build_network(class_name: str, arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network of a published denoiser with its weights, in evaluation mode; strict."""
-    network = network_options(arguments).build(int(arguments["img_channels"]), output_channels(class_name, arguments))
-    network.load_state_dict(to_our_keys(state))
-    return network.eval()
+    """Return the network of a published denoiser with its weights, in evaluation mode; strict.
 
-
-def build_refdiff_network(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.Module:
-    """Return a published Ref-Diff network with its weights, in evaluation mode; strict but for the label layers it never uses."""
-    channels = int(arguments["img_channels"])
-    network = refdiff_options(arguments, state).build(channels, channels)
-    ours = to_our_keys(state)
-    network.load_state_dict({key: tensor for key, tensor in ours.items() if not key.startswith(UNUSED_BY_REFDIFF)})
-    return network.eval()
-
-
-def refdiff_options(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> RefDiffUNetConfig:
-    """Return our options of a published Ref-Diff network from its constructor arguments and its state dict (either key style).
-
-    The state dict tells the modulation width, which the published class hard-codes.
+    iDDPM's network has twice the image's channels; the second half are variances, which nothing reads.
     """
-    trunk = network_options({**arguments, "label_dim": 0, "augment_dim": 0})
-    if not isinstance(trunk, SongUNetConfig):
-        raise ValueError("the file's network is a DhariwalUNet, which Ref-Diff cannot be built from; its trunk is a SongUNet.")
-    width = next(tensor.shape[0] for key, tensor in state.items() if key.endswith("mul_conv1.weight"))
-    return RefDiffUNetConfig(trunk=trunk, modulation_width=int(width))
+    channels = int(arguments["img_channels"])
+    network = network_options(arguments).build(channels, channels * (2 if class_name == "iDDPMPrecond" else 1))
+    network.load_state_dict(network_state(network, state))
+    return network.eval()
 
 
 def levels_of(resolutions: Sequence[int], finest: int, count: int) -> tuple[int, ...]:
@@ -180,6 +199,10 @@ def levels_of(resolutions: Sequence[int], finest: int, count: int) -> tuple[int,
 def _replace_start(key: str, table: Mapping[str, str]) -> str:
     start = next((start for start in table if key.startswith(start)), None)
     return key if start is None else table[start] + key[len(start) :]
+
+
+def _inverse(table: Mapping[str, str]) -> dict[str, str]:
+    return {ours: published for published, ours in table.items()}
 
 
 def _choose(table: Mapping[str, str], name: str, given: str) -> str:
