@@ -132,7 +132,7 @@ def test_epochs_and_seeds_give_other_crops():
 @given(st.integers(1, 40), st.sampled_from([4, 8, 12]), st.integers(0, 99), st.sampled_from([(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)]))
 def test_the_images_of_a_step_depend_neither_on_processes_nor_on_micro_batches(length, batch, seed, layout):
     world, accumulate = layout
-    whole = [keys for keys in islice(KeyBatches(length, batch, seed), 5)]
+    whole = list(islice(KeyBatches(length, batch, seed), 5))
     parts = [list(islice(KeyBatches(length, batch, seed, 0, rank, world, accumulate), 5 * accumulate)) for rank in range(world)]
     for step in range(5):
         joined = [key for micro in range(accumulate) for rank in range(world) for key in parts[rank][step * accumulate + micro]]

@@ -21,7 +21,6 @@ from rsdiff.diffusion.solvers import (
     ddim,
     ddim_rule,
     ddpm,
-    ddpm_rule,
     dpmpp_2m,
     native,
     residual_shift,

@@ -20,6 +20,7 @@ class SubsetSource:
         self.gives = source.gives
         self.bands = source.bands
         self.lr_bands = source.lr_bands
+        self.left_out = source.left_out
         self.wavelengths = source.wavelengths
         self.normaliser = source.normaliser
         self.lr_normaliser = source.lr_normaliser

@@ -36,7 +36,7 @@ def restore(method: Method, batch: Batch, sampler: SamplerConfig, noise: NoiseSo
 
 
 def pad_to_multiple(batch: Batch, multiple: int) -> Batch:
-    """Extend lr at the bottom and right by reflection until its sides are multiples of `multiple`, and everything of HR size accordingly."""
+    """Extend lr at the bottom and right by reflection to multiples of `multiple`, and everything of HR size accordingly."""
     h, w = batch.lr_size
     rows, columns = -h % multiple, -w % multiple
     if not rows and not columns:

@@ -1,4 +1,4 @@
-"""Evaluation of a method on the test images: rows and panels, kept as they are made, so that a killed evaluation goes on where it stopped."""
+"""Evaluation on the test images: rows and panels, kept as they are made, so that a killed evaluation goes on where it stopped."""
 
 from __future__ import annotations
 

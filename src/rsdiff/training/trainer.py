@@ -33,7 +33,7 @@ class TrainingError(RuntimeError):
     """Training cannot go on; one sentence that says why and what to do."""
 
 
-class Interrupted(RuntimeError):
+class Interrupted(RuntimeError):  # noqa: N818 - it is no error
     """Training stopped in good order (signal or time limit) and can be continued by the same command."""
 
 
@@ -181,8 +181,8 @@ class Trainer:
         bad = [name for name, value in terms.items() if not bool(torch.isfinite(value).all())] or ["total"]
         names = ", ".join(meta.name for meta in batch.metas[:4])
         raise TrainingError(
-            f"the loss of group '{group}' is not finite at step {self.step + 1} (term {', '.join(bad)}; samples {names}); the state before it "
-            f"is saved in {self.store}: lower trainer.optimiser.lr, set trainer.clip_norm or use trainer.precision=no."
+            f"the loss of group '{group}' is not finite at step {self.step + 1} (term {', '.join(bad)}; samples {names}); the state before "
+            f"it is saved in {self.store}: lower trainer.optimiser.lr, set trainer.clip_norm or use trainer.precision=no."
         )
 
     def _save(self) -> Path:
