@@ -171,10 +171,10 @@ FILES = {
     "conf/trainer/quick.yaml": "defaults: [/schema/trainer/trainer@_here_, _self_]\nkind: trainer\n",
     "conf/metrics/standard.yaml": "defaults: [/schema/metrics/toy@_here_, _self_]\nkind: toy\n",
     "conf/logger/jsonl.yaml": "defaults: [/schema/logger/jsonl@_here_, _self_]\nkind: jsonl\nprogress: 'off'\n",
-    "experiments/paper/wide.yaml": (
+    "conf/experiments/paper/wide.yaml": (
         "# @package _global_\ndefaults:\n  - override /model: toy_tiny\n  - override /dataset: pairs\nmodel: {width: 64}\n"
     ),
-    "sweeps/two.yaml": "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params: {seed: '0,1'}\n",
+    "conf/sweeps/two.yaml": "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params: {seed: '0,1'}\n",
 }
 CHOICES = {
     "task": "toy",

@@ -58,14 +58,24 @@ class Degradation(Protocol):
         ...
 
 
-class DegradationConfig(Protocol):
-    """A frozen dataclass (see rsdiff.config.typed.config) that holds every option of a degradation and builds it."""
+class DegradationConfig:
+    """Base of every degradation's config class (see rsdiff.config.typed.config), which holds all its options and builds it.
+
+    A class overrides what differs from these defaults.
+    """
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """Batch fields of the data set that it cannot do without."""
+        return frozenset({"hr"})
 
     def lr_bands(self, bands: int) -> int:
         """Return how many bands the LR of an image of `bands` bands has."""
-        ...
+        return bands
 
-    def build(self) -> Degradation: ...
+    def build(self) -> Any:
+        """Return the `Degradation` (for a list of test sets, see rsdiff.degradations.grid, the `DegradationGrid`)."""
+        raise NotImplementedError
 
 
 def common_lr_size(images: int, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.degradations.base import Degraded, RecordValue, common_lr_size
+from rsdiff.degradations.base import DegradationConfig, Degraded, RecordValue, common_lr_size
 from rsdiff.degradations.resizing import ResizeBackend, resize
 from rsdiff.degradations.rounding import round_to_grey_levels
 
 
 @config
-class BicubicConfig:
+class BicubicConfig(DegradationConfig):
     """Resize only, nothing random."""
 
     resize: ResizeBackend = "matlab"
@@ -24,9 +24,6 @@ class BicubicConfig:
     "round the LR to 8-bit grey levels, as data sets stored in 8 bits do"
     clamp: bool = True
     "limit the LR to [0, 1]; bicubic filters overshoot at edges"
-
-    def lr_bands(self, bands: int) -> int:
-        return bands
 
     def build(self) -> Bicubic:
         return Bicubic(self)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.degradations.base import Degraded, RecordValue, common_lr_size
+from rsdiff.degradations.base import DegradationConfig, Degraded, RecordValue, common_lr_size
 from rsdiff.degradations.blur import blur
 from rsdiff.degradations.kernels import anisotropic_kernels, isotropic_kernels
 from rsdiff.degradations.noise import add_noise
@@ -30,7 +30,7 @@ Setting = float | tuple[float, float]
 
 
 @config
-class GaussianDegradationConfig:
+class GaussianDegradationConfig(DegradationConfig):
     """Gaussian blur, resize, additive noise, 8-bit rounding. A number fixes a parameter, a range [low, high] draws it per sample."""
 
     kernel: KernelFamily = "isotropic"
@@ -67,9 +67,6 @@ class GaussianDegradationConfig:
             raise ValueError(f"kernel_size={self.kernel_size} is not a size; give 1 or more (published: 11, 21, 31).")
         if self.disturbance < 0:
             raise ValueError(f"disturbance={self.disturbance} is negative; give 0 or more (0.25 in DAN's setting 2).")
-
-    def lr_bands(self, bands: int) -> int:
-        return bands
 
     def build(self) -> GaussianDegradation:
         return GaussianDegradation(self)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from rsdiff.config import config
-from rsdiff.degradations.base import Degradation
+from rsdiff.degradations.base import Degradation, DegradationConfig
 from rsdiff.degradations.gaussian import GaussianDegradation, GaussianDegradationConfig
 
 
@@ -37,7 +37,7 @@ class NamedCase:
 
 
 @config
-class GridConfig:
+class GridConfig(DegradationConfig):
     """A list of fixed Gaussian degradations; evaluation treats each as a test set."""
 
     common: GaussianDegradationConfig = GaussianDegradationConfig()
@@ -50,9 +50,6 @@ class GridConfig:
         if not names or len(set(names)) != len(names):
             raise ValueError(f"cases={names} must be at least one case, each with a name of its own.")
         self.build()  # a case that is not a valid degradation is refused here, before any data are touched
-
-    def lr_bands(self, bands: int) -> int:
-        return bands
 
     def build(self) -> DegradationGrid:
         return DegradationGrid({case.name: case.degradation(self.common).build() for case in self.cases})

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.degradations.base import RecordValue
+from rsdiff.degradations.base import DegradationConfig, RecordValue
 
 
 @config
-class PairedConfig:
+class PairedConfig(DegradationConfig):
     """Keep the LR of the data set; there is nothing to set."""
 
-    def lr_bands(self, bands: int) -> int:
-        return bands
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"lr"})
 
     def build(self) -> Paired:
         return Paired()

@@ -122,7 +122,7 @@ def fields_given(groups: Mapping[str, Any], group: str) -> frozenset[str]:
     if group == "dataset":
         return data | ({"hr_views"} if "hr" in data else set())
     degradation = groups["degradation"]
-    fields: frozenset[str] = degradation.gives
+    fields: frozenset[str] = degradation.build().gives
     return fields | ({"lr"} if "hr" in degradation.requires & data else set())
 
 

@@ -14,7 +14,7 @@ from rsdiff.config import config_from_mapping
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource, Split
 from rsdiff.data.views import Draw
-from rsdiff.degradations import Degradation
+from rsdiff.degradations import Degradation, Paired
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.tasks.settings import RunSettings
@@ -39,8 +39,15 @@ def open_source(settings: RunSettings, split: Split) -> ImageSource:
 
 
 def draw_of(degradation: Degradation, source: ImageSource) -> Draw | None:
-    """Return the draw that samples of `source` need: none where they bring their own LR."""
-    return None if "lr" in source.gives else degradation.draw
+    """Return the draw that samples of `source` need: none where they bring their own LR.
+
+    Raises ValueError when the LR of the data and a degradation that would make another are both given.
+    """
+    if isinstance(degradation, Paired):
+        return None
+    if "lr" in source.gives:
+        raise ValueError("these data bring their own LR, so no degradation is applied to them; choose degradation=paired.")
+    return degradation.draw
 
 
 def problem_of(settings: RunSettings, source: ImageSource) -> Problem:

@@ -44,7 +44,7 @@ def print_help(repository: Path, overrides: Sequence[str]) -> int:
     for group in GROUPS:
         _print_names(group, options_of(repository / "conf" / group))
     for group in ("experiments", "sweeps"):
-        _print_names(group, options_of(repository / group))
+        _print_names(group, options_of(repository / "conf" / group))
     print("\nTop-level settings (name=value):")
     _print_options("", RunOptions, default_values(RunOptions))
     return OK
