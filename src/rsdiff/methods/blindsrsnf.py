@@ -22,7 +22,7 @@ from torch import Tensor
 from rsdiff.config import config
 from rsdiff.diffusion.denoisers import X0Denoiser
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.schedules import ScheduleConfig
+from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.methods.joint_blind import ContrastConfig, Estimate, JointBlindDiffusion
 from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNet
@@ -149,17 +149,9 @@ class BlindSRSNF(JointBlindDiffusion):
         return Estimate(self.restorer.head(feature), feature)
 
     def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
-        """Return the mean squared error of the predicted clean image; every image has a step and a level of its own.
-
-        Drawn in the published order: step, noise, level between the step's and the one before it.
-        """
-        count, steps = len(hr), len(self.schedule)
-        step = (noise.uniform((count,), hr.device) * steps).floor().to(torch.int64)
-        drawn = noise.normal(hr.shape, hr.device)
-        # Published: level = u (s[t-1] - s[t]) + s[t] with t counted from 0, so the fraction runs the other way than in SR3.
-        level = self.schedule.signal_between(step + 1, 1 - noise.uniform((count,), hr.device).to(torch.float64))
-        shares = torch.stack([level, (1 - level.square()).sqrt()]).to(hr.dtype)[..., None, None, None]
-        predicted = self.unet(shares[0] * hr + shares[1] * drawn, level.to(hr.dtype), estimate.feature, code)
+        """Return the mean squared error of the predicted clean image."""
+        noisy, level = noised(self.schedule, hr, noise)
+        predicted = self.unet(noisy, level, estimate.feature, code)
         return F.mse_loss(predicted, hr)
 
     def denoiser(self, estimate: Estimate, code: Tensor) -> X0Denoiser:
@@ -172,6 +164,22 @@ class BlindSRSNF(JointBlindDiffusion):
 
     def pixel_multiple(self) -> int:
         return lcm(self.restorer.unshuffle, self.lr_multiple(self.unet.fold))
+
+
+def noised(schedule: DiscreteSchedule, clean: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+    """Return (noisy image, level (B,)) of clean (B, C, H, W); every image has a step, and a level between the step's and the one before.
+
+    Drawn in the published order: step, noise, level.
+    """
+    count = len(clean)
+    step = (noise.uniform((count,), clean.device) * len(schedule)).floor().to(torch.int64)
+    drawn = noise.normal(clean.shape, clean.device)
+    # In the network's precision, as published: float32 rounds 1 - level^2 at the lowest levels by up to 4e-3 of its value.
+    signal = schedule.signal_levels.to(clean)
+    before, own = signal[step], signal[step + 1]
+    level = noise.uniform((count,), clean.device) * (before - own) + own
+    shares = torch.stack([level, (1 - level.square()).sqrt()])[..., None, None, None]
+    return shares[0] * clean + shares[1] * drawn, level
 
 
 def refuse_scale(model: str, problem: Problem) -> str | None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import config
+from rsdiff.data.ranges import to_unit_range
 from rsdiff.diffusion.denoisers import EpsDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
@@ -22,7 +23,7 @@ from rsdiff.methods import blindsrsnf
 from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.methods.blindsrsnf import RRDBConfig
 from rsdiff.methods.diffbsr import SRDSRANConfig, add_residual, refuse_scale, residual
-from rsdiff.methods.joint_blind import ContrastConfig, Estimate, JointBlindDiffusion, to_image
+from rsdiff.methods.joint_blind import ContrastConfig, Estimate, JointBlindDiffusion
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.rrdb import RRDBNet
 from rsdiff.networks.srdiff_unet import EVERY, SRDiffUNet
@@ -175,7 +176,7 @@ class DiffBSRSRDiff(JointBlindDiffusion):
             part.requires_grad_(False)
 
     def estimate(self, lr: Tensor) -> Estimate:
-        features = self.condition.trunk(to_image(lr))  # this network works in [0, 1]
+        features = self.condition.trunk(to_unit_range(lr))  # this network works in [0, 1]
         return Estimate(self.restorer(lr), torch.cat(features[EVERY - 1 :: EVERY], dim=1))
 
     def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import config
+from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.noise import NoiseSource
@@ -109,9 +110,9 @@ class JointBlindDiffusion(Method):
         self.is_pretraining = stage.name == "pretrain"
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
-        hr, lr = to_model(batch.need("hr")), to_model(batch.need("lr"))
+        hr, lr = to_signed_range(batch.need("hr")), to_signed_range(batch.need("lr"))
         self.require_scale(batch)
-        code, logits = self.contrast.contrast(lr, to_model(batch.need("lr_views")[:, 0]))
+        code, logits = self.contrast.contrast(lr, to_signed_range(batch.need("lr_views")[:, 0]))
         estimate = self.estimate(lr)
         terms = {
             "contrast": self.contrast_weight * contrastive_loss(logits),
@@ -125,12 +126,12 @@ class JointBlindDiffusion(Method):
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         self.require_scale(batch)
-        lr = to_model(batch.need("lr"))
+        lr = to_signed_range(batch.need("lr"))
         code = self.contrast.code(lr)
         estimate = self.estimate(lr)
         shape = (len(lr), self.bands, *batch.size)
         sampled = sample(sampler, self.denoiser(estimate, code), shape, noise, device=lr.device, image=self.start_image(estimate))
-        return to_image(self.compose(sampled.to(lr.dtype), estimate))
+        return to_unit_range(self.compose(sampled.to(lr.dtype), estimate))
 
     def start_image(self, estimate: Estimate) -> Tensor:
         """Return what samplers that start from an image start from: the restorer's estimate unless the method samples a residual."""
@@ -148,13 +149,3 @@ class JointBlindDiffusion(Method):
     def lr_multiple(self, hr_multiple: int) -> int:
         """Return what LR sides must be multiples of so that HR sides are multiples of `hr_multiple`."""
         return hr_multiple // gcd(hr_multiple, self.scale)
-
-
-def to_model(image: Tensor) -> Tensor:
-    """Map [0, 1] to [-1, 1]."""
-    return 2 * image - 1
-
-
-def to_image(image: Tensor) -> Tensor:
-    """Map [-1, 1] to [0, 1]. The published code adds the deviation where it means the mean; both are 0.5."""
-    return (image + 1) / 2

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from rsdiff.weights.keymaps import KEY_MAPS, KeyMap
+from rsdiff.weights.lightning import settings_near
 from rsdiff.weights.unpickler import read_checkpoint
 
 
@@ -20,13 +21,20 @@ def import_weights(kind: str, source: Path | str | Mapping[str, Any], config: An
     The state dict is that of `config.build(problem)`; its first and last tensors tell the bands.
     Raises UnsafeFileError for a file that is no checkpoint, ValueError for one of another network or configuration, in one sentence.
     """
-    content = source if isinstance(source, Mapping) else read_checkpoint(source)
-    return _key_map(kind).to_ours(content, config)
+    return _key_map(kind).to_ours(source if isinstance(source, Mapping) else _read_with_settings(Path(source)), config)
 
 
 def export_weights(kind: str, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a method's state dict under the names of the published code, for use there."""
     return _key_map(kind).to_published(config, state_dict)
+
+
+def _read_with_settings(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content; settings that Lightning wrote to a file of their own take the place of missing ones."""
+    content = read_checkpoint(path)
+    if "state_dict" in content and "hyper_parameters" not in content:
+        content["hyper_parameters"] = settings_near(path)
+    return content
 
 
 def _key_map(kind: str) -> KeyMap:

@@ -1,11 +1,17 @@
 """Key maps: one module per published family of checkpoints, one line per method kind."""
 
 from rsdiff.weights.keymaps.base import KeyMap
+from rsdiff.weights.keymaps.blindsrsnf import BlindSRSNFKeyMap
+from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
 KEY_MAPS: dict[str, KeyMap] = {
+    "blindsrsnf": BlindSRSNFKeyMap(),
+    "diffbsr": DiffBSRKeyMap(),
+    "diffbsr_ddpm": DiffBSRDDPMKeyMap(),
+    "diffbsr_srdiff": DiffBSRSRDiffKeyMap(),
     "edm_sr": EdmSrKeyMap(),
     "refdiff": RefDiffKeyMap(),
     "sr3": SR3KeyMap(),
