@@ -36,6 +36,9 @@ class Coordinates:
     def size(self, index: int) -> tuple[int, int]:
         return self.sizes[index]
 
+    def meta(self, index: int) -> SampleMeta:
+        return SampleMeta(self.name(index), index)
+
     def raw(self, index: int, window: Window | None = None) -> RawSample:
         H, W = self.sizes[index]
         full = np.stack(np.meshgrid(np.arange(H), np.arange(W), indexing="ij")).astype(np.uint16)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rsdiff.config import config
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
-from rsdiff.data.rasters import Raster, RasterInfo, raster_info, read_raster
+from rsdiff.data.rasters import Raster, RasterInfo, raster_info, read_raster, without_warnings
 from rsdiff.data.sample import Sample, SampleMeta
 from rsdiff.data.source import DataError, RawSample, Window, cut, meta_of_window, sample_from
 
@@ -30,8 +30,8 @@ class FileOptions:
 
     extensions: tuple[str, ...] = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff", "jp2", "img", "dat", "mat", "npy")
     """Endings of the files that belong to the data set, in any case."""
-    bands: Literal["own", "rgb"] = "own"
-    """own: as the files have them, all alike; rgb: grey is repeated, alpha and further bands are dropped, three bands remain."""
+    convert: Literal["no", "rgb"] = "no"
+    """no: bands as the files have them, all alike; rgb: grey is repeated, alpha and further bands are dropped, three bands remain."""
     take_bands: tuple[int, ...] = ()
     """Bands to use, counted from 1 and in this order; empty means all."""
     odd: Literal["refuse", "skip"] = "refuse"
@@ -103,6 +103,12 @@ class FileSource:
         """See ImageSource."""
         return self._sizes[index]
 
+    def meta(self, index: int) -> SampleMeta:
+        """See ImageSource."""
+        item, infos = self._items[index], self._infos[index]
+        place = infos["hr" if "hr" in infos else "lr"].georeference
+        return SampleMeta(item.name, index, labels=item.labels, wavelengths=self.wavelengths, georeference=place)
+
     def raw(self, index: int, window: Window | None = None) -> RawSample:
         """See ImageSource."""
         item, infos = self._items[index], self._infos[index]
@@ -112,22 +118,15 @@ class FileSource:
             raise ValueError(f"{wanted} does not lie inside {item.name} of {whole.height}x{whole.width} pixels.")
         arrays: dict[str, NDArray[Any]] = {}
         for role, path in item.paths.items():
-            raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else wanted, role)
+            with without_warnings():
+                raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else wanted, role)
             arrays[role] = self._selected(raster.values, path) if role in IMAGE_ROLES else raster.values[:1]
             if role == "hr" and "valid" in self.gives:
                 valid = raster.valid if raster.valid is not None else np.ones((1, *raster.values.shape[1:]), np.bool_)
                 arrays["valid"] = valid.astype(np.uint8)
             if self._options.normaliser.rule == "type" and arrays[role].dtype.kind == "f" and role in IMAGE_ROLES:
                 require_unit_range(arrays[role], path)
-        main = infos.get("hr", infos.get("lr"))
-        meta = SampleMeta(
-            name=item.name,
-            index=index,
-            labels=item.labels,
-            wavelengths=self.wavelengths,
-            georeference=main.georeference if main else None,
-        )
-        return RawSample(meta_of_window(meta, wanted if "hr" in infos else None), arrays)
+        return RawSample(meta_of_window(self.meta(index), wanted if "hr" in infos else None), arrays)
 
     def read(self, index: int, window: Window | None = None) -> Sample:
         """See ImageSource."""
@@ -157,8 +156,8 @@ class FileSource:
         return Raster(np.ascontiguousarray(cut(whole.values, window)), valid)
 
     def _selected(self, values: NDArray[Any], path: Path) -> NDArray[Any]:
-        """Apply `bands` and `take_bands`."""
-        if self._options.bands == "rgb":
+        """Apply `convert` and `take_bands`."""
+        if self._options.convert == "rgb":
             values = np.repeat(values[:1], 3, axis=0) if values.shape[0] < 3 else values[:3]
         chosen = self._options.take_bands
         if not chosen:
@@ -168,12 +167,12 @@ class FileSource:
         return np.ascontiguousarray(values[[band - 1 for band in chosen]])
 
     def _bands_after(self, info: RasterInfo) -> int:
-        return len(self._options.take_bands) or (3 if self._options.bands == "rgb" else info.bands)
+        return len(self._options.take_bands) or (3 if self._options.convert == "rgb" else info.bands)
 
     def _chosen(self, wavelengths: tuple[float, ...]) -> tuple[float, ...]:
         if not wavelengths:
             return ()
-        kept = wavelengths[:3] if self._options.bands == "rgb" else wavelengths
+        kept = wavelengths[:3] if self._options.convert == "rgb" else wavelengths
         chosen = self._options.take_bands
         return tuple(kept[band - 1] for band in chosen) if chosen and max(chosen) <= len(kept) else () if chosen else kept
 
@@ -181,7 +180,8 @@ class FileSource:
         def images(count: int) -> Iterator[NDArray[Any]]:
             for position in np.unique(np.linspace(0, len(measured_on) - 1, count).round().astype(int)):
                 path = measured_on[position].paths[role]
-                raster = read_raster(path, None, variable=self._options.variable)
+                with without_warnings():
+                    raster = read_raster(path, None, variable=self._options.variable)
                 values = self._selected(raster.values, path).astype(np.float64)
                 yield values if raster.valid is None else np.where(raster.valid, values, np.nan)
 
@@ -203,12 +203,12 @@ def scan(items: Sequence[Item], options: FileOptions) -> tuple[list[Headers], li
         except DataError as error:
             return error
 
-    with ThreadPoolExecutor(max_workers=8) as pool:  # headers on network drives wait more than they compute
+    with without_warnings(), ThreadPoolExecutor(max_workers=8) as pool:  # headers on network drives wait more than they compute
         found = list(zip(items, pool.map(headers, items), strict=True))
     kept = [(item, infos) for item, infos in found if isinstance(infos, dict)]
     odd = [(item.name, str(error)) for item, error in found if isinstance(error, DataError)]
     for role in items[0].paths:
-        kept, differing = _uniform(kept, role, options.bands == "rgb")
+        kept, differing = _uniform(kept, role, options.convert == "rgb")
         odd += differing
     if odd and options.odd == "refuse":
         raise DataError(f"{odd[0][1].rstrip('.')}, or leave such files ({len(odd)} of {len(items)}) out with dataset.odd=skip.")
@@ -235,7 +235,7 @@ def _uniform(kept: list[Headers], role: str, as_rgb: bool) -> tuple[list[Headers
             odd.append((item.name, f"{path} holds {info.dtype.name} values and most others {usual[1]}; convert it."))
         elif key(info) != usual:
             bands = f"{info.bands} band" + "s" * (info.bands > 1)
-            odd.append((item.name, f"{path} has {bands} and most others {usual[0]}; use dataset.bands=rgb to make all of them RGB."))
+            odd.append((item.name, f"{path} has {bands} and most others {usual[0]}; use dataset.convert=rgb to make all of them RGB."))
         else:
             fitting.append((item, infos))
     return fitting, odd

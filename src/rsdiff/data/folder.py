@@ -17,8 +17,8 @@ from rsdiff.data.splits import by_fraction, by_list, by_pattern, limited, split_
 class SplitOptions(FileOptions):
     """Options of data sets that lie in a folder of their own: where, and how training and test images are told apart."""
 
-    root: str
-    """Folder with the images, or the packed file that `task=prepare` made of it."""
+    root: str = ""
+    """Folder with the images, or the packed file that `task=prepare` made of it; must be given."""
     split: Literal["auto", "folders", "fraction", "list", "pattern", "all"] = "auto"
     """folders: train/ and test/ (or val/); fraction: drawn from the names; list: text files; pattern: by name; all: every image in both;
     auto: folders where they exist, else fraction."""
@@ -238,6 +238,8 @@ def folder_of(options: SplitOptions) -> Path:
 
 def check_root(options: SplitOptions) -> None:
     """Raise DataError when the root is missing or neither a folder nor a packed file."""
+    if not options.root:
+        raise DataError("dataset.root is not given; set dataset.root=FOLDER to the folder that holds the images.")
     root = folder_of(options)
     if not root.exists():
         raise DataError(f"dataset.root={options.root} does not exist; give the folder that holds the images (seen from {Path.cwd()}).")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rsdiff.data.sample import Sample
+from rsdiff.data.sample import Sample, SampleMeta
 from rsdiff.data.source import ImageSource, RawSample, Window
 from rsdiff.data.splits import name_position
 
@@ -35,6 +35,10 @@ class SubsetSource:
     def size(self, index: int) -> tuple[int, int]:
         """See ImageSource."""
         return self._source.size(self._indices[index])
+
+    def meta(self, index: int) -> SampleMeta:
+        """See ImageSource."""
+        return self._source.meta(self._indices[index])
 
     def raw(self, index: int, window: Window | None = None) -> RawSample:
         """See ImageSource."""

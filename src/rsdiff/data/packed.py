@@ -134,6 +134,8 @@ class PackedFile:
 
 def open_packed(path: Path) -> PackedFile:
     """Return the checked structure of `path`; raises DataError in one sentence when it is none, damaged, or built to do harm."""
+    if path == Path():
+        raise DataError("dataset.file is not given; set dataset.file=FILE to a file made by task=prepare.")
     if not path.is_file():
         raise DataError(f"{path} does not exist; make it with task=prepare output={path}.")
     try:
@@ -219,17 +221,21 @@ class PackedSource:
         _, rows, columns = self._file.manifest.roles[self._main].shapes[self._rows[index]]
         return (rows, columns) if self._main == "hr" else (round(rows * self._scale), round(columns * self._scale))
 
+    def meta(self, index: int) -> SampleMeta:
+        """See ImageSource."""
+        row, manifest = self._rows[index], self._file.manifest
+        return SampleMeta(manifest.names[row], index, 0, manifest.labels[row], manifest.wavelengths, manifest.georeferences[row])
+
     def raw(self, index: int, window: Window | None = None) -> RawSample:
         """See ImageSource."""
         if window is not None and not window.within(self.size(index)):
             raise ValueError(f"{window} does not lie inside {self.name(index)} of size {self.size(index)}.")
         row, manifest = self._rows[index], self._file.manifest
-        arrays = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for role, table in manifest.roles.items():
             part = (window.divided(self._scale) if role == "lr" else window) if window is not None else None
             arrays[role] = self._values(role, row, table.shapes[row], part)
-        meta = SampleMeta(manifest.names[row], index, 0, manifest.labels[row], manifest.wavelengths, manifest.georeferences[row])
-        return RawSample(meta_of_window(meta, window if self._main == "hr" else None), arrays)
+        return RawSample(meta_of_window(self.meta(index), window if self._main == "hr" else None), arrays)
 
     def read(self, index: int, window: Window | None = None) -> Sample:
         """See ImageSource."""
@@ -256,8 +262,8 @@ class PackedSource:
 class PackedDataset:
     """A file made by `task=prepare`: its images, splits and normaliser are recorded in it."""
 
-    file: str
-    """The packed file."""
+    file: str = ""
+    """The packed file; must be given."""
     small: Literal["refuse", "skip", "pad"] = "refuse"
     """Images smaller than the training crop: stop with their names, leave them out, or extend them by mirroring."""
     size_rule: Literal["crop", "keep"] = "crop"

@@ -181,13 +181,22 @@ def _finite(values: NDArray[Any]) -> NDArray[np.bool_] | None:
 
 
 @contextmanager
+def without_warnings() -> Iterator[None]:
+    """Silence what is normal here: images without georeference, a nodata value beside an alpha band, aerial mosaics that are large.
+
+    Changes the process's filters while it lasts, so one thread enters it for all that read.
+    """
+    with warnings.catch_warnings():
+        for kind in (rasterio.errors.NotGeoreferencedWarning, rasterio.errors.NodataShadowWarning, Image.DecompressionBombWarning):
+            warnings.simplefilter("ignore", kind)
+        yield
+
+
+@contextmanager
 def _sentences(path: Path) -> Iterator[None]:
     """Turn what the readers raise about `path` into DataError in one sentence."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # aerial mosaics are large
-            yield
+        yield
     except DataError:
         raise
     except FileNotFoundError:

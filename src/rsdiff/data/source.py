@@ -85,6 +85,10 @@ class ImageSource(Protocol):
         """Return the target size (H, W), without decoding; for LR-only data the LR size times the scale."""
         ...
 
+    def meta(self, index: int) -> SampleMeta:
+        """Return name, labels, wavelengths and georeference of a whole image, without decoding."""
+        ...
+
     def raw(self, index: int, window: Window | None = None) -> RawSample:
         """Return stored values, of the whole image or of `window` (target pixels; lr is cut alike)."""
         ...
@@ -194,6 +198,10 @@ class CachedSource:
     def size(self, index: int) -> tuple[int, int]:
         """See ImageSource."""
         return self._source.size(index)
+
+    def meta(self, index: int) -> SampleMeta:
+        """See ImageSource."""
+        return self._source.meta(index)
 
     def raw(self, index: int, window: Window | None = None) -> RawSample:
         """See ImageSource."""

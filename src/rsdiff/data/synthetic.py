@@ -99,6 +99,10 @@ class SyntheticSource:
         """See ImageSource."""
         return self._options.size, self._options.size
 
+    def meta(self, index: int) -> SampleMeta:
+        """See ImageSource."""
+        return SampleMeta(self.name(index), index, wavelengths=self.wavelengths)
+
     def raw(self, index: int, window: Window | None = None) -> RawSample:
         """See ImageSource."""
         if not 0 <= index < self._length:
@@ -135,7 +139,7 @@ class SyntheticSource:
                 other = relit(other, self.wavelengths, rng, options.illumination)
             arrays["ref"] = self._stored(other)
             arrays["change_mask"] = changed(first, second) * np.uint8(255)
-        return RawSample(SampleMeta(self.name(index), index, wavelengths=self.wavelengths), arrays)
+        return RawSample(self.meta(index), arrays)
 
     def _stored(self, reflectance: NDArray[np.float32]) -> NDArray[Any]:
         """Return 8-bit display values of colour and grey, 16-bit reflectance of other bands."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from rsdiff.config import config
 
@@ -90,7 +90,9 @@ class PrepareTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.prepare"
     uses: ClassVar[frozenset[str]] = frozenset({"dataset"})
-    needs: ClassVar[frozenset[str]] = frozenset({"source"})
+
+    on_error: Literal["stop", "skip"] = "stop"
+    """The first image that cannot be used ends the preparation, or such images are left out and reported."""
 
 
 @config
