@@ -137,7 +137,7 @@ def test_levels_that_round_to_the_same_entry_are_walked_once() -> None:
         ("trailing", [9, 7, 4, 1]),
         ("strided", [8, 6, 4, 2, 0]),
         ("fastdpm_linear", [9, 6, 3, 0]),
-        ("fastdpm_quadratic", [8, 3, 0]),
+        ("fastdpm_quadratic", [8, 3, 0, 0]),
     ],
 )
 def test_table_spacings(spacing: Any, expected: list[int]) -> None:

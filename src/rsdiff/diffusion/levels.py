@@ -75,7 +75,6 @@ def table_indices(length: int, steps: int, spacing: Spacing, stride: int = 0) ->
     strided   every index of range(0, length, stride): about `steps` of them when stride is 0, meaning length // steps
     fastdpm_linear     linspace, rounded down (FastDPM's STEP)
     fastdpm_quadratic  squares of equidistant numbers up to sqrt(0.8 length), rounded down (FastDPM's STEP); ends at 80 % of the table
-    fastdpm_linear, fastdpm_quadratic  FastDPM's STEP: like linspace, rounded down; squares of an even grid up to 0.8 length
     Raises ValueError when the table has fewer than `steps` levels.
     """
     if not 1 <= steps <= length:
@@ -90,13 +89,9 @@ def table_indices(length: int, steps: int, spacing: Spacing, stride: int = 0) ->
         case "strided":
             ascending = np.arange(0, length, stride or length // steps)
         case "fastdpm_linear":
-            ascending = np.floor(np.linspace(0, length - 1, steps))
-        case "fastdpm_quadratic":
-            ascending = np.floor(np.linspace(0, np.sqrt(0.8 * length), steps) ** 2)
-        case "fastdpm_linear":
             ascending = np.floor(np.arange(steps) * ((length - 1) / max(steps - 1, 1)))
         case "fastdpm_quadratic":
-            ascending = np.unique(np.floor(np.linspace(0, np.sqrt(0.8 * length), steps) ** 2))
+            ascending = np.floor(np.linspace(0, np.sqrt(0.8 * length), steps) ** 2)  # many steps repeat entries near 0
     return [int(index) for index in ascending[::-1]]
 
 

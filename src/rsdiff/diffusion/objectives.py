@@ -10,7 +10,6 @@ from torch import Tensor
 from rsdiff.config import config
 from rsdiff.diffusion.denoisers import Denoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.schedules import DiscreteSchedule
 
 
 @config
@@ -109,33 +108,6 @@ def denoising_error(denoiser: Denoiser, levels: EdmLevels | VpLevels | VeLevels,
     y = target + per_image(sigma, target) * noise.normal(target.shape, target.device)
     clean = denoiser(y, sigma)
     return DenoisingError(sigma, clean, weighted_square(clean, target, levels.weight(sigma)))
-
-
-def draw_signal_levels(
-    schedule: DiscreteSchedule, noise: NoiseSource, count: int, device: torch.device | str, *, one_step_per_batch: bool
-) -> Tensor:
-    """Return SR3's continuous noise levels (count,) float32: uniform between neighbouring values of sqrt(alpha_bar).
-
-    one_step_per_batch  True draws one integer step for the whole batch, as SR3, DiffBSR and IDM do; False one per image
-    Draws: the step(s) in 1..T, then one uniform per image.
-    """
-    if one_step_per_batch:
-        step = torch.full((count,), noise.shared_integer(1, len(schedule) + 1), device=device)
-    else:
-        step = noise.integers(1, len(schedule) + 1, (count,), device)
-    return schedule.signal_between(step, noise.uniform((count,), device)).to(torch.float32)
-
-
-def noised(clean: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
-    """Return x_t = l x0 + sqrt(1 - l^2) n for the signal level l (B,) = sqrt(alpha_bar)."""
-    rest = (1 - signal.to(torch.float64).square()).clamp(min=0).sqrt()
-    return per_image(signal, clean) * clean + per_image(rest, clean) * noise
-
-
-def sigma_of_signal(signal: Tensor) -> Tensor:
-    """Return sigma = sqrt(1 - l^2) / l, float64, of the signal level l = sqrt(alpha_bar)."""
-    wide = signal.to(torch.float64)
-    return (1 - wide.square()).clamp(min=0).sqrt() / wide
 
 
 def log_normal_share(sigma: Tensor, mean: float = -1.2, deviation: float = 1.2) -> Tensor:

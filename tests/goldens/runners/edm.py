@@ -19,6 +19,7 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.preconditioning import EdmPreconditioning, IddpmPreconditioning, VePreconditioning, VpPreconditioning
 from rsdiff.diffusion.schedules import DiscreteSchedule, make_betas, variance_preserving_scale
 from rsdiff.diffusion.solvers import ddim, ddpm, dpmpp_2m
+from rsdiff.networks.edm_layers import positional_embedding, sine_first
 from rsdiff.training.ema import half_life
 from rsdiff.training.learning_rate import ramp
 
@@ -63,11 +64,30 @@ def draws(pattern: str, count: int, shape: tuple[int, ...]) -> list[np.ndarray]:
     return [fill.noise(f"{pattern}{i}", shape) for i in range(count)]
 
 
+NUMBER = r"(-?[\d.]+(?:e-?\d+)?)"
+
+
+def stated(text: str) -> dict[str, float]:
+    """Return the numbers that a case states in words: 'beta_d=19.9', and 'VE sigma 0.02..100' as ve_min and ve_max."""
+    values = {name: float(value) for name, value in re.findall(rf"(\w+)=(?=[\d.-]){NUMBER}", text)}
+    for name, low, high in re.findall(rf"(\w+):?(?: sigma)? {NUMBER}\.\.{NUMBER}", text):
+        values |= {f"{name.lower()}_min": float(low), f"{name.lower()}_max": float(high)}
+    return values
+
+
 @runner("edm", "precond_coefficients")
 def precond_coefficients(case: Case) -> dict[str, Any]:
     sigma, time = case.tensor("sigma"), case.tensor("vp_t")
-    vp, iddpm = VpPreconditioning(), IddpmPreconditioning()
-    kinds = {"vp": vp, "ve": VePreconditioning(), "iddpm": iddpm, "edm": EdmPreconditioning()}
+    words = stated(case.config["defaults"])
+    steps = int(words["M"])
+    vp = VpPreconditioning(words["beta_d"], words["beta_min"], steps, words["epsilon_t"])
+    iddpm = IddpmPreconditioning(steps, words["C_1"], words["C_2"])
+    kinds = {
+        "vp": vp,
+        "ve": VePreconditioning(words["ve_min"], words["ve_max"]),
+        "iddpm": iddpm,
+        "edm": EdmPreconditioning(words["sigma_data"]),
+    }
     outputs: dict[str, Any] = {}
     for name, kind in kinds.items():
         assert np.allclose([kind.sigma_min, kind.sigma_max], case.config["sigma_range"][name], rtol=1e-6), name
@@ -82,8 +102,9 @@ def precond_coefficients(case: Case) -> dict[str, Any]:
     }
 
 
+VP_ENDS = torch.tensor([levels.VP_SHORTEST_TIME, 1.0], dtype=torch.float64)
 DEFAULT_RANGES = {
-    "vp": tuple(float(levels.vp_sigma(torch.tensor(t, dtype=torch.float64), 19.9, 0.1)) for t in (levels.VP_SHORTEST_TIME, 1.0)),
+    "vp": tuple(levels.vp_sigma(VP_ENDS, 19.9, 0.1).tolist()),
     "ve": (0.02, 100.0),
     "iddpm": (0.002, 81.0),
     "edm": (0.002, 80.0),
@@ -98,11 +119,22 @@ def grid(name: str, steps: int, sigma_min: float, sigma_max: float, rho: float =
 
 @runner("edm", "sigma_steps")
 def sigma_steps(case: Case) -> dict[str, Any]:
-    outputs = {}
+    words, outputs = stated(case.config["defaults"]), {}
+    rho = re.search(rf"rho {NUMBER}", case.config["defaults"])
     for name in case.arrays:
         kind, steps = name.split("_")
-        outputs[name] = grid(kind, int(steps), *DEFAULT_RANGES[kind])
+        low, high = DEFAULT_RANGES[kind]
+        ends = words.get(f"{kind}_min", low), words.get(f"{kind}_max", high)
+        outputs[name] = grid(kind, int(steps), *ends, float(rho[1]) if rho else 7.0)
     return outputs
+
+
+@runner("edm", "noise_embedding")
+def noise_embedding(case: Case) -> dict[str, Any]:
+    noise, channels = case.tensor("c_noise"), case.config["num_channels"]
+    endpoint = positional_embedding(noise, channels, endpoint=True)
+    no_endpoint = positional_embedding(noise, channels, endpoint=False)
+    return {"endpoint": endpoint, "no_endpoint": no_endpoint, "swapped": sine_first(endpoint)}
 
 
 @runner("edm", "lr_ema_schedule")
@@ -132,9 +164,9 @@ def infinite_sampler(case: Case) -> dict[str, Any]:
 def toy_run(case: Case, name: str, run: dict[str, Any]) -> Tensor:
     latents = case.tensor("latents").to(torch.float64)
     toy: Toy = toy_of(case)
-    if "iddpm_rounding" in name:
+    if "iDDPM" in str(case.config.get(name, "")):
         toy = RoundingToy(toy.mean, toy.deviation)
-    limits = re.search(r"sigma_min=([\d.]+) sigma_max=([\d.]+)", case.config.get(name, ""))
+    limits = re.search(r"sigma_min=([\d.]+) sigma_max=([\d.]+)", str(case.config.get(name, "")))
     if limits:
         toy = Toy(toy.mean, toy.deviation, float(limits[1]), float(limits[2]))
     ablation = run["sampler"] == "ablation_sampler"
@@ -164,7 +196,12 @@ def samplers_toy(case: Case) -> dict[str, Any]:
 def losses_toy(case: Case) -> dict[str, Any]:
     toy = toy_of(case)
     y, u, g, n = (case.tensor(name) for name in ("y", "u", "g", "n"))
-    levels_of = {"vp": (objectives.VpLevels(), u), "ve": (objectives.VeLevels(), u), "edm": (objectives.EdmLevels(), g)}
+    words = stated(case.config["defaults"])
+    levels_of = {
+        "vp": (objectives.VpLevels(beta_d=words["beta_d"], beta_min=words["beta_min"], epsilon_t=words["epsilon_t"]), u),
+        "ve": (objectives.VeLevels(sigma_min=words["ve_min"], sigma_max=words["ve_max"]), u),
+        "edm": (objectives.EdmLevels(mean=words["P_mean"], deviation=words["P_std"], sigma_data=words["sigma_data"]), g),
+    }
     outputs: dict[str, Any] = {}
     for name, (law, draw) in levels_of.items():
         sigma = law.sigma(draw.flatten())
@@ -237,7 +274,6 @@ def eps_wrap_ddim(case: Case) -> dict[str, Any]:
     denoiser = conditional_eps(case)
     latents = case.tensor("latents").to(torch.float64)
     for name, run in case.config["runs"].items():
-        assert run["timesteps"] == levels.table_indices(len(sr3_schedule(case)), run["steps"], "trailing")
         walked = table_levels(denoiser, run["timesteps"])
         pattern = re.search(r"fill\.noise\('(.*)'\+str\(i\)", run.get("draws", ""))
         noise = ReplayNoise(draws(pattern[1] if pattern else "", run["steps"] if pattern else 0, tuple(latents.shape)))
@@ -262,16 +298,21 @@ def eps_wrap_dpmpp2m(case: Case) -> dict[str, Any]:
 def relay_dct_blur(case: Case) -> dict[str, Any]:
     config, x = case.config, case.tensor("x")
     patch = config["patch_size"]
-    dct = blurring.patch_dct(x, patch)
     law = blurring.BlurLaw(patch, config["blur_sigma_max"], config["prob_length"], config["min_scale"])
-    return {
-        "dct4": dct,
-        "dct16": blurring.patch_dct(x, x.shape[-1]),
-        "idct_of_dct4": blurring.patch_dct(dct, patch, inverse=True),
-        "blur4": blurring.patch_blur(x, torch.tensor(config["blur_sigmas"]), patch, config["min_scale"]),
-        "alpha_t": law.coefficients(law.tau(case.tensor("t"))),
-        "block_noise4": blurring.block_noise(case.tensor("g"), patch),
-    }
+    outputs: dict[str, Any] = {"alpha_t": law.coefficients(law.tau(case.tensor("t")))}
+    g = case.tensor("g")
+    for name in set(case.arrays) - case.read:
+        operation, size = re.fullmatch(r"(\w+?)(\d+|_t)", name).groups()  # type: ignore[union-attr]
+        match operation:
+            case "dct":
+                outputs[name] = blurring.patch_dct(x, int(size))
+            case "idct_of_dct":
+                outputs[name] = blurring.patch_dct(blurring.patch_dct(x, int(size)), int(size), inverse=True)
+            case "blur":
+                outputs[name] = blurring.patch_blur(x, torch.tensor(config["blur_sigmas"]), int(size), config["min_scale"])
+            case "block_noise":
+                outputs[name] = blurring.block_noise(g, int(size))
+    return outputs
 
 
 @runner("edm", "relay_blur_loss")
@@ -288,11 +329,14 @@ def relay_blur_loss(case: Case) -> dict[str, Any]:
 @runner("edm", "relay_blur_sampler")
 def relay_blur_sampler(case: Case) -> dict[str, Any]:
     config, outputs = case.config, {}
-    law = blurring.BlurLaw(config["up_scale"])
+    words = stated(config["defaults"])
+    law = blurring.BlurLaw(config["up_scale"], words["blur_sigma_max"], words["truncation_t"])
     image = case.tensor("lat").to(torch.float64)
     for name, run in config["runs"].items():
         count, pattern = re.match(r"(\d+) draws fill\.noise\('(.*)'\+str\(i\)", run["draws"]).groups()  # type: ignore[union-attr]
         noise = ReplayNoise(draws(pattern, int(count), tuple(image.shape)))
-        walked = levels.to_zero(blurring.relay_levels(run["num_steps"]))
-        outputs[name] = blurring.relay_sampler(toy_of(case), walked, image, noise, law, block_share=run["s_block"])
+        span = (words["sigma_min"], words["sigma_max"], words["rho"], words["truncation_sigma"])
+        walked = levels.to_zero(blurring.relay_levels(run["num_steps"], *span))
+        shares = {"noise_share": words["s_noise"], "block_share": run["s_block"]}
+        outputs[name] = blurring.relay_sampler(toy_of(case), walked, image, noise, law, **shares)
     return outputs
