@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations.base import Degradation, RecordValue
 from rsdiff.degradations.paired import Paired
 from rsdiff.metrics.baseline import bicubic
-from rsdiff.metrics.metric import Context, ImageScore, Metric, View
+from rsdiff.metrics.features import FeatureStore
+from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
 from rsdiff.metrics.options import MetricsConfig
 from rsdiff.metrics.summary import Summary, Unavailable, summarise
 from rsdiff.metrics.table import METRICS
@@ -22,8 +24,8 @@ from rsdiff.metrics.weight_files import file_hash, find_weight_file, missing_sen
 
 Row = dict[str, RecordValue]
 
-BASELINE_PREFIX = "bicubic_"
-REFERENCE_PREFIX = "hr_"
+METHOD, BASELINE, REFERENCE = "", "bicubic_", "hr_"
+"""Prefixes of a row's columns."""
 
 
 class Evaluator:
@@ -39,14 +41,13 @@ class Evaluator:
         self.config = config
         self.device = device
         # Paired data bring their LR: the operator that made it is not known.
-        degradation = None if isinstance(degradation, Paired) else degradation
-        self.degradation = degradation
+        self.degradation = None if isinstance(degradation, Paired) else degradation
         self.unavailable: list[Unavailable] = []
         self.weight_hashes: dict[str, str] = {}
-        files: dict[str, Path] = {}
         self.metrics: list[Metric] = []
+        files: dict[str, Path] = {}
         for metric in (METRICS[name] for name in config.metrics):
-            reason = _reason_unavailable(metric, config, bands, has_hr, degradation)
+            reason = _reason_unavailable(metric, config, bands, has_hr, self.degradation)
             if reason is not None:
                 self.unavailable.append(Unavailable(metric.name, metric.title, reason))
                 continue
@@ -58,10 +59,20 @@ class Evaluator:
                 self.weight_hashes[path.name] = file_hash(path)
         context = Context(config, device, files)
         self._scores: dict[str, ImageScore] = {m.name: m.build(context) for m in self.metrics if m.build is not None}
+        self._set_scores: dict[str, SetScore] = {m.name: m.build_set(context) for m in self.metrics if m.build_set is not None}
+        self._features = FeatureStore()
+        self._refused: dict[str, str] = {}
 
     def check(self) -> list[str]:
         """Return a sentence for every metric that will be missing from the results."""
         return [f"{entry.title} is left out: {entry.reason}" for entry in self.unavailable]
+
+    def keep_features_in(self, folder: Path) -> None:
+        """Keep what values of a set are made of in `folder`: processes of one run share them there, and a killed evaluation finds them.
+
+        Without it they are kept in memory, which serves one process that scores every image.
+        """
+        self._features = FeatureStore(folder)
 
     @torch.no_grad()
     def rows(self, batch: Batch, restored: Tensor, seconds: float | Sequence[float]) -> list[Row]:
@@ -70,14 +81,21 @@ class Evaluator:
         restored  (B, C, H, W) in [0, 1], not rounded: what the method made of batch.lr
         seconds   restoration time per image, one value for all or one each
         A row holds name, labels, what the degradation drew, `seconds`, the metrics of the method, those of bicubic interpolation
-        (bicubic_*), and of the reference where a metric asks for it (hr_*).
+        (bicubic_*), and of the reference where a metric asks for it (hr_*). A metric that refuses an image (too small for it) is NaN
+        there, and the summary says why.
         """
         per_image = [float(seconds)] * len(batch) if isinstance(seconds, int | float) else [float(value) for value in seconds]
         return [self._row(batch, index, restored[index], per_image[index]) for index in range(len(batch))]
 
     def summary(self, rows: Sequence[Row]) -> Summary:
-        """Return means, spreads and counts over the gathered rows of all processes, one row per image name."""
-        return summarise(rows, self.metrics, self.config.protocol, self.unavailable, self.weight_hashes)
+        """Return means, spreads and counts over the gathered rows of all processes, one row per image name.
+
+        Values of a set are NaN where features of an image are missing (see `keep_features_in`).
+        """
+        names = sorted({str(row["name"]) for row in rows})
+        of_set = {metric.name: self._of_set(metric, names) for metric in self.metrics if metric.of_set}
+        refused = [Unavailable(name, f"{METRICS[name].title} of some images", reason) for name, reason in self._refused.items()]
+        return summarise(rows, self.metrics, self.config.protocol, [*self.unavailable, *refused], self.weight_hashes, of_set)
 
     def _row(self, batch: Batch, index: int, restored: Tensor, seconds: float) -> Row:
         meta = batch.metas[index]
@@ -87,17 +105,41 @@ class Evaluator:
             row.update(self.degradation.record(decisions[0]))
         row["height"], row["width"], row["seconds"] = batch.size[0], batch.size[1], seconds
         view = self._view(batch, index, restored)
-        row.update(self._values(view, "", self.metrics))
+        views = {METHOD: view}
         if view.hr is not None:
-            of_hr = replace(view, image=view.hr, shared={})
-            row.update(self._values(of_hr, REFERENCE_PREFIX, [metric for metric in self.metrics if metric.on_hr]))
+            views[REFERENCE] = replace(view, image=view.hr, shared={})
         if self.config.baseline and view.lr is not None and view.lr.shape[0] == view.image.shape[0]:
-            of_bicubic = replace(view, image=bicubic(view.lr, batch.size), shared={})
-            row.update(self._values(of_bicubic, BASELINE_PREFIX, self.metrics))
+            views[BASELINE] = replace(view, image=bicubic(view.lr, batch.size), shared={})
+        for metric in self.metrics:
+            for prefix, seen in views.items():
+                if not metric.of_set and (prefix != REFERENCE or metric.on_hr):
+                    row[prefix + metric.name] = self._value(metric, seen)
+        if self._set_scores:
+            features = {prefix + name: score.features(seen) for name, score in self._set_scores.items() for prefix, seen in views.items()}
+            self._features.add(meta.name, features)
         return row
 
-    def _values(self, view: View, prefix: str, metrics: Sequence[Metric]) -> Mapping[str, float]:
-        return {prefix + metric.name: self._scores[metric.name](view) for metric in metrics if not metric.of_set}
+    def _value(self, metric: Metric, view: View) -> float:
+        try:
+            return self._scores[metric.name](view)
+        except ValueError as refusal:
+            # After hours of training an image too small for one metric must not cost the values of the others.
+            self._refused.setdefault(metric.name, str(refusal))
+            return math.nan
+
+    def _of_set(self, metric: Metric, names: Sequence[str]) -> dict[str, float]:
+        score = self._set_scores[metric.name]
+        reference = self._features.stacked(REFERENCE + metric.name, names)
+        values: dict[str, float] = {}
+        for prefix in (METHOD, BASELINE):
+            features = self._features.stacked(prefix + metric.name, names)
+            if features is not None and len(features) > 1:
+                values[prefix] = score.distance(features, reference)
+        if metric.on_hr and len(names) > 3 and reference is not None:
+            halves = [self._features.stacked(REFERENCE + metric.name, names[start::2]) for start in (0, 1)]
+            if halves[0] is not None and halves[1] is not None and min(len(halves[0]), len(halves[1])) > 1:
+                values[REFERENCE] = score.distance(halves[0], halves[1])
+        return values
 
     def _view(self, batch: Batch, index: int, restored: Tensor) -> View:
         def one(images: Tensor | None) -> Tensor | None:

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from rsdiff.metrics.colour import quantise
 from rsdiff.metrics.metric import View
-from rsdiff.metrics.psnr import psnr
+from rsdiff.metrics.psnr import masked_mean, psnr
+
+Pair = tuple[Tensor, Tensor, Tensor | None]
 
 
-def lr_pair(view: View) -> tuple[Tensor, Tensor] | None:
-    """Return (D(image), lr) on [0, 1], float64, D(image) neither rounded nor clipped; None where D gives another size than the LR has.
+def lr_pair(view: View) -> Pair | None:
+    """Return (D(image), lr, valid) on [0, 1], float64, D(image) neither rounded nor clipped; None where D gives another size than lr.
 
-    The image is the 8-bit one that would be delivered. Degradations that crop their target before shrinking it have no such pair.
+    The image is the 8-bit one that would be delivered. An LR pixel is valid if all that D makes it of is. Degradations that crop their
+    target before shrinking it have no such pair.
     """
     if view.degrade is None or view.lr is None:
         raise ValueError("LR consistency needs the operator that made the LR image; it is known only where a degradation made it.")
-    degraded = view.degrade((quantise(view.image) / 255).float()).double()
-    return (degraded, view.lr.double()) if degraded.shape == view.lr.shape else None
+    image = quantise(view.image) / 255
+    valid = None
+    if view.valid is not None:
+        image = torch.where(view.valid, image, 0.0)
+        # The operator's weights sum to 1, so it turns a mask of ones into ones exactly where nothing invalid has weight.
+        covered = view.degrade(view.valid.expand_as(image).float())
+        valid = ((covered - 1).abs() < 1e-3).all(0, keepdim=True)
+    degraded = view.degrade(image.float()).double()
+    return (degraded, view.lr.double(), valid) if degraded.shape == view.lr.shape else None
 
 
 def lr_psnr(view: View) -> float:
@@ -28,10 +39,13 @@ def lr_psnr(view: View) -> float:
     The reference itself reaches about 58.9 dB where the LR was rounded to 8 bits and 20 log10(255/sigma) where noise sigma was added.
     """
     pair = view.once("lr pair", lambda: lr_pair(view))
-    return math.nan if pair is None else psnr(pair[0] * 255, pair[1] * 255)
+    return math.nan if pair is None else psnr(pair[0] * 255, pair[1] * 255, valid=pair[2])
 
 
 def lr_l1(view: View) -> float:
     """Return the mean absolute difference of D(image) and the LR on [0, 1]."""
     pair = view.once("lr pair", lambda: lr_pair(view))
-    return math.nan if pair is None else float((pair[0] - pair[1]).abs().mean())
+    if pair is None:
+        return math.nan
+    difference = (pair[0] - pair[1]).abs()
+    return float(difference.mean() if pair[2] is None else masked_mean(difference, pair[2]).mean())

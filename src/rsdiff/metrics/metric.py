@@ -89,14 +89,35 @@ class View:
 
 @dataclass(frozen=True)
 class Context:
-    """What a metric may use when it is prepared for a run: options, device, and the weight files found (by metric)."""
+    """What metrics may use when they are prepared for a run: options, device, and the weight files found (by metric)."""
 
     options: MetricsConfig
     device: torch.device
     files: dict[str, Path]
+    shared: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Return make(), made once per context: metrics that use one network name it alike."""
+        if name not in self.shared:
+            self.shared[name] = make()
+        value: T = self.shared[name]
+        return value
 
 
 ImageScore = Callable[[View], float]
+ImageFeatures = Callable[[View], Tensor]
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """How a value of a set of images is computed.
+
+    features  of one view, (n, D) on the CPU; n may differ between images
+    distance  of the features of the judged images and of the references (None where there are none), all images stacked
+    """
+
+    features: ImageFeatures
+    distance: Callable[[Tensor, Tensor | None], float]
 
 
 @dataclass(frozen=True)
@@ -108,8 +129,10 @@ class Metric:
     low, high  bounds of its values
     needs      among 'hr', 'lr', 'degradation' (the operator that made the LR) and 'rgb' (one band or at least three)
     files      names of a weight file, any of which will do; empty if it needs none
-    build      prepares the function of one View; None for set metrics, which the evaluator computes of features
-    on_hr      whether the value of the reference itself is recorded beside it (a ceiling, or a natural level)
+    build      prepares the function of one View; None for values of a set
+    build_set  prepares a value of a set; None for values of an image
+    on_hr      whether the value of the reference itself is recorded beside it: a ceiling or a natural level; for values of a set, the
+               distance between two halves of the references, which is the part of the value that their number alone causes
     """
 
     name: str
@@ -122,12 +145,13 @@ class Metric:
     needs: frozenset[str] = frozenset({"hr"})
     files: tuple[str, ...] = ()
     build: Callable[[Context], ImageScore] | None = None
+    build_set: Callable[[Context], SetScore] | None = None
     on_hr: bool = False
 
     @property
     def of_set(self) -> bool:
         """Whether it is a value of a whole set of images."""
-        return self.build is None
+        return self.build_set is not None
 
 
-__all__ = ["Context", "ImageScore", "Metric", "View"]
+__all__ = ["Context", "ImageScore", "Metric", "SetScore", "View"]

@@ -37,16 +37,16 @@ class NiqeModel:
     block: int = BLOCK
 
 
-def niqe(luma: Tensor, model: NiqeModel, min_blocks: int = 2) -> float:
+def niqe(luma: Tensor, model: NiqeModel, min_blocks: int = 2, valid: Tensor | None = None) -> float:
     """Return the score of an image of luma (H, W) in 0..255, lower is better; NaN with fewer than `min_blocks` blocks.
 
-    luma  rounded; studio luma in BasicSR, full-range in pyiqa and the first release (6.60 against 6.87 on one image)
-    Only the largest multiple of the block from the top left is looked at, so compare values of images of equal size only. Blocks that
-    are flat or hold NaN do not count.
+    luma   rounded; studio luma in BasicSR, full-range in pyiqa and the first release (6.60 against 6.87 on one image)
+    valid  (H, W) bool; blocks that hold an invalid pixel do not count, nor do flat ones
+    Only the largest multiple of the block from the top left is looked at, so compare values of images of equal size only.
     """
     if min(luma.shape) < model.block:
         return math.nan
-    return score(block_features(luma, model.block)[0], model, min_blocks)
+    return score(block_features(luma, model.block, valid)[0], model, min_blocks)
 
 
 def score(features: Tensor, model: NiqeModel, min_blocks: int = 2) -> float:
@@ -59,18 +59,24 @@ def score(features: Tensor, model: NiqeModel, min_blocks: int = 2) -> float:
     return float((difference @ inverse @ difference).sqrt())
 
 
-def block_features(luma: Tensor, block: int = BLOCK) -> tuple[Tensor, Tensor]:
+def block_features(luma: Tensor, block: int = BLOCK, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return (N, 36) features of the blocks of a luma image (H, W): 18 at full size, then 18 at half size; and (N,) sharpness.
 
+    Blocks with a pixel that is not `valid` (H, W) have NaN for features.
     Sharpness is the mean local standard deviation of a block at full size. Raises ValueError for an image smaller than a block.
     """
     rows, columns = luma.shape[0] // block, luma.shape[1] // block
     if rows * columns == 0:
         raise ValueError(f"NIQE needs {block}x{block} pixels and the image has {luma.shape[0]}x{luma.shape[1]}.")
     image = luma[: rows * block, : columns * block].double()
+    if valid is not None:
+        valid = valid[: rows * block, : columns * block]
+        image = torch.where(valid, image, 0.0)
     full, deviation = normalise(image)
     half, _ = normalise(half_size(image))
     features = torch.cat((statistics(_blocks(full, block)), statistics(_blocks(half, block // 2))), dim=1)
+    if valid is not None:
+        features[~_blocks(valid, block).all(2).all(1)] = math.nan
     return features, _blocks(deviation, block).mean((1, 2))
 
 

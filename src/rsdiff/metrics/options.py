@@ -9,6 +9,8 @@ import torch
 
 from rsdiff.config import config
 from rsdiff.config.typed import nearest
+from rsdiff.metrics.inception import Preset
+from rsdiff.metrics.opensr import OpensrConfig
 from rsdiff.metrics.protocol import ProtocolConfig
 from rsdiff.metrics.table import METRICS
 
@@ -31,6 +33,12 @@ class MetricsConfig:
     """Whether bicubic interpolation of the LR is scored beside the method, on the same images."""
     panels: int = 6
     """How many of the first test images are drawn as comparison panels in the report."""
+    fid_preset: Preset = "pytorch_fid"
+    """How images are prepared for FID and KID; four presets, four values: pytorch_fid is what the compared papers used."""
+    niqe_min_blocks: int = 4
+    """NIQE of an image with fewer blocks (96 px) is not reported: two are needed, and values of few blocks are noise."""
+    opensr: OpensrConfig = OpensrConfig()
+    """Options of the opensr_* metrics."""
     weight_folders: tuple[str, ...] = ("weights",)
     """Folders searched for weight files of metrics, before the cache of torch.hub; nothing is downloaded."""
 
@@ -42,6 +50,8 @@ class MetricsConfig:
                 raise ValueError(f"'{name}' is not a metric{nearest(name, list(METRICS))}; the metrics are {', '.join(sorted(METRICS))}.")
         if len(set(self.metrics)) != len(self.metrics):
             raise ValueError(f"every metric may be named once and the list is {', '.join(self.metrics)}.")
+        if self.niqe_min_blocks < 2:
+            raise ValueError(f"niqe_min_blocks must be 2 or more, the fewest that have a covariance, and is {self.niqe_min_blocks}.")
         if min(self.rgb_bands) < 0:
             raise ValueError(f"rgb_bands are band indices from 0 and are {self.rgb_bands}.")
 

@@ -106,13 +106,16 @@ def summarise(
 ) -> Summary:
     """Summarise rows that were gathered from all processes.
 
-    of_set  values of set metrics: {'': {'fid': ..}, 'bicubic_': {...}}
+    of_set  values of set metrics by column prefix: {'fid': {'': 31.2, 'bicubic_': 80.3, 'hr_': 12.0}}
     Several rows of one name (the padding of a distributed loader's last batch) count once.
     """
     unique = {str(row["name"]): row for row in rows}
     kept = list(unique.values())
     seconds = [float(row["seconds"]) for row in kept if "seconds" in row]
-    entries = [_of_set(metric, of_set or {}, len(kept)) if metric.of_set else _of_images(metric, kept, protocol) for metric in metrics]
+    entries = [
+        _of_set(metric, (of_set or {}).get(metric.name, {}), len(kept)) if metric.of_set else _of_images(metric, kept, protocol)
+        for metric in metrics
+    ]
     return Summary(
         protocol=protocol.describe(),
         images=len(kept),
@@ -149,11 +152,7 @@ def _of_images(metric: Metric, rows: Sequence[Mapping[str, RecordValue]], protoc
     )
 
 
-def _of_set(metric: Metric, of_set: Mapping[str, Mapping[str, float]], images: int) -> MetricSummary:
+def _of_set(metric: Metric, values: Mapping[str, float], images: int) -> MetricSummary:
     return MetricSummary(
-        metric=metric,
-        mean=of_set.get("", {}).get(metric.name, math.nan),
-        std=math.nan,
-        count=images,
-        bicubic=of_set.get("bicubic_", {}).get(metric.name),
+        metric=metric, mean=values.get("", math.nan), std=math.nan, count=images, bicubic=values.get("bicubic_"), hr=values.get("hr_")
     )

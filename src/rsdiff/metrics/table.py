@@ -1,17 +1,28 @@
-"""The table of metrics: name -> description and how to compute it."""
+"""The table of metrics: name -> description and how to compute it. A new metric is an entry here and a function elsewhere."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-from rsdiff.metrics import lr_consistency
-from rsdiff.metrics.metric import Context, ImageScore, Metric, View
+import torch
+from torch import Tensor
+
+from rsdiff.metrics import inception, lr_consistency, niqe, opensr
+from rsdiff.metrics.colour import Space, luma, quantise, rgb_planes
+from rsdiff.metrics.dists import TRUNK_FILE, Dists
+from rsdiff.metrics.fid import frechet_distance, kernel_distance
+from rsdiff.metrics.lpips import TRUNK_FILES, Lpips, Trunk, read_trunk
+from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
 from rsdiff.metrics.no_reference import average_gradient, entropy
 from rsdiff.metrics.psnr import cpsnr, ergas, ergas_diffbsr, mse, psnr
 from rsdiff.metrics.ssim import ssim
 
 _NONE: frozenset[str] = frozenset()
+_RGB = frozenset({"rgb"})
+_RGB_PAIR = frozenset({"hr", "rgb"})
+_LR = frozenset({"lr", "degradation"})
+_TILE = 256
 
 
 def _ready(score: ImageScore) -> Callable[[Context], ImageScore]:
@@ -49,7 +60,106 @@ def _ergas_diffbsr(view: View) -> float:
     return ergas_diffbsr(image, hr, view.scale, valid)
 
 
-_DEFINED = (
+def _perceptual_pair(view: View) -> tuple[Tensor, Tensor]:
+    border = not view.protocol.crop_for_perceptual
+    return view.rgb(view.image, border)[None], view.rgb(view.reference(), border)[None]
+
+
+def _lpips(trunk: Trunk, scaled: bool = True) -> Callable[[Context], ImageScore]:
+    def build(context: Context) -> ImageScore:
+        path = context.files[f"lpips_{trunk}" if scaled else f"lpips_{trunk}_01"]
+        network = context.once(f"lpips {trunk}", lambda: Lpips(trunk, read_trunk(path)).to(context.device))
+        return lambda view: float(network(*_perceptual_pair(view), scaled=scaled))
+
+    return build
+
+
+def _dists(context: Context) -> ImageScore:
+    network = Dists(read_trunk(context.files["dists"])).to(context.device)
+    return lambda view: float(network(*_perceptual_pair(view)))
+
+
+def _luma(view: View, space: Space) -> Tensor:
+    """The (H, W) rounded luma of the 8-bit image, on the CPU, where the small matrices of NIQE are faster."""
+    return luma(rgb_planes(quantise(view.image), view.rgb_bands), space)[0].round().cpu()
+
+
+def _niqe(name: str, space: Space) -> Callable[[Context], ImageScore]:
+    def build(context: Context) -> ImageScore:
+        model = niqe.read_model(context.files[name])
+        blocks = context.options.niqe_min_blocks
+        return lambda view: niqe.niqe(_luma(view, space), model, blocks, _mask(view))
+
+    return build
+
+
+def _niqe_pooled(context: Context) -> SetScore:
+    model = niqe.read_model(context.files["niqe_pooled"])
+
+    def features(view: View) -> Tensor:
+        plane = _luma(view, "y_studio")
+        if min(plane.shape) < model.block:
+            return torch.empty(0, 36)
+        return niqe.block_features(plane, model.block, _mask(view))[0]
+
+    return SetScore(features, lambda image, reference: niqe.score(image.double(), model, context.options.niqe_min_blocks))
+
+
+def _mask(view: View) -> Tensor | None:
+    return None if view.valid is None else view.valid[0].cpu()
+
+
+def _inception(distance: Callable[[Tensor, Tensor], float], name: str, tiled: bool = False) -> Callable[[Context], SetScore]:
+    def build(context: Context) -> SetScore:
+        path = context.files[name]
+        network = context.once("inception", lambda: inception.FidInception(read_trunk(path)).to(context.device))
+        preset = context.options.fid_preset
+
+        def of_image(view: View) -> Tensor:
+            picture = view.rgb(view.image)[None] * 255
+            tiles = _tiles(picture) if tiled else picture
+            return network(inception.prepare(tiles, preset))[2048].cpu() if len(tiles) else torch.empty(0, 2048)
+
+        def features(view: View) -> Tensor:
+            # FID and KID see the same features.
+            return view.once(f"inception {tiled}", lambda: of_image(view))
+
+        def value(image: Tensor, reference: Tensor | None) -> float:
+            assert reference is not None
+            return distance(image, reference)
+
+        return SetScore(features, value)
+
+    return build
+
+
+def _tiles(image: Tensor) -> Tensor:
+    """(1, 3, H, W) -> (n, 3, 256, 256), from the top left without overlap; what is left over at the bottom and right is not seen."""
+    tiles = image[0].unfold(1, _TILE, _TILE).unfold(2, _TILE, _TILE).permute(1, 2, 0, 3, 4)
+    return tiles.reshape(-1, 3, _TILE, _TILE)
+
+
+def _opensr(score: Callable[[opensr.Prepared, opensr.OpensrConfig, View], float]) -> Callable[[Context], ImageScore]:
+    def build(context: Context) -> ImageScore:
+        options = context.options.opensr
+
+        def of_view(view: View) -> float:
+            assert view.lr is not None
+            if view.valid is not None and not bool(view.valid.all()):
+                return math.nan
+            lr, image, hr = view.lr, view.image, view.hr
+            return score(view.once("opensr", lambda: opensr.prepare(lr, image, hr, options)), options, view)
+
+        return of_view
+
+    return build
+
+
+def _correctness(name: str) -> Callable[[opensr.Prepared, opensr.OpensrConfig, View], float]:
+    return lambda images, options, view: view.once("opensr correctness", lambda: opensr.correctness(images, options)).values[name]
+
+
+_FIDELITY = (
     Metric("psnr", "PSNR", "peak signal-to-noise ratio", "dB", build=_ready(_psnr)),
     Metric("ssim", "SSIM", "structural similarity, 11x11 Gaussian, windows inside the image", low=-1, high=1, build=_ready(_ssim)),
     Metric("mse", "MSE", "mean squared error in units of the peak squared", direction="lower", build=_ready(_mse)),
@@ -62,12 +172,15 @@ _DEFINED = (
         direction="lower",
         build=_ready(_ergas_diffbsr),
     ),
+)
+
+_CONSISTENCY = (
     Metric(
         "lr_psnr",
         "LR-PSNR",
         "PSNR between the LR and the restored image degraded by the operator that made the LR",
         "dB",
-        needs=frozenset({"lr", "degradation"}),
+        needs=_LR,
         build=_ready(lr_consistency.lr_psnr),
         on_hr=True,
     ),
@@ -77,10 +190,82 @@ _DEFINED = (
         "mean absolute difference between the LR and the restored image degraded by the operator that made the LR, on [0, 1]",
         direction="lower",
         high=1,
-        needs=frozenset({"lr", "degradation"}),
+        needs=_LR,
         build=_ready(lr_consistency.lr_l1),
         on_hr=True,
     ),
+)
+
+_PERCEPTUAL = (
+    *(
+        Metric(
+            f"lpips_{trunk}",
+            f"LPIPS ({trunk})",
+            f"learned perceptual distance v0.1, {trunk} trunk",
+            direction="lower",
+            high=1,
+            needs=_RGB_PAIR,
+            files=(file,),
+            build=_lpips(trunk),
+        )
+        for trunk, file in TRUNK_FILES.items()
+    ),
+    Metric(
+        "lpips_alex_01",
+        "LPIPS (alex, [0, 1])",
+        "LPIPS of images left in [0, 1], which the network does not expect: 6 to 12 times smaller (DiffBSR's tables)",
+        direction="lower",
+        high=1,
+        needs=_RGB_PAIR,
+        files=(TRUNK_FILES["alex"],),
+        build=_lpips("alex", scaled=False),
+    ),
+    Metric(
+        "dists",
+        "DISTS",
+        "structure and texture distance of VGG16 features",
+        direction="lower",
+        high=1,
+        needs=_RGB_PAIR,
+        files=(TRUNK_FILE,),
+        build=_dists,
+    ),
+    Metric(
+        "fid",
+        "FID",
+        "Frechet distance of Inception features; biased upward for few images",
+        direction="lower",
+        needs=_RGB_PAIR,
+        files=inception.WEIGHT_FILES,
+        build_set=_inception(frechet_distance, "fid"),
+        on_hr=True,
+    ),
+    Metric(
+        "fid_p256",
+        "FID (256 px tiles)",
+        "Frechet distance of Inception features of 256x256 tiles",
+        direction="lower",
+        needs=_RGB_PAIR,
+        files=inception.WEIGHT_FILES,
+        build_set=_inception(frechet_distance, "fid_p256", tiled=True),
+        on_hr=True,
+    ),
+    Metric(
+        "kid",
+        "KID",
+        "kernel distance of Inception features, unbiased",
+        direction="lower",
+        low=-math.inf,
+        needs=_RGB_PAIR,
+        files=inception.WEIGHT_FILES,
+        build_set=_inception(kernel_distance, "kid"),
+        on_hr=True,
+    ),
+)
+
+_OFFICIAL_NIQE = ("niqe_pris_params.npz", "niqe_modelparameters.mat")
+
+_NO_REFERENCE = (
     Metric(
         "ag",
         "AG",
@@ -102,6 +287,100 @@ _DEFINED = (
         build=_ready(lambda view: entropy(view.gray(), view.valid)),
         on_hr=True,
     ),
+    Metric(
+        "niqe",
+        "NIQE",
+        "distance from photographs in block statistics of the studio luma (BasicSR)",
+        direction="lower",
+        needs=_RGB,
+        files=_OFFICIAL_NIQE,
+        build=_niqe("niqe", "y_studio"),
+        on_hr=True,
+    ),
+    Metric(
+        "niqe_gray",
+        "NIQE (full-range luma)",
+        "NIQE of the full-range luma, as pyiqa and the first release compute it",
+        direction="lower",
+        needs=_RGB,
+        files=_OFFICIAL_NIQE,
+        build=_niqe("niqe_gray", "y_full"),
+        on_hr=True,
+    ),
+    Metric(
+        "niqe_rs",
+        "NIQE (own model)",
+        "NIQE of the studio luma against a model fitted on own HR images",
+        direction="lower",
+        needs=_RGB,
+        files=("niqe_rs.npz",),
+        build=_niqe("niqe_rs", "y_studio"),
+        on_hr=True,
+    ),
+    Metric(
+        "niqe_pooled",
+        "NIQE (pooled blocks)",
+        "NIQE of the blocks of all images together, for images too small for one value each",
+        direction="lower",
+        needs=_RGB,
+        files=_OFFICIAL_NIQE,
+        build_set=_niqe_pooled,
+    ),
 )
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in _DEFINED}
+_OPENSR = (
+    Metric(
+        "opensr_reflectance",
+        "opensr reflectance",
+        "mean distance between the LR and the restored image on its grid (bilinear)",
+        direction="lower",
+        needs=frozenset({"lr"}),
+        build=_opensr(lambda images, options, view: opensr.reflectance(images, options)),
+    ),
+    Metric(
+        "opensr_spectral",
+        "opensr spectral",
+        "mean spectral angle between the LR and the restored image on its grid",
+        "degrees",
+        direction="lower",
+        needs=frozenset({"lr"}),
+        build=_opensr(lambda images, options, view: opensr.spectral(images, options)),
+    ),
+    Metric(
+        "opensr_spatial",
+        "opensr spatial",
+        "shift between the LR and the restored image",
+        "LR px",
+        direction="lower",
+        needs=frozenset({"lr"}),
+        build=_opensr(lambda images, options, view: opensr.spatial(images, view.rgb_bands)),
+    ),
+    Metric(
+        "opensr_synthesis",
+        "opensr synthesis",
+        "mean distance between the enlarged LR and the restored image: added detail, true or not",
+        direction="none",
+        needs=frozenset({"lr"}),
+        build=_opensr(lambda images, options, view: opensr.synthesis(images, options)),
+    ),
+    *(
+        Metric(
+            f"opensr_{name}",
+            f"opensr {name}",
+            meaning,
+            direction="higher" if name == "improvement" else "lower",
+            high=1,
+            needs=frozenset({"hr", "lr"}),
+            build=_opensr(_correctness(name)),
+        )
+        for name, meaning in (
+            ("improvement", "share of the added detail that agrees with the reference"),
+            ("omission", "share of the reference's detail that is missing"),
+            ("hallucination", "share of the added detail that the reference does not have"),
+        )
+    ),
+)
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric for group in (_FIDELITY, _CONSISTENCY, _PERCEPTUAL, _NO_REFERENCE, _OPENSR) for metric in group
+}
