@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -94,6 +95,12 @@ def _loader(samples: Dataset[Sample], batches: KeyBatches | Sequence[list[int]],
 
 
 def _start_worker(_worker: int) -> None:
-    """One thread per worker: many workers with many threads each are slower than one each."""
+    """Prepare a loader process.
+
+    One thread each: many workers with many threads each are slower. Ctrl-C and a scheduler's SIGTERM reach the whole process group; the
+    training process stops in good order and then ends its workers, which would otherwise die first and take it down with an error.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -33,6 +33,14 @@ from rsdiff.tracking import RunIdentity, Tracker, Trackers
 REPOSITORY, SWEEP = "RSDIFF_REPOSITORY", "RSDIFF_SWEEP"
 
 
+class RunEnded(BaseException):
+    """Carries the error of a run through Hydra, which would announce an Exception in its own words before passing it on."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 def main(repository: Path) -> None:
     """Do what the command line says and exit. `repository` holds the folders conf, experiments and sweeps."""
     repository = repository.resolve()
@@ -52,9 +60,10 @@ def main(repository: Path) -> None:
             hydra.main(version_base="1.3", config_path=str(conf), config_name=CONFIG_NAME)(run_one)()
         finally:
             failed = sweep.conclude(sweep_folder) if sweep_folder is not None else 0
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, RunEnded) as ended:
+        error = ended.error if isinstance(ended, RunEnded) else ended
         if wants_traceback():
-            raise
+            raise error from None
         print_error(error)
         sys.exit(exit_code(error))
     sys.exit(RUN_ERROR if failed else OK)
@@ -64,7 +73,10 @@ def run_one(composed: DictConfig) -> None:
     """Do one run. In a sweep a failure is recorded and the others go on; alone it is raised."""
     node = HydraConfig.get()
     if node.mode != RunMode.MULTIRUN:
-        _run(settings_from(composed, node))
+        try:
+            _run(settings_from(composed, node))
+        except Exception as error:
+            raise RunEnded(error) from error
         return
     record = sweep.Record(number=int(node.job.num), overrides=tuple(node.overrides.task))
     folder = Path(node.sweep.dir)
