@@ -123,6 +123,19 @@ def test_lightning_file_brings_its_settings() -> None:
     assert_equal(imported, weights)
 
 
+class Options(dict[str, Any]):
+    """Stands for easydict.EasyDict, which the published trainer stores its settings in."""
+
+
+def test_settings_are_found_in_objects_of_foreign_classes(tmp_path: Path) -> None:
+    content = lightning(TINY, weights_of(TINY))
+    network = content["hyper_parameters"]["opt"]["network"]
+    content["hyper_parameters"]["opt"] = Options(network=[Options(args=Options(network[0]["args"]))])
+    torch.save(content, tmp_path / "last.ckpt")
+    config, _ = import_weights("sr3", tmp_path / "last.ckpt")
+    assert config == TINY
+
+
 def test_two_versions_that_differ_are_refused() -> None:
     content = lightning(TINY, weights_of(TINY))
     state = content["state_dict"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from rsdiff.config import ConfigError, config_from_mapping, default_values
 from rsdiff.data.sample import Batch, SampleMeta
@@ -14,6 +15,7 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Problem
 from rsdiff.methods.sr3 import SR3, SR3Config, enlarge
+from rsdiff.networks.layers import reflect_to
 
 TINY: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "blocks": 1, "norm_groups": 4, "nominal_size": 16, "attention_sizes": (8,)}
 FEW_STEPS = SamplerConfig(solver="ddim", eta=1.0, steps=3, clip=True)
@@ -137,6 +139,12 @@ def test_restored_image_does_not_depend_on_channels_last() -> None:
     plain = method.restore(given, FEW_STEPS, noise(1))
     method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.testing.assert_close(method.restore(given, FEW_STEPS, noise(1)), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_extension_by_reflection_is_that_of_torch_and_goes_further() -> None:
+    image = torch.arange(12.0).view(1, 1, 3, 4)
+    torch.testing.assert_close(reflect_to(image, 5, 7), F.pad(image, (0, 3, 0, 2), mode="reflect"))
+    assert reflect_to(image[..., :1, :2], 3, 5).flatten().tolist() == [0, 1, 0, 1, 0] * 3
 
 
 def test_bicubic_keeps_constants_and_refuses_other_bands() -> None:

@@ -4,8 +4,8 @@ The enlarged LR is concatenated with the noisy HR and a U-Net predicts the noise
 Sources: Janspiry/Image-Super-Resolution-via-Iterative-Refinement (ORIG below), hanlinwu/BlindSRSNF's sr3_vanilla (VANILLA, the
 defaults), and ORIG's DDPM twin (`time="discrete"`), which DiffBSR uses as an ablation.
 
-Unlike the paper, as in these implementations: DDPM's residual blocks without FiLM (96 million parameters where the paper has up to 625
-million), the posterior variance in ancestral sampling, no EMA, one integer step per batch (`steps_drawn`).
+Unlike the paper, as in these implementations: DDPM's residual blocks without FiLM, the posterior variance in ancestral sampling, no EMA,
+one integer step per batch (`steps_drawn`).
 Unlike these implementations:
 - Ancestral sampling returns the whole batch; ORIG returns its last image only.
 - The strided sampler does without VANILLA's last evaluation, which has no effect; the result keeps noise of level sqrt(1 - alpha_bar_0)
