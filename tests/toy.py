@@ -101,6 +101,9 @@ class ToyDegradation:
     def lr_bands(self, bands: int) -> int:
         return bands
 
+    def build(self) -> "ToyDegradation":
+        return self
+
 
 @config
 class ToySampler:
