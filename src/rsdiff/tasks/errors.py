@@ -41,6 +41,11 @@ def is_interruption(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt | Interrupted)
 
 
+def stops_everything(error: BaseException) -> bool:
+    """Whether a run was stopped by someone who wants the whole sweep to stop: Ctrl-C or a scheduler's signal, not the run's time limit."""
+    return is_interruption(error) and getattr(error, "by_signal", True)
+
+
 def exit_code(error: BaseException) -> int:
     """Return the exit code that tells scripts what kind of failure it was."""
     if isinstance(error, KeyboardInterrupt):

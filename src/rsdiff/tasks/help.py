@@ -51,13 +51,14 @@ def print_help(repository: Path, overrides: Sequence[str]) -> int:
 
 
 def field_sentences(cls: type[Any]) -> dict[str, str]:
-    """Return the sentence written below each field of a config class."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(tree, ast.ClassDef)
+    """Return the sentence written below each field of a config class or of the classes it extends."""
     sentences = {}
-    for statement, following in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and isinstance(following, ast.Expr):
-            sentences[statement.target.id] = " ".join(str(ast.literal_eval(following.value)).split())
+    for owner in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for statement, following in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and isinstance(following, ast.Expr):
+                sentences[statement.target.id] = " ".join(str(ast.literal_eval(following.value)).split())
     return sentences
 
 

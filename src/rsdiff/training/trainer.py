@@ -34,7 +34,11 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(RuntimeError):  # noqa: N818 - it is no error
-    """Training stopped in good order (signal or time limit) and can be continued by the same command."""
+    """Training stopped in good order and can be continued by the same command; a signal asked for it, or the time limit."""
+
+    def __init__(self, message: str, by_signal: bool) -> None:
+        super().__init__(message)
+        self.by_signal = by_signal
 
 
 class Journal(Protocol):
@@ -132,7 +136,8 @@ class Trainer:
                     self._prune()
                 if not last and self._must_stop():
                     self._save()
-                    raise Interrupted(f"stopped after step {self.step} of {self.config.steps}; the same command continues from there.")
+                    message = f"stopped after step {self.step} of {self.config.steps}; the same command continues from there."
+                    raise Interrupted(message, by_signal=self._stop_signal is not None)
         return metrics
 
     def _enter_stage(self, current: Stage | None) -> Stage:
