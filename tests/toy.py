@@ -101,7 +101,7 @@ class ToyDegradation:
     def lr_bands(self, bands: int) -> int:
         return bands
 
-    def build(self) -> "ToyDegradation":
+    def build(self) -> ToyDegradation:
         return self
 
 
