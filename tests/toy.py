@@ -8,11 +8,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar, Literal
 
 import pytest
 
 from rsdiff.config import ConfigError, config
+from rsdiff.degradations import DegradationConfig
 from rsdiff.methods.base import Problem
 from rsdiff.tasks.options import TaskOptions
 from rsdiff.tasks.result import TaskResult
@@ -87,19 +89,11 @@ class ToyRequired:
 
 
 @config
-class ToyDegradation:
-    """Makes an LR."""
+class ToyDegradation(DegradationConfig):
+    """Promises an LR and its noise level."""
 
-    @property
-    def requires(self) -> frozenset[str]:
-        return frozenset({"hr"})
-
-    @property
-    def gives(self) -> frozenset[str]:
-        return frozenset({"noise_level"})
-
-    def lr_bands(self, bands: int) -> int:
-        return bands
+    def build(self) -> SimpleNamespace:
+        return SimpleNamespace(gives=frozenset({"noise_level"}))
 
     def build(self) -> ToyDegradation:
         return self

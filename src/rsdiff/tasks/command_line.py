@@ -104,6 +104,11 @@ def check_compatible(settings: RunSettings) -> None:
     given = {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, _offers)
+    if "lr" in given["dataset"] - settings.degradation.requires:
+        raise ConfigError(
+            f"dataset={choices['dataset']} brings its own LR, to which degradation={choices['degradation']} would not be applied; choose "
+            "degradation=paired."
+        )
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
     require_fields(f"model={choices['model']}", requires, given, choices, _offers)
     bands: int | None = getattr(settings.dataset, "bands", None)
@@ -231,7 +236,7 @@ def _groups() -> list[str]:
 
 def _options(conf: Path, loader: ConfigLoader, group: str) -> list[str]:
     """Return the options of a group, those in sub-folders as 'folder/name'."""
-    return sorted({*loader.get_group_options(group), *options_of(conf / group), *options_of(conf.parent / group)})
+    return sorted({*loader.get_group_options(group), *options_of(conf / group)})
 
 
 def options_of(folder: Path) -> list[str]:
