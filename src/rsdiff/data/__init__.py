@@ -2,14 +2,17 @@
 
 from rsdiff.data.folder import FolderDataset, PairedDataset
 from rsdiff.data.packed import PackedDataset
+from rsdiff.data.refsr import CnamCdDataset, SecondDataset
 from rsdiff.data.synthetic import SyntheticDataset
 
 DATASETS: dict[str, type] = {
+    "cnam_cd": CnamCdDataset,
     "folder": FolderDataset,
     "packed": PackedDataset,
     "paired": PairedDataset,
+    "second": SecondDataset,
     "synthetic": SyntheticDataset,
 }
 """Every kind of data set a config file may name, and the class of its options."""
 
-__all__ = ["DATASETS", "FolderDataset", "PackedDataset", "PairedDataset", "SyntheticDataset"]
+__all__ = ["DATASETS", "CnamCdDataset", "FolderDataset", "PackedDataset", "PairedDataset", "SecondDataset", "SyntheticDataset"]

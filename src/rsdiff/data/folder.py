@@ -9,6 +9,7 @@ from typing import Literal
 from rsdiff.config import config
 from rsdiff.data.files import FileOptions, FileSource, Item, list_images
 from rsdiff.data.packed import PackedSource, is_packed
+from rsdiff.data.regions import Region, RegionSource
 from rsdiff.data.source import DataError, ImageSource, Split, cached
 from rsdiff.data.splits import by_fraction, by_list, by_pattern, limited, split_folder
 
@@ -85,9 +86,15 @@ class PairedDataset(SplitOptions):
     """Folder of grey change masks or land-cover codes; empty where there are none."""
     lr_suffix: str = ""
     """What LR file names have after the HR name, e.g. 'x{scale}' for 0001x4.png."""
+    region: Region = "all"
+    """Test pixels that count in metrics: all, or those that the mask calls unchanged or changed."""
+    unchanged_code: int = 0
+    """Value of unchanged ground in the mask files, which decides `region`."""
 
     def __post_init__(self) -> None:
         SplitOptions.__post_init__(self)
+        if self.region != "all" and not self.mask_folder:
+            raise ValueError(f"region is {self.region} without change masks; name their folder in mask_folder, or use region=all.")
         if not self.hr_folder:
             raise ValueError(
                 "hr_folder is empty; name the folder of the targets, or use dataset=folder dataset.images_are=lr without targets."
@@ -113,7 +120,8 @@ class PairedDataset(SplitOptions):
 
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test pairs."""
-        return open_split(self, split, scale, lambda folder, prefix: self._match(folder, prefix, scale))
+        source = open_split(self, split, scale, lambda folder, prefix: self._match(folder, prefix, scale))
+        return RegionSource(source, self.region, self.unchanged_code) if split == "test" and self.region != "all" else source
 
     def _folders(self) -> dict[str, str]:
         named = {"hr": self.hr_folder, "lr": self.lr_folder, "ref": self.ref_folder, "change_mask": self.mask_folder}
