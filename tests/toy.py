@@ -95,9 +95,6 @@ class ToyDegradation(DegradationConfig):
     def build(self) -> SimpleNamespace:
         return SimpleNamespace(gives=frozenset({"noise_level"}))
 
-    def build(self) -> ToyDegradation:
-        return self
-
 
 @config
 class ToySampler:
