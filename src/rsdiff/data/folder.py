@@ -35,6 +35,8 @@ class SplitOptions(FileOptions):
     """Most training images to use; None means all."""
     test_limit: int | None = None
     """Most test images to use; None means all."""
+    download: str = ""
+    """What to do when the data are not there, in the imperative, for the message that says so."""
 
     def __post_init__(self) -> None:
         FileOptions.__post_init__(self)
@@ -245,14 +247,21 @@ def folder_of(options: SplitOptions) -> Path:
 
 
 def check_root(options: SplitOptions) -> None:
-    """Raise DataError when the root is missing or neither a folder nor a packed file."""
+    """Raise DataError, with what to download where that is known, when the root is missing or neither a folder nor a packed file."""
     if not options.root:
         raise DataError("dataset.root is not given; set dataset.root=FOLDER to the folder that holds the images.")
     root = folder_of(options)
     if not root.exists():
-        raise DataError(f"dataset.root={options.root} does not exist; give the folder that holds the images (seen from {Path.cwd()}).")
+        raise DataError(f"dataset.root={options.root} does not exist; {advice(options)}")
     if not root.is_dir() and not is_packed(options.root):
-        raise DataError(f"dataset.root={options.root} is neither a folder nor a packed data set; give the folder that holds the images.")
+        raise DataError(f"dataset.root={options.root} is neither a folder nor a packed data set; {advice(options)}")
+
+
+def advice(options: SplitOptions) -> str:
+    """Return what to do when the data are not where they should be."""
+    if not options.download:
+        return f"give the folder that holds the images (seen from {Path.cwd()})."
+    return f"{options.download}; or give the place of the data with dataset.root=FOLDER (seen from {Path.cwd()})."
 
 
 def no_images(folder: Path, extensions: Sequence[str]) -> DataError:
