@@ -35,7 +35,7 @@ class RefSrDataset(FileOptions):
     download: ClassVar[str]
     """What to download, for messages."""
 
-    root: str
+    root: str = ""
     """The folder RefSR_dataset, one that holds it, or the packed file that `task=prepare` made of it."""
     lr: Literal["files", "degradation"] = "files"
     """files: the published LR images, at x8 and x16; degradation: none are read, the run's degradation makes them at any scale."""
@@ -64,6 +64,8 @@ class RefSrDataset(FileOptions):
 
     def check(self) -> None:
         """Raise DataError when folders are missing: what to download and where to put it."""
+        if not self.root:
+            raise DataError(f"dataset.root is not given; download {self.download} and set dataset.root to the folder {PUBLISHED} of it.")
         if is_packed(self.root):
             return
         for split in ("train", "test"):
