@@ -8,13 +8,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar, Literal
 
 import pytest
 
 from rsdiff.config import ConfigError, config
-from rsdiff.degradations import DegradationConfig
+from rsdiff.degradations import BicubicConfig
 from rsdiff.methods.base import Problem
 from rsdiff.tasks.options import TaskOptions
 from rsdiff.tasks.result import TaskResult
@@ -89,11 +88,8 @@ class ToyRequired:
 
 
 @config
-class ToyDegradation(DegradationConfig):
-    """Promises an LR and its noise level."""
-
-    def build(self) -> SimpleNamespace:
-        return SimpleNamespace(gives=frozenset({"noise_level"}))
+class ToyDegradation(BicubicConfig):
+    """Bicubic under another name."""
 
 
 @config
