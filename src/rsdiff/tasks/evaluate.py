@@ -102,7 +102,11 @@ def report(
             f"seed {settings.seed}{steps}, budget {facts.budget}",
             f"report   {page}",
             f"records  {folder.path / 'evaluation' / 'records.csv'}",
-            *([f"next     python run.py task=restore checkpoint={folder.path} input=IMAGE output=RESTORED.tif"] if checkpoint else []),
+            *(
+                [f"next     python run.py task=restore checkpoint={checkpoint.folder} input=IMAGE output=RESTORED.tif"]
+                if checkpoint
+                else []
+            ),
         ],
         summary=figures,
         report=page,
