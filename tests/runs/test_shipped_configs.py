@@ -27,13 +27,11 @@ def repository(monkeypatch: pytest.MonkeyPatch) -> None:
     register_schemas()
 
 
-@pytest.fixture(scope="module")
-def hydra_at_hand() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RSDIFF_REPOSITORY", str(REPOSITORY))
-        register_schemas()
-        with composing(CONF):
-            yield
+@pytest.fixture
+def hydra_at_hand(repository: None) -> Iterator[None]:
+    """Hydra composes here. For one test only: a command that is checked takes Hydra away again."""
+    with composing(CONF):
+        yield
 
 
 @contextmanager
