@@ -39,7 +39,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     checkpoint = None
     if settings.checkpoint is not None:
         checkpoint = read_checkpoint(settings.checkpoint)
-        trained = method_from(checkpoint, settings.scale)
+        trained = method_from(checkpoint, settings.scale, settings.model)
         method = trained.method
         if (trained.problem.bands, trained.problem.lr_bands) != (problem.bands, problem.lr_bands):
             raise ValueError(
