@@ -75,6 +75,7 @@ class Batch:
     noise_level  (B,) standard deviation of the LR noise, in units of [0, 1]
     lr_clean     (B, c, h, w), the LR before noise and rounding, when the degradation offers it
     decisions    decisions[b][v], see Sample
+    sizes        (H, W) of every target before it was extended to `size`, where the images of a batch differ in scale
     """
 
     metas: list[SampleMeta]
@@ -91,6 +92,7 @@ class Batch:
     noise_level: Tensor | None = None
     lr_clean: Tensor | None = None
     decisions: list[Sequence[Any]] = field(default_factory=list)
+    sizes: list[tuple[int, int]] | None = None
 
     def __len__(self) -> int:
         return len(self.metas)

@@ -2,9 +2,13 @@
 
 from rsdiff.methods.bicubic import BicubicMethodConfig
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
+from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig
 from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.lcmsr import LCMSRConfig
+from rsdiff.methods.ldcsr import LDCSRConfig
+from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.methods.sr3 import SR3Config
 
@@ -15,6 +19,11 @@ METHODS: dict[str, type] = {
     "diffbsr_ddpm": DiffBSRDDPMConfig,
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
     "edm_sr": EdmSrConfig,
+    "lcmsr": LCMSRConfig,
+    "ldcsr": LDCSRConfig,
+    "ldcsr_vae": LDCSRVaeConfig,
+    "liif": LIIFConfig,
+    "metasr": MetaSRConfig,
     "refdiff": RefDiffConfig,
     "sr3": SR3Config,
 }
@@ -28,6 +37,11 @@ __all__ = [
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",
     "EdmSrConfig",
+    "LCMSRConfig",
+    "LDCSRConfig",
+    "LDCSRVaeConfig",
+    "LIIFConfig",
+    "MetaSRConfig",
     "RefDiffConfig",
     "SR3Config",
 ]
