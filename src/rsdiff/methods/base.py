@@ -135,6 +135,13 @@ class Method(nn.Module):
         """Return what the method estimates besides the image, e.g. {'kernel': (B, k, k)}, for result rows and reports."""
         return {}
 
+    def degradation_code(self, batch: Batch) -> Tensor | None:
+        """Return (B, n), what the method estimates that is common to all pixels of a scene, or None if it estimates nothing of the kind.
+
+        A mean over windows of a scene comes back as `batch.code`, which `restore` then uses in place of an estimate of its own.
+        """
+        return None
+
     def pixel_multiple(self) -> int:
         """LR height and width must be multiples of this; callers pad by reflection and crop the result."""
         return 1
