@@ -3,8 +3,12 @@
 from rsdiff.methods.bicubic import BicubicMethodConfig
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
 from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig
+from rsdiff.methods.danv2 import DANv2Config
+from rsdiff.methods.dasr import DASRConfig
+from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
+from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
@@ -15,9 +19,13 @@ from rsdiff.methods.sr3 import SR3Config
 METHODS: dict[str, type] = {
     "bicubic": BicubicMethodConfig,
     "blindsrsnf": BlindSRSNFConfig,
+    "danv2": DANv2Config,
+    "dasr": DASRConfig,
+    "dcls": DCLSConfig,
     "diffbsr": DiffBSRConfig,
     "diffbsr_ddpm": DiffBSRDDPMConfig,
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
+    "drsr": DRSRConfig,
     "edm_sr": EdmSrConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,
@@ -33,6 +41,10 @@ __all__ = [
     "METHODS",
     "BicubicMethodConfig",
     "BlindSRSNFConfig",
+    "DANv2Config",
+    "DASRConfig",
+    "DCLSConfig",
+    "DRSRConfig",
     "DiffBSRConfig",
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",

@@ -41,12 +41,20 @@ class LearningRateConfig:
     """Steps at which multistep multiplies by `gamma`."""
     gamma: float = 0.5
     """Factor of multistep."""
+    gammas: tuple[float, ...] = ()
+    """Factor of multistep at each milestone, where they differ; empty means `gamma` at all."""
     periods: tuple[int, ...] = ()
     """Lengths in steps of the cosines of cosine_restarts."""
     restart_weights: tuple[float, ...] = ()
     """Height of each cosine of cosine_restarts, relative to lr; empty means 1 for all."""
     floor: float = 0.0
     """Lowest factor of cosine and cosine_restarts."""
+
+    def __post_init__(self) -> None:
+        if self.gammas and len(self.gammas) != len(self.milestones):
+            raise ValueError(
+                f"learning_rate has {len(self.milestones)} milestones and {len(self.gammas)} gammas; give one for each milestone, or none."
+            )
 
 
 @config
