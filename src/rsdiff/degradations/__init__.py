@@ -7,12 +7,14 @@ from rsdiff.degradations.bicubic import Bicubic, BicubicConfig
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig, GaussianParameters
 from rsdiff.degradations.grid import DegradationGrid, GridConfig, NamedCase, named_cases
 from rsdiff.degradations.paired import Paired, PairedConfig
+from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
 
 DEGRADATIONS: dict[str, type[Any]] = {
     "bicubic": BicubicConfig,
     "gaussian": GaussianDegradationConfig,
     "grid": GridConfig,
     "paired": PairedConfig,
+    "refdiff_training": RefDiffTrainingConfig,
 }
 """Kind -> config class. Every class has `build()`, which returns a `Degradation`, or for "grid" a `DegradationGrid`."""
 
@@ -33,6 +35,8 @@ __all__ = [
     "Paired",
     "PairedConfig",
     "RecordValue",
+    "RefDiffTraining",
+    "RefDiffTrainingConfig",
     "degrade",
     "named_cases",
 ]

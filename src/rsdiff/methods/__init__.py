@@ -5,10 +5,14 @@ from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
 from rsdiff.methods.danv2 import DANv2Config
 from rsdiff.methods.dasr import DASRConfig
 from rsdiff.methods.dcls import DCLSConfig
+from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig
 from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
 from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.lcmsr import LCMSRConfig
+from rsdiff.methods.ldcsr import LDCSRConfig
+from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.methods.sr3 import SR3Config
 
@@ -23,6 +27,11 @@ METHODS: dict[str, type] = {
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
     "drsr": DRSRConfig,
     "edm_sr": EdmSrConfig,
+    "lcmsr": LCMSRConfig,
+    "ldcsr": LDCSRConfig,
+    "ldcsr_vae": LDCSRVaeConfig,
+    "liif": LIIFConfig,
+    "metasr": MetaSRConfig,
     "refdiff": RefDiffConfig,
     "sr3": SR3Config,
 }
@@ -40,6 +49,11 @@ __all__ = [
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",
     "EdmSrConfig",
+    "LCMSRConfig",
+    "LDCSRConfig",
+    "LDCSRVaeConfig",
+    "LIIFConfig",
+    "MetaSRConfig",
     "RefDiffConfig",
     "SR3Config",
 ]

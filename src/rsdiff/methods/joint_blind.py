@@ -128,11 +128,15 @@ class JointBlindDiffusion(Method):
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         require_scale(batch, self.scale)
         lr = to_signed_range(batch.need("lr"))
-        code = self.contrast.code(lr)
+        code = self.contrast.code(lr) if batch.code is None else batch.code
         estimate = self.estimate(lr)
         shape = (len(lr), self.bands, *batch.size)
         sampled = sample(sampler, self.denoiser(estimate, code), shape, noise, device=lr.device, image=self.start_image(estimate))
         return to_unit_range(self.compose(sampled.to(lr.dtype), estimate))
+
+    @torch.no_grad()
+    def degradation_code(self, batch: Batch) -> Tensor | None:
+        return self.contrast.code(to_signed_range(batch.need("lr")))
 
     def start_image(self, estimate: Estimate) -> Tensor:
         """Return what samplers that start from an image start from: the restorer's estimate unless the method samples a residual."""

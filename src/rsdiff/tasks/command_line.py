@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from rsdiff.config import ConfigError
 from rsdiff.config.compatibility import Offers, require_fields
 from rsdiff.config.typed import nearest
+from rsdiff.data.source import DataError
 from rsdiff.methods.base import Problem
 from rsdiff.tasks.groups import GROUPS
 from rsdiff.tasks.settings import RunSettings, group_config, settings_from
@@ -103,9 +105,15 @@ def check_compatible(settings: RunSettings) -> None:
     choices = settings.choices
     given = {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
-    require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, _offers)
+    offers = partial(_offers, choices["model"])
+    require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, offers)
+    if "lr" in given["dataset"] - settings.degradation.requires:
+        raise ConfigError(
+            f"dataset={choices['dataset']} brings its own LR, to which degradation={choices['degradation']} would not be applied; choose "
+            "degradation=paired."
+        )
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
-    require_fields(f"model={choices['model']}", requires, given, choices, _offers)
+    require_fields(f"model={choices['model']}", requires, given, choices, offers)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
         reason = settings.model.refuse(Problem(settings.scale, bands, settings.degradation.lr_bands(bands)))
@@ -126,8 +134,8 @@ def fields_given(groups: Mapping[str, Any], group: str) -> frozenset[str]:
     return fields | ({"lr"} if "hr" in degradation.requires & data else set())
 
 
-def _offers() -> Offers:
-    """Return what each option of the data and degradation groups gives; nothing where Hydra is not at hand (a launcher's worker)."""
+def _offers(model: str) -> Offers:
+    """Return what each option of the data and degradation groups gives beside `model`; nothing without Hydra (a launcher's worker)."""
     hydra = GlobalHydra.instance().hydra
     if hydra is None:
         return {}
@@ -135,9 +143,9 @@ def _offers() -> Offers:
     for group, given in offers.items():
         for option in hydra.config_loader.get_group_options(group):
             try:
-                composed = compose(CONFIG_NAME, [f"{group}={option}"])
+                composed = compose(CONFIG_NAME, [f"model={model}", f"{group}={option}"])
                 given[option] = fields_given({name: group_config(composed, name) for name in offers}, group)
-            except (ConfigError, HydraException, OmegaConfBaseException):  # needs a setting of its own
+            except (ConfigError, DataError, HydraException, OmegaConfBaseException):  # needs a setting of its own
                 continue
     return offers
 
@@ -231,7 +239,7 @@ def _groups() -> list[str]:
 
 def _options(conf: Path, loader: ConfigLoader, group: str) -> list[str]:
     """Return the options of a group, those in sub-folders as 'folder/name'."""
-    return sorted({*loader.get_group_options(group), *options_of(conf / group), *options_of(conf.parent / group)})
+    return sorted({*loader.get_group_options(group), *options_of(conf / group)})
 
 
 def options_of(folder: Path) -> list[str]:

@@ -61,10 +61,11 @@ class LearningRateConfig:
 class EmaConfig:
     """Averages of the weights over training; the first is the one that evaluation uses."""
 
-    rule: Literal["off", "constant", "half_life"] = "off"
-    """off; a constant decay per step; a half-life in images with ramp-up (EDM)."""
+    rule: Literal["off", "constant", "rising", "half_life"] = "off"
+    """off; a constant decay per step; (1 + n) / (10 + n) at step n up to the decay (latent diffusion); a half-life in images with ramp-up
+    (EDM)."""
     decays: tuple[float, ...] = (0.999,)
-    """One average per decay (constant)."""
+    """One average per decay (constant, rising)."""
     half_lives_images: tuple[int, ...] = (500_000,)
     """One average per half-life (half_life)."""
     ramp_up: float | None = 0.05

@@ -1,8 +1,8 @@
 """EDM's released networks -> starting points of `edm_sr`, and back.
 
-EDM's networks are unconditional. As published they are kept exactly: the stem gets inputs for the LR image whose weights are zero, so that
-before any training the denoiser is EDM's own, whatever the LR. Class labels are fixed at zero (their bias moves into the next layer) and
-augmentation labels are dropped (zero is what EDM samples with).
+EDM's networks are unconditional. What they compute is kept exactly: the stem (and the pyramid) gets inputs for the LR image whose weights
+are zero, so that before any training the denoiser is EDM's own, whatever the LR. Class labels are fixed at zero (their bias moves into the
+next layer) and augmentation labels are dropped (zero is what EDM samples with).
 """
 
 from __future__ import annotations
@@ -44,16 +44,17 @@ class EdmSrKeyMap:
             made = config
         channels = int(published.arguments["img_channels"])
         with torch.device("meta"):
-            network = made.network_options().build(channels, channels)
+            network, conditional = (made.network_options().build(inputs, channels) for inputs in (channels, 2 * channels))
         state = network_state(network, without_labels(published.state), IGNORED)
-        state[STEM] = torch.cat([state[STEM], torch.zeros_like(state[STEM])], dim=1)
+        for name, value in conditional.state_dict().items():
+            if value.shape != state[name].shape:  # the stem, and the layers that see the input again
+                state[name] = torch.cat([state[name], torch.zeros_like(state[name])], dim=1)
         return made, {f"network.{name}": tensor for name, tensor in state.items()}
 
     def to_published(self, config: EdmSrConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Names as published; the stem keeps its inputs for the LR, which the published class must be given as img_channels."""
         ours = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
-        with torch.device("cpu"):
-            network = config.network_options().build(ours[STEM].shape[1], 1)
+        network = config.network_options().build(ours[STEM].shape[1], 1)
         return published_state(network, ours, RESOLUTION)
 
 
