@@ -2,10 +2,10 @@
 
 from rsdiff.methods.bicubic import BicubicMethodConfig
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
+from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig
 from rsdiff.methods.danv2 import DANv2Config
 from rsdiff.methods.dasr import DASRConfig
 from rsdiff.methods.dcls import DCLSConfig
-from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig
 from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
 from rsdiff.methods.drsr import DRSRConfig

@@ -171,7 +171,11 @@ class Estimator(nn.Module):
         self.head = nn.Conv2d(in_channels, width, 7, padding=3)
         self.body = nn.Sequential(*(PlainResidualBlock(width) for _ in range(3)))
         self.tail = nn.Sequential(
-            nn.Conv2d(width, width, 3), nn.LeakyReLU(SLOPE), nn.Conv2d(width, width, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, latent, 1)
+            nn.Conv2d(width, width, 3),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, width, 3),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(width, latent, 1),
         )
         last = len(filter_sizes) - 1
         self.filter_shapes = [

@@ -88,7 +88,7 @@ def train_step(case: Case) -> dict[str, Any]:
     losses = method.losses(batch_of(method, lr / PEAK, hr=hr / PEAK, lr_views=other[:, None] / PEAK), "restorer", NO_NOISE)
     losses.total.backward()
     state = export_weights("drsr", config, method.state_dict())
-    published = {key: name for key, name in zip(method.state_dict(), state, strict=True)}
+    published = dict(zip(method.state_dict(), state, strict=True))
     return {
         "sr_i": seen["network"][0],
         "mlp_i": seen["encoder"][0],
@@ -148,7 +148,7 @@ def schedule(case: Case) -> dict[str, Any]:
     settings = case.config
     encoder, total = settings["epochs_encoder"], settings["epochs_encoder"] + settings["epochs_sr"] + 1
     decay_encoder, decay_sr = settings["lr_decay_encoder"], settings["lr_decay_sr"]
-    gammas = {epoch: settings["gamma_encoder"] for epoch in range(decay_encoder, encoder + 1, decay_encoder)}
+    gammas = dict.fromkeys(range(decay_encoder, encoder + 1, decay_encoder), settings["gamma_encoder"])
     reached = settings["lr_encoder"] * math.prod(gammas.values())
     gammas[encoder + 1] = settings["lr_sr"] / reached
     for epoch in range(encoder + decay_sr, total, decay_sr):

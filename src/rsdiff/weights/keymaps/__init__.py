@@ -6,9 +6,9 @@ from rsdiff.weights.keymaps.danv2 import DANv2KeyMap
 from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
-from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import QueryKeyMap
+from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
