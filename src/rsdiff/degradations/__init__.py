@@ -9,10 +9,10 @@ from rsdiff.degradations.bsrgan_plus import BsrganPlusConfig
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig, GaussianParameters
 from rsdiff.degradations.grid import DegradationGrid, GridConfig, NamedCase, named_cases
 from rsdiff.degradations.paired import Paired, PairedConfig
-from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
 from rsdiff.degradations.pool import PairPool
 from rsdiff.degradations.practical import PracticalDecisions, PracticalDegradation
 from rsdiff.degradations.real_esrgan import RealEsrganConfig
+from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
 
 DEGRADATIONS: dict[str, type[Any]] = {
     "bicubic": BicubicConfig,
