@@ -12,6 +12,10 @@ $(STAMP): pyproject.toml
 
 env: $(STAMP)
 
+# A tiny model on generated scenes, from nothing to a report: trains, evaluates, prints the table and where the report is.
+demo: $(STAMP)
+	$(BIN)/python run.py
+
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not cuda"
 

@@ -64,7 +64,7 @@ def raster_info(path: Path, as_codes: bool = False, variable: str = "") -> Raste
     variable  array to take from a MATLAB file with several
     Raises DataError in one sentence for an empty, unreadable or unknown file.
     """
-    with _sentences(path):
+    with in_one_sentence(path):
         head = _head(path)
         if cubes.is_cube(path, head):
             cube = cubes.cube_info(path, variable)
@@ -82,7 +82,7 @@ def read_raster(path: Path, window: Window | None = None, as_codes: bool = False
 
     Raises DataError in one sentence; a file that ends early is refused, never half decoded.
     """
-    with _sentences(path):
+    with in_one_sentence(path):
         head = _head(path)
         if cubes.is_cube(path, head):
             values = cubes.read_cube(path, window, variable)
@@ -193,7 +193,7 @@ def without_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def _sentences(path: Path) -> Iterator[None]:
+def in_one_sentence(path: Path) -> Iterator[None]:
     """Turn what the readers raise about `path` into DataError in one sentence."""
     try:
         yield

@@ -74,7 +74,9 @@ class Batch:
     kernel       (B, k, k) blur kernels, sum 1, where the degradation has one
     noise_level  (B,) standard deviation of the LR noise, in units of [0, 1]
     lr_clean     (B, c, h, w), the LR before noise and rounding, when the degradation offers it
+    code         (B, n) what a method estimates of the whole scene (Method.degradation_code), where that was done before; else None
     decisions    decisions[b][v], see Sample
+    sizes        (H, W) of every target before it was extended to `size`, where the images of a batch differ in scale
     """
 
     metas: list[SampleMeta]
@@ -90,7 +92,9 @@ class Batch:
     kernel: Tensor | None = None
     noise_level: Tensor | None = None
     lr_clean: Tensor | None = None
+    code: Tensor | None = None
     decisions: list[Sequence[Any]] = field(default_factory=list)
+    sizes: list[tuple[int, int]] | None = None
 
     def __len__(self) -> int:
         return len(self.metas)

@@ -9,6 +9,7 @@ from rsdiff.degradations.bsrgan_plus import BsrganPlusConfig
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig, GaussianParameters
 from rsdiff.degradations.grid import DegradationGrid, GridConfig, NamedCase, named_cases
 from rsdiff.degradations.paired import Paired, PairedConfig
+from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
 from rsdiff.degradations.pool import PairPool
 from rsdiff.degradations.practical import PracticalDecisions, PracticalDegradation
 from rsdiff.degradations.real_esrgan import RealEsrganConfig
@@ -20,6 +21,7 @@ DEGRADATIONS: dict[str, type[Any]] = {
     "gaussian": GaussianDegradationConfig,
     "grid": GridConfig,
     "paired": PairedConfig,
+    "refdiff_training": RefDiffTrainingConfig,
     "real_esrgan": RealEsrganConfig,
 }
 """Kind -> config class. Every class has `build()`, which returns a `Degradation`, or for "grid" a `DegradationGrid`."""
@@ -47,6 +49,8 @@ __all__ = [
     "PracticalDegradation",
     "RealEsrganConfig",
     "RecordValue",
+    "RefDiffTraining",
+    "RefDiffTrainingConfig",
     "degrade",
     "named_cases",
 ]

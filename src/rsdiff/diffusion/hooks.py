@@ -10,7 +10,7 @@ from torch import Tensor
 from rsdiff.diffusion.denoisers import DataRange, Denoiser, per_image
 
 
-class _Hook:
+class DenoiserHook:
     """A denoiser with the levels and data range of another one."""
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -24,7 +24,7 @@ class _Hook:
         return self.denoiser.round_sigma(sigma)
 
 
-class Clamped(_Hook):
+class Clamped(DenoiserHook):
     """Clamps the clean estimate to [low, high] at every evaluation (SR3's clip_denoised)."""
 
     def __init__(self, denoiser: Denoiser, low: float, high: float) -> None:
@@ -36,7 +36,7 @@ class Clamped(_Hook):
         return self.denoiser(y, sigma).clamp(self.low, self.high)
 
 
-class TwoCall(_Hook):
+class TwoCall(DenoiserHook):
     """Classifier-free guidance: D + weight (D - D_without), where `without` is the denoiser without its condition.
 
     weight 0 is no guidance. It equals (1 + w) eps - w eps_without, since D is linear in eps. Clamp outside of it, not inside.
@@ -54,7 +54,7 @@ class TwoCall(_Hook):
         return clean + self.weight * (clean - self.without(y, sigma))
 
 
-class Guided(_Hook):
+class Guided(DenoiserHook):
     """Gradient guidance: D - weight(sigma) d energy(D(y)) / dy, differentiated through the whole network.
 
     energy  energy(clean) -> (B,), one number per image, so that images do not influence each other
@@ -76,7 +76,7 @@ class Guided(_Hook):
         return clean.detach() - per_image(self.weight(sigma), y) * gradient
 
 
-class Consistent(_Hook):
+class Consistent(DenoiserHook):
     """LR-consistency projection: D + weight enlarge(lr - shrink(D)), so that shrinking the estimate gives the LR back.
 
     shrink, enlarge  linear operators between HR and LR; the projection is exact at weight 1 if shrink(enlarge(z)) = z,

@@ -11,6 +11,7 @@ from torch import Tensor
 from rsdiff.config import config, default_values
 from rsdiff.diffusion import levels as grids
 from rsdiff.diffusion.denoisers import Denoiser
+from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
 from rsdiff.diffusion.hooks import Clamped
 from rsdiff.diffusion.noise import NoiseSource
@@ -213,11 +214,16 @@ def sample(
     """Return clean images of `shape` (B, C, H, W) in the denoiser's range and the config's dtype.
 
     image  (B, C, H, W) in that range, for starts that need one: usually the enlarged input
+    Estimates of tiles whose noise source is a `FusedTileNoise` are blended.
     The first draw is the start state, then come the solver's. Differentiable, for methods that train through their sampler.
     """
     levels = make_levels(config, denoiser)
     if config.clip and denoiser.data_range is not None:
         denoiser = Clamped(denoiser, *denoiser.data_range)
+    if isinstance(noise, FusedTileNoise):
+        if config.solver == "native":
+            raise ValueError("tiles cannot be fused with sampler.solver=native, whose steps are the model's own; set task.fuse=1.")
+        denoiser = noise.fuse(denoiser)
     y = start_state(config, float(levels[0]), shape, noise, device, image)
     result = _solve(config, denoiser, levels, y, noise, observers)
     return result / (1 + float(levels[-1]) ** 2) ** 0.5 if config.end == "lowest_vp" else result

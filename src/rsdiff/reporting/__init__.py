@@ -4,9 +4,11 @@ from rsdiff.reporting.figures import CostPoint, loss_curve, metric_histograms, q
 from rsdiff.reporting.html import RunFacts, write_report
 from rsdiff.reporting.panels import Panel, write_panel
 from rsdiff.reporting.records import read_records, write_records
+from rsdiff.reporting.scene_page import BeforeAfter, write_scene_page
 from rsdiff.reporting.tables import console_table, markdown_table
 
 __all__ = [
+    "BeforeAfter",
     "CostPoint",
     "Panel",
     "RunFacts",
@@ -19,4 +21,5 @@ __all__ = [
     "write_panel",
     "write_records",
     "write_report",
+    "write_scene_page",
 ]

@@ -98,7 +98,12 @@ def write_report(
 
 def embedded(path: Path) -> str:
     """Return a PNG file as a data address."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    return data_address(path.read_bytes())
+
+
+def data_address(png: bytes) -> str:
+    """Return the bytes of a PNG as a data address."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _svg(figure: str | None) -> Markup | None:

@@ -65,10 +65,11 @@ def evaluate_case(
 ) -> CaseResult:
     """Restore and score the images of a case, shared among the processes; every process returns the whole result.
 
-    folder  of this case; rows/<process>.jsonl and panels/ lie in it
+    folder  of this case; rows/<process>.jsonl, panels/ and features/ (of FID and its like) lie in it
     panels  how many of the first images are drawn
     """
     kept = RowFiles(folder / "rows")
+    case.evaluator.keep_features_in(folder / "features")
     done = kept.read()
     accelerator.wait_for_everyone()  # every process has read the same rows before any adds one
     total = len(case.samples)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from rsdiff.config import config
+from rsdiff.inference.scene_options import SceneOptions
 
 
 @config
@@ -24,7 +25,7 @@ class RunOptions:
     checkpoint: str | None = None
     """A run folder, checkpoint folder or weights file to evaluate, restore with or start training from."""
     input: str | None = None
-    """The raster or folder that task=restore reads."""
+    """What task=restore reads: a raster, a folder, a pattern such as scenes/*.tif, or a .txt file with one path per line."""
     output: str | None = None
     """What task=restore, prepare or import writes."""
     source: str | None = None
@@ -75,7 +76,7 @@ class EvaluateTask(TaskOptions):
 
 
 @config
-class RestoreTask(TaskOptions):
+class RestoreTask(TaskOptions, SceneOptions):
     """Restore images or whole georeferenced scenes with a checkpoint."""
 
     module: ClassVar[str] = "rsdiff.tasks.restore"

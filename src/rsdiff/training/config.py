@@ -41,6 +41,8 @@ class LearningRateConfig:
     """Steps at which multistep multiplies by `gamma`."""
     gamma: float = 0.5
     """Factor of multistep."""
+    gammas: tuple[float, ...] = ()
+    """Factor of multistep at each milestone, where they differ; empty means `gamma` at all."""
     periods: tuple[int, ...] = ()
     """Lengths in steps of the cosines of cosine_restarts."""
     restart_weights: tuple[float, ...] = ()
@@ -48,15 +50,22 @@ class LearningRateConfig:
     floor: float = 0.0
     """Lowest factor of cosine and cosine_restarts."""
 
+    def __post_init__(self) -> None:
+        if self.gammas and len(self.gammas) != len(self.milestones):
+            raise ValueError(
+                f"learning_rate has {len(self.milestones)} milestones and {len(self.gammas)} gammas; give one for each milestone, or none."
+            )
+
 
 @config
 class EmaConfig:
     """Averages of the weights over training; the first is the one that evaluation uses."""
 
-    rule: Literal["off", "constant", "half_life"] = "off"
-    """off; a constant decay per step; a half-life in images with ramp-up (EDM)."""
+    rule: Literal["off", "constant", "rising", "half_life"] = "off"
+    """off; a constant decay per step; (1 + n) / (10 + n) at step n up to the decay (latent diffusion); a half-life in images with ramp-up
+    (EDM)."""
     decays: tuple[float, ...] = (0.999,)
-    """One average per decay (constant)."""
+    """One average per decay (constant, rising)."""
     half_lives_images: tuple[int, ...] = (500_000,)
     """One average per half-life (half_life)."""
     ramp_up: float | None = 0.05

@@ -70,3 +70,12 @@ def gather_rows(accelerator: Accelerator, rows: list[Row]) -> list[Row]:
         return rows
     gathered: list[Any] = gather_object(rows)
     return gathered
+
+
+def smallest_of_processes(accelerator: Accelerator, value: int) -> int:
+    """The smallest of the values that the processes give, on every one of them."""
+    if accelerator.num_processes == 1:
+        return value
+    smallest = torch.tensor(value, device=accelerator.device)
+    torch.distributed.all_reduce(smallest, op=torch.distributed.ReduceOp.MIN)
+    return int(smallest)

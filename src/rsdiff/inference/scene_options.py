@@ -1,0 +1,69 @@
+"""Options of restoring scenes."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from rsdiff.config import config
+
+
+@config
+class SceneOptions:
+    """How scenes are read, cut, restored and written. Pixels are those of the input unless said otherwise."""
+
+    result_neutral: ClassVar[frozenset[str]] = frozenset({"batch"})
+
+    tile: int = 0
+    """Side of a tile; 0 finds one that fits into the memory. It is halved where the memory turns out too small."""
+    overlap: int = 16
+    """Pixels that neighbouring tiles share and over which they are blended."""
+    batch: int = 1
+    """Tiles restored together."""
+    fuse: int = 1
+    """Side of a group of tiles, in tiles, whose clean estimates are blended at every step of the sampler; 1 restores tiles alone."""
+    samples: int = 1
+    """Restorations drawn of every pixel; from 2 on their mean is written and, beside it, their standard deviation."""
+    share_codes: bool = True
+    """Estimate what is global (the degradation code of blind methods) once per scene, from windows spread over it."""
+    bands: tuple[int, ...] = ()
+    """Bands to restore, counted from 1 and in this order; empty means all but an alpha band."""
+    scaling: Literal["trained", "none", "dtype", "percentile", "gain"] = "trained"
+    """How stored values become [0, 1]: as the checkpoint's data, as they are, by the type's range, percentiles of the scene, a gain."""
+    percentiles: tuple[float, float] = (0.1, 99.9)
+    """Percentiles per band that become 0 and 1, measured once for the whole scene (scaling percentile)."""
+    gain: float = 1e-4
+    """Scaling gain: [0, 1] = gain * value + offset; 1e-4 is Sentinel-2 reflectance."""
+    offset: float = 0.0
+    """See gain; -0.1 for Sentinel-2 products since baseline 04.00."""
+    nodata: float | None = None
+    """Stored value that marks missing pixels, where the file does not say so itself."""
+    dtype: Literal["input", "float32"] = "input"
+    """Type of the output: the input's, rounded and saturated, or real numbers in its units."""
+    format: Literal["geotiff", "cog"] = "geotiff"
+    """Tiled GeoTIFF with overviews, or Cloud Optimized GeoTIFF."""
+    compress: Literal["deflate", "zstd", "lzw", "none"] = "deflate"
+    """Compression of the output, all without loss."""
+    wavelengths: tuple[float, ...] = ()
+    """Band centres of the output in nanometres; empty keeps those of the input where the bands are the same."""
+    reference: str | None = None
+    """Raster of another date for reference-based methods; aligned by its georeference."""
+    change_mask: str | None = None
+    """Raster of change or land-cover codes for reference-based methods; aligned by its georeference."""
+    preview: bool = True
+    """Write a preview PNG and a before/after page beside the output."""
+
+    def __post_init__(self) -> None:
+        counts = {"batch": self.batch, "fuse": self.fuse, "samples": self.samples}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} was given; choose 1 or more.")
+        if self.tile < 0 or self.overlap < 0:
+            raise ValueError(f"tile={self.tile}, overlap={self.overlap} were given; choose 0 or more pixels.")
+        if self.tile and 2 * self.overlap > self.tile:
+            raise ValueError(f"overlap={self.overlap} is more than half of tile={self.tile}; choose a smaller overlap or a larger tile.")
+        if any(band < 1 for band in self.bands) or len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"bands={list(self.bands)} was given; bands are counted from 1 and named once.")
+        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError(f"percentiles={list(self.percentiles)} were given; choose two rising numbers between 0 and 100.")
+        if self.gain <= 0:
+            raise ValueError(f"gain={self.gain} was given; choose a positive number.")

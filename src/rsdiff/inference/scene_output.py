@@ -1,0 +1,261 @@
+"""Writing scenes: georeferenced rasters that appear under their name only when they are complete."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.dtypes
+import rasterio.shutil
+import rasterio.windows
+from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.errors import RasterioError
+from rasterio.rpc import RPC
+
+from rsdiff.inference.scene_input import SceneReader
+from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.inference.tiling import Grid
+
+BLOCK = 512
+"""Side of a block of the output in pixels; the unit in which results are finished and stored."""
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+RASTERS = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class OutputForm:
+    """Type, bands and missing value of an output raster.
+
+    keeps_bands  whether its bands are the input's, so that their names and colours are carried over
+    has_mask     whether missing pixels are marked by a mask of the file's own
+    has_alpha    whether the last band is the input's alpha band
+    """
+
+    dtype: np.dtype[Any]
+    bands: int
+    nodata: float | None
+    keeps_bands: bool
+    has_mask: bool = False
+    has_alpha: bool = False
+
+    @property
+    def stored_bands(self) -> int:
+        """Bands of a block in the scratch folder: the output's and one for the mask."""
+        return self.bands + self.has_mask
+
+    def convert(self, values: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return values (C, h, w) in the output's type: rounded, saturated, missing ones marked and no other one looking missing."""
+        if self.dtype.kind == "f":
+            result = values.astype(self.dtype)
+        else:
+            limits = np.iinfo(self.dtype)
+            result = np.clip(np.rint(values), limits.min, limits.max).astype(self.dtype)
+        if self.nodata is not None:
+            if not np.isnan(self.nodata):
+                neighbour = self._next_to_nodata()
+                result[result == self.dtype.type(self.nodata)] = neighbour
+            result[~valid] = self.dtype.type(self.nodata)
+        elif self.dtype.kind == "f":
+            result[~valid] = np.nan
+        return result
+
+    def _next_to_nodata(self) -> Any:
+        """The value nearest to nodata that the type has."""
+        if self.dtype.kind == "f":
+            return np.nextafter(self.dtype.type(self.nodata), self.dtype.type(np.inf))
+        limits = np.iinfo(self.dtype)
+        return self.dtype.type(int(self.nodata) + 1 if self.nodata < limits.max else limits.max - 1)  # type: ignore[operator,arg-type]
+
+
+def output_form(reader: SceneReader, options: SceneOptions, bands: int) -> OutputForm:
+    """Return the form of the restored raster."""
+    dtype = np.dtype(np.float32) if options.dtype == "float32" else reader.dtype
+    nodata = reader.nodata
+    if nodata is None and dtype.kind == "f" and reader.marks_missing and reader.alpha is None:
+        nodata = float("nan")
+    if nodata is not None and dtype.kind in "ui" and not rasterio.dtypes.can_cast_dtype([nodata], dtype.name):
+        nodata = None  # a value that no pixel of this type can have
+    has_alpha = reader.alpha is not None
+    return OutputForm(dtype, bands + has_alpha, nodata, bands == len(reader.bands), reader.has_mask and nodata is None, has_alpha)
+
+
+def spread_form(bands: int) -> OutputForm:
+    """Return the form of the raster of standard deviations."""
+    return OutputForm(np.dtype(np.float32), bands, float("nan"), keeps_bands=False)
+
+
+class SceneWriter:
+    """Writes the output raster beside its final name and renames it when it is complete.
+
+    kind  'restored' or 'spread', recorded in the file's tags
+    tags  further tags
+    """
+
+    def __init__(
+        self, path: Path, reader: SceneReader, grid: Grid, scale: Fraction, form: OutputForm, options: SceneOptions, tags: dict[str, str]
+    ) -> None:
+        self.path = path
+        self.reader = reader
+        self.grid = grid
+        self.scale = scale
+        self.form = form
+        self.options = options
+        self.tags = tags
+        self.partial = path.with_name(f".{path.stem}.partial.tif")
+
+    def write(self, blocks: Iterable[tuple[int, NDArray[Any]]]) -> None:
+        """Write the blocks (number, (stored_bands, block, block)) in their order, metadata and overviews. Raises OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with rasterio.Env(GDAL_PAM_ENABLED="NO"):  # no .aux.xml files
+                self._write_tiles(blocks)
+                self._finish()
+        except RasterioError as error:
+            raise OSError(
+                f"{self.path} cannot be written ({_reason(error)}); check the disk's free space and give the command again."
+            ) from None
+        finally:
+            self.partial.unlink(missing_ok=True)
+
+    def _profile(self) -> dict[str, Any]:
+        source, form = self.reader.dataset, self.form
+        compress = self.options.compress
+        profile: dict[str, Any] = {
+            "driver": "GTiff",
+            "dtype": form.dtype.name,
+            "count": form.bands,
+            "height": self.grid.size[0],
+            "width": self.grid.size[1],
+            "tiled": True,
+            "blockxsize": BLOCK,
+            "blockysize": BLOCK,
+            "interleave": "pixel" if form.bands <= 4 else "band",
+            "bigtiff": "if_safer",
+        }
+        if form.nodata is not None:
+            profile["nodata"] = form.nodata
+        if compress != "none":
+            profile |= {"compress": compress, "predictor": 3 if form.dtype.kind == "f" else 2}
+        if source.crs is not None:
+            profile["crs"] = source.crs
+        if not source.transform.is_identity:
+            profile["transform"] = source.transform * source.transform.scale(1 / float(self.scale))
+        if form.has_alpha:
+            profile["alpha"] = "unspecified"
+        return profile
+
+    def _write_tiles(self, blocks: Iterable[tuple[int, NDArray[Any]]]) -> None:
+        with rasterio.open(self.partial, "w", **self._profile()) as file:
+            self._describe(file)
+            for block, image in blocks:
+                top, left, height, width = self.grid.extent(block)
+                window = rasterio.windows.Window(left, top, width, height)
+                file.write(image[: self.form.bands, :height, :width], window=window)
+                if self.form.has_mask:
+                    file.write_mask(image[-1, :height, :width] > 0, window=window)
+
+    def _describe(self, file: Any) -> None:
+        """Carry over names, colours, tags, ground control points and RPCs."""
+        source, reader = self.reader.dataset, self.reader
+        tags = {key: value for key, value in source.tags().items() if not key.startswith("TIFFTAG_SOFTWARE")}
+        file.update_tags(**tags, **self.tags)
+        kinds = [ColorInterp.undefined] * self.form.bands
+        if self.form.keeps_bands and source.count >= max(reader.bands):
+            for band, origin in enumerate(reader.bands, 1):
+                kinds[band - 1] = source.colorinterp[origin - 1]
+                file.set_band_description(band, source.descriptions[origin - 1] or "")
+                file.update_tags(band, **{key: value for key, value in source.tags(origin).items() if not key.startswith("STATISTICS_")})
+        wavelengths = self.options.wavelengths
+        for band, centre in enumerate(wavelengths, 1):
+            file.set_band_description(band, f"{centre:g} nm")
+            file.update_tags(band, wavelength=f"{centre:g}", wavelength_units="Nanometers")
+        if self.form.has_alpha:
+            kinds[-1] = ColorInterp.alpha
+        if any(kind != ColorInterp.undefined for kind in kinds):
+            file.colorinterp = kinds
+        points, crs = source.gcps
+        if points:
+            file.gcps = [scaled_point(point, float(self.scale)) for point in points], crs
+        if source.rpcs is not None:
+            file.rpcs = scaled_rpcs(source.rpcs, float(self.scale))
+
+    def _finish(self) -> None:
+        """Add overviews or turn the file into a COG or picture, flush and rename."""
+        final = self.partial
+        driver = PICTURES.get(self.path.suffix.lower(), "COG" if self.options.format == "cog" else None)
+        if driver is not None:
+            final = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
+        try:
+            if driver == "COG":
+                compress = (
+                    {"compress": "none"} if self.options.compress == "none" else {"compress": self.options.compress, "predictor": "yes"}
+                )
+                rasterio.shutil.copy(self.partial, final, driver="COG", blocksize=BLOCK, overview_resampling="average", **compress)
+            elif driver is not None:
+                rasterio.shutil.copy(self.partial, final, driver=driver)
+            else:
+                self._add_overviews()
+            _flush(final)
+            final.replace(self.path)
+        finally:
+            if final != self.partial:
+                final.unlink(missing_ok=True)
+
+    def _add_overviews(self) -> None:
+        levels = [2**k for k in range(1, 16) if max(self.grid.size) / 2**k > BLOCK / 2]
+        if levels:
+            with rasterio.open(self.partial, "r+") as file:
+                file.build_overviews(levels, Resampling.average)
+
+
+def scaled_point(point: GroundControlPoint, scale: float) -> GroundControlPoint:
+    """Return a ground control point in target pixels; rows and columns count from the corner of the first pixel."""
+    return GroundControlPoint(row=point.row * scale, col=point.col * scale, x=point.x, y=point.y, z=point.z, id=point.id, info=point.info)
+
+
+def scaled_rpcs(rpcs: RPC, scale: float) -> RPC:
+    """Return rational polynomials in target pixels; their offsets count from the centre of the first pixel."""
+    values = rpcs.to_dict()
+    for axis in ("line", "samp"):
+        values[f"{axis}_off"] = (values[f"{axis}_off"] + 0.5) * scale - 0.5
+        values[f"{axis}_scale"] = values[f"{axis}_scale"] * scale
+    return RPC(**values)
+
+
+def require_writable_name(path: Path, form: OutputForm, is_cog: bool) -> None:
+    """Raise ValueError unless the ending of `path` names a format that can hold `form`."""
+    suffix = path.suffix.lower()
+    if suffix in RASTERS:
+        return
+    if suffix not in PICTURES or is_cog:
+        raise ValueError(f"output={path} ends in '{suffix}'; rasters are written as .tif, pictures without loss of type as .png or .jpg.")
+    types = ("uint8",) if PICTURES[suffix] == "JPEG" else ("uint8", "uint16")
+    if form.dtype.name not in types or form.bands > (3 if PICTURES[suffix] == "JPEG" else 4):
+        raise ValueError(f"{suffix} cannot hold {form.bands} bands of {form.dtype.name}; write output={path.with_suffix('.tif')}.")
+
+
+def sibling(path: Path, what: str) -> Path:
+    """Return the name of a second raster beside `path`: scene_x4.tif -> scene_x4_spread.tif."""
+    return path.with_name(f"{path.stem}_{what}.tif")
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return re.sub(r"\s+", " ", str(cause) or type(cause).__name__)[:160].rstrip(".")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

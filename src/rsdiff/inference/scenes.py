@@ -1,0 +1,529 @@
+"""Restoring whole scenes: tiles that do not show, in memory that does not depend on the scene, continued after a kill.
+
+The scene is cut into overlapping tiles (`tiling`). Tiles are restored in fixed batches, dealt out to the processes in turn, and stored
+(`scratch`); the main process blends every block of the output whose tiles are there, stores it, and drops tiles that no block needs any
+more. When all blocks are finished the raster is written from them, block by block: the same bytes whoever restored what, and when.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from torch import Tensor
+
+from rsdiff.data.normalisation import Normaliser, type_range
+from rsdiff.data.rasters import without_warnings
+from rsdiff.data.sample import Batch, SampleMeta
+from rsdiff.diffusion.fusion import FusedTileNoise
+from rsdiff.diffusion.noise import TileNoise
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.inference.images import restore
+from rsdiff.inference.memory import LARGEST_TARGET, bytes_per_tile, free_memory, is_out_of_memory, largest_tile
+from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader, filled, scene_normaliser
+from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.inference.scene_output import BLOCK, OutputForm, SceneWriter, output_form, require_writable_name, sibling, spread_form
+from rsdiff.inference.scratch import Scratch
+from rsdiff.inference.tiling import Axis, Grid, exact_scale, rounded_up, tile_multiple
+from rsdiff.methods.base import Method, Problem
+from rsdiff.metrics.seams import SeamScore
+
+SMALLEST_TILE = 16
+"""Input pixels; a scene that is smaller is continued by reflection."""
+Restored = NDArray[np.float32]
+
+
+class Team(Protocol):
+    """The processes that share a scene."""
+
+    rank: int
+    count: int
+
+    def any(self, mine: bool) -> bool:
+        """Return whether any process says so; all wait for all."""
+        ...
+
+    def smallest(self, mine: int) -> int:
+        """Return the smallest number that any process says; all wait for all."""
+        ...
+
+
+class Alone:
+    """A team of one."""
+
+    rank = 0
+    count = 1
+
+    def any(self, mine: bool) -> bool:
+        return mine
+
+    def smallest(self, mine: int) -> int:
+        return mine
+
+
+@dataclass(frozen=True)
+class SceneJob:
+    """One scene to restore.
+
+    scratch     folder for what must survive a kill
+    trained     normaliser of the data the method was trained on, or None
+    needs       fields of the batch that the method needs
+    identity    names method, weights and sampler: scratch files of another identity are not used
+    order       batches in the order in which they are restored, None for row by row; the result does not depend on it
+    """
+
+    input: Path
+    output: Path
+    scratch: Path
+    method: Method
+    problem: Problem
+    scale: float
+    sampler: SamplerConfig
+    options: SceneOptions
+    trained: Normaliser | None
+    needs: frozenset[str]
+    seed: int
+    device: torch.device
+    identity: str = ""
+    order: Callable[[int], Sequence[int]] | None = None
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """What became of a scene.
+
+    input_size, size  (height, width) before and after
+    tile, tiles       side of a tile in input pixels, number of tiles (groups of tiles where they are fused)
+    outputs           the rasters written
+    seam_score        see rsdiff.metrics.seams; NaN where there is no border
+    value_range       stored values, per band or common, that the method saw as 0 and as 1
+    """
+
+    input_size: tuple[int, int]
+    size: tuple[int, int]
+    tile: int
+    tiles: int
+    outputs: tuple[Path, ...]
+    seam_score: float
+    value_range: tuple[tuple[float, ...], tuple[float, ...]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        return {**asdict(self), "outputs": [str(path) for path in self.outputs]}
+
+    @staticmethod
+    def from_json(path: Path) -> SceneResult | None:
+        """Return the result that was noted at `path`, or None where there is none."""
+        if not path.exists():
+            return None
+        values = json.loads(path.read_text())
+        sizes = {name: tuple(values[name]) for name in ("input_size", "size")}
+        low, high = values["value_range"]
+        outputs = tuple(Path(output) for output in values["outputs"])
+        return SceneResult(**{**values, **sizes, "outputs": outputs, "value_range": (tuple(low), tuple(high))})
+
+
+Progress = Callable[[int, int], None]
+"""(pixels of the target that are done, all pixels)"""
+
+
+def restore_scene(job: SceneJob, team: Team, progress: Progress) -> SceneResult:
+    """Restore a scene and write its rasters; every process of the team calls it. Raises ValueError or OSError in one sentence."""
+    with rasterio.Env(**STRICT), without_warnings(), ExitStack() as stack:
+        run = _Run(job, team, stack)
+        tile = run.first_tile()
+        while True:
+            try:
+                return run.restore(tile, progress)
+            except _TileTooLargeError:
+                tile = run.smaller_tile(tile)
+
+
+class _TileTooLargeError(Exception):
+    """A tile did not fit into the memory of one of the processes."""
+
+
+class _Run:
+    """A scene that is being restored."""
+
+    def __init__(self, job: SceneJob, team: Team, stack: ExitStack) -> None:
+        self.job, self.team, self.options = job, team, job.options
+        self.scale = exact_scale(job.scale)
+        self.multiple = tile_multiple(job.method.pixel_multiple(), self.scale)
+        self.reader = stack.enter_context(SceneReader(job.input, self.options.bands, self.options.nodata))
+        self.bands = job.problem.bands
+        self._require_bands()
+        self.normaliser = scene_normaliser(self.reader, self.options, job.trained, self.bands)
+        self.scene = NormalisedScene(self.reader, self.normaliser)
+        self.size = (round(self.reader.height * self.scale), round(self.reader.width * self.scale))
+        self.aligned = {name: self._align(name, stack) for name in ("ref", "change_mask") if name in job.needs}
+        self.forms = {"restored": output_form(self.reader, self.options, self.bands)}
+        if self.options.samples > 1:
+            self.forms["spread"] = spread_form(self.bands)
+        require_writable_name(job.output, self.forms["restored"], self.options.format == "cog")
+        self.code = self._scene_code() if self.options.share_codes else None
+
+    def _require_bands(self) -> None:
+        given, needed = len(self.reader.bands), self.job.problem.lr_bands
+        if given != needed:
+            raise ValueError(
+                f"{self.job.input} gives {given} bands and the model restores {needed}; choose them with task.bands, for example "
+                f"task.bands={list(range(1, needed + 1))}."
+            )
+        if self.options.wavelengths and len(self.options.wavelengths) != self.bands:
+            raise ValueError(f"task.wavelengths has {len(self.options.wavelengths)} values for {self.bands} bands; give one per band.")
+
+    def _align(self, name: str, stack: ExitStack) -> AlignedRaster:
+        option = "reference" if name == "ref" else name
+        path = getattr(self.options, option)
+        if path is None:
+            raise ValueError(f"this model needs task.{option}, a raster that covers the scene; add task.{option}=FILE.")
+        resampling = Resampling.cubic if name == "ref" else Resampling.nearest
+        raster = AlignedRaster(Path(path).expanduser(), self.reader, self.scale, self.size, resampling)
+        stack.callback(raster.close)
+        wanted = self.bands if name == "ref" else 1
+        if len(raster.bands) != wanted:
+            raise ValueError(f"{path} has {len(raster.bands)} bands and task.{option} needs {wanted}; give a raster of that many bands.")
+        return raster
+
+    def _scene_code(self) -> Tensor | None:
+        """Return the mean (1, n) of the method's global estimates over windows spread over the scene, or None."""
+        codes = []
+        for values, valid in self.reader.samples():
+            if not valid.any():
+                continue
+            image = filled(self.normaliser.normalise(values), valid, self.scene.fill)
+            side = [rounded_up(max(length, SMALLEST_TILE), self.multiple) for length in image.shape[1:]]
+            image = np.pad(image, ((0, 0), (0, side[0] - image.shape[1]), (0, side[1] - image.shape[2])), mode="symmetric")
+            lr = torch.from_numpy(image)[None].to(self.job.device)
+            target = (int(side[0] * self.scale), int(side[1] * self.scale))
+            code = self.job.method.degradation_code(Batch([SampleMeta(self.job.input.stem)], target, (side[0], side[1]), lr=lr))
+            if code is None:
+                return None
+            codes.append(code)
+        return torch.stack(codes).mean(0) if codes else None
+
+    # Tile sizes
+
+    @property
+    def smallest(self) -> int:
+        return rounded_up(SMALLEST_TILE, self.multiple)
+
+    def overlap_of(self, tile: int) -> int:
+        """Return the overlap for a tile side: the wanted one, or half a small tile."""
+        wanted = self.options.overlap
+        return min(rounded_up(wanted, self.multiple), tile // 2 // self.multiple * self.multiple) if wanted else 0
+
+    def first_tile(self) -> int:
+        """Return the tile side to begin with: the user's, that of the run that is continued, or what fits into every process's memory."""
+        if self.options.tile:
+            return max(self.smallest, rounded_up(self.options.tile, self.multiple))
+        earlier = Scratch.read_plan(self.job.scratch)
+        if earlier and earlier == self.plan(int(earlier.get("tile", 0))):
+            return self.team.smallest(int(earlier["tile"]))
+        largest = max(self.smallest, int(LARGEST_TARGET / self.scale))
+        probe = max(self.smallest, rounded_up(32, self.multiple))
+        cost = bytes_per_tile(self._probe, probe)
+        together = self.options.batch * self.options.fuse**2
+        tile = largest_tile(cost, together, free_memory(self.job.device), self.multiple, self.smallest, largest)
+        return self.team.smallest(tile)
+
+    def _probe(self, side: int) -> Tensor:
+        """Restore one tile of nothing, in as few steps as a sampler can take."""
+        short = replace(self.job.sampler, steps=min(2, self.job.sampler.steps)) if self.job.sampler.grid != "list" else self.job.sampler
+        size = int(side * self.scale)
+        images = {"lr": torch.zeros(1, self.job.problem.lr_bands, side, side, device=self.job.device)}
+        for name in self.aligned:
+            images[name] = torch.zeros(1, self.bands if name == "ref" else 1, size, size, device=self.job.device)
+        batch = Batch([SampleMeta("probe")], (size, size), (side, side), code=self.code, **images)  # type: ignore[arg-type]
+        with torch.no_grad():
+            return restore(self.job.method, batch, short, TileNoise(("probe",), [(0, 0)], (size, size)))
+
+    def smaller_tile(self, tile: int) -> int:
+        """Return half of a tile side that was too large; raises ValueError where none is smaller."""
+        half = max(self.smallest, tile // 2 // self.multiple * self.multiple)
+        if half == tile:
+            raise ValueError(
+                f"the memory is too small for tiles of {tile} pixels, the smallest; set task.batch=1, task.fuse=1 or use another device."
+            )
+        return half
+
+    def plan(self, tile: int) -> dict[str, Any]:
+        """Return what files in the scratch folder depend on."""
+        state = self.job.input.stat()
+        return {
+            "tile": tile,
+            "overlap": self.options.overlap,
+            "fuse": self.options.fuse,
+            "samples": self.options.samples,
+            "seed": self.job.seed,
+            "scale": str(self.scale),
+            "input": [str(self.job.input.resolve()), state.st_size, state.st_mtime_ns],
+            "normaliser": self.normaliser.to_json(),
+            "identity": self.job.identity,
+        }
+
+    def layout(self, tile: int) -> tuple[Grid, Axis, Axis]:
+        """Return the grid of the scene and, per axis, how the tiles of a fused group lie in it."""
+        overlap = self.overlap_of(tile)
+        axes = []
+        for length in (self.reader.height, self.reader.width):
+            side = min(tile, max(self.smallest, rounded_up(length, self.multiple)))
+            shared = min(overlap, side // 2 // self.multiple * self.multiple)
+            count = min(self.options.fuse, Axis(length, side, shared, self.scale).count)
+            group = side + (count - 1) * (side - shared)
+            axes.append((Axis(length, group, shared, self.scale), Axis(group, side, shared, self.scale)))
+        return Grid(axes[0][0], axes[1][0], BLOCK), axes[0][1], axes[1][1]
+
+    # Work
+
+    def restore(self, tile: int, progress: Progress) -> SceneResult:
+        """Restore the scene with tiles of one size; raises _TileTooLargeError."""
+        grid, *inner = self.layout(tile)
+        work = _Work(self, grid, inner[0], inner[1], Scratch(self.job.scratch, self.plan(tile), grid.blocks))
+        if self.team.rank == 0:
+            work.scratch.open()
+        self.team.any(False)
+        work.restore_tiles(progress)
+        score = float("nan")
+        outputs = tuple(self.job.output if name == "restored" else sibling(self.job.output, name) for name in self.forms)
+        if self.team.rank == 0:
+            score = work.write(dict(zip(self.forms, outputs, strict=True)))
+            work.scratch.remove()
+        self.team.any(False)
+        return SceneResult(
+            (self.reader.height, self.reader.width),
+            grid.size,
+            inner[0].tile,
+            grid.tiles,
+            outputs,
+            score,
+            (self.normaliser.low, self.normaliser.high),
+        )
+
+
+class _Work:
+    """The tiles and blocks of a run with tiles of one size."""
+
+    def __init__(self, run: _Run, grid: Grid, rows: Axis, columns: Axis, scratch: Scratch) -> None:
+        self.run, self.grid, self.rows, self.columns, self.scratch = run, grid, rows, columns, scratch
+        self.needed_by: dict[int, list[int]] = {}
+        self.present: set[int] = set()
+        self.missing: set[int] = set()
+
+    def restore_tiles(self, progress: Progress) -> None:
+        """Restore and blend everything that is missing, a batch per process and round."""
+        size, team = self.run.options.batch, self.run.team
+        done = self.scratch.done()
+        self._count_needs(done)
+        self.present = {tile for tile in self.needed_by if self.scratch.has_tile(tile)}
+        self.missing = self.needed_by.keys() - self.present
+        batches = sorted({tile // size for tile in self.missing})
+        if self.run.job.order is not None:
+            batches = [batches[position] for position in self.run.job.order(len(batches))]
+        team.any(False)  # nobody writes before all have looked
+        finished = self._pixels(done)
+        if team.rank == 0:
+            finished += self._blend_ready(done, self.present)
+        for first in range(0, len(batches), team.count):
+            if team.any(self._too_large(batches[first + team.rank : first + team.rank + 1])):
+                raise _TileTooLargeError
+            if team.rank == 0:
+                restored = {tile for batch in batches[first : first + team.count] for tile in self._members(batch)} & self.missing
+                finished += self._blend_ready(done, restored)
+                progress(finished, self.grid.size[0] * self.grid.size[1])
+
+    def _members(self, batch: int) -> range:
+        """Return the tiles of a batch: always the same ones, so that a resumed run restores them in the same company."""
+        size = self.run.options.batch
+        return range(batch * size, min((batch + 1) * size, self.grid.tiles))
+
+    def _too_large(self, batches: Sequence[int]) -> bool:
+        """Restore the given batches; return True if the memory was too small."""
+        try:
+            for batch in batches:
+                self._restore_batch(self._members(batch))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if self.run.job.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return True
+        return False
+
+    def _count_needs(self, done: NDArray[np.bool_]) -> None:
+        """Note which unfinished blocks need each tile."""
+        for block in np.flatnonzero(~done).tolist():
+            for tile in self.grid.tiles_of(block):
+                self.needed_by.setdefault(tile, []).append(block)
+
+    def _pixels(self, blocks: NDArray[np.bool_]) -> int:
+        return sum(height * width for _, _, height, width in (self.grid.extent(block) for block in np.flatnonzero(blocks).tolist()))
+
+    def _restore_batch(self, tiles: Sequence[int]) -> None:
+        """Restore tiles together and store the missing ones; those without a valid pixel are stored as empty."""
+        inputs = {tile: self._tile_input(tile) for tile in tiles}
+        for tile in tiles:
+            if not inputs[tile][1] and tile in self.missing:
+                self.scratch.write_tile(tile, None)
+        kept = [tile for tile in tiles if inputs[tile][1]]
+        if kept:
+            images = torch.from_numpy(np.stack([inputs[tile][0] for tile in kept]))
+            samples = [self._restore(kept, images, sample) for sample in range(self.run.options.samples)]
+            for position, tile in enumerate(kept):
+                if tile in self.missing:
+                    self.scratch.write_tile(tile, np.stack([sample[position] for sample in samples]))
+
+    def _tile_input(self, tile: int) -> tuple[Restored, bool]:
+        row, column = self.grid.place(tile)
+        rows, columns = self.grid.rows, self.grid.columns
+        return self.run.scene.window(rows.start(row), columns.start(column), rows.tile, columns.tile)
+
+    def _restore(self, tiles: Sequence[int], images: Tensor, sample: int) -> Restored:
+        """Return restored tiles (n, C, H, W); a fused group of tiles is restored as that many and blended."""
+        job, rows, columns = self.run.job, self.rows, self.columns
+        inside = [(row, column) for row in range(rows.count) for column in range(columns.count)]
+        places = [self.grid.place(tile) for tile in tiles]
+        origins = [
+            (self.grid.rows.target_start(r) + rows.target_start(i), self.grid.columns.target_start(c) + columns.target_start(j))
+            for r, c in places
+            for i, j in inside
+        ]
+        parts = [
+            image[:, rows.start(i) : rows.start(i) + rows.tile, columns.start(j) : columns.start(j) + columns.tile]
+            for image in images
+            for i, j in inside
+        ]
+        size = (rows.target_tile, columns.target_tile)
+        batch = Batch([SampleMeta(job.input.stem)] * len(parts), size, (rows.tile, columns.tile), lr=torch.stack(parts))
+        batch = replace(batch, **self._aligned_windows(origins, size))  # type: ignore[arg-type]
+        if self.run.code is not None:
+            batch = replace(batch, code=self.run.code.expand(len(parts), -1))
+        key = (job.seed, "restore", job.input.stem, sample)
+        noise = TileNoise(key, origins, size)
+        if len(inside) > 1:
+            noise = FusedTileNoise(key, origins, size, len(inside), int(rows.overlap * rows.scale))
+        with torch.no_grad():
+            restored = restore(job.method, batch.to(job.device), job.sampler, noise).float().cpu().numpy()
+        if len(inside) == 1:
+            return restored
+        group = Grid(rows, columns, max(rows.target_length, columns.target_length))
+        groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])
+        return np.stack([group.blend(0, list(members)) for members in groups])
+
+    def _aligned_windows(self, origins: Sequence[tuple[int, int]], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return reference and change mask of the tiles, each (n, C, H, W)."""
+        windows: dict[str, Tensor] = {}
+        for name, raster in self.run.aligned.items():
+            parts = [raster.window(*origin, *size) for origin in origins]
+            if name == "ref":
+                parts_in_range = [self._reference(raster, values, valid) for values, valid in parts]
+            else:
+                parts_in_range = [np.where(valid, values, 0).astype(np.float32) for values, valid in parts]
+            windows[name] = torch.from_numpy(np.stack(parts_in_range))
+        return windows
+
+    def _reference(self, raster: AlignedRaster, values: NDArray[Any], valid: NDArray[np.bool_]) -> Restored:
+        normaliser = type_range(raster.dtype) if self.run.options.scaling == "dtype" else self.run.normaliser
+        fill = self.run.scene.fill if len(self.run.scene.fill) == len(values) else np.full(len(values), 0.5, np.float32)
+        image = normaliser.normalise(values)
+        return image if valid.all() else filled(image, valid, fill)
+
+    def _blend_ready(self, done: NDArray[np.bool_], restored: Collection[int]) -> int:
+        """Finish every block that the tiles just restored complete, drop tiles that are not needed any more, return the pixels finished."""
+        pixels = 0
+        self.present |= set(restored)
+        for block in sorted({block for tile in restored for block in self.needed_by[tile]}):
+            tiles = self.grid.tiles_of(block)
+            if not self.present.issuperset(tiles):
+                continue
+            self.scratch.write_block(block, self._finished_block(block, tiles))
+            done[block] = True
+            _, _, height, width = self.grid.extent(block)
+            pixels += height * width
+            for tile in tiles:
+                self.needed_by[tile].remove(block)
+                if not self.needed_by[tile]:
+                    self.scratch.drop_tile(tile)
+        return pixels
+
+    def _finished_block(self, block: int, tiles: Sequence[int]) -> dict[str, NDArray[Any]]:
+        """Return the block of every output, in its type, padded to (stored_bands, BLOCK, BLOCK)."""
+        run = self.run
+        shape = (run.options.samples, run.bands, self.grid.rows.target_tile, self.grid.columns.target_tile)
+        blended = self.grid.blend(block, [self.scratch.read_tile(tile, shape) for tile in tiles])
+        mean = blended.mean(axis=0, dtype=np.float64)
+        valid, alpha = self._valid(block)
+        form = run.forms["restored"]
+        values = form.convert(run.normaliser.restore(mean), valid)
+        if form.has_alpha:
+            values = np.concatenate([values, alpha.astype(values.dtype)])
+        if form.has_mask:
+            values = np.concatenate([values, valid.any(axis=0, keepdims=True).astype(values.dtype)])
+        images = {"restored": _padded(values)}
+        if "spread" in run.forms:
+            span = run.normaliser.restore(np.ones_like(mean)) - run.normaliser.restore(np.zeros_like(mean))
+            images["spread"] = _padded(run.forms["spread"].convert(blended.std(axis=0, dtype=np.float64, ddof=1) * span, valid))
+        return images
+
+    def _valid(self, block: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """Return which pixels (C, h, w) of a block are valid, and its alpha band (1, h, w), if any: those of the input pixel."""
+        reader, scale = self.run.reader, self.run.scale
+        top, left, height, width = self.grid.extent(block)
+        rows, columns = _sources(top, height, scale, reader.height), _sources(left, width, scale, reader.width)
+        window = (int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
+        where = np.ix_(rows - rows[0], columns - columns[0])
+        valid: NDArray[np.bool_] = np.ones((self.run.bands, height, width), np.bool_)
+        if reader.marks_missing:
+            of_input = reader.read(*window)[1]
+            if len(of_input) != self.run.bands:
+                of_input = of_input.any(axis=0, keepdims=True)
+            valid = valid & np.stack([band[where] for band in of_input])
+        alpha = reader.alpha_values(*window)[0][where][None] if reader.alpha is not None else np.empty((0, height, width))
+        return valid, alpha
+
+    def write(self, outputs: dict[str, Path]) -> float:
+        """Write the rasters from the finished blocks and return the seam score of the first."""
+        run = self.run
+        score = SeamScore(self.grid.rows.borders(), self.grid.columns.borders(), self.run.scale.numerator)
+        for name, path in outputs.items():
+            form = run.forms[name]
+            tags = {
+                "RSDIFF_CONTENT": name,
+                "RSDIFF_SCALE": str(run.scale),
+                "RSDIFF_SEED": str(run.job.seed),
+                "RSDIFF_MODEL": run.job.identity,
+            }
+            writer = SceneWriter(path, run.reader, self.grid, run.scale, form, run.options, tags)
+            writer.write(self._blocks(name, form, score if name == "restored" else None))
+        return score.value()
+
+    def _blocks(self, name: str, form: OutputForm, score: SeamScore | None) -> Iterator[tuple[int, NDArray[Any]]]:
+        shape = (form.stored_bands, BLOCK, BLOCK)
+        for block in range(self.grid.blocks):
+            image = self.scratch.read_block(name, block, shape, form.dtype)
+            if score is not None:
+                top, left, height, width = self.grid.extent(block)
+                score.add(image[: self.run.bands, :height, :width], top, left, form.nodata)
+            yield block, image
+
+
+def _sources(first: int, count: int, scale: Fraction, length: int) -> NDArray[np.int64]:
+    """Return the input pixel under the centre of each of `count` target pixels from `first` on."""
+    positions = ((2 * np.arange(first, first + count) + 1) * scale.denominator) // (2 * scale.numerator)
+    return np.minimum(positions, length - 1)
+
+
+def _padded(values: NDArray[Any]) -> NDArray[Any]:
+    """Return a block (C, h, w) at its full size."""
+    return np.pad(values, ((0, 0), (0, BLOCK - values.shape[1]), (0, BLOCK - values.shape[2])))

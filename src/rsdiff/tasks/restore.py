@@ -1,0 +1,285 @@
+"""task=restore: enlarge whole rasters with a checkpoint, georeferenced, without seams, continued after a kill."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import rasterio.windows
+import torch
+from accelerate import Accelerator
+from rasterio.enums import Resampling
+
+from rsdiff.data.files import FileOptions, list_images
+from rsdiff.data.normalisation import Normaliser
+from rsdiff.data.rasters import in_one_sentence, without_warnings
+from rsdiff.inference.scene_input import SceneReader
+from rsdiff.inference.scene_output import RASTERS, output_form
+from rsdiff.inference.scenes import SceneJob, SceneResult, restore_scene
+from rsdiff.methods.base import Method, Problem
+from rsdiff.reporting import BeforeAfter, write_scene_page
+from rsdiff.reporting.display import busiest_window
+from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
+from rsdiff.tasks.options import RestoreTask
+from rsdiff.tasks.result import TaskResult
+from rsdiff.tasks.run_folder import RunFolder
+from rsdiff.tasks.settings import RunSettings
+from rsdiff.tracking import Tracker
+from rsdiff.training.checkpoints import read_checkpoint, write_json
+from rsdiff.training.processes import any_process, smallest_of_processes
+
+PREVIEW_SIDE, DETAIL_SIDE = 900, 360
+"""Longest side of the preview and side of the detail, in target pixels."""
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """What restores: a method, the problem it was built for and the normaliser of the data it was trained on, if any."""
+
+    method: Method
+    problem: Problem
+    trained: Normaliser | None
+
+
+class Processes:
+    """The team of an Accelerate launch."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.rank: int = accelerator.process_index
+        self.count: int = accelerator.num_processes
+
+    def any(self, mine: bool) -> bool:
+        return any_process(self.accelerator, mine)
+
+    def smallest(self, mine: int) -> int:
+        return smallest_of_processes(self.accelerator, mine)
+
+
+def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
+    """Restore every raster that `input` names."""
+    task = settings.task
+    assert isinstance(task, RestoreTask)
+    assert settings.input is not None
+    assert settings.output is not None
+    accelerator = make_accelerator()
+    inputs = scenes_of(settings.input)
+    outputs = outputs_of(inputs, settings.input, settings.output, settings.scale)
+    restorer = build_restorer(settings, inputs[0])
+    restorer.method.to(accelerator.device)
+    if accelerator.is_main_process:
+        with without_warnings():
+            require_space(inputs, outputs, folder, settings.scale, task, restorer.problem.bands)
+    results = []
+    for number, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
+        what = f"restoring {source.name}" + (f" ({number + 1} of {len(inputs)})" if len(inputs) > 1 else "") + ", megapixels"
+        job = SceneJob(
+            input=source,
+            output=target,
+            scratch=folder.path / "scenes" / f"{number:04d}",
+            method=restorer.method,
+            problem=restorer.problem,
+            scale=settings.scale,
+            sampler=settings.sampler,
+            options=task,
+            trained=restorer.trained,
+            needs=settings.model.requires - {"hr", "lr"},
+            seed=settings.seed,
+            device=accelerator.device,
+            identity=settings.choices["model"],
+        )
+        results.append(restore_or_skip(job, Processes(accelerator), folder, tracker, what))
+    if not accelerator.is_main_process:
+        return TaskResult([])
+    return told(settings, inputs, results)
+
+
+def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: Tracker, what: str) -> SceneResult:
+    """Restore a scene, or return what an earlier process of this run wrote of it."""
+    note = job.scratch.with_suffix(".json")
+    earlier = SceneResult.from_json(note)
+    if not team.any(earlier is None or not all(path.exists() for path in earlier.outputs)):
+        assert earlier is not None
+        return earlier
+
+    def progress(done: int, total: int) -> None:
+        if team.rank == 0:
+            tracker.progress(what, done // 1_000_000, max(1, total // 1_000_000))
+
+    result = restore_scene(job, team, progress)
+    if team.rank == 0:
+        if job.options.preview:
+            with without_warnings():
+                preview(job, result)
+        write_json(note, result.to_json())
+    team.any(False)
+    return result
+
+
+def told(settings: RunSettings, inputs: Sequence[Path], results: Sequence[SceneResult]) -> TaskResult:
+    """Return what the user is told."""
+    messages = []
+    for source, result in zip(inputs, results, strict=True):
+        (h, w), (H, W) = result.input_size, result.size
+        seams = "" if np.isnan(result.seam_score) else f", seam score {result.seam_score:.3f}"
+        messages.append(f"{source.name}: {w} x {h} to {W} x {H} pixels in {result.tiles} tiles of {result.tile}{seams}")
+        messages += [f"  {path}" for path in result.outputs]
+    first = results[0]
+    page = page_of(first.outputs[0])
+    if settings.task.preview:  # type: ignore[attr-defined]
+        messages.append(f"before and after: {page}")
+    scores = [result.seam_score for result in results if not np.isnan(result.seam_score)]
+    summary: dict[str, float | int | str] = {
+        "scenes": len(results),
+        "megapixels": round(sum(result.size[0] * result.size[1] for result in results) / 1e6, 3),
+        "seam_score": max(scores) if scores else float("nan"),
+    }
+    return TaskResult(messages, summary, page if page.exists() else first.outputs[0])
+
+
+def scenes_of(given: Path) -> list[Path]:
+    """Return the rasters that `given` names: a file, the images of a folder, a pattern, or a .txt file with one path per line.
+
+    Raises ValueError where there is none, OSError where a file does not exist.
+    """
+    if given.is_dir():
+        found = list_images(given, FileOptions().extensions)
+        if not found:
+            raise ValueError(f"input={given} is a folder without images; give a raster, a folder of rasters or a pattern.")
+        return found
+    if given.suffix == ".txt" and given.is_file():
+        found = [Path(line.strip()).expanduser() for line in given.read_text().splitlines() if line.strip()]
+        missing = next((path for path in found if not path.is_file()), None)
+        if missing is not None or not found:
+            raise ValueError(f"input={given} lists {missing or 'nothing'}, which is no file; write one path of a raster per line.")
+        return found
+    if any(sign in str(given) for sign in "*?[") and not given.exists():
+        root = Path(given.anchor) if given.is_absolute() else Path()
+        found = sorted(path for path in root.glob(str(given.relative_to(given.anchor))) if path.is_file())
+        if not found:
+            raise ValueError(f"input={given} matches no file; check the pattern.")
+        return found
+    if not given.exists():
+        raise ValueError(f"input={given} does not exist; give a raster, a folder of rasters or a pattern.")
+    return [given]
+
+
+def outputs_of(inputs: Sequence[Path], given: Path, output: Path, scale: float) -> list[Path]:
+    """Return the output of every input: `output` itself for one raster, files <name>_x<scale>.tif in that folder for more.
+
+    Raises ValueError where two would be the same file, or an output would replace its input.
+    """
+    single = len(inputs) == 1 and not given.is_dir() and output.suffix and not output.is_dir()
+    outputs = [output] if single else [output / f"{path.stem}_x{scale:g}{RASTERS[0]}" for path in inputs]
+    if not single and output.suffix and not output.is_dir():
+        raise ValueError(f"input={given} is {len(inputs)} rasters and output={output} is one file; give a folder as output.")
+    if len(set(outputs)) < len(outputs):
+        raise ValueError(f"input={given} holds rasters of one name in several folders; restore one folder at a time.")
+    for source, target in zip(inputs, outputs, strict=True):
+        if target.exists() and target.samefile(source):
+            raise ValueError(f"output={target} is the input; give another name.")
+    return outputs
+
+
+def build_restorer(settings: RunSettings, first: Path) -> Restorer:
+    """Return the method of the checkpoint, or a method without weights (bicubic) for the bands of the first raster."""
+    if settings.checkpoint is not None:
+        checkpoint = read_checkpoint(settings.checkpoint)
+        trained = method_from(checkpoint, settings.scale, settings.model)
+        return Restorer(trained.method, trained.problem, Normaliser.from_json(checkpoint.card["normaliser"]))
+    task = settings.task
+    assert isinstance(task, RestoreTask)
+    with without_warnings(), SceneReader(first, task.bands, task.nodata) as reader:
+        bands = len(reader.bands)
+    problem = Problem(settings.scale, bands, bands)
+    method = build_method(settings.model, problem, settings.seed)
+    if any(True for _ in method.parameters()):
+        raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
+    method.eval()
+    return Restorer(method, problem, None)
+
+
+def require_space(
+    inputs: Sequence[Path], outputs: Sequence[Path], folder: RunFolder, scale: float, options: RestoreTask, bands: int
+) -> None:
+    """Open every raster and raise an error in one sentence if one cannot be read, or if a disk has too little room for the results.
+
+    The finished blocks are stored uncompressed until the raster is written, beside two rows of tiles.
+    """
+    written, largest = 0, 0
+    for path in inputs:
+        with SceneReader(path, options.bands, options.nodata) as reader:
+            form = output_form(reader, options, bands)
+            pixels = round(reader.height * scale) * round(reader.width * scale)
+            size = pixels * (form.stored_bands * form.dtype.itemsize + (4 * bands if options.samples > 1 else 0))
+            rows = 2 * 1024 * round(reader.width * scale) * bands * 4 * options.samples
+        written += size
+        largest = max(largest, size + min(rows, 4 * pixels * bands * options.samples))
+    folder.require_space(largest)
+    place = next(parent for parent in outputs[0].resolve().parents if parent.exists())
+    free = shutil.disk_usage(place).free
+    needed = written if options.compress == "none" else written // 2
+    if free < needed:
+        raise OSError(
+            f"the disk of output={outputs[0]} has {free / 2**30:.1f} GiB left and the result may need {needed / 2**30:.1f} GiB; "
+            "free some or choose another folder."
+        )
+
+
+def page_of(output: Path) -> Path:
+    """Return the before/after page of an output."""
+    return output.with_name(f"{output.stem}_preview.html")
+
+
+def preview(job: SceneJob, result: SceneResult) -> None:
+    """Write the preview PNG and the before/after page beside the output."""
+    H, W = result.size
+    share = min(1.0, PREVIEW_SIDE / max(H, W))
+    whole = images_of(job, result, (0, 0, H, W), (max(1, round(H * share)), max(1, round(W * share))))
+    top, left, side, _ = busiest_window(whole[1], share=0.1)
+    centre = ((top + side / 2) / share, (left + side / 2) / share)
+    extent = [min(DETAIL_SIDE, length) for length in (H, W)]
+    first = [min(max(0, round(c - e / 2)), length - e) for c, e, length in zip(centre, extent, (H, W), strict=True)]
+    detail = images_of(job, result, (first[0], first[1], extent[0], extent[1]), (extent[0], extent[1]))
+    facts = [
+        ("Input", f"{result.input_size[1]} x {result.input_size[0]} px"),
+        ("Restored", f"{W} x {H} px"),
+        ("Model", job.identity),
+        ("Scale", f"x{job.scale:g}"),
+        ("Seed", str(job.seed)),
+        ("Tiles", f"{result.tiles} of {result.tile} px"),
+        ("Seam score", "none" if np.isnan(result.seam_score) else f"{result.seam_score:.3f}"),
+    ]
+    pairs = [BeforeAfter("Scene", *whole), BeforeAfter("Detail", *detail)]
+    page = page_of(result.outputs[0])
+    write_scene_page(page, page.with_suffix(".png"), f"{job.input.name}, x{job.scale:g}", facts, pairs, (0, 1, 2))
+
+
+def images_of(
+    job: SceneJob, result: SceneResult, window: tuple[int, int, int, int], size: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return input and restored image in [0, 1] of a window (top, left, height, width) of target pixels, decimated to `size`.
+
+    NaN marks missing pixels.
+    """
+    top, left, height, width = window
+    with SceneReader(job.input, job.options.bands, job.options.nodata) as reader:
+        low = [int(top // job.scale), int(left // job.scale)]
+        high = [int(np.ceil((top + height) / job.scale)), int(np.ceil((left + width) / job.scale))]
+        extent = [max(1, min(h, limit) - first) for h, limit, first in zip(high, (reader.height, reader.width), low, strict=True)]
+        small = (max(1, min(extent[0], size[0])), max(1, min(extent[1], size[1])))
+        before = reader.thumbnail(low[0], low[1], extent[0], extent[1], small)
+    count = job.problem.bands
+    with in_one_sentence(result.outputs[0]), rasterio.open(result.outputs[0]) as file:
+        part = rasterio.windows.Window(left, top, width, height)
+        options = {"window": part, "out_shape": (count, *size), "resampling": Resampling.nearest}
+        values = file.read(list(range(1, count + 1)), **options)
+        valid = file.read_masks(list(range(1, count + 1)), **options) > 0
+    normaliser = Normaliser(*result.value_range)
+    after = np.where(valid, normaliser.normalise(values), np.nan)
+    shown = np.where(before[1], normaliser.normalise(before[0]), np.nan)
+    return torch.from_numpy(shown), torch.from_numpy(after)
