@@ -1,7 +1,6 @@
 """Kernels, resizing, noise, JPEG, camera; composed pipelines. `DEGRADATIONS` names the kinds that a config file may choose."""
 
-from typing import Any
-
+from rsdiff.degradations.array import degrade_array
 from rsdiff.degradations.base import Degradation, DegradationConfig, Degraded, RecordValue, degrade
 from rsdiff.degradations.bicubic import Bicubic, BicubicConfig
 from rsdiff.degradations.bsrgan import BsrganConfig
@@ -25,6 +24,7 @@ DEGRADATIONS: dict[str, type[Any]] = {
     "real_esrgan": RealEsrganConfig,
 }
 """Kind -> config class. Every class has `build()`, which returns a `Degradation`, or for "grid" a `DegradationGrid`."""
+from rsdiff.degradations.table import DEGRADATIONS
 
 __all__ = [
     "DEGRADATIONS",
@@ -52,5 +52,6 @@ __all__ = [
     "RefDiffTraining",
     "RefDiffTrainingConfig",
     "degrade",
+    "degrade_array",
     "named_cases",
 ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 
 import rsdiff
 from rsdiff.data.holdout import hold_out
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
 from rsdiff.data.sample import Batch
 from rsdiff.data.views import TestSamples, TrainingSamples
-from rsdiff.degradations import named_cases
+from rsdiff.degradations import Degradation, degrade, named_cases
 from rsdiff.inference.images import restore_images
 from rsdiff.tasks import evaluate
 from rsdiff.tasks.evaluation import build_test_cases
@@ -60,16 +61,22 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     def loader(start: int) -> Iterator[Sequence[Batch]]:
         world, rank = accelerator.num_processes, accelerator.process_index
         batches = KeyBatches(len(samples), config.batch, settings.seed, start, rank, world, config.accumulate)
-        return steps_of(make_loader(samples, batches, config.workers), config.accumulate)
+        in_workers = draw is not None and settings.degradation.in_workers
+        finish = partial(degrade_in_worker, degradation) if in_workers else None
+        return steps_of(make_loader(samples, batches, config.workers, finish), config.accumulate)
 
-    held_out = TestSamples(validation, settings.scale, settings.seed, draw, size_rule=settings.dataset.size_rule)
-    validator = settings.metrics.for_validation().build(problem.bands, True, None if draw is None else degradation, accelerator.device)
+    ((_, test_degradation),) = named_cases(settings.degradation.for_tests().build())
+    test_draw = draw_of(test_degradation, validation)
+    held_out = TestSamples(validation, settings.scale, settings.seed, test_draw, size_rule=settings.dataset.size_rule)
+    validator = settings.metrics.for_validation().build(
+        problem.bands, True, None if test_draw is None else test_degradation, accelerator.device
+    )
 
     def validate(step: int) -> dict[str, float]:
         share = range(accelerator.process_index, len(held_out), accelerator.num_processes)
         rows = []
         for restored in restore_images(
-            method, (held_out[i] for i in share), degradation, settings.sampler, settings.seed, accelerator.device
+            method, (held_out[i] for i in share), test_degradation, settings.sampler, settings.seed, accelerator.device
         ):
             rows += validator.rows(restored.batch, restored.image, restored.seconds)
             if accelerator.is_main_process and restored.batch.metas[0].index == 0:
@@ -105,6 +112,11 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     load_weights(method, best.best_weights, best.folder)
     method.eval()
     return evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
+
+
+def degrade_in_worker(degradation: Degradation, batch: Batch) -> Batch:
+    """Return the degraded batch without its decisions, whose noise arrays would only burden the way to the training process."""
+    return replace(degrade(batch, degradation), decisions=[])
 
 
 def tell_unavailable(sentences: Sequence[str], is_main_process: bool) -> None:
