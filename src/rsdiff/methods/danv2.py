@@ -1,7 +1,7 @@
 """DANv2: blind super-resolution by alternating restoration and kernel estimation (Luo et al., arXiv 2105.06878).
 
-Only the last of the unrolled loops is trained, as published: the loss looks at its image and kernel, and both are detached on their way from
-loop to loop. Unlike the published code:
+Only the last of the unrolled loops is trained, as published: the loss looks at its image and kernel, and both are detached on their way
+from loop to loop. Unlike the published code:
 - the other loops run without recording gradients, which changes nothing but memory;
 - restorer and estimator are one optimiser group, because both rates are 4e-4 in every recipe that states them (DAN's own files leave the
   estimator's out, with which their training fails).
