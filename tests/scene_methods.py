@@ -86,7 +86,7 @@ def landscape(bands: int, height: int, width: int, dtype: str = "uint8", seed: i
     return (np.clip(values, 0.02, 1) * high).astype(dtype)
 
 
-def job(folder: Path, source: Path, method: Method, bands: int = 3, name: str = "out.tif", **options: Any) -> SceneJob:
+def job(folder: Path, source: Path, method: Method, count: int = 3, name: str = "out.tif", **options: Any) -> SceneJob:
     """Return a job whose output is `folder`/`name`; `options` are those of the scene."""
     given = SceneOptions(**{"tile": 32, "overlap": 8, "scaling": "dtype", **options})
     return SceneJob(
@@ -94,7 +94,7 @@ def job(folder: Path, source: Path, method: Method, bands: int = 3, name: str = 
         output=folder / name,
         scratch=folder / f"scratch-{name}",
         method=method,
-        problem=Problem(SCALE, bands, bands),
+        problem=Problem(SCALE, count, count),
         scale=SCALE,
         sampler=SamplerConfig(solver="ddim", steps=2, eta=1.0, clip=True),
         options=given,

@@ -170,7 +170,7 @@ def test_missing_pixels_stay_missing_and_spread_nowhere(tmp_path: Path) -> None:
     values = landscape(2, 60, 50, "float32")
     values[0, 10:14, 20:25] = np.nan
     values[:, 30:, :10] = np.nan
-    result = restored(job(tmp_path, write_raster(tmp_path / "scene.tif", values), regression(2), bands=2))
+    result = restored(job(tmp_path, write_raster(tmp_path / "scene.tif", values), regression(2), 2))
     expected = np.isnan(values).repeat(4, axis=1).repeat(4, axis=2)
     np.testing.assert_array_equal(np.isnan(pixels(result.outputs[0])), expected)
 

@@ -178,8 +178,9 @@ class _Run:
     def _require_bands(self) -> None:
         given, needed = len(self.reader.bands), self.job.problem.lr_bands
         if given != needed:
+            alpha = "" if self.reader.alpha is None else f" (band {self.reader.alpha} says it is an alpha band)"
             raise ValueError(
-                f"{self.job.input} gives {given} bands and the model restores {needed}; choose them with task.bands, for example "
+                f"{self.job.input} gives {given} bands{alpha} and the model restores {needed}; choose them with task.bands, for example "
                 f"task.bands={list(range(1, needed + 1))}."
             )
         if self.options.wavelengths and len(self.options.wavelengths) != self.bands:
