@@ -76,6 +76,11 @@ class DegradationConfig:
         """Return how many bands the LR of an image of `bands` bands has."""
         return bands
 
+    @property
+    def in_workers(self) -> bool:
+        """Whether training applies it in the loader's workers, on the CPU, instead of on the accelerator."""
+        return False
+
     def for_tests(self) -> Self:
         """Return the options for test images, which are degraded whole: without what only crops training patches."""
         return self

@@ -9,12 +9,19 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 BlurBorder = Literal["reflect", "circular"]
 
 NEGLIGIBLE = 1e-9
 """Share of a kernel that may be left out: far below float32 rounding, which is 6e-8."""
+
+DIRECT_TAPS = 130
+"""OpenCV filters float images directly below this number of taps, and by Fourier transforms from it on."""
+
+LARGEST_SPLIT = 330
+"""Taps from which the Fourier transform is faster than several direct filters, at 288 x 288 pixels."""
 
 
 def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect") -> Tensor:
@@ -75,20 +82,40 @@ def blur_opencv(images: Tensor, kernels: Sequence[Tensor]) -> Tensor:
         raise ValueError("OpenCV's blur has no gradient; choose backend=torch.")
     made = np.empty(images.shape, np.float32)
     for image, kernel, blurred in zip(images.detach().cpu().numpy(), kernels, made, strict=True):
-        weights = trimmed(kernel).numpy()
-        for plane, target in zip(image, blurred, strict=True):
-            if weights.ndim == 1:
+        weights = trimmed(kernel.numpy())
+        if weights.ndim == 1:
+            for plane, target in zip(image, blurred, strict=True):
                 cv2.sepFilter2D(plane, -1, weights, weights, dst=target, borderType=cv2.BORDER_REFLECT_101)
-            else:
+        elif weights.size < DIRECT_TAPS or weights.size > LARGEST_SPLIT:
+            for plane, target in zip(image, blurred, strict=True):
                 cv2.filter2D(plane, -1, weights, dst=target, borderType=cv2.BORDER_REFLECT_101)
+        else:
+            for plane, target in zip(image, blurred, strict=True):
+                _filter_in_strips(plane, weights, target)
     return torch.from_numpy(made).to(images.device)
 
 
-def trimmed(kernel: Tensor) -> Tensor:
+def _filter_in_strips(plane: NDArray[np.float32], weights: NDArray[np.float64], target: NDArray[np.float32]) -> None:
+    """Write the cross-correlation of a plane (H, W) into `target`, as a sum over strips of kernel rows that OpenCV filters directly."""
+    height, width = plane.shape
+    down, across = weights.shape[0] // 2, weights.shape[1] // 2
+    padded = cv2.copyMakeBorder(plane, down, down, across, across, cv2.BORDER_REFLECT_101)
+    strip = max(1, (DIRECT_TAPS - 1) // weights.shape[1])
+    target[:] = 0
+    for first in range(0, len(weights), strip):
+        rows = weights[first : first + strip]
+        # The window of the padded plane that these rows meet: OpenCV's own border lies outside the part that is used.
+        part = padded[first : first + height + len(rows) - 1]
+        middle = len(rows) // 2
+        filtered = cv2.filter2D(part, -1, rows, anchor=(across, middle), borderType=cv2.BORDER_CONSTANT)
+        target += filtered[middle : middle + height, across : across + width]
+
+
+def trimmed(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a kernel (k,) or (k, k) without the outer taps that sum to less than NEGLIGIBLE; its centre stays the centre."""
     for axis in range(kernel.ndim):
-        weights = kernel.abs() if kernel.ndim == 1 else kernel.abs().sum(1 - axis)
-        outside = (weights + weights.flip(0)).cumsum(0)[: len(weights) // 2]
-        margin = int((outside < NEGLIGIBLE).sum())
-        kernel = kernel.narrow(axis, margin, len(weights) - 2 * margin)
-    return kernel.contiguous()
+        weights = np.abs(kernel) if kernel.ndim == 1 else np.abs(kernel).sum(1 - axis)
+        outside = np.cumsum(weights + weights[::-1])[: len(weights) // 2]
+        margin = int(np.count_nonzero(outside < NEGLIGIBLE))
+        kernel = kernel[margin : len(weights) - margin] if axis == 0 else kernel[:, margin : len(weights) - margin]
+    return np.ascontiguousarray(kernel)

@@ -59,7 +59,7 @@ class SharedOptions(DegradationConfig):
     crop: int | None = None
     "side of the LR patch kept of each training image, at a random place (published: 72 of patches of 320/scale); null keeps all"
     backend: Backend = "opencv"
-    "opencv: image by image on the CPU, the published arithmetic; torch: batched on the images' device"
+    "opencv: image by image in the loader's workers, the published arithmetic; torch: batched on the accelerator"
     jpeg: JpegBackend = "libjpeg"
     "libjpeg: the codec, on the CPU; differentiable: torch formulas, another degradation by about 3 grey levels"
 
@@ -71,6 +71,10 @@ class SharedOptions(DegradationConfig):
         check_probabilities(self, "camera")
         if self.crop is not None and self.crop < 1:
             raise ValueError(f"crop={self.crop} keeps nothing; give a side in LR pixels (published: 72), or null.")
+
+    @property
+    def in_workers(self) -> bool:
+        return self.backend == "opencv"
 
     def for_tests(self) -> Self:
         return replace(self, crop=None)

@@ -5,63 +5,57 @@ Widths are standard deviations in pixels. Source: utils_blindsr.py of BSRGAN, de
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from scipy.special import j1
 from torch import Tensor
 
-from rsdiff.degradations.kernels import covariances, gaussian_kernels, peak_index
 from rsdiff.degradations.resizing import shift_pixels
 
 KernelShape = Literal["gaussian", "generalised", "plateau"]
 
 
-def gaussian_row(size: int, width: float) -> Tensor:
-    """Return the (size,) weights whose outer product with themselves is the isotropic Gaussian of this width."""
-    offsets = torch.arange(size, dtype=torch.float64) - peak_index(size)
-    weights = torch.exp(-offsets.square() / (2 * max(width, NARROWEST_ROW) ** 2))
-    return weights / weights.sum()
-
-
-NARROWEST_ROW = 1e-2
+NARROWEST = 1e-2
 """Width that stands for 0: its kernel is a delta in float64."""
 
 
-def oriented_gaussian(size: int, width: float, second_width: float, angle: float) -> Tensor:
-    """Return the (size, size) Gaussian with `width` along `angle` (radians, from the x axis downwards) and second_width across."""
-    covariance = covariances(*(torch.tensor([value], dtype=torch.float64) for value in (width, second_width, angle)))
-    return gaussian_kernels(covariance, size, peak_index(size), dtype=torch.float64)[0]
+def gaussian_row(size: int, width: float) -> Tensor:
+    """Return the (size,) weights whose outer product with themselves is the isotropic Gaussian of this width."""
+    offsets = torch.arange(size, dtype=torch.float64) - size // 2
+    weights = torch.exp(offsets.square() * (-0.5 / max(width, NARROWEST) ** 2))
+    return weights / weights.sum()
 
 
-def shifted_gaussian(size: int, width: float, shift: float) -> Tensor:
-    """Return an isotropic Gaussian moved up and left by `shift` pixels, by bilinear interpolation, and normalised again.
+def shifted_row(size: int, width: float, shift: float) -> Tensor:
+    """Return `gaussian_row` moved towards its start by `shift` pixels, by linear interpolation, and normalised again.
 
-    With shift (s - 1) / 2, pixels 0, s, 2s, ... of the (true) convolution lie at the centres of s x s cells.
+    With shift (s - 1) / 2, pixels 0, s, 2s, ... of the (true) convolution lie at the centres of s x s cells. Where it leaves the row,
+    the row's last value is repeated. Source: shift_pixel of BSRGAN.
     """
-    row = gaussian_row(size, width)
-    moved = shift_pixels(torch.outer(row, row)[None, None], shift)[0, 0]
+    moved = shift_pixels(gaussian_row(size, width)[None], shift)[0]
     return moved / moved.sum()
 
 
 def shaped_kernel(
     size: int, width: float, second_width: float, angle: float, shape: KernelShape = "gaussian", exponent: float = 1.0
 ) -> Tensor:
-    """Return a (size, size) kernel of the quadratic form q of a Gaussian.
+    """Return a (size, size) kernel of the quadratic form q of a Gaussian; odd size.
 
     shape     gaussian: exp(-q / 2); generalised: exp(-q^exponent / 2); plateau: 1 / (1 + q^exponent)
-    width     along `angle` (radians, from the x axis downwards), second_width across it
+    width     along `angle` (radians, from the x axis downwards), second_width across it; below NARROWEST they count as that
     """
-    offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-    y, x = torch.meshgrid(offsets, offsets, indexing="ij")
-    turn = torch.tensor(angle, dtype=torch.float64)
-    along, across = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
-    form = (along / width).square() + (across / second_width).square()
+    offsets = torch.arange(size, dtype=torch.float64) - size // 2
+    x, y = offsets, offsets[:, None]
+    cos, sin = math.cos(angle), math.sin(angle)
+    first, second = max(width, NARROWEST), max(second_width, NARROWEST)
+    form = ((x * cos + y * sin) / first).square() + ((y * cos - x * sin) / second).square()
     match shape:
         case "gaussian":
-            weights = torch.exp(-form / 2)
+            weights = torch.exp(form * -0.5)
         case "generalised":
-            weights = torch.exp(-(form**exponent) / 2)
+            weights = torch.exp(form**exponent * -0.5)
         case "plateau":
             weights = 1 / (1 + form**exponent)
     return weights / weights.sum()

@@ -57,6 +57,12 @@ def decode_jpeg(stream: bytes) -> NDArray[np.uint8]:
     return np.ascontiguousarray(decoded.reshape(*decoded.shape[:2], -1).transpose(2, 0, 1)[::-1])
 
 
+def through_libjpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Return pixels (C, H, W) uint8 encoded and decoded; for C other than 3 band by band."""
+    planes = [pixels] if len(pixels) == 3 else [band[None] for band in pixels]
+    return np.concatenate([decode_jpeg(encode_jpeg(plane, quality)) for plane in planes])
+
+
 def jpeg_libjpeg(images: Tensor, qualities: Tensor) -> Tensor:
     """Return images (N, C, H, W) after libjpeg: limited to [0, 1], rounded to 8 bits (half to even), encoded and decoded.
 
@@ -65,10 +71,7 @@ def jpeg_libjpeg(images: Tensor, qualities: Tensor) -> Tensor:
     if images.requires_grad:
         raise ValueError("jpeg=libjpeg has no gradient; choose jpeg=differentiable.")
     pixels = to_uint8(images).cpu().numpy()
-    made = []
-    for image, quality in zip(pixels, qualities.round().int().tolist(), strict=True):
-        planes = [image] if len(image) == 3 else [band[None] for band in image]
-        made.append(np.concatenate([decode_jpeg(encode_jpeg(plane, quality)) for plane in planes]))
+    made = [through_libjpeg(image, quality) for image, quality in zip(pixels, qualities.round().int().tolist(), strict=True)]
     return (torch.from_numpy(np.stack(made)).to(images.device, torch.float32) / GREY_LEVELS).to(images.dtype)
 
 

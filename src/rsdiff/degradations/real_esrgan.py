@@ -3,7 +3,7 @@
 Source: RealESRGANDataset and RealESRGANModel.feed_data (kernels, order, ranges), degradations.py and diffjpeg.py of BasicSR. Deviations:
 - everything is drawn per image; the published code shares resize factors, interpolations, noise kinds, the order of the last stages and
   the grey noise field within a batch, and mixes batches in a pool of 180 pairs to make up for it (rsdiff.degradations.pool has it)
-- sharpening is separable by default, which moves a target by up to 4e-4; sharpening=dense is the published arithmetic
+- sharpening by separable filters moves a target by up to 4e-4; sharpening=dense is the published arithmetic
 - JPEG by libjpeg is available beside the published "differentiable" formulas
 """
 
@@ -103,12 +103,12 @@ class RealEsrganConfig(DegradationConfig):
     "probability of the sinc filter beside the last JPEG"
     target: Literal["sharpened", "raw"] = "sharpened"
     "what is learned: the sharpened HR (Real-ESRNet), or the HR itself (Real-ESRGAN's discriminator); the LR is made of the sharpened one"
-    sharpening: SharpeningBackend = "separable"
-    "separable or opencv: fast; dense: the published arithmetic"
+    sharpening: Literal["fast", "dense"] = "fast"
+    "fast: separable filters; dense: the published arithmetic, several times slower"
     crop: int | None = None
     "side of the LR patch kept of each training image (published: 64 at x4, 128 at x2, of patches of 400/scale); null keeps all"
-    backend: Backend = "torch"
-    "of the blurs. torch: batched on the images' device; opencv: image by image on the CPU"
+    backend: Backend = "opencv"
+    "of blurs and sharpening. opencv: image by image in the loader's workers; torch: batched on the accelerator, as published"
     jpeg: JpegBackend = "differentiable"
     "differentiable: the published torch formulas; libjpeg: the codec, on the CPU, at whole qualities"
 
@@ -116,6 +116,17 @@ class RealEsrganConfig(DegradationConfig):
         check_probabilities(self, "final_sinc")
         if self.crop is not None and self.crop < 1:
             raise ValueError(f"crop={self.crop} keeps nothing; give a side in LR pixels (published: 64 at x4), or null.")
+
+    @property
+    def in_workers(self) -> bool:
+        return self.backend == "opencv"
+
+    @property
+    def sharpening_backend(self) -> SharpeningBackend:
+        """The back-end that `sharpening` and `backend` stand for."""
+        if self.sharpening == "dense":
+            return "dense"
+        return "opencv" if self.backend == "opencv" else "separable"
 
     def for_tests(self) -> Self:
         return replace(self, crop=None)
@@ -133,7 +144,7 @@ class RealEsrganPlan:
     def __call__(self, draws: Draws, bands: int, size: Size, scale: int) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
         options = self.config
         final = (size[0] // scale, size[1] // scale)
-        sharpen = (Sharpen(name="sharpen", backend=options.sharpening),)
+        sharpen = (Sharpen(name="sharpen", backend=options.sharpening_backend),)
         stages = self._round(draws, 1, options.first, bands, size, draws_ratio=True)
         stages += self._jpeg(draws, "jpeg1", options.first)
         stages += self._round(draws, 2, options.second, bands, final, draws_ratio=False)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rsdiff.degradations.base import RecordValue
 from rsdiff.degradations.blur import blur_mirrored, blur_opencv
-from rsdiff.degradations.camera_kernels import gaussian_row, oriented_gaussian, padded_kernel, shaped_kernel, shifted_gaussian, sinc_kernel
+from rsdiff.degradations.camera_kernels import gaussian_row, padded_kernel, shaped_kernel, shifted_row, sinc_kernel
 from rsdiff.degradations.camera_noise import (
     NoiseKind,
     add_clipped,
@@ -108,7 +108,7 @@ class OrientedBlur(Blur):
     angle: float
 
     def kernel(self) -> Tensor:
-        return oriented_gaussian(self.size, self.width, self.second_width, self.angle)
+        return shaped_kernel(self.size, self.width, self.second_width, self.angle)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,7 +158,7 @@ class Decimate(Blur):
     step: int
 
     def kernel(self) -> Tensor:
-        return shifted_gaussian(self.size, self.width, (self.step - 1) / 2).flip(0, 1)
+        return shifted_row(self.size, self.width, (self.step - 1) / 2).flip(0)
 
     def group(self) -> Hashable:
         return self.backend, self.step

@@ -54,7 +54,7 @@ class CaseResult:
 def build_test_cases(settings: RunSettings, source: ImageSource, bands: int, device: torch.device) -> list[TestCase]:
     """Return the test sets of the settings with their evaluators, ready: what cannot be computed is known from here on."""
     cases = []
-    for name, degradation in named_cases(settings.degradation.build()):
+    for name, degradation in named_cases(settings.degradation.for_tests().build()):
         samples = TestSamples(source, settings.scale, settings.seed, draw_of(degradation, source), size_rule=settings.dataset.size_rule)
         operator = None if "lr" in source.gives else degradation
         cases.append(TestCase(name, degradation, samples, settings.metrics.build(bands, "hr" in source.gives, operator, device)))

@@ -16,7 +16,7 @@ from rsdiff.data.source import Window
 from rsdiff.degradations.base import cut
 from rsdiff.degradations.blur import blur, blur_opencv
 from rsdiff.degradations.bsrgan import CORRELATED_SIGMA_8BIT
-from rsdiff.degradations.camera_kernels import gaussian_row, oriented_gaussian, shifted_gaussian
+from rsdiff.degradations.camera_kernels import gaussian_row, shaped_kernel, shifted_row
 from rsdiff.degradations.camera_noise import correlated_covariance
 from rsdiff.degradations.interpolation import interpolate
 from rsdiff.degradations.jpeg import decode_jpeg, encode_jpeg
@@ -85,12 +85,13 @@ def described_range(words: str) -> Tensor:
 def run_kernels(case: Case) -> dict[str, Any]:
     outputs: dict[str, Any] = {}
     for index, k in enumerate(case.config["aniso"]):
-        outputs[f"aniso{index}"] = oriented_gaussian(k["ksize"], math.sqrt(k["l1"]), math.sqrt(k["l2"]), k["theta"])
+        outputs[f"aniso{index}"] = shaped_kernel(k["ksize"], math.sqrt(k["l1"]), math.sqrt(k["l2"]), k["theta"])
     for index, k in enumerate(case.config["iso"]):
         row = gaussian_row(k["ksize"], k["sigma"])
         outputs[f"iso{index}"] = torch.outer(row, row)
     for index, k in enumerate(case.config["shifted"]):
-        outputs[f"shifted{index}"] = shifted_gaussian(k["ksize"], k["sigma"], (k["sf"] - 1) / 2)
+        row = shifted_row(k["ksize"], k["sigma"], (k["sf"] - 1) / 2)
+        outputs[f"shifted{index}"] = torch.outer(row, row)
     return outputs
 
 
