@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rsdiff.degradations.bands import Bands, BandsConfig
 from rsdiff.degradations.base import Degradation, DegradationConfig, Degraded, RecordValue, degrade
 from rsdiff.degradations.bicubic import Bicubic, BicubicConfig
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig, GaussianParameters
@@ -10,6 +11,7 @@ from rsdiff.degradations.paired import Paired, PairedConfig
 from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
 
 DEGRADATIONS: dict[str, type[Any]] = {
+    "bands": BandsConfig,
     "bicubic": BicubicConfig,
     "gaussian": GaussianDegradationConfig,
     "grid": GridConfig,
@@ -20,6 +22,8 @@ DEGRADATIONS: dict[str, type[Any]] = {
 
 __all__ = [
     "DEGRADATIONS",
+    "Bands",
+    "BandsConfig",
     "Bicubic",
     "BicubicConfig",
     "Degradation",
