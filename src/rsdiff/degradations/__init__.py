@@ -9,6 +9,7 @@ from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation,
 from rsdiff.degradations.grid import DegradationGrid, GridConfig, NamedCase, named_cases
 from rsdiff.degradations.paired import Paired, PairedConfig
 from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
+from rsdiff.degradations.spectral_response import Srf, SrfConfig
 
 DEGRADATIONS: dict[str, type[Any]] = {
     "bands": BandsConfig,
@@ -17,6 +18,7 @@ DEGRADATIONS: dict[str, type[Any]] = {
     "grid": GridConfig,
     "paired": PairedConfig,
     "refdiff_training": RefDiffTrainingConfig,
+    "srf": SrfConfig,
 }
 """Kind -> config class. Every class has `build()`, which returns a `Degradation`, or for "grid" a `DegradationGrid`."""
 
@@ -41,6 +43,8 @@ __all__ = [
     "RecordValue",
     "RefDiffTraining",
     "RefDiffTrainingConfig",
+    "Srf",
+    "SrfConfig",
     "degrade",
     "named_cases",
 ]
