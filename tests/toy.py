@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 import pytest
 
 from rsdiff.config import ConfigError, config
+from rsdiff.degradations import BicubicConfig
 from rsdiff.methods.base import Problem
 from rsdiff.tasks.options import TaskOptions
 from rsdiff.tasks.result import TaskResult
@@ -87,19 +88,8 @@ class ToyRequired:
 
 
 @config
-class ToyDegradation:
-    """Makes an LR."""
-
-    @property
-    def requires(self) -> frozenset[str]:
-        return frozenset({"hr"})
-
-    @property
-    def gives(self) -> frozenset[str]:
-        return frozenset({"noise_level"})
-
-    def lr_bands(self, bands: int) -> int:
-        return bands
+class ToyDegradation(BicubicConfig):
+    """Bicubic under another name."""
 
 
 @config

@@ -140,25 +140,27 @@ class Case:
 class AlmostEverywhere:
     """An output of which the case's JSON allows, in words, a share of values to differ by more than the tolerance.
 
-    share  largest share of values that may differ (0.001 for "at most 0.1 %")
-    by     largest difference of those values
+    share   largest share of values that may differ (0.001 for "at most 0.1 %")
+    by      largest difference of those values
+    within  difference up to which values count as equal; None: the case's tolerance
     """
 
     value: Any
     share: float
     by: float
+    within: float | None = None
 
 
 def compare(label: str, value: Any, published: np.ndarray, rtol: float, atol: float) -> None:
     """Assert that `value` equals `published` within the tolerance."""
-    share, by = 0.0, 0.0
+    share, by, within = 0.0, 0.0, None
     if isinstance(value, AlmostEverywhere):
-        share, by, value = value.share, value.by, value.value
+        share, by, within, value = value.share, value.by, value.within, value.value
     value = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
     assert value.shape == published.shape, f"{label}: shape {value.shape}, published {published.shape}"
     if share and published.size:
         difference = np.abs(value.astype(np.float64) - published.astype(np.float64))
-        beyond = difference > atol + rtol * np.abs(published.astype(np.float64))
+        beyond = difference > (atol + rtol * np.abs(published.astype(np.float64)) if within is None else within)
         assert beyond.mean() <= share, f"{label}: {beyond.mean():.2%} of the values differ, {share:.2%} may"
         assert difference.max() <= by, f"{label}: largest difference {difference.max()}, allowed {by}"
         return

@@ -108,7 +108,7 @@ def test_an_experiment_overrides_groups_and_single_values(toys: Command) -> None
         (["hydra/launcher=jobllib"], "hydra/launcher=jobllib does not exist (did you mean joblib?)"),
         (
             ["model=referenced"],
-            "model=referenced needs ref, and dataset=toy and degradation=toy give only hr, hr_views, lr and noise_level: for ref",
+            "model=referenced needs ref, and dataset=toy and degradation=toy give only hr, hr_views, lr and lr_clean: for ref",
         ),
         (["scale=0.5"], "model=toy: scale 0.5 is below 1; choose scale=1 or more."),
         (["checkpoint=nowhere"], "checkpoint nowhere does not exist"),
@@ -215,6 +215,18 @@ def test_a_checkpoint_brings_its_own_settings_and_typed_ones_win(toys: Command) 
     assert second.parent.name == "toy_tiny-toy"
     assert settings["model"]["width"] == 3
     assert (settings["scale"], settings["sampler"]["steps"], settings["dataset"]["size"]) == (2, 7, 8)
+
+
+@pytest.mark.slow  # three processes start PyTorch
+def test_a_sweep_is_the_same_in_parallel(tmp_path: Path) -> None:
+    command = "task=evaluate model=bicubic dataset.size=32 dataset.test_images=1 metrics.metrics=[psnr] seed=0,1 hydra/launcher=joblib -m"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        [sys.executable, REPOSITORY / "run.py", *command.split()], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "2 of 2 runs finished" in ended.stdout
+    assert len(list((tmp_path / "outputs" / "evaluate").glob("*/*/report.html"))) == 2
 
 
 def test_help_lists_groups_options_and_what_they_mean(toys: Command) -> None:

@@ -195,7 +195,7 @@ def test_a_full_disk_is_one_sentence_and_the_preparation_continues_later(tmp_pat
 
 def test_too_little_space_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _path: type("Usage", (), {"free": 1000}))
-    with pytest.raises(DataError, match=r"has 0.00 GB free and the packed data need .* free space or choose another output=") as error:
+    with pytest.raises(DataError, match=r"has 0.0 MB free and the packed data need .* free space or choose another output=") as error:
         prepare(small_scenes(), tmp_path / "a.h5", "stop", silent)
     one_sentence(error)
     assert not list(tmp_path.iterdir())

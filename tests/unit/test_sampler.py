@@ -57,11 +57,20 @@ def test_an_image_does_not_depend_on_its_batch(options: dict[str, Any]) -> None:
     assert together.dtype == getattr(torch, config.dtype)
 
 
+def options_of(path: Path) -> dict[str, Any]:
+    """Return the options of a sampler file, with those of the file it inherits from."""
+    values = yaml.safe_load(path.read_text())
+    inherited: dict[str, Any] = {}
+    for name in values.pop("defaults"):
+        if name not in ("_self_", "/schema/sampler/solver@_here_"):
+            inherited |= options_of(path.with_name(f"{name}.yaml"))
+    return inherited | values
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_samplers_run_on_a_table_model_and_on_a_continuous_one(path: Path) -> None:
-    values = yaml.safe_load(path.read_text())
+    values = options_of(path)
     assert values.pop("kind") == "solver"
-    assert "/schema/sampler/solver@_here_" in values.pop("defaults")
     config = config_from_mapping(SamplerConfig, {**values, "steps": 6}, "sampler")
     denoisers = [sr3_like(), edm_like()] if config.spacing != "strided" else [sr3_like()]
     image = torch.zeros(SHAPE)

@@ -1,15 +1,29 @@
 """The sample, data sets, packing, generated scenes, normalisation."""
 
 from rsdiff.data.folder import FolderDataset, PairedDataset
+from rsdiff.data.layout import LayoutDataset
 from rsdiff.data.packed import PackedDataset
+from rsdiff.data.refsr import CnamCdDataset, SecondDataset
 from rsdiff.data.synthetic import SyntheticDataset
 
 DATASETS: dict[str, type] = {
+    "cnam_cd": CnamCdDataset,
     "folder": FolderDataset,
+    "layout": LayoutDataset,
     "packed": PackedDataset,
     "paired": PairedDataset,
+    "second": SecondDataset,
     "synthetic": SyntheticDataset,
 }
 """Every kind of data set a config file may name, and the class of its options."""
 
-__all__ = ["DATASETS", "FolderDataset", "PackedDataset", "PairedDataset", "SyntheticDataset"]
+__all__ = [
+    "DATASETS",
+    "CnamCdDataset",
+    "FolderDataset",
+    "LayoutDataset",
+    "PackedDataset",
+    "PairedDataset",
+    "SecondDataset",
+    "SyntheticDataset",
+]

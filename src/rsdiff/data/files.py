@@ -26,7 +26,7 @@ IMAGE_ROLES = ("hr", "lr", "ref")
 class FileOptions:
     """Options of every data set that is read from files."""
 
-    result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb"})
+    result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb", "download"})
 
     extensions: tuple[str, ...] = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff", "jp2", "img", "dat", "mat", "npy")
     """Endings of the files that belong to the data set, in any case."""

@@ -9,6 +9,7 @@ from typing import Literal
 from rsdiff.config import config
 from rsdiff.data.files import FileOptions, FileSource, Item, list_images
 from rsdiff.data.packed import PackedSource, is_packed
+from rsdiff.data.regions import Region, RegionSource
 from rsdiff.data.source import DataError, ImageSource, Split, cached
 from rsdiff.data.splits import by_fraction, by_list, by_pattern, limited, split_folder
 
@@ -25,15 +26,17 @@ class SplitOptions(FileOptions):
     test_fraction: float = 0.1
     """Share of test images (fraction)."""
     train_list: str = ""
-    """Text file with one training image name per line (list)."""
+    """Text file with one training image name per line, or a pickled dictionary of splits (list)."""
     test_list: str = ""
-    """Text file with one test image name per line (list)."""
+    """The same for test images (list)."""
     test_pattern: str = "test*"
     """Names of test images, with * and ? (pattern)."""
     limit: int | None = None
     """Most training images to use; None means all."""
     test_limit: int | None = None
     """Most test images to use; None means all."""
+    download: str = ""
+    """What to do when the data are not there, in the imperative, for the message that says so."""
 
     def __post_init__(self) -> None:
         FileOptions.__post_init__(self)
@@ -85,9 +88,15 @@ class PairedDataset(SplitOptions):
     """Folder of grey change masks or land-cover codes; empty where there are none."""
     lr_suffix: str = ""
     """What LR file names have after the HR name, e.g. 'x{scale}' for 0001x4.png."""
+    region: Region = "all"
+    """Test pixels that count in metrics: all, or those that the mask calls unchanged or changed."""
+    unchanged_code: int = 0
+    """Value of unchanged ground in the mask files, which decides `region`."""
 
     def __post_init__(self) -> None:
         SplitOptions.__post_init__(self)
+        if self.region != "all" and not self.mask_folder:
+            raise ValueError(f"region is {self.region} without change masks; name their folder in mask_folder, or use region=all.")
         if not self.hr_folder:
             raise ValueError(
                 "hr_folder is empty; name the folder of the targets, or use dataset=folder dataset.images_are=lr without targets."
@@ -113,7 +122,8 @@ class PairedDataset(SplitOptions):
 
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test pairs."""
-        return open_split(self, split, scale, lambda folder, prefix: self._match(folder, prefix, scale))
+        source = open_split(self, split, scale, lambda folder, prefix: self._match(folder, prefix, scale))
+        return RegionSource(source, self.region, self.unchanged_code) if split == "test" and self.region != "all" else source
 
     def _folders(self) -> dict[str, str]:
         named = {"hr": self.hr_folder, "lr": self.lr_folder, "ref": self.ref_folder, "change_mask": self.mask_folder}
@@ -237,14 +247,21 @@ def folder_of(options: SplitOptions) -> Path:
 
 
 def check_root(options: SplitOptions) -> None:
-    """Raise DataError when the root is missing or neither a folder nor a packed file."""
+    """Raise DataError, with what to download where that is known, when the root is missing or neither a folder nor a packed file."""
     if not options.root:
         raise DataError("dataset.root is not given; set dataset.root=FOLDER to the folder that holds the images.")
     root = folder_of(options)
     if not root.exists():
-        raise DataError(f"dataset.root={options.root} does not exist; give the folder that holds the images (seen from {Path.cwd()}).")
+        raise DataError(f"dataset.root={options.root} does not exist; {advice(options)}")
     if not root.is_dir() and not is_packed(options.root):
-        raise DataError(f"dataset.root={options.root} is neither a folder nor a packed data set; give the folder that holds the images.")
+        raise DataError(f"dataset.root={options.root} is neither a folder nor a packed data set; {advice(options)}")
+
+
+def advice(options: SplitOptions) -> str:
+    """Return what to do when the data are not where they should be."""
+    if not options.download:
+        return f"give the folder that holds the images (seen from {Path.cwd()})."
+    return f"{options.download}; or give the place of the data with dataset.root=FOLDER (seen from {Path.cwd()})."
 
 
 def no_images(folder: Path, extensions: Sequence[str]) -> DataError:

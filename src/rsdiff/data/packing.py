@@ -168,7 +168,7 @@ def open_partial(partial: Path, output: Path, manifest: Manifest) -> tuple[Packe
     free = shutil.disk_usage(output.parent).free
     if free < needed:
         raise DataError(
-            f"{output.parent} has {free / 1e9:.2f} GB free and the packed data need {needed / 1e9:.2f} GB; free space or choose another "
+            f"{output.parent} has {free / 1e6:,.1f} MB free and the packed data need {needed / 1e6:,.1f} MB; free space or choose another "
             f"output=."
         )
     create_structure(partial, manifest)

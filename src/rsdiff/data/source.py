@@ -173,35 +173,63 @@ def meta_of_window(meta: SampleMeta, window: Window | None) -> SampleMeta:
     return replace(meta, georeference=Georeference(place.crs, moved))
 
 
-class CachedSource:
-    """Keeps whole images of another source in memory, as stored, until `limit_bytes` are used; then it reads through.
+class DerivedSource:
+    """Another source, seen through a change: subclasses override what they change, most often `raw`."""
 
-    Every loader process has its own cache. Nothing is evicted: with a new random order each epoch, eviction would only add misses.
-    """
-
-    def __init__(self, source: ImageSource, limit_bytes: int, scale: float) -> None:
+    def __init__(self, source: ImageSource) -> None:
         self._source = source
-        self._limit = limit_bytes
-        self._scale = scale
-        self._kept: dict[int, RawSample] = {}
-        self._used = 0
-        self.gives, self.bands, self.lr_bands, self.left_out = source.gives, source.bands, source.lr_bands, source.left_out
-        self.wavelengths, self.normaliser, self.lr_normaliser = source.wavelengths, source.normaliser, source.lr_normaliser
+        self.gives: frozenset[str] = source.gives
+        self.bands = source.bands
+        self.lr_bands = source.lr_bands
+        self.left_out = source.left_out
+        self.wavelengths = source.wavelengths
+        self.normaliser = source.normaliser
+        self.lr_normaliser = source.lr_normaliser
+
+    def position(self, index: int) -> int:
+        """Return the index of an image in the other source."""
+        return index
 
     def __len__(self) -> int:
         return len(self._source)
 
     def name(self, index: int) -> str:
         """See ImageSource."""
-        return self._source.name(index)
+        return self._source.name(self.position(index))
 
     def size(self, index: int) -> tuple[int, int]:
         """See ImageSource."""
-        return self._source.size(index)
+        return self._source.size(self.position(index))
 
     def meta(self, index: int) -> SampleMeta:
         """See ImageSource."""
-        return self._source.meta(index)
+        return self._source.meta(self.position(index))
+
+    def raw(self, index: int, window: Window | None = None) -> RawSample:
+        """See ImageSource."""
+        return self._source.raw(self.position(index), window)
+
+    def read(self, index: int, window: Window | None = None) -> Sample:
+        """See ImageSource."""
+        return sample_from(self.raw(index, window), self.normaliser, self.lr_normaliser)
+
+    def fingerprint(self) -> str:
+        """See ImageSource."""
+        return self._source.fingerprint()
+
+
+class CachedSource(DerivedSource):
+    """Keeps whole images of another source in memory, as stored, until `limit_bytes` are used; then it reads through.
+
+    Every loader process has its own cache. Nothing is evicted: with a new random order each epoch, eviction would only add misses.
+    """
+
+    def __init__(self, source: ImageSource, limit_bytes: int, scale: float) -> None:
+        super().__init__(source)
+        self._limit = limit_bytes
+        self._scale = scale
+        self._kept: dict[int, RawSample] = {}
+        self._used = 0
 
     def raw(self, index: int, window: Window | None = None) -> RawSample:
         """See ImageSource."""
@@ -217,14 +245,6 @@ class CachedSource:
                 self._kept[index] = whole
                 self._used += needed
         return whole if window is None else cut_sample(whole, window, self._scale)
-
-    def read(self, index: int, window: Window | None = None) -> Sample:
-        """See ImageSource."""
-        return sample_from(self.raw(index, window), self.normaliser, self.lr_normaliser)
-
-    def fingerprint(self) -> str:
-        """See ImageSource."""
-        return self._source.fingerprint()
 
 
 def cached(source: ImageSource, cache_mb: int, scale: float) -> ImageSource:

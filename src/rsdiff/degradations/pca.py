@@ -10,11 +10,59 @@ from __future__ import annotations
 import math
 import pickle
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rsdiff.degradations.gaussian import GaussianDegradation
+from rsdiff.config import config
+from rsdiff.data.seeding import keyed_generator
+from rsdiff.degradations.gaussian import GaussianDegradation, GaussianDegradationConfig, Setting
+
+
+@config
+class KernelBasisConfig:
+    """The basis that turns blur kernels into codes: read from a file, or fitted to kernels drawn as in training."""
+
+    file: str | None = None
+    "published basis, a .pth file of one (k * k, code length) tensor; null fits one"
+    kernel_size: int = 21
+    "side of the kernels in pixels"
+    code_length: int = 10
+    "entries of a code"
+    kernel: Literal["isotropic", "anisotropic"] = "isotropic"
+    "kernels that a basis is fitted to; they should be those of the training degradation"
+    width: Setting = (0.2, 4.0)
+    "their standard deviation in HR pixels, along the first axis of anisotropic kernels"
+    second_width: Setting = (0.2, 4.0)
+    "anisotropic kernels: standard deviation in HR pixels along the second axis"
+    angle: Setting = (-math.pi, math.pi)
+    "anisotropic kernels: angle of the first axis in radians"
+    disturbance: float = 0.0
+    "kernel weights are multiplied by 1 + U(0, disturbance)"
+    count: int = 30_000
+    "kernels drawn"
+
+    def __post_init__(self) -> None:
+        if self.kernel_size < 1 or not 1 <= self.code_length <= min(self.count, self.kernel_size**2):
+            raise ValueError(
+                f"a code of {self.code_length} entries was asked of {self.count} kernels with {self.kernel_size**2} weights; "
+                "give at most as many entries as kernels and as weights."
+            )
+
+    def build(self) -> Tensor:
+        """Return the basis (k * k, code length), the same whenever it is fitted; raises ValueError for a file of another size."""
+        if self.file is not None:
+            basis = read_basis(Path(self.file))
+            if basis.shape != (self.kernel_size**2, self.code_length):
+                raise ValueError(
+                    f"{self.file} is a basis of shape {tuple(basis.shape)} and the model needs {(self.kernel_size**2, self.code_length)}; "
+                    "set kernel_size and code_length of the basis to the file's."
+                )
+            return basis
+        options = {name: getattr(self, name) for name in ("kernel", "kernel_size", "width", "second_width", "angle", "disturbance")}
+        degradation = GaussianDegradationConfig(**options).build()
+        return random_kernel_basis(degradation, self.code_length, keyed_generator("kernel basis"), self.count)
 
 
 def kernel_basis(kernels: Tensor, code_length: int) -> Tensor:

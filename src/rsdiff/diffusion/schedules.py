@@ -100,7 +100,8 @@ class ScheduleConfig:
             raise ValueError(f"betas start={self.start} and end={self.end} were given; choose both between 0 and 1.")
 
     def build(self) -> DiscreteSchedule:
-        return DiscreteSchedule(make_betas(self.name, self.steps, self.start, self.end, self.offset))
+        with torch.device("cpu"):  # also where a method is built on the meta device: the levels are numbers, not weights
+            return DiscreteSchedule(make_betas(self.name, self.steps, self.start, self.end, self.offset))
 
 
 @dataclass(frozen=True, eq=False)

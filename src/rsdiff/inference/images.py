@@ -17,6 +17,8 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Method
 
 Transform = tuple[bool, bool, bool]  # flip rows, flip columns, transpose
+VARIANTS: Sequence[Transform] = [(rows, columns, swap) for swap in (False, True) for columns in (False, True) for rows in (False, True)]
+"""The eight geometric variants of an image."""
 
 
 @dataclass
@@ -99,10 +101,9 @@ def restore_seeded(method: Method, batch: Batch, sampler: SamplerConfig, seed: i
 def restore_ensemble(method: Method, batch: Batch, sampler: SamplerConfig, seed: int) -> Tensor:
     """Mean over the eight geometric variants of the input, each with noise of its own."""
     total = torch.zeros((), device=batch.need("lr").device)
-    variants = [(rows, columns, swap) for swap in (False, True) for columns in (False, True) for rows in (False, True)]
-    for number, transform in enumerate(variants):
+    for number, transform in enumerate(VARIANTS):
         total = total + undo(restore_seeded(method, transformed(batch, transform), sampler, seed, number), transform)
-    return total / len(variants)
+    return total / len(VARIANTS)
 
 
 def transformed(batch: Batch, transform: Transform) -> Batch:

@@ -1,4 +1,7 @@
-"""Momentum contrast (He et al., CVPR 2020) as the blind methods use it: two crops of one image share a degradation, all others differ."""
+"""Contrastive objectives of the blind methods: two crops of one image share a degradation, all others differ.
+
+Momentum contrast (He et al., CVPR 2020) in DASR, BlindSRSNF and DiffBSR; NT-Xent (Chen et al., ICML 2020) in DRSR.
+"""
 
 from __future__ import annotations
 
@@ -79,3 +82,16 @@ class MomentumContrast(nn.Module):
 def contrastive_loss(logits: Tensor) -> Tensor:
     """Cross entropy of logits (B, 1 + K) whose first column is the positive pair, averaged over the batch."""
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Return NT-Xent of projections (B, D) of two views: each of the 2 B vectors must pick its partner among all others.
+
+    temperature  divisor of the cosine similarities (0.1 in DRSR)
+    """
+    count = len(first)
+    vectors = F.normalize(torch.cat([first, second]), dim=1)
+    itself = torch.eye(2 * count, dtype=torch.bool, device=vectors.device)
+    logits = (vectors @ vectors.T / temperature).masked_fill(itself, float("-inf"))
+    partner = torch.arange(2 * count, device=vectors.device).roll(count)
+    return F.cross_entropy(logits, partner)

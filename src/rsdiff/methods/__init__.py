@@ -2,19 +2,36 @@
 
 from rsdiff.methods.bicubic import BicubicMethodConfig
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
+from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig
+from rsdiff.methods.danv2 import DANv2Config
+from rsdiff.methods.dasr import DASRConfig
+from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
+from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.lcmsr import LCMSRConfig
+from rsdiff.methods.ldcsr import LDCSRConfig
+from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
     "bicubic": BicubicMethodConfig,
     "blindsrsnf": BlindSRSNFConfig,
+    "danv2": DANv2Config,
+    "dasr": DASRConfig,
+    "dcls": DCLSConfig,
     "diffbsr": DiffBSRConfig,
     "diffbsr_ddpm": DiffBSRDDPMConfig,
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
+    "drsr": DRSRConfig,
     "edm_sr": EdmSrConfig,
+    "lcmsr": LCMSRConfig,
+    "ldcsr": LDCSRConfig,
+    "ldcsr_vae": LDCSRVaeConfig,
+    "liif": LIIFConfig,
+    "metasr": MetaSRConfig,
     "refdiff": RefDiffConfig,
     "sr3": SR3Config,
 }
@@ -24,10 +41,19 @@ __all__ = [
     "METHODS",
     "BicubicMethodConfig",
     "BlindSRSNFConfig",
+    "DANv2Config",
+    "DASRConfig",
+    "DCLSConfig",
+    "DRSRConfig",
     "DiffBSRConfig",
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",
     "EdmSrConfig",
+    "LCMSRConfig",
+    "LDCSRConfig",
+    "LDCSRVaeConfig",
+    "LIIFConfig",
+    "MetaSRConfig",
     "RefDiffConfig",
     "SR3Config",
 ]

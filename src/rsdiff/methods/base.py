@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,18 @@ class Stage:
     steps: int | None = None
 
 
+@dataclass(frozen=True)
+class Predecessor:
+    """The earlier training that a method starts from, e.g. the frozen first stage of a latent diffusion.
+
+    kind     method kind of that run
+    options  options of its config that must be equal, by name
+    """
+
+    kind: str
+    options: Mapping[str, Any]
+
+
 class MethodConfig:
     """Base of every method's config class (see rsdiff.config.typed.config), which holds every option of the method and builds it.
 
@@ -57,7 +70,7 @@ class MethodConfig:
 
     @property
     def requires(self) -> frozenset[str]:
-        """Batch fields the method cannot be trained without, among hr, lr, ref, change_mask, kernel, noise_level, hr_views."""
+        """Batch fields the method cannot be trained without, among hr, lr, ref, change_mask, kernel, noise_level, lr_clean, hr_views."""
         return frozenset({"hr", "lr"})
 
     @property
@@ -69,6 +82,11 @@ class MethodConfig:
     def any_scale(self) -> bool:
         """Whether one set of weights serves every scale."""
         return False
+
+    @property
+    def predecessor(self) -> Predecessor | None:
+        """The finished training without which this one cannot begin, or None."""
+        return None
 
     def refuse(self, problem: Problem) -> str | None:
         """Return None, or one sentence that says why the method cannot treat `problem` and what to change."""
@@ -94,6 +112,10 @@ class Method(nn.Module):
         """Stages in order; by default one stage that steps every group."""
         return [Stage("train", tuple(self.groups()))]
 
+    def begin_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take what this method needs of its predecessor's weights; called once, before the first step of a training that has one."""
+        raise NotImplementedError
+
     def start_stage(self, stage: Stage) -> None:
         """Called when a stage begins (and again when a run resumes in it), e.g. to freeze a part."""
 
@@ -110,7 +132,10 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def estimates(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Return what the method estimates besides the image, e.g. {'kernel': (B, k, k)}, for result rows and reports."""
+        """Return what the method estimates besides the image, e.g. {'kernel': (B, k, k)}, for result rows and reports.
+
+        'true_kernel' (B, k, k) beside it, where the batch tells it, is what the estimate is compared with.
+        """
         return {}
 
     def degradation_code(self, batch: Batch) -> Tensor | None:

@@ -23,6 +23,7 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule
 from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
 from rsdiff.methods.base import Losses, Method, Stage
+from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.degradation_encoder import DegradationEncoder
 
 
@@ -111,7 +112,7 @@ class JointBlindDiffusion(Method):
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         hr, lr = to_signed_range(batch.need("hr")), to_signed_range(batch.need("lr"))
-        self.require_scale(batch)
+        require_scale(batch, self.scale)
         code, logits = self.contrast.contrast(lr, to_signed_range(batch.need("lr_views")[:, 0]))
         estimate = self.estimate(lr)
         terms = {
@@ -125,7 +126,7 @@ class JointBlindDiffusion(Method):
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        self.require_scale(batch)
+        require_scale(batch, self.scale)
         lr = to_signed_range(batch.need("lr"))
         code = self.contrast.code(lr) if batch.code is None else batch.code
         estimate = self.estimate(lr)
@@ -140,15 +141,6 @@ class JointBlindDiffusion(Method):
     def start_image(self, estimate: Estimate) -> Tensor:
         """Return what samplers that start from an image start from: the restorer's estimate unless the method samples a residual."""
         return estimate.image
-
-    def require_scale(self, batch: Batch) -> None:
-        """Raise ValueError unless the target is the LR enlarged by the scale the restorer was built for."""
-        h, w = batch.lr_size
-        if batch.size != (h * self.scale, w * self.scale):
-            raise ValueError(
-                f"a target of {batch.size[0]}x{batch.size[1]} for an input of {h}x{w} was given to a model of scale {self.scale}; "
-                f"its targets are {h * self.scale}x{w * self.scale}: set scale={self.scale}."
-            )
 
     def lr_multiple(self, hr_multiple: int) -> int:
         """Return what LR sides must be multiples of so that HR sides are multiples of `hr_multiple`."""

@@ -51,6 +51,9 @@ class RefDiffConfig(MethodConfig):
     """How the LR is brought to target size in restoration; the published code differs from its training here."""
     loss_divisor: float | None = 256.0
     """The squared errors of a batch are summed and divided by it (published: 256 whatever the batch); None takes their mean."""
+    wrong_reference: float = 0.0
+    """Probability that a training image gets the reference of another image of its batch, which teaches the model to check the reference
+    against the LR image (ours; published 0)."""
     mask: Literal["given", "unchanged", "changed", "estimated"] = "given"
     """The change mask: the data's, nothing changed (trust the reference everywhere), everything changed (trust it nowhere), or estimated
     from LR and reference, as the last three do without the data's mask."""
@@ -64,6 +67,8 @@ class RefDiffConfig(MethodConfig):
     def __post_init__(self) -> None:
         if self.loss_divisor is not None and self.loss_divisor <= 0:
             raise ValueError(f"loss_divisor={self.loss_divisor} was given; choose a positive number, or null for the mean.")
+        if not 0 <= self.wrong_reference <= 1:
+            raise ValueError(f"wrong_reference={self.wrong_reference} was given; a probability is 0 to 1.")
         if self.change_threshold < 0:
             raise ValueError(f"change_threshold={self.change_threshold} was given; choose 0 or more.")
 
@@ -109,7 +114,11 @@ class RefDiff(Method):
                 f"choose patches that are multiples of {multiple}."
             )
         lr = enlarge(batch.need("lr"), batch.size, options.train_enlargement, options.train_eight_bit)
-        denoiser = self.denoiser(lr, 2 * batch.need("ref") - 1, self.change_mask(batch))
+        ref = batch.need("ref")
+        if options.wrong_reference > 0:
+            is_wrong = noise.uniform((len(batch), 1, 1, 1), ref.device) < options.wrong_reference
+            ref = torch.where(is_wrong, ref.roll(1, dims=0), ref)
+        denoiser = self.denoiser(lr, 2 * ref - 1, self.change_mask(batch))
         error = denoising_error(denoiser, options.levels, 2 * batch.need("hr") - 1, noise).error
         mean = error.mean()
         total = mean if options.loss_divisor is None else error.sum() / options.loss_divisor

@@ -89,7 +89,14 @@ def _niqe(name: str, space: Space) -> Callable[[Context], ImageScore]:
     def build(context: Context) -> ImageScore:
         model = niqe.read_model(context.files[name])
         blocks = context.options.niqe_min_blocks
-        return lambda view: niqe.niqe(_luma(view, space), model, blocks, _mask(view))
+
+        def score(view: View) -> float:
+            value = niqe.niqe(_luma(view, space), model, blocks, _mask(view))
+            if math.isnan(value):
+                raise ValueError(f"NIQE needs {blocks} whole blocks of {model.block} px that are valid and not flat; choose niqe_pooled.")
+            return value
+
+        return score
 
     return build
 

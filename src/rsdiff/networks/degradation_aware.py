@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.networks.layers import filter_each
+
 SLOPE = 0.1
 COMPRESSED = 64  # width of the code inside the blocks, as in DASR
 
@@ -21,11 +23,8 @@ class DegradationAwareConv(nn.Module):
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """Map x (B, C, H, W) to its shape; code is (B, 64)."""
-        B, C, H, W = x.shape
-        kernels = self.kernel(code).reshape(B * C, 1, 3, 3)
-        # One call with B * C groups: every channel of every image meets its own kernel.
-        filtered = F.conv2d(x.reshape(1, B * C, H, W), kernels, padding=1, groups=B * C).reshape(B, C, H, W)
-        return F.leaky_relu(filtered, SLOPE) + self.conv(x)
+        kernels = self.kernel(code).view(len(x), -1, 3, 3)
+        return F.leaky_relu(filter_each(x, kernels), SLOPE) + self.conv(x)
 
 
 class DegradationAwareBlock(nn.Module):

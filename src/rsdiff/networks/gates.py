@@ -1,4 +1,4 @@
-"""CBAM's attention gates, which SRDSRAN and DiffBSR's U-Net share."""
+"""CBAM's attention gates, which SRDSRAN, DiffBSR's U-Net and DCLS share."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Pooling = Literal["Avg", "Max", "Avg|Max"]
 class ChannelGate(nn.Module):
     """Multiply each channel by a weight in (0, 1) made from its mean and maximum over the image (the paper's CLAM).
 
-    forward maps (B, C, H, W) to the same shape; C must be at least `ratio`.
+    forward maps (B, C, H, W) to the same shape; C must be at least `ratio`. DCLS's channel attention is the mean's half, with biases.
     """
 
-    def __init__(self, channels: int, ratio: int = 16, pooling: Pooling = "Avg|Max") -> None:
+    def __init__(self, channels: int, ratio: int = 16, pooling: Pooling = "Avg|Max", bias: bool = False) -> None:
         super().__init__()
         if channels < ratio:
             raise ValueError(
                 f"a channel gate of ratio {ratio} was asked for {channels} channels; it needs at least {ratio}: widen the network."
             )
         self.pooling = pooling
-        self.squeeze = nn.Conv2d(channels, channels // ratio, 1, bias=False)
-        self.excite = nn.Conv2d(channels // ratio, channels, 1, bias=False)
+        self.squeeze = nn.Conv2d(channels, channels // ratio, 1, bias=bias)
+        self.excite = nn.Conv2d(channels // ratio, channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         weights = torch.zeros((), dtype=x.dtype, device=x.device)

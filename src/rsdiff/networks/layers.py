@@ -7,6 +7,7 @@ networks can be compiled and run in channels_last.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -71,7 +72,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
-        self.attention = SelfAttention(out_channels, norm_groups) if attention else nn.Identity()
+        self.attention: nn.Module = SelfAttention(out_channels, norm_groups) if attention else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -108,6 +109,49 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class DualPathGroup(nn.Module):
+    """Blocks on a pair of feature maps, one after the other; returns twice what the last block returns, of both.
+
+    DANv2 and DCLS mean to add the group's input, but their blocks overwrite the very list that holds it, so that the output is added to
+    itself: chained groups double again and again. Released weights were trained that way.
+    """
+
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        for block in self.blocks:
+            first, second = block(first, second)
+        return 2 * first, 2 * second
+
+
+def shuffle_upscale(width: int, out_channels: int, scale: int) -> nn.Sequential:
+    """Return 3x3 convolutions and pixel shuffles that enlarge (B, width, h, w) to (B, out_channels, scale h, scale w), without activation.
+
+    Powers of 2 are reached in steps of 2, other scales in one step; scale 1 is the last convolution alone.
+    Raises ValueError for scales below 1.
+    """
+    if scale < 1:
+        raise ValueError(f"an enlargement by {scale} was asked for; choose a whole number of at least 1.")
+    doublings = scale.bit_length() - 1
+    factors = [2] * doublings if scale == 2**doublings else [scale]
+    layers: list[nn.Module] = []
+    for factor in factors:
+        layers += [nn.Conv2d(width, factor**2 * width, 3, padding=1), nn.PixelShuffle(factor)]
+    return nn.Sequential(*layers, nn.Conv2d(width, out_channels, 3, padding=1))
+
+
+def filter_each(x: Tensor, kernels: Tensor) -> Tensor:
+    """Cross-correlate every channel of every image with a kernel of its own, zero-padded to the size of the input.
+
+    x (B, C, H, W); kernels (B, C, k, k), k odd. One convolution with B * C groups.
+    """
+    B, C, H, W = x.shape
+    size = kernels.shape[-1]
+    return F.conv2d(x.reshape(1, B * C, H, W), kernels.reshape(B * C, 1, size, size), padding=size // 2, groups=B * C).view(B, C, H, W)
 
 
 def orthogonal_(module: nn.Module) -> None:

@@ -91,15 +91,16 @@ class RRDBNet(nn.Module):
             features.append(feature)
         return [*features, first + self.conv_body(feature)]
 
-    def head(self, feature: Tensor) -> Tensor:
-        """Enlarge a trunk feature (B, width, h, w) to the image, which is not clamped."""
-        for factor, conv in zip(self.enlargements, self.conv_up, strict=True):
-            feature = F.leaky_relu(conv(F.interpolate(feature, scale_factor=factor, mode="nearest")), SLOPE)
+    def head(self, feature: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Enlarge a trunk feature (B, width, h, w) to the image, which is not clamped; the last stage goes to `size` (H, W) if given."""
+        for stage, (factor, conv) in enumerate(zip(self.enlargements, self.conv_up, strict=True), start=1):
+            to = size if size is not None and stage == len(self.enlargements) else (feature.shape[-2] * factor, feature.shape[-1] * factor)
+            feature = F.leaky_relu(conv(F.interpolate(feature, size=to, mode="nearest")), SLOPE)
         return self.conv_last(F.leaky_relu(self.conv_hr(feature), SLOPE))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the enlarged image (B, out_channels, H, W) of x (B, in_channels, h, w); no clamp, no global skip."""
-        return self.head(self.trunk(x)[-1])
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Return the enlarged image (B, out_channels, H, W) of x (B, in_channels, h, w); no clamp, no global skip. `size`: see `head`."""
+        return self.head(self.trunk(x)[-1], size)
 
 
 def rrdb_stages(scale: int) -> tuple[int, tuple[int, int]]:

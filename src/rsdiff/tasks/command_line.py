@@ -26,6 +26,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from rsdiff.config import ConfigError
 from rsdiff.config.compatibility import Offers, require_fields
 from rsdiff.config.typed import nearest
+from rsdiff.data.source import DataError
 from rsdiff.methods.base import Problem
 from rsdiff.tasks.groups import GROUPS
 from rsdiff.tasks.settings import RunSettings, group_config, settings_from
@@ -104,6 +105,11 @@ def check_compatible(settings: RunSettings) -> None:
     given = {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, _offers)
+    if "lr" in given["dataset"] - settings.degradation.requires:
+        raise ConfigError(
+            f"dataset={choices['dataset']} brings its own LR, to which degradation={choices['degradation']} would not be applied; choose "
+            "degradation=paired."
+        )
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
     require_fields(f"model={choices['model']}", requires, given, choices, _offers)
     bands: int | None = getattr(settings.dataset, "bands", None)
@@ -137,7 +143,7 @@ def _offers() -> Offers:
             try:
                 composed = compose(CONFIG_NAME, [f"{group}={option}"])
                 given[option] = fields_given({name: group_config(composed, name) for name in offers}, group)
-            except (ConfigError, HydraException, OmegaConfBaseException):  # needs a setting of its own
+            except (ConfigError, DataError, HydraException, OmegaConfBaseException):  # needs a setting of its own
                 continue
     return offers
 
@@ -231,7 +237,7 @@ def _groups() -> list[str]:
 
 def _options(conf: Path, loader: ConfigLoader, group: str) -> list[str]:
     """Return the options of a group, those in sub-folders as 'folder/name'."""
-    return sorted({*loader.get_group_options(group), *options_of(conf / group), *options_of(conf.parent / group)})
+    return sorted({*loader.get_group_options(group), *options_of(conf / group)})
 
 
 def options_of(folder: Path) -> list[str]:

@@ -41,6 +41,11 @@ def is_interruption(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt | Interrupted)
 
 
+def stops_everything(error: BaseException) -> bool:
+    """Whether a run was stopped by someone who wants the whole sweep to stop: Ctrl-C or a scheduler's signal, not the run's time limit."""
+    return is_interruption(error) and getattr(error, "by_signal", True)
+
+
 def exit_code(error: BaseException) -> int:
     """Return the exit code that tells scripts what kind of failure it was."""
     if isinstance(error, KeyboardInterrupt):
@@ -66,7 +71,12 @@ def one_sentence(error: BaseException) -> str:
 
 
 def print_error(error: BaseException) -> None:
-    """Print the sentence, naming the rank where there are several, and where to find more about an error that is not explained."""
+    """Print the sentence, naming the rank where there are several, and where to find more about an error that is not explained.
+
+    A mistake in the settings is the same on every rank and is printed by one.
+    """
+    if exit_code(error) == CONFIG_ERROR and os.environ.get("RANK", "0") != "0":
+        return
     rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
     print(f"error{rank}: {one_sentence(error)}", file=sys.stderr)
     if not _is_ours(error) and not isinstance(error, OSError | KeyboardInterrupt | OutOfMemoryError):

@@ -39,7 +39,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     checkpoint = None
     if settings.checkpoint is not None:
         checkpoint = read_checkpoint(settings.checkpoint)
-        trained = method_from(checkpoint, settings.scale)
+        trained = method_from(checkpoint, settings.scale, settings.model)
         method = trained.method
         if (trained.problem.bands, trained.problem.lr_bands) != (problem.bands, problem.lr_bands):
             raise ValueError(
@@ -102,7 +102,11 @@ def report(
             f"seed {settings.seed}{steps}, budget {facts.budget}",
             f"report   {page}",
             f"records  {folder.path / 'evaluation' / 'records.csv'}",
-            *([f"next     python run.py task=restore checkpoint={folder.path} input=IMAGE output=RESTORED.tif"] if checkpoint else []),
+            *(
+                [f"next     python run.py task=restore checkpoint={checkpoint.folder} input=IMAGE output=RESTORED.tif"]
+                if checkpoint
+                else []
+            ),
         ],
         summary=figures,
         report=page,

@@ -79,8 +79,11 @@ class Trained:
     checkpoint: Checkpoint
 
 
-def method_from(checkpoint: Checkpoint, scale: float) -> Trained:
-    """Rebuild the method that a checkpoint holds, from its card alone, for a run at `scale`.
+def method_from(checkpoint: Checkpoint, scale: float, options: MethodConfig | None = None) -> Trained:
+    """Rebuild the method that a checkpoint holds, for a run at `scale`.
+
+    options  of the run, for methods that have some for restoration alone; None takes those of the checkpoint's card
+
 
     Raises CheckpointError when the card names a method this version does not know, or the weights do not fit.
     """
@@ -90,7 +93,7 @@ def method_from(checkpoint: Checkpoint, scale: float) -> Trained:
         raise CheckpointError(f"{checkpoint.folder} holds a model of kind '{kind}', which this version of rsdiff does not know; update it.")
     trained = checkpoint.card["problem"]
     problem = Problem(scale=trained["scale"], bands=trained["bands"], lr_bands=trained["lr_bands"])
-    config: MethodConfig = config_from_mapping(METHODS[kind], model, "model")
+    config: MethodConfig = options if options is not None else config_from_mapping(METHODS[kind], model, "model")
     wanted = Problem(scale=scale, bands=problem.bands, lr_bands=problem.lr_bands)
     if scale != problem.scale and not config.any_scale:
         raise CheckpointError(

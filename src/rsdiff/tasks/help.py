@@ -19,19 +19,21 @@ from rsdiff.tasks.options import RunOptions
 INTRODUCTION = """\
 rsdiff: composable experiments in remote-sensing super-resolution.
 
-  python run.py                                            a tiny model on generated scenes: train, evaluate, report
-  python run.py model=sr3 dataset=airs scale=4             choose an option of each group; the published configuration is the default
-  python run.py model=sr3_tiny sampler=ddim sampler.steps=10   change any setting
-  python run.py experiments=NAME                           a paper's exact setting
-  python run.py task=evaluate checkpoint=RUN_FOLDER dataset=whu
+  python run.py                                                a tiny model on generated scenes: train, evaluate, report
+  python run.py model=sr3 degradation=iso scale=4              an option of each group; model=NAME is the published configuration
+  python run.py model=sr3_tiny sampler=ddim sampler.steps=10   any setting
+  python run.py dataset=folder dataset.root=/data/AIRS         your images
+  python run.py task=evaluate checkpoint=RUN_FOLDER            any checkpoint; what is not chosen comes from it
   python run.py task=restore checkpoint=RUN_FOLDER input=scene.tif output=scene_x4.tif
-  python run.py task=prepare dataset=airs source=/data/AIRS
+  python run.py task=prepare dataset=folder source=/data/AIRS output=airs.h5
   python run.py task=import model=sr3 source=released_weights.pth
-  python run.py -m scale=2,4,8 seed=0,1                    a sweep; hydra/launcher=joblib or submitit_slurm spreads it
-  accelerate launch run.py model=sr3                       several GPUs or nodes
+  python run.py -m scale=2,4 seed=0,1                          a sweep; hydra/launcher=joblib or submitit_slurm spreads it
+  accelerate launch run.py model=sr3                           several GPUs or nodes
 
-  python run.py model=sr3 --help                           what every option of a choice means
-  python run.py --cfg job                                  the composed settings
+  python run.py model=sr3 --help                               what every setting of a choice means
+  python run.py --cfg job                                      the composed settings
+
+The same command again continues an unfinished run and reports a finished one.
 """
 
 
@@ -51,13 +53,14 @@ def print_help(repository: Path, overrides: Sequence[str]) -> int:
 
 
 def field_sentences(cls: type[Any]) -> dict[str, str]:
-    """Return the sentence written below each field of a config class."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(tree, ast.ClassDef)
+    """Return the sentence written below each field of a config class or of the classes it extends."""
     sentences = {}
-    for statement, following in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and isinstance(following, ast.Expr):
-            sentences[statement.target.id] = " ".join(str(ast.literal_eval(following.value)).split())
+    for owner in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for statement, following in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and isinstance(following, ast.Expr):
+                sentences[statement.target.id] = " ".join(str(ast.literal_eval(following.value)).split())
     return sentences
 
 

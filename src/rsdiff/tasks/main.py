@@ -23,14 +23,14 @@ from omegaconf import DictConfig
 from rsdiff.config.signature import run_signature
 from rsdiff.tasks import sweep
 from rsdiff.tasks.command_line import CONFIG_NAME, check_command, check_compatible
-from rsdiff.tasks.errors import OK, RUN_ERROR, exit_code, print_error, wants_traceback
+from rsdiff.tasks.errors import OK, RUN_ERROR, exit_code, print_error, stops_everything, wants_traceback
 from rsdiff.tasks.groups import register_schemas
 from rsdiff.tasks.help import print_help
 from rsdiff.tasks.run_folder import RunFolder, Status, read_status
 from rsdiff.tasks.settings import RunSettings, settings_from
 from rsdiff.tracking import RunIdentity, Tracker, Trackers
 
-REPOSITORY, SWEEP = "RSDIFF_REPOSITORY", "RSDIFF_SWEEP"
+REPOSITORY, SWEEP, HYDRA_ERRORS = "RSDIFF_REPOSITORY", "RSDIFF_SWEEP", "HYDRA_FULL_ERROR"
 
 
 class RunEnded(BaseException):
@@ -45,6 +45,8 @@ def main(repository: Path) -> None:
     """Do what the command line says and exit. `repository` holds the folders conf, experiments and sweeps."""
     repository = repository.resolve()
     os.environ[REPOSITORY] = str(repository)
+    if os.environ.get(HYDRA_ERRORS) == "1":
+        os.environ["RSDIFF_TRACEBACK"] = "1"
     register_schemas()
     arguments = get_args_parser().parse_args()
     conf = repository / "conf"
@@ -52,12 +54,9 @@ def main(repository: Path) -> None:
         sys.exit(print_help(repository, arguments.overrides))
     try:
         sweep_folder = _prepare(conf, arguments.overrides, arguments.multirun)
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            os.environ["RSDIFF_TRACEBACK"] = "1"
-        # Otherwise Hydra would print errors in its own way and exit.
-        os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
-            hydra.main(version_base="1.3", config_path=str(conf), config_name=CONFIG_NAME)(run_one)()
+            with _hydra_raising():
+                hydra.main(version_base="1.3", config_path=str(conf), config_name=CONFIG_NAME)(run_one)()
         finally:
             failed = sweep.conclude(sweep_folder) if sweep_folder is not None else 0
     except (Exception, KeyboardInterrupt, RunEnded) as ended:
@@ -67,6 +66,17 @@ def main(repository: Path) -> None:
         print_error(error)
         sys.exit(exit_code(error))
     sys.exit(RUN_ERROR if failed else OK)
+
+
+@contextmanager
+def _hydra_raising() -> Iterator[None]:
+    """Let Hydra pass errors on: left to itself it prints them in its own way and exits."""
+    before = os.environ.get(HYDRA_ERRORS)
+    os.environ[HYDRA_ERRORS] = "1"
+    try:
+        yield
+    finally:
+        os.environ[HYDRA_ERRORS] = before or "0"
 
 
 def run_one(composed: DictConfig) -> None:
@@ -91,6 +101,8 @@ def run_one(composed: DictConfig) -> None:
             raise
         print_error(error)
         sweep.write_record(folder, record.failed(error))
+        if stops_everything(error):
+            raise KeyboardInterrupt from error
         return
     sweep.write_record(folder, record.of(settings, status))
 

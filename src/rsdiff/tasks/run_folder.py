@@ -133,7 +133,7 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if free < needed_bytes:
             raise OSError(
-                f"{self.path} has {free / 2**30:.1f} GiB left on its disk and this run needs about {needed_bytes / 2**30:.1f} GiB; "
+                f"{self.path} has {free / 2**20:.0f} MiB left on its disk and this run needs about {needed_bytes / 2**20:.0f} MiB; "
                 "free some or set outputs=FOLDER on another disk."
             )
 

@@ -18,6 +18,9 @@ from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking.tracker import Cell, columns_of
 from rsdiff.training.checkpoints import write_json
 
+WIDTH_OF_LOG_FILES = 200
+"""Characters of a table that no terminal limits."""
+
 
 @dataclass(frozen=True)
 class Record:
@@ -72,10 +75,7 @@ def conclude(folder: Path) -> int:
         writer.writeheader()
         writer.writerows(rows)
     (folder / "summary.md").write_text(markdown(rows, columns))
-    shown = Table(*columns)
-    for row in rows:
-        shown.add_row(*(_cell(row.get(column)) for column in columns))
-    Console().print(shown)
+    _print_table(rows, [column for column in columns if column != "folder"])
     unfinished = [record for record in records if record.state != "finished"]
     for record in unfinished:
         print(f"run {record.number} ({' '.join(record.overrides)}) {record.state}: {record.error}")
@@ -106,6 +106,16 @@ def markdown(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> str:
     """Return rows as a Markdown table."""
     lines = [columns, ["---"] * len(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _print_table(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> None:
+    table = Table()
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    console = Console()
+    console.print(table, width=None if console.is_terminal else WIDTH_OF_LOG_FILES, soft_wrap=not console.is_terminal)
 
 
 def _cell(value: Cell) -> str:

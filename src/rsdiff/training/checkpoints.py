@@ -11,8 +11,10 @@ leaves the previous checkpoints as they were.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 FORMAT = 1
+NO_SPACE = re.compile("No space left|failed writing file|unexpected pos")
+"""What safetensors and PyTorch say, in errors of their own kinds, when the disk is full."""
 
 
 class CheckpointError(ValueError):
@@ -77,8 +81,10 @@ def write_checkpoint(
             _flush(path)
         temporary.rename(final)
         _flush(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, SafetensorError | RuntimeError) and NO_SPACE.search(str(error)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
         raise
     return final
 

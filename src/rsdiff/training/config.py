@@ -41,6 +41,8 @@ class LearningRateConfig:
     """Steps at which multistep multiplies by `gamma`."""
     gamma: float = 0.5
     """Factor of multistep."""
+    gammas: tuple[float, ...] = ()
+    """Factor of multistep at each milestone, where they differ; empty means `gamma` at all."""
     periods: tuple[int, ...] = ()
     """Lengths in steps of the cosines of cosine_restarts."""
     restart_weights: tuple[float, ...] = ()
@@ -48,15 +50,22 @@ class LearningRateConfig:
     floor: float = 0.0
     """Lowest factor of cosine and cosine_restarts."""
 
+    def __post_init__(self) -> None:
+        if self.gammas and len(self.gammas) != len(self.milestones):
+            raise ValueError(
+                f"learning_rate has {len(self.milestones)} milestones and {len(self.gammas)} gammas; give one for each milestone, or none."
+            )
+
 
 @config
 class EmaConfig:
     """Averages of the weights over training; the first is the one that evaluation uses."""
 
-    rule: Literal["off", "constant", "half_life"] = "off"
-    """off; a constant decay per step; a half-life in images with ramp-up (EDM)."""
+    rule: Literal["off", "constant", "rising", "half_life"] = "off"
+    """off; a constant decay per step; (1 + n) / (10 + n) at step n up to the decay (latent diffusion); a half-life in images with ramp-up
+    (EDM)."""
     decays: tuple[float, ...] = (0.999,)
-    """One average per decay (constant)."""
+    """One average per decay (constant, rising)."""
     half_lives_images: tuple[int, ...] = (500_000,)
     """One average per half-life (half_life)."""
     ramp_up: float | None = 0.05
@@ -87,6 +96,10 @@ class TrainerConfig:
     """Side of the square HR crop in pixels."""
     scale_range: tuple[float, float] | None = None
     """Draw the scale of every step from (lowest, highest), for continuous-scale methods; None means `scale` always."""
+    scale_keeps: Literal["lr", "hr"] = "lr"
+    """Which crop keeps its size at every scale drawn: the LR crop, with patch / highest pixels a side, or the HR crop, with `patch`."""
+    scale_per: Literal["batch", "image"] = "batch"
+    """Whether the images of a step share the scale drawn, or each draws its own (methods that query single pixels; LR crops keep size)."""
     augment: bool = True
     """Flip and transpose the crops, each with probability 1/2."""
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -125,6 +138,8 @@ class TrainerConfig:
     """Save and stop in good order after this time; the same command continues."""
 
     def __post_init__(self) -> None:
+        if self.scale_per == "image" and (self.scale_range is None or self.scale_keeps == "hr"):
+            raise ValueError("scale_per=image needs a scale_range and scale_keeps=lr, for the LR images of a step must have one size.")
         for name in ("steps", "batch", "accumulate", "patch", "save_every_steps", "log_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")

@@ -18,6 +18,16 @@ def constant(decay: float) -> Rule:
     return lambda images_before, images_after: decay
 
 
+def rising(highest: float) -> Rule:
+    """Return the rule (1 + n) / (10 + n) of the n-th update, at most `highest`. Source: latent diffusion's LitEma (LDCSR)."""
+
+    def beta(images_before: float, images_after: float) -> float:
+        n = images_after / (images_after - images_before)
+        return min(highest, (1 + n) / (10 + n))
+
+    return beta
+
+
 def half_life(images: float, ramp_up: float | None) -> Rule:
     """Return the rule under which a weight's influence halves every `images` images.
 
@@ -93,5 +103,7 @@ def rules(config: EmaConfig) -> list[Rule]:
             return []
         case "constant":
             return [constant(decay) for decay in config.decays]
+        case "rising":
+            return [rising(decay) for decay in config.decays]
         case "half_life":
             return [half_life(images, config.ramp_up) for images in config.half_lives_images]

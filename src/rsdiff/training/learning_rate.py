@@ -13,8 +13,10 @@ def ramp(images: float, over: float) -> float:
     return min(images / over, 1.0) if over > 0 else 1.0
 
 
-def multistep(step: int, milestones: Sequence[int], gamma: float) -> float:
-    """Return gamma to the number of milestones reached."""
+def multistep(step: int, milestones: Sequence[int], gamma: float, gammas: Sequence[float] = ()) -> float:
+    """Return gamma to the number of milestones reached, or the product of their own `gammas`."""
+    if gammas:
+        return math.prod(factor for milestone, factor in zip(milestones, gammas, strict=True) if step >= milestone)
     return gamma ** sum(step >= milestone for milestone in milestones)
 
 
@@ -45,7 +47,7 @@ def learning_rate_factor(config: LearningRateConfig, step: int, images: float, s
         case "constant":
             return warm
         case "multistep":
-            return warm * multistep(step, config.milestones, config.gamma)
+            return warm * multistep(step, config.milestones, config.gamma, config.gammas)
         case "cosine":
             return warm * cosine(step, steps, config.floor)
         case "cosine_restarts":

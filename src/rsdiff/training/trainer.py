@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -34,7 +34,11 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(RuntimeError):  # noqa: N818 - it is no error
-    """Training stopped in good order (signal or time limit) and can be continued by the same command."""
+    """Training stopped in good order and can be continued by the same command; a signal asked for it, or the time limit."""
+
+    def __init__(self, message: str, by_signal: bool) -> None:
+        super().__init__(message)
+        self.by_signal = by_signal
 
 
 class Journal(Protocol):
@@ -96,6 +100,7 @@ class Trainer:
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step = int(state["step"])
+        self._remember_best(last, found.card["validation"])  # the run may have been killed before it could
         return True
 
     def fit(self) -> dict[str, float]:
@@ -126,13 +131,13 @@ class Trainer:
                         self.journal.advance(self.step, self.config.steps, numbers, speed)
                 due = self.config.validate_every_steps and self.step % self.config.validate_every_steps == 0
                 if due or last or self.step % self.config.save_every_steps == 0:
-                    folder = self._save()
-                    if due or last:
-                        metrics = self._validate(folder)
+                    metrics = self._validate() if due or last else {}
+                    self._remember_best(self._save(metrics), metrics)
                     self._prune()
                 if not last and self._must_stop():
                     self._save()
-                    raise Interrupted(f"stopped after step {self.step} of {self.config.steps}; the same command continues from there.")
+                    message = f"stopped after step {self.step} of {self.config.steps}; the same command continues from there."
+                    raise Interrupted(message, by_signal=self._stop_signal is not None)
         return metrics
 
     def _enter_stage(self, current: Stage | None) -> Stage:
@@ -185,7 +190,7 @@ class Trainer:
             f"it is saved in {self.store}: lower trainer.optimiser.lr, set trainer.clip_norm or use trainer.precision=no."
         )
 
-    def _save(self) -> Path:
+    def _save(self, validation: Mapping[str, float] = MappingProxyType({})) -> Path:
         """Write a checkpoint of the present state on the main process; the others wait for it."""
         folder = self.store / f"step_{self.step:08d}"
         if self.accelerator.is_main_process:
@@ -197,23 +202,26 @@ class Trainer:
                 "scaler": scaler.state_dict() if scaler is not None else {},
             }
             averages = self.average.weights(self.method) if self.average is not None else []
-            images = {"images": self.step * self.config.batch}
-            folder = checkpoints.write_checkpoint(self.store, self.step, self.method.state_dict(), averages, {**self.card, **images}, state)
+            facts = {"images": self.step * self.config.batch, "validation": dict(validation)}
+            folder = checkpoints.write_checkpoint(self.store, self.step, self.method.state_dict(), averages, {**self.card, **facts}, state)
         self.accelerator.wait_for_everyone()
         return folder
 
-    def _validate(self, folder: Path) -> dict[str, float]:
-        """Validate with the weights evaluation would use, log the result and remember the best checkpoint."""
+    def _validate(self) -> dict[str, float]:
+        """Validate with the weights evaluation would use, and log the result."""
         self.method.eval()
         with self._averaged_weights():
             metrics = self.validate(self.step)
         self.method.train()
         if self.accelerator.is_main_process and metrics:
             self.journal.log(self.step, {f"validation/{name}": value for name, value in metrics.items()})
-            value, best = metrics.get(self.config.best_metric), checkpoints.best_value(self.store)
-            if value is not None and (best is None or value > best):
-                checkpoints.mark_best(self.store, folder, self.config.best_metric, value)
         return metrics
+
+    def _remember_best(self, folder: Path, validation: Mapping[str, float]) -> None:
+        """Mark a checkpoint as the best one if its validation says so."""
+        value, best = validation.get(self.config.best_metric), checkpoints.best_value(self.store)
+        if self.accelerator.is_main_process and value is not None and (best is None or value > best):
+            checkpoints.mark_best(self.store, folder, self.config.best_metric, value)
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:

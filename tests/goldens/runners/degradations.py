@@ -222,7 +222,7 @@ def pipeline_dasr_family(case: Case) -> dict[str, Any]:
             drawn += decisions(parameters, size, None if noise is None else noise[index * views : (index + 1) * views], views)
         images = hr[:samples].flatten(0, 1)
         made = degradation.apply(images, drawn)
-        outputs[name] = AlmostEverywhere(255 * made.lr.unflatten(0, (samples, views)), share=0.001, by=1.0)
+        outputs[name] = AlmostEverywhere(255 * made.lr.unflatten(0, (samples, views)), share=0.001, by=1.0, within=0.5)
         assert made.kernel is not None
         outputs[f"{name}_kernel"] = made.kernel[::views]
         unrounded = GaussianDegradation(dasr_family_config(case, name, random_words if is_random else words, rounding=False))
@@ -300,7 +300,7 @@ def gaussian8(case: Case) -> dict[str, Any]:
         degradation = config.build()
         made = degradation.apply(hr[None], decisions(degradation.parameters({}), size))
         lr.append(to_uint8(made.lr[0]).permute(1, 2, 0))
-    return {"lr": AlmostEverywhere(torch.stack(lr), share=0.001, by=1.0)}
+    return {"lr": AlmostEverywhere(torch.stack(lr), share=0.001, by=1.0, within=0.5)}
 
 
 @runner("degradations", "pca_kernel_basis")

@@ -2,17 +2,30 @@
 
 from rsdiff.weights.keymaps.base import KeyMap
 from rsdiff.weights.keymaps.blindsrsnf import BlindSRSNFKeyMap
+from rsdiff.weights.keymaps.danv2 import DANv2KeyMap
+from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
+from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
+from rsdiff.weights.keymaps.liif import QueryKeyMap
+from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
 KEY_MAPS: dict[str, KeyMap] = {
     "blindsrsnf": BlindSRSNFKeyMap(),
+    "danv2": DANv2KeyMap(),
+    "dasr": DASRKeyMap(),
+    "dcls": DCLSKeyMap(),
     "diffbsr": DiffBSRKeyMap(),
     "diffbsr_ddpm": DiffBSRDDPMKeyMap(),
     "diffbsr_srdiff": DiffBSRSRDiffKeyMap(),
+    "drsr": DRSRKeyMap(),
     "edm_sr": EdmSrKeyMap(),
+    "ldcsr": LDCSRKeyMap(),
+    "ldcsr_vae": LDCSRVaeKeyMap(),
+    "liif": QueryKeyMap("liif"),
+    "metasr": QueryKeyMap("metasr"),
     "refdiff": RefDiffKeyMap(),
     "sr3": SR3KeyMap(),
 }

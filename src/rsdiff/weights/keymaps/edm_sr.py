@@ -1,8 +1,8 @@
 """EDM's released networks -> starting points of `edm_sr`, and back.
 
-EDM's networks are unconditional. As published they are kept exactly: the stem gets inputs for the LR image whose weights are zero, so that
-before any training the denoiser is EDM's own, whatever the LR. Class labels are fixed at zero (their bias moves into the next layer) and
-augmentation labels are dropped (zero is what EDM samples with).
+EDM's networks are unconditional. What they compute is kept exactly: the stem (and the pyramid) gets inputs for the LR image whose weights
+are zero, so that before any training the denoiser is EDM's own, whatever the LR. Class labels are fixed at zero (their bias moves into the
+next layer) and augmentation labels are dropped (zero is what EDM samples with).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rsdiff.diffusion.objectives import EdmLevels
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.networks.song_unet import SongUNetConfig
 from rsdiff.weights.edm_pickle import PublishedDenoiser, denoiser_in
-from rsdiff.weights.keymaps.edm import network_options, network_state, preconditioning_of, published_state
+from rsdiff.weights.keymaps.edm import network_options, network_state, preconditioning_of, published_state, require_same
 
 RESOLUTION = 64
 """Pixels that name the levels in exported files."""
@@ -36,24 +36,27 @@ class EdmSrKeyMap:
         published = denoiser_in(content)
         made = edm_sr_config(published)
         if config is not None:
-            ours, theirs = config.network_options(), made.network_options()
-            if (type(ours), config.preconditioning) != (type(theirs), made.preconditioning) or replace(
-                ours, dropout=theirs.dropout
-            ) != theirs:
-                raise ValueError(f"the file's network is {theirs}, the given config's {ours}; leave the config out to take the file's.")
+            for option in ("architecture", "preconditioning"):
+                require_same(getattr(config, option), getattr(made, option), f"model.{option}")
+            unlabelled = replace(config, augmentation=made.augmentation).network_options()
+            require_same(unlabelled, made.network_options(), f"model.{made.architecture}")
+            require_same(config.levels.sigma_data, made.levels.sigma_data, "model.levels.sigma_data")
+            if config.augments:
+                raise ValueError("labels of augmentation are not imported; set model.augmentation.probability=0.")
             made = config
         channels = int(published.arguments["img_channels"])
         with torch.device("meta"):
-            network = made.network_options().build(channels, channels)
+            network, conditional = (made.network_options().build(inputs, channels) for inputs in (channels, 2 * channels))
         state = network_state(network, without_labels(published.state), IGNORED)
-        state[STEM] = torch.cat([state[STEM], torch.zeros_like(state[STEM])], dim=1)
+        for name, value in conditional.state_dict().items():
+            if value.shape != state[name].shape:  # the stem, and the layers that see the input again
+                state[name] = torch.cat([state[name], torch.zeros_like(state[name])], dim=1)
         return made, {f"network.{name}": tensor for name, tensor in state.items()}
 
     def to_published(self, config: EdmSrConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Names as published; the stem keeps its inputs for the LR, which the published class must be given as img_channels."""
         ours = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
-        with torch.device("cpu"):
-            network = config.network_options().build(ours[STEM].shape[1], 1)
+        network = config.network_options().build(ours[STEM].shape[1], 1)
         return published_state(network, ours, RESOLUTION)
 
 

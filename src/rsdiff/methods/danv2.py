@@ -1,0 +1,118 @@
+"""DANv2: blind super-resolution by alternating restoration and kernel estimation (Luo et al., arXiv 2105.06878).
+
+Only the last of the unrolled loops is trained, as published: the loss looks at its image and kernel, and both are detached on their way
+from loop to loop. Unlike the published code:
+- the other loops run without recording gradients, which changes nothing but memory;
+- restorer and estimator are one optimiser group, because both rates are 4e-4 in every recipe that states them (DAN's own files leave the
+  estimator's out, with which their training fails).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.degradations.pca import KernelBasisConfig
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
+from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.networks.danv2 import ESTIMATOR_WIDTH, DANv2
+
+
+@config
+class DANv2Config(MethodConfig):
+    """DANv2. The defaults are those of setting 1."""
+
+    width: int = 64
+    """Channels of the restorer."""
+    groups: int = 5
+    """Dual-path groups of the restorer; each doubles its streams, so more than 5 overflow easily."""
+    blocks: int = 10
+    """Dual-path blocks per group."""
+    estimator_width: int = ESTIMATOR_WIDTH
+    """Channels before the kernel's taps; the estimator's streams have half as many."""
+    estimator_blocks: int = 5
+    """Dual-path blocks of the estimator."""
+    loops: int = 4
+    """Turns of restorer and estimator."""
+    basis: KernelBasisConfig = KernelBasisConfig()
+    """Side and codes of the kernels. Checkpoints hold the basis, which is made when training begins."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "groups", "blocks", "estimator_blocks", "loops"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.estimator_width < 2 or self.estimator_width % 2 or self.basis.kernel_size % 2 == 0:
+            raise ValueError(
+                f"estimator_width={self.estimator_width} must be even and basis.kernel_size={self.basis.kernel_size} odd; change them."
+            )
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"hr", "lr", "kernel"})
+
+    def refuse(self, problem: Problem) -> str | None:
+        return refuse_fraction("danv2", problem)
+
+    def network(self, problem: Problem) -> DANv2:
+        """Return the network with fresh weights and an empty basis."""
+        return DANv2(
+            basis=torch.zeros(self.basis.kernel_size**2, self.basis.code_length),
+            in_channels=problem.lr_bands,
+            out_channels=problem.bands,
+            width=self.width,
+            groups=self.groups,
+            blocks=self.blocks,
+            estimator_width=self.estimator_width,
+            estimator_blocks=self.estimator_blocks,
+            loops=self.loops,
+            scale=int(problem.scale),
+        )
+
+    def build(self, problem: Problem) -> DANv2Method:
+        return DANv2Method(self, problem)
+
+
+class DANv2Method(Method):
+    """See the module and `DANv2Config`."""
+
+    def __init__(self, options: DANv2Config, problem: Problem) -> None:
+        super().__init__()
+        self.scale = int(problem.scale)
+        self.basis = options.basis
+        self.network = options.network(problem)
+
+    def start_stage(self, stage: Stage) -> None:
+        """Make the kernel basis, unless a checkpoint brought one."""
+        if not bool(self.network.basis.any()):
+            self.network.basis.copy_(self.basis.build())
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        require_scale(batch, self.scale)
+        true = batch.need("kernel")
+        size = self.network.kernel_size
+        if true.shape[-1] != size:
+            raise ValueError(
+                f"the degradation's kernels have {true.shape[-1]} x {true.shape[-1]} taps and the model estimates {size} x {size}; "
+                f"set degradation.kernel_size={size} or model.basis.kernel_size={true.shape[-1]}."
+            )
+        image, kernel = self.network(batch.need("lr"))
+        terms = {"image": F.l1_loss(image, batch.need("hr")), "kernel": F.l1_loss(kernel, true)}
+        return Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        require_scale(batch, self.scale)
+        image: Tensor = self.network(batch.need("lr"))[0]
+        return image
+
+    @torch.no_grad()
+    def estimates(self, batch: Batch) -> Mapping[str, Tensor]:
+        found = {"kernel": self.network(batch.need("lr"))[1]}
+        return found if batch.kernel is None else {**found, "true_kernel": batch.kernel}

@@ -1,0 +1,100 @@
+"""DASR: momentum contrast of two views gives a degradation code that predicts filters (Wang et al., CVPR 2021). DRSR's base.
+
+Networks and losses work in 0..255, as published; images enter and leave in [0, 1]. Unlike the published code, whose released files lack
+them, checkpoints keep key encoder and queue, so that a resumed run goes on with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.contrastive import contrastive_loss
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
+from rsdiff.methods.drsr import PEAK, ModulatedConfig
+from rsdiff.methods.joint_blind import ContrastConfig
+from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.networks.dasr import DASRNetwork
+
+
+@config
+class DASRConfig(MethodConfig):
+    """DASR. The defaults are the published network; the lengths of its stages are in the experiments."""
+
+    restorer: ModulatedConfig = ModulatedConfig()
+    """The restoration network."""
+    contrast: ContrastConfig = ContrastConfig(weight=1.0)
+    """The degradation encoder and its momentum contrast."""
+    contrast_steps: int = 0
+    """Steps that train the encoder alone first (100 epochs published)."""
+
+    def __post_init__(self) -> None:
+        if self.contrast_steps < 0:
+            raise ValueError(f"contrast_steps is {self.contrast_steps}; give 0 or more.")
+
+    @property
+    def views(self) -> int:
+        return 2
+
+    def refuse(self, problem: Problem) -> str | None:
+        return refuse_fraction("dasr", problem)
+
+    def network(self, problem: Problem) -> DASRNetwork:
+        """Return the restoration network with fresh weights."""
+        return DASRNetwork(
+            in_channels=problem.lr_bands,
+            out_channels=problem.bands,
+            width=self.restorer.width,
+            groups=self.restorer.groups,
+            blocks=self.restorer.blocks,
+            reduction=self.restorer.reduction,
+            code_channels=self.contrast.code_channels,
+            scale=int(problem.scale),
+        )
+
+    def build(self, problem: Problem) -> DASR:
+        return DASR(self, problem)
+
+
+class DASR(Method):
+    """See the module and `DASRConfig`."""
+
+    def __init__(self, options: DASRConfig, problem: Problem) -> None:
+        super().__init__()
+        self.scale = int(problem.scale)
+        self.contrast_steps = options.contrast_steps
+        self.contrast_weight = options.contrast.weight
+        self.is_joint = True
+        self.network = options.network(problem)
+        self.contrast = options.contrast.build(problem.lr_bands)
+
+    def stages(self) -> Sequence[Stage]:
+        joint = Stage("joint", tuple(self.groups()))
+        return [Stage("contrast", joint.groups, self.contrast_steps), joint] if self.contrast_steps else [joint]
+
+    def start_stage(self, stage: Stage) -> None:
+        self.is_joint = stage.name == "joint"
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        require_scale(batch, self.scale)
+        lr = PEAK * batch.need("lr")
+        code, logits = self.contrast.contrast(lr, PEAK * batch.need("lr_views")[:, 0])
+        terms = {"contrast": self.contrast_weight * contrastive_loss(logits)}
+        if self.is_joint:
+            terms["image"] = F.l1_loss(self.network(lr, code), PEAK * batch.need("hr"))
+        total = torch.stack(list(terms.values())).sum()
+        return Losses(total, {name: value.detach() for name, value in terms.items()})
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        require_scale(batch, self.scale)
+        lr = PEAK * batch.need("lr")
+        image: Tensor = self.network(lr, self.contrast.code(lr))
+        return image / PEAK

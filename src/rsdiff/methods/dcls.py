@@ -1,0 +1,130 @@
+"""DCLS: blind super-resolution by deconvolving features with an estimated kernel (Luo et al., CVPR 2022).
+
+The estimated kernel is the blur as it acts on the LR grid, so its truth is not the degradation's kernel but `rsdiff.losses.kernel_target`.
+Unlike the published code:
+- the clamp inside the network, whose gradient is 0 beyond [0, 1], can be left out of training (`clamp=false`);
+- a validation below 20 dB does not restore earlier weights, and one below 26 dB does not keep a checkpoint from being written: both limits
+  depend on the data set, and the trainer keeps the best checkpoint anyway.
+Restorer and estimator are one optimiser group: both rates are 4e-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.degradations.resizing import ResizeBackend, resize
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.kernel_target import lr_kernel
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.networks.dcls import DCLS, FILTER_SIZES, KernelNorm
+
+
+@config
+class DCLSConfig(MethodConfig):
+    """DCLS. The defaults are those of setting 1."""
+
+    width: int = 64
+    """Channels of the restorer's features and of the estimator."""
+    groups: int = 5
+    """Dual-path groups of the restorer; each doubles its streams, so more than 5 overflow easily."""
+    blocks: int = 10
+    """Dual-path attention blocks per group."""
+    reduction: int = 4
+    """The narrow streams have width / reduction channels, and so have the channel gates of either stream."""
+    latent: int = 256
+    """Length of the vector that the estimator's linear filters are made from."""
+    kernel_size: int = 21
+    """Side of the estimated kernel in LR pixels: 11, 21 or 31."""
+    kernel_norm: KernelNorm = "sum"
+    """How the kernel's sum becomes 1: divided by its sum, or a softmax."""
+    clamp: bool = True
+    """Limit the image to [0, 1] inside the network in training too, as published."""
+    sharp_resize: ResizeBackend = "matlab"
+    """Back-end that makes the sharp LR image of the kernel's truth; that of the degradation."""
+
+    def __post_init__(self) -> None:
+        for name in ("width", "groups", "blocks", "reduction", "latent"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.kernel_size not in FILTER_SIZES:
+            sizes = ", ".join(str(size) for size in FILTER_SIZES)
+            raise ValueError(f"kernel_size={self.kernel_size} has no published chain of linear filters; choose one of {sizes}.")
+        if self.width // self.reduction < self.reduction:
+            raise ValueError(f"width={self.width} is too narrow for reduction={self.reduction}; choose at least {self.reduction**2}.")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"hr", "lr", "lr_clean"})
+
+    def refuse(self, problem: Problem) -> str | None:
+        if problem.bands != problem.lr_bands:
+            return (
+                f"model dcls needs input and target of the same bands and they have {problem.lr_bands} and {problem.bands}; "
+                "choose a degradation that keeps the bands."
+            )
+        return refuse_fraction("dcls", problem)
+
+    def network(self, problem: Problem) -> DCLS:
+        """Return the network with fresh weights."""
+        return DCLS(
+            in_channels=problem.lr_bands,
+            out_channels=problem.bands,
+            width=self.width,
+            groups=self.groups,
+            blocks=self.blocks,
+            reduction=self.reduction,
+            latent=self.latent,
+            kernel_size=self.kernel_size,
+            kernel_norm=self.kernel_norm,
+            scale=int(problem.scale),
+        )
+
+    def build(self, problem: Problem) -> DCLSMethod:
+        return DCLSMethod(self, problem)
+
+
+class DCLSMethod(Method):
+    """See the module and `DCLSConfig`."""
+
+    def __init__(self, options: DCLSConfig, problem: Problem) -> None:
+        super().__init__()
+        self.scale = int(problem.scale)
+        self.kernel_size = options.kernel_size
+        self.clamp = options.clamp
+        self.sharp_resize: ResizeBackend = options.sharp_resize
+        self.network = options.network(problem)
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        require_scale(batch, self.scale)
+        image, kernel = self.network(batch.need("lr"))
+        if self.clamp:
+            image = image.clamp(0, 1)
+        terms = {"image": F.l1_loss(image, batch.need("hr")), "kernel": F.l1_loss(kernel, self.true_kernel(batch))}
+        return Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})
+
+    def true_kernel(self, batch: Batch) -> Tensor:
+        """Return the blur as it acts on the LR grid, (B, k, k), made from hr and lr_clean."""
+        with torch.no_grad(), torch.autocast(batch.need("hr").device.type, enabled=False):
+            sharp = resize(batch.need("hr").float(), batch.lr_size, self.sharp_resize)
+            return lr_kernel(batch.need("lr_clean").float(), sharp, self.kernel_size)
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        require_scale(batch, self.scale)
+        image: Tensor = self.network(batch.need("lr"))[0]
+        return image
+
+    @torch.no_grad()
+    def estimates(self, batch: Batch) -> Mapping[str, Tensor]:
+        found = {"kernel": self.network.estimator(batch.need("lr"))}
+        if batch.hr is not None and batch.lr_clean is not None and min(batch.lr_size) >= self.kernel_size:
+            found["true_kernel"] = self.true_kernel(batch)
+        return found

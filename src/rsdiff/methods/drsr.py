@@ -1,0 +1,142 @@
+"""DRSR: a degradation code learnt by contrast of two views modulates a residual network (Xiao et al., Information Fusion 96, 2023).
+
+Networks and losses work in 0..255, as published; images enter and leave in [0, 1]. The encoder is trained alone first, on HR views and then
+on LR views. Unlike the published code, an evaluation runs the encoder once (it runs it twice and discards one result), and the best weights
+are kept as such (its `best` file holds the last ones).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.contrastive import nt_xent
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
+from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.networks.degradation_encoder import DegradationEncoder
+from rsdiff.networks.drsr import DRSRNetwork
+
+PEAK = 255.0
+"""Images inside the networks are in 0..PEAK."""
+
+
+@config
+class ModulatedConfig:
+    """The residual network of DASR and DRSR."""
+
+    width: int = 64
+    """Channels, and length of the compressed degradation code."""
+    groups: int = 5
+    """Residual groups."""
+    blocks: int = 5
+    """Blocks per group, each with two modulated layers."""
+    reduction: int = 8
+    """The gates made from the code squeeze it to width / reduction channels."""
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.groups, self.blocks, self.reduction) < 1 or self.width < self.reduction:
+            raise ValueError(
+                f"width={self.width}, groups={self.groups}, blocks={self.blocks}, reduction={self.reduction} make no network; "
+                "choose numbers of at least 1 and a width of at least reduction."
+            )
+
+
+@config
+class DRSRConfig(MethodConfig):
+    """DRSR. The defaults are the published network; the lengths of its stages are in the experiments."""
+
+    restorer: ModulatedConfig = ModulatedConfig()
+    """The restoration network."""
+    encoder_width: int = 64
+    """Channels of the encoder's first convolutions; the degradation code has four times as many."""
+    temperature: float = 0.1
+    """Divisor of the cosine similarities in the contrastive loss."""
+    hr_contrast_steps: int = 0
+    """Steps that first train the encoder alone by contrasting HR views (50 epochs published)."""
+    lr_contrast_steps: int = 0
+    """Steps that then train it alone by contrasting LR views (50 epochs published)."""
+
+    def __post_init__(self) -> None:
+        if self.encoder_width < 1 or self.temperature <= 0 or self.hr_contrast_steps < 0 or self.lr_contrast_steps < 0:
+            raise ValueError(
+                f"encoder_width={self.encoder_width}, temperature={self.temperature}, hr_contrast_steps={self.hr_contrast_steps}, "
+                f"lr_contrast_steps={self.lr_contrast_steps}: choose a width of at least 1, a positive temperature and no negative steps."
+            )
+
+    @property
+    def views(self) -> int:
+        return 2
+
+    def refuse(self, problem: Problem) -> str | None:
+        if problem.bands != problem.lr_bands and self.hr_contrast_steps:
+            return (
+                f"model drsr contrasts HR views with an encoder of LR bands, and there are {problem.bands} and {problem.lr_bands}; "
+                "set model.hr_contrast_steps=0."
+            )
+        return refuse_fraction("drsr", problem)
+
+    def network(self, problem: Problem) -> DRSRNetwork:
+        """Return the restoration network with fresh weights."""
+        return DRSRNetwork(
+            in_channels=problem.lr_bands,
+            out_channels=problem.bands,
+            width=self.restorer.width,
+            groups=self.restorer.groups,
+            blocks=self.restorer.blocks,
+            reduction=self.restorer.reduction,
+            code_channels=4 * self.encoder_width,
+            scale=int(problem.scale),
+        )
+
+    def encoder(self, problem: Problem) -> DegradationEncoder:
+        """Return the degradation encoder with fresh weights."""
+        return DegradationEncoder(problem.lr_bands, self.encoder_width)
+
+    def build(self, problem: Problem) -> DRSR:
+        return DRSR(self, problem)
+
+
+class DRSR(Method):
+    """See the module and `DRSRConfig`."""
+
+    def __init__(self, options: DRSRConfig, problem: Problem) -> None:
+        super().__init__()
+        self.options = options
+        self.scale = int(problem.scale)
+        self.stage = "joint"
+        self.network = options.network(problem)
+        self.encoder = options.encoder(problem)
+
+    def stages(self) -> Sequence[Stage]:
+        lengths = {"hr_contrast": self.options.hr_contrast_steps, "lr_contrast": self.options.lr_contrast_steps}
+        groups = tuple(self.groups())
+        return [*(Stage(name, groups, steps) for name, steps in lengths.items() if steps), Stage("joint", groups)]
+
+    def start_stage(self, stage: Stage) -> None:
+        self.stage = stage.name
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        require_scale(batch, self.scale)
+        on_hr = self.stage == "hr_contrast"
+        first, views = (PEAK * batch.need(name) for name in (("hr", "hr_views") if on_hr else ("lr", "lr_views")))
+        # One pass per view: each has batch statistics of its own, and the running ones move twice per step.
+        code, projection = self.encoder(first)
+        terms = {"contrast": nt_xent(projection, self.encoder(views[:, 0])[1], self.options.temperature)}
+        if self.stage == "joint":
+            terms["image"] = F.l1_loss(self.network(first, code), PEAK * batch.need("hr"))
+        total = torch.stack(list(terms.values())).sum()
+        return Losses(total, {name: value.detach() for name, value in terms.items()})
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        require_scale(batch, self.scale)
+        lr = PEAK * batch.need("lr")
+        image: Tensor = self.network(lr, self.encoder(lr)[0])
+        return image / PEAK

@@ -1,0 +1,259 @@
+"""LDCSR, second stage: four steps of latent diffusion predict from LR what the frozen first stage decodes to an image of any size.
+
+Source: MoooJianG/LDCSR (E2SR, E2DiffSR), models/second_stage_van_v4.py; "Latent Diffusion, Implicit Amplification", IEEE TGRS 2025.
+Training runs the complete reverse chain, with gradients through it, from the noised latent of the target; a second term draws the
+condition, an encoding of the enlarged LR, to that latent.
+
+Unlike the published code:
+- The factor that brings latents to unit variance is measured on the first batch with its LR images; the published code passes the target
+  in place of the LR by a slip (`latent_scale=published` does so too). In a run of several processes each measures its own share of the
+  first batch; the first process's value is kept.
+- Restoration needs no target: the shape of the latent follows from the size.
+- Averages of the weights follow the trainer's rule and cover the condition encoder as well as the U-Net; the published ones the U-Net only.
+- Latents that are too small to be extended by PyTorch's reflection are extended all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.denoisers import Denoiser, EpsDenoiser, X0Denoiser
+from rsdiff.diffusion.levels import to_zero
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
+from rsdiff.diffusion.solvers import ddpm
+from rsdiff.losses.gaussian import inverse_deviation
+from rsdiff.methods.base import Losses, Method, MethodConfig, Predecessor, Problem, Stage
+from rsdiff.methods.ldcsr_vae import refuse_scale
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig, enlarged
+from rsdiff.networks.latent_unet import LatentUNet
+from rsdiff.networks.unet_atom import UNetAtom
+
+Prediction = Literal["noise", "latent"]
+
+
+@config
+class LatentUNetConfig:
+    """The noise predictor."""
+
+    width: int = 64
+    """Channels of the first level; a multiple of 32."""
+    multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    """Channels of each level in units of `width`; the latent is halved between levels."""
+    blocks: int = 2
+    """Residual blocks per level on the way down; one more on the way up."""
+    attention_levels: tuple[int, ...] = (3,)
+    """Levels with attention, 0 the finest; the middle always has it."""
+    head_channels: int = 32
+    """Channels of each attention head."""
+    checkpointing: bool = False
+    """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1 or self.width < 32 or self.width % 32:
+            raise ValueError(
+                f"width={self.width}, multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; choose a multiple of 32 "
+                "and numbers of at least 1."
+            )
+        if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
+            raise ValueError(f"attention_levels={list(self.attention_levels)} must lie between 0 and {len(self.multipliers) - 1}.")
+
+    def build(self, latent_channels: int) -> LatentUNet:
+        """Return the network with fresh weights for a noisy latent and a condition of `latent_channels` each."""
+        return LatentUNet(
+            in_channels=2 * latent_channels,
+            out_channels=latent_channels,
+            width=self.width,
+            multipliers=self.multipliers,
+            blocks=self.blocks,
+            attention_levels=self.attention_levels,
+            head_channels=self.head_channels,
+            checkpointing=self.checkpointing,
+        )
+
+    def build_atom(self, latent_channels: int, norm_groups: int = 32) -> UNetAtom:
+        """Return the older network of the same sizes, see `LDCSRConfig.architecture`."""
+        return UNetAtom(
+            channels=latent_channels,
+            width=self.width,
+            multipliers=self.multipliers,
+            blocks=self.blocks,
+            attention_levels=self.attention_levels,
+            norm_groups=norm_groups,
+            checkpointing=self.checkpointing,
+        )
+
+
+@config
+class LatentDiffusionConfig(MethodConfig):
+    """What the second stages have in common: networks, schedule and conditions. The defaults are LDCSR's."""
+
+    first_stage: AutoencoderConfig = AutoencoderConfig()
+    """The frozen autoencoder; its weights come from a trained ldcsr_vae of the same options."""
+    condition: GAPEncoderConfig = GAPEncoderConfig()
+    """The condition encoder; it must shrink images as the first stage's encoder does."""
+    architecture: Literal["latent_unet", "unet_atom"] = "latent_unet"
+    """latent_unet: told step, scale and height; unet_atom: SR3's network, told the noise level only (unpublished variants)."""
+    unet: LatentUNetConfig = LatentUNetConfig()
+    """Sizes of the noise predictor."""
+    schedule: ScheduleConfig = ScheduleConfig(name="quad", steps=4, start=0.1, end=0.99)
+    """Noise levels; a published one is linear in the root of beta."""
+    predicts: Prediction = "noise"
+    """What the network predicts."""
+    scale_told: Literal["truncated", "exact"] = "truncated"
+    """The scale that the network is told: rounded down to an integer, as published, or as it is."""
+    distillation_weight: float = 1.0
+    """Factor of the mean squared distance between condition and latent."""
+    latent_scale: Literal["measured", "published"] = "measured"
+    """How the factor to unit variance is measured: on latents as they are diffused, or with the target passed as LR too."""
+
+    def __post_init__(self) -> None:
+        if len(self.condition.multipliers) != len(self.first_stage.encoder.multipliers):
+            raise ValueError(
+                f"condition has {len(self.condition.multipliers)} levels and first_stage.encoder "
+                f"{len(self.first_stage.encoder.multipliers)}; their latents must have one size: give both as many."
+            )
+        if self.first_stage.decoder.branches == "image":
+            raise ValueError("first_stage.decoder.branches=image has no latent to diffuse; train model=ldcsr_vae alone for this ablation.")
+        if self.distillation_weight < 0:
+            raise ValueError(f"distillation_weight={self.distillation_weight} was given; choose 0 or more.")
+
+    @property
+    def any_scale(self) -> bool:
+        return self.first_stage.decoder.upsampler != "fixed_x4"
+
+    @property
+    def predecessor(self) -> Predecessor | None:
+        return Predecessor("ldcsr_vae", {"autoencoder": self.first_stage})
+
+    def refuse(self, problem: Problem) -> str | None:
+        return refuse_scale(self.first_stage, problem)
+
+
+@config
+class LDCSRConfig(LatentDiffusionConfig):
+    """The second stage of LDCSR."""
+
+    def build(self, problem: Problem) -> LDCSR:
+        return LDCSR(self, problem)
+
+
+class LatentDiffusion(Method):
+    """A frozen autoencoder, a condition encoder and a denoiser of latents; subclasses add the objective.
+
+    latent_scale  k, buffer (): latents are diffused times k; 0 until the first training batch
+    """
+
+    latent_scale: Tensor
+
+    def __init__(self, options: LatentDiffusionConfig, problem: Problem) -> None:
+        super().__init__()
+        self.options = options
+        self.first_stage = options.first_stage.build(problem.bands, problem.lr_bands).requires_grad_(False)
+        channels = options.first_stage.latent_channels
+        self.condition = options.condition.build(problem.lr_bands, channels)
+        unet = options.unet
+        self.unet = unet.build(channels) if options.architecture == "latent_unet" else unet.build_atom(channels)
+        self.schedule: DiscreteSchedule = options.schedule.build()
+        self.register_buffer("latent_scale", torch.zeros(()))
+        self.is_measured = False
+
+    def train(self, mode: bool = True) -> LatentDiffusion:
+        """The first stage stays in evaluation mode."""
+        super().train(mode)
+        self.first_stage.eval()
+        return self
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        return {"restorer": [*self.unet.parameters(), *self.condition.parameters()]}
+
+    def begin_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the autoencoder of a trained first stage."""
+        own = {name.removeprefix("autoencoder."): value for name, value in weights.items() if name.startswith("autoencoder.")}
+        self.first_stage.load_state_dict(own)
+
+    def start_stage(self, stage: Stage) -> None:
+        self.is_measured = bool(self.latent_scale > 0)
+
+    def encode_condition(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the condition, of the latent's shape, of lr (B, c, h, w) in [-1, 1] that becomes `size`."""
+        return self.condition(enlarged(lr, size))
+
+    def encode_target(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> Tensor:
+        """Return k times a draw of the target's latent, without gradient; measures k at the first batch of a training."""
+        with torch.no_grad():
+            posterior = self.first_stage.encode(hr, lr)
+            latent = posterior.sample(noise.normal(posterior.mean.shape, hr.device, hr.dtype))
+            if not self.is_measured:
+                as_lr = hr if self.options.latent_scale == "published" else lr
+                measured = self.first_stage.encode(hr, as_lr)
+                drawn = noise.normal(posterior.mean.shape, hr.device, hr.dtype)
+                self.latent_scale.copy_(inverse_deviation(measured.sample(drawn)))
+                self.is_measured = True
+        return self.latent_scale * latent
+
+    def denoiser(self, condition: Tensor, scale: float, height: int) -> Denoiser:
+        """Return the network as a denoiser of scaled latents, bound to a condition, the scale of the batch and the target's height."""
+        return self.denoiser_of(self.unet, condition, torch.full((len(condition),), scale), torch.full((len(condition),), height))
+
+    def denoiser_of(self, network: nn.Module, condition: Tensor, scale: Tensor, height: Tensor) -> Denoiser:
+        """Return `network` as a denoiser; scale, height (B,) are what it is told of each image, the scale before truncation."""
+        told = (scale.trunc() if self.options.scale_told == "truncated" else scale).to(condition.device)
+        tall = height.to(condition.device)
+
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            known = torch.cat([x, condition.to(x.dtype)], dim=1)
+            if isinstance(network, UNetAtom):
+                return network(known, time)
+            return network(known, time, told, tall)
+
+        kind = EpsDenoiser if self.options.predicts == "noise" else X0Denoiser
+        time: Literal["level", "index"] = "level" if isinstance(network, UNetAtom) else "index"
+        return kind(predict, self.schedule, time=time, data_range=None)
+
+    def decode(self, latent: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the image in [-1, 1], clamped, of a scaled latent."""
+        return self.first_stage.decode(latent / self.latent_scale, lr, size).clamp(-1, 1)
+
+    def distillation(self, latent: Tensor, condition: Tensor) -> Tensor:
+        """Return the mean squared distance of condition and scaled latent, ()."""
+        return F.mse_loss(condition, latent)
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        lr = 2 * batch.need("lr") - 1
+        condition = self.encode_condition(lr, batch.size)
+        denoiser = self.denoiser(condition, batch.size[0] / lr.shape[-2], batch.size[0])
+        latent = sample(sampler, denoiser, condition.shape, noise, device=lr.device, image=condition)
+        return (self.decode(latent.to(lr.dtype), lr, batch.size) + 1) / 2
+
+    @torch.no_grad()
+    def restore_undiffused(self, batch: Batch) -> Tensor:
+        """Return the decoded condition: the result without diffusion, `sr_kd` of the published tables."""
+        lr = 2 * batch.need("lr") - 1
+        return (self.decode(self.encode_condition(lr, batch.size), lr, batch.size) + 1) / 2
+
+
+class LDCSR(LatentDiffusion):
+    """See the module and `LDCSRConfig`."""
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        """Draws: the latent, its noise at the highest level, the noise of every step but the last."""
+        hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
+        latent = self.encode_target(hr, lr, noise)
+        condition = self.encode_condition(lr, batch.size)
+        levels = to_zero(self.schedule.sigmas.flip(0))
+        start = latent + float(levels[0]) * noise.normal(latent.shape, latent.device, latent.dtype)
+        denoiser = self.denoiser(condition, batch.size[0] / lr.shape[-2], batch.size[0])
+        restored = ddpm(denoiser, levels, start, noise)
+        diffusion, distillation = F.mse_loss(restored, latent), self.distillation(latent, condition)
+        total = diffusion + self.options.distillation_weight * distillation
+        return Losses(total, {"diffusion": diffusion.detach(), "distillation": distillation.detach()})

@@ -1,0 +1,237 @@
+"""First stage of LDCSR: an autoencoder of what LR lacks, trained with L1, LPIPS, a KL term and, later, a patch discriminator.
+
+Source: MoooJianG/LDCSR (E2SR), models/first_stage_kl_atom.py and losses/contperceptual.py. Images live in [-1, 1] inside. Its ablations
+are options of the autoencoder; ablation 1 has no latent and restores by itself, the others are evaluated as reconstructions of the target.
+
+Unlike the published code:
+- The discriminator is first called when the adversarial stage begins. The published one runs from the first step, its loss times 0: only
+  the running statistics of its norms differ, which no training step reads.
+- Ablation 1 has no encoder; the published one owns a convolution of uniform noise whose result is ignored.
+- The logarithm of the reconstruction's variance, a parameter at 0 that the published code never trains, is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.adaptive_gan import adaptive_weight, hinge_loss
+from rsdiff.losses.gaussian import DiagonalGaussian
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
+from rsdiff.metrics.lpips import SMALLEST_SIDE, TRUNK_FILES, Lpips, read_trunk
+from rsdiff.metrics.weight_files import find_weight_file, weight_folders
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig
+from rsdiff.networks.patch_discriminator import PatchDiscriminator
+
+
+@config
+class DiscriminatorConfig:
+    """The patch discriminator and when it joins."""
+
+    weight: float = 0.5
+    """Factor of the adversarial loss on top of the adaptive weight; 0 trains without a discriminator."""
+    start_step: int = 50_001
+    """Steps trained without it."""
+    width: int = 64
+    """Channels of its first convolution."""
+    layers: int = 3
+    """Strided convolutions."""
+
+    def __post_init__(self) -> None:
+        if self.weight < 0 or self.start_step < 0 or min(self.width, self.layers) < 1:
+            raise ValueError(
+                f"weight={self.weight}, start_step={self.start_step}, width={self.width}, layers={self.layers}: choose 0 or more for the "
+                "first two and at least 1 for the others."
+            )
+
+
+@config
+class LDCSRVaeConfig(MethodConfig):
+    """The first stage of LDCSR. The defaults are the published ones."""
+
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    """The networks."""
+    kl_weight: float = 1e-6
+    """Factor of the KL divergence to the standard normal (sum over the latent)."""
+    perceptual_weight: float = 1.0
+    """Factor of LPIPS (VGG16), which is added to every pixel's absolute error; 0 needs no weights file."""
+    weight_folders: tuple[str, ...] = ("weights",)
+    """Where vgg16-397923af.pth is looked for, besides torchvision's cache; read in training only."""
+    reduction: Literal["sum", "mean"] = "sum"
+    """The reconstruction error of an image: summed over its pixels, so that large targets weigh more, as published; or averaged."""
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """The adversary."""
+
+    def __post_init__(self) -> None:
+        if self.kl_weight < 0 or self.perceptual_weight < 0:
+            raise ValueError(f"kl_weight={self.kl_weight} and perceptual_weight={self.perceptual_weight} were given; choose 0 or more.")
+
+    @property
+    def any_scale(self) -> bool:
+        return self.autoencoder.decoder.upsampler != "fixed_x4"
+
+    def refuse(self, problem: Problem) -> str | None:
+        if self.perceptual_weight and problem.bands != 3:
+            return f"LPIPS needs 3 bands and the data have {problem.bands}; set model.perceptual_weight=0."
+        return refuse_scale(self.autoencoder, problem)
+
+    def build(self, problem: Problem) -> LDCSRVae:
+        return LDCSRVae(self, problem)
+
+
+def refuse_scale(options: AutoencoderConfig, problem: Problem) -> str | None:
+    """Return a sentence where the decoder cannot treat the problem."""
+    if problem.bands != problem.lr_bands:
+        return (
+            f"LDCSR adds to the enlarged input, which has {problem.lr_bands} bands and the target {problem.bands}; use data with as many."
+        )
+    if problem.scale < 1:
+        return f"LDCSR enlarges images and the scale is {problem.scale:g}; choose scale=1 or more."
+    if options.decoder.upsampler == "fixed_x4" and problem.scale != 4:
+        return f"upsampler=fixed_x4 enlarges by 4 and the scale is {problem.scale:g}; set scale=4 or upsampler=csum."
+    return None
+
+
+@dataclass
+class Reconstruction:
+    """What the autoencoder makes of a target: its image and the posterior its latent was drawn from (None without a latent)."""
+
+    image: Tensor
+    posterior: DiagonalGaussian | None
+
+
+@dataclass
+class ReconstructionTerms:
+    """total        nll + kl_weight * kl, ()
+    nll          absolute error and LPIPS, summed or averaged over pixels, mean over the batch
+    kl           divergence from the standard normal per image
+    per_pixel    mean absolute error + LPIPS: the published validation loss
+    """
+
+    total: Tensor
+    nll: Tensor
+    kl: Tensor
+    per_pixel: Tensor
+
+
+class LDCSRVae(Method):
+    """See the module and `LDCSRVaeConfig`."""
+
+    def __init__(self, options: LDCSRVaeConfig, problem: Problem) -> None:
+        super().__init__()
+        self.options = options
+        self.autoencoder = options.autoencoder.build(problem.bands, problem.lr_bands)
+        adversary = options.discriminator
+        if adversary.weight:
+            self.discriminator = PatchDiscriminator(problem.bands, adversary.width, adversary.layers)
+        self.is_adversarial = False
+        self._perceptual: tuple[Lpips, ...] = ()  # in a tuple: a frozen VGG16 belongs neither to the weights nor to the checkpoints
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        groups = {"restorer": self.autoencoder.parameters()}
+        return groups | ({"discriminator": self.discriminator.parameters()} if self.options.discriminator.weight else {})
+
+    def stages(self) -> Sequence[Stage]:
+        alone = Stage("reconstruction", ("restorer",))
+        if self.options.discriminator.weight == 0:
+            return [alone]
+        adversarial = Stage("adversarial", ("restorer", "discriminator"))
+        start = self.options.discriminator.start_step
+        return [Stage(alone.name, alone.groups, start), adversarial] if start else [adversarial]
+
+    def start_stage(self, stage: Stage) -> None:
+        """Raises ValueError when the perceptual loss has no weights file."""
+        self.is_adversarial = stage.name == "adversarial"
+        if self.options.perceptual_weight and not self._perceptual:
+            self.use_perceptual(Lpips("vgg", read_trunk(vgg_file(self.options.weight_folders))))
+
+    def use_perceptual(self, network: Lpips) -> None:
+        """Measure perceptual distance by `network`."""
+        self._perceptual = (network,)
+
+    def reconstruct(self, hr: Tensor, lr: Tensor, noise: NoiseSource | None) -> Reconstruction:
+        """Return the reconstruction of hr (B, C, H, W) given lr, both in [-1, 1]; without noise, from the posterior's mean."""
+        size = (hr.shape[-2], hr.shape[-1])
+        if not self.autoencoder.has_latent:
+            return Reconstruction(self.autoencoder.decode(lr, lr, size), None)
+        posterior = self.autoencoder.encode(hr, lr)
+        latent = posterior.mean if noise is None else posterior.sample(noise.normal(posterior.mean.shape, hr.device, hr.dtype))
+        return Reconstruction(self.autoencoder.decode(latent, lr, size), posterior)
+
+    def reconstruction_terms(self, hr: Tensor, made: Reconstruction) -> ReconstructionTerms:
+        """Return the terms of the reconstruction loss; images in [-1, 1]."""
+        error = (hr - made.image).abs()
+        if self.options.perceptual_weight:
+            error = error + self.options.perceptual_weight * self.perceptual_distance(hr, made.image)
+        per_image = error.flatten(1)
+        nll = per_image.sum() / len(hr) if self.options.reduction == "sum" else per_image.mean()
+        kl = torch.zeros_like(nll) if made.posterior is None else made.posterior.divergence().mean()
+        return ReconstructionTerms(nll + self.options.kl_weight * kl, nll, kl, error.mean())
+
+    def perceptual_distance(self, hr: Tensor, image: Tensor) -> Tensor:
+        """Return LPIPS of images in [-1, 1], (B, 1, 1, 1); raises ValueError for images below the smallest size VGG16 can see."""
+        if not self._perceptual:
+            raise RuntimeError("the perceptual loss is used before start_stage loaded its network")
+        if min(hr.shape[-2:]) < SMALLEST_SIDE["vgg"]:
+            raise ValueError(f"LPIPS needs {SMALLEST_SIDE['vgg']} px and a training crop has {hr.shape[-2]}; raise trainer.patch.")
+        network = self._perceptual[0].to(hr.device)
+        return network(hr, image, scaled=False)[:, None, None, None]  # "scaled" would map [0, 1] to the range that these images are in
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
+        made = self.reconstruct(hr, lr, noise)
+        if group == "discriminator":
+            real, fake = self.discriminator(hr), self.discriminator(made.image.detach())
+            loss = hinge_loss(real, fake)
+            return Losses(loss, {"hinge": loss.detach(), "real": real.mean().detach(), "fake": fake.mean().detach()})
+        parts = self.reconstruction_terms(hr, made)
+        total = parts.total
+        terms = {"nll": parts.nll, "kl": parts.kl, "per_pixel": parts.per_pixel}
+        if self.is_adversarial:
+            adversarial, weight = self.adversarial_terms(parts.nll, made.image)
+            total = total + weight * adversarial
+            terms |= {"adversarial": adversarial, "adaptive_weight": weight}
+        return Losses(total, {name: value.detach() for name, value in terms.items()})
+
+    def adversarial_terms(self, nll: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (-mean D(image), its weight): the adaptive weight at the decoder's last layer times `discriminator.weight`."""
+        adversarial = -self.discriminator(image).mean()
+        last = self.autoencoder.decoder.upsampler.last_layer
+        return adversarial, self.options.discriminator.weight * adaptive_weight(nll, adversarial, last)
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        """Return the reconstruction of the batch's target, or, without a latent, the restoration of its LR.
+
+        Raises ValueError where a latent is needed and no target is there to encode.
+        """
+        lr = 2 * batch.need("lr") - 1
+        if not self.autoencoder.has_latent:
+            return (self.autoencoder.decode(lr, lr, batch.size) + 1) / 2
+        if batch.hr is None:
+            raise ValueError(
+                "model=ldcsr_vae encodes targets and cannot restore an image without one; train model=ldcsr on it and restore with that."
+            )
+        return (self.reconstruct(2 * batch.hr - 1, lr, None).image + 1) / 2
+
+
+def vgg_file(folders: Sequence[str]) -> Path:
+    """Return the path of VGG16's weights; raises ValueError in one sentence when it is nowhere."""
+    name = TRUNK_FILES["vgg"]
+    found = find_weight_file([name], folders)
+    if found is None:
+        where = ", ".join(map(str, weight_folders(folders)))
+        raise ValueError(
+            f"the perceptual loss needs {name}, which is not in {where}; put it there, set model.weight_folders, or train with "
+            "model.perceptual_weight=0."
+        )
+    return found

@@ -1,0 +1,107 @@
+"""Heads that turn a feature map into an image of any size: the CSUM of SADN and LDCSR, and what LDCSR's ablations put in its place."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsdiff.networks.coordinates import cell_centres, nearest, pixel_centres, steps_of
+
+FUSE_WIDTH, GATE_WIDTH = 256, 64
+
+
+class CSUM(nn.Module):
+    """Continuous-scale upsampling: maps of 1, 2, 4, .. times the size, resized to the target, weighted by the scale and fused per pixel.
+
+    forward(x (B, width, h, w), (H, W)) -> (B, out_channels, H, W). The weights are told h / H, rows only, for the whole batch.
+    Source: MoooJianG/LDCSR, modules/upsampler.py, SADNUpsampler.
+    """
+
+    def __init__(self, width: int, out_channels: int, levels: int = 4) -> None:
+        super().__init__()
+        self.doublings = nn.ModuleList(nn.Conv2d(width, 4 * width, 3, padding=1) for _ in range(levels - 1))
+        self.gate = nn.Sequential(nn.Linear(1, GATE_WIDTH), nn.ReLU(), nn.Linear(GATE_WIDTH, levels))
+        widths = [levels * width, *[FUSE_WIDTH] * 4]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 1), nn.ReLU()]
+        self.fuse = nn.Sequential(*layers, nn.Conv2d(FUSE_WIDTH, out_channels, 1))
+
+    @property
+    def last_layer(self) -> Tensor:
+        """The weights that adaptive loss weights are measured at."""
+        last = self.fuse[-1]
+        assert isinstance(last, nn.Conv2d)
+        return last.weight
+
+    def weights(self, h: int, H: int) -> Tensor:
+        """Return the weight of each level in (0, 1), (levels,), for h rows that become H."""
+        first = self.gate[0]
+        assert isinstance(first, nn.Linear)
+        scale = torch.full((1,), h / H, dtype=first.weight.dtype, device=first.weight.device)
+        return self.gate(scale).sigmoid()
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        weights = self.weights(x.shape[-2], size[0])
+        maps = []
+        for level in range(len(self.doublings) + 1):
+            x = F.pixel_shuffle(self.doublings[level - 1](x), 2) if level else x
+            maps.append(F.interpolate(x, size=size, mode="bilinear", align_corners=False) * weights[level])
+        return self.fuse(torch.cat(maps, dim=1))
+
+
+class NearestMLP(nn.Module):
+    """An MLP of the nearest feature and the target pixel's offset from its cell, in half cells; stands in for the CSUM in an ablation.
+
+    forward(x (B, width, h, w), (H, W)) -> (B, out_channels, H, W). Source: MoooJianG/LDCSR, modules/upsampler.py, MLP_Interpolate.
+    """
+
+    def __init__(self, width: int, out_channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width + 2, width), nn.ReLU(), nn.Linear(width, out_channels))
+
+    @property
+    def last_layer(self) -> Tensor:
+        """See CSUM."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        return last.weight
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        coordinates = pixel_centres(size, device=x.device).to(x.dtype).flatten(0, 1).expand(len(x), -1, -1)
+        offsets = (coordinates - nearest(cell_centres(x), coordinates)) * steps_of(x)
+        values = self.layers(torch.cat([nearest(x, coordinates), offsets], dim=-1))
+        return values.mT.unflatten(2, size)
+
+
+class FixedX4(nn.Module):
+    """Pixel shuffling to exactly four times the size: what LDCSR's fixed-scale variant has in place of the CSUM."""
+
+    def __init__(self, width: int, out_channels: int) -> None:
+        super().__init__()
+        self.shuffle = nn.Sequential(
+            nn.Conv2d(width, 4 * width, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.Conv2d(width, 4 * width, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.PReLU(width),
+            nn.Conv2d(width, out_channels, 3, padding=1),
+        )
+
+    @property
+    def last_layer(self) -> Tensor:
+        """See CSUM."""
+        last = self.shuffle[-1]
+        assert isinstance(last, nn.Conv2d)
+        return last.weight
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return (B, out_channels, 4 h, 4 w); raises ValueError when `size` is another one."""
+        if size != (4 * x.shape[-2], 4 * x.shape[-1]):
+            raise ValueError(
+                f"{x.shape[-2]}x{x.shape[-1]} pixels were to become {size[0]}x{size[1]} by a network that only enlarges by 4; use scale=4."
+            )
+        return self.shuffle(x)

@@ -1,0 +1,51 @@
+"""Continuous coordinates of images: pixel centres in [-1, 1], rows first, and the nearest cells of a feature map.
+
+All geometry is that of align_corners=False: an axis of n pixels spans [-1, 1] and the centre of pixel i lies at -1 + (2 i + 1) / n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Interval = tuple[float, float]
+
+
+def pixel_centres(size: Sequence[int], ranges: Sequence[Interval] | None = None, device: torch.device | str = "cpu") -> Tensor:
+    """Return the centres of all pixels of an image of `size` (H, W): (H, W, 2), last axis (row, column), float32.
+
+    ranges  interval that each axis spans; None means [-1, 1]
+    Source: yinboc/liif utils.py, make_coord. float32 as published: without the shift of a local ensemble, coordinates exactly between two
+    cells are decided by its rounding.
+    """
+    axes = []
+    for axis, length in enumerate(size):
+        low, high = (-1.0, 1.0) if ranges is None else ranges[axis]
+        radius = (high - low) / (2 * length)
+        axes.append(low + radius + 2 * radius * torch.arange(length, dtype=torch.float32, device=device))
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+
+def nearest(features: Tensor, coordinates: Tensor) -> Tensor:
+    """Return the features (B, Q, C) of the cells of (B, C, h, w) that hold the coordinates (B, Q, 2), (row, column) in [-1, 1]."""
+    grid = coordinates.flip(-1)[:, None]
+    return F.grid_sample(features, grid, mode="nearest", align_corners=False)[:, :, 0].mT
+
+
+def cell_centres(features: Tensor) -> Tensor:
+    """Return the centres of the cells of a feature map (B, C, h, w) as a map (B, 2, h, w), channels (row, column)."""
+    centres = pixel_centres((features.shape[-2], features.shape[-1]), device=features.device).to(features.dtype)
+    return centres.permute(2, 0, 1).expand(len(features), -1, -1, -1)
+
+
+def unfold_neighbours(features: Tensor) -> Tensor:
+    """Return (B, 9 C, h, w): every cell with its eight neighbours, zero beyond the border; channel = 9 c + 3 row + column."""
+    return F.unfold(features, 3, padding=1).unflatten(2, (features.shape[-2], features.shape[-1]))
+
+
+def steps_of(features: Tensor) -> Tensor:
+    """Return (h, w) of a feature map as a tensor: offsets in [-1, 1] times it are measured in half cells."""
+    return torch.tensor([features.shape[-2], features.shape[-1]], dtype=features.dtype, device=features.device)

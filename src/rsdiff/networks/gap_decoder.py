@@ -1,0 +1,177 @@
+"""GAPDecoder of LDCSR: a super-resolution network on LR, modulated by the latent and by the scale, with an output of any size.
+
+Source: MoooJianG/LDCSR, modules/e2sr/s1_v6.py and its ablations (s1_v6_ablation1, 3, 4, _wo_csum, _wo_fru, _fixed_scale), which are
+options here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsdiff.networks.continuous_upsampling import CSUM, FixedX4, NearestMLP
+from rsdiff.networks.gap_layers import GAPBlock
+
+Branches = Literal["both", "image", "latent"]
+Modulation = Literal["scale", "sum"]
+Upsampler = Literal["csum", "nearest_mlp", "fixed_x4"]
+SLOPE = 0.05  # of every LeakyReLU in the refinement units
+UPSAMPLERS: dict[Upsampler, type[CSUM] | type[NearestMLP] | type[FixedX4]] = {
+    "csum": CSUM,
+    "nearest_mlp": NearestMLP,
+    "fixed_x4": FixedX4,
+}
+
+
+class ContrastAttention(nn.Module):
+    """Multiply each channel by a weight in (0, 1) made from the sum of its mean and standard deviation over the image."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(nn.Conv2d(channels, channels // reduction, 1), nn.ReLU(), nn.Conv2d(channels // reduction, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        contrast = x.std(dim=(-2, -1), correction=0, keepdim=True) + x.mean(dim=(-2, -1), keepdim=True)
+        return x * self.weigh(contrast).sigmoid()
+
+
+class Distillation(nn.Module):
+    """Information multi-distillation (IMD): each of three convolutions sets a quarter of the channels aside; all meet at the end."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.kept = width // 4
+        rest = width - self.kept
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(rest, width, 3, padding=1)
+        self.conv3 = nn.Conv2d(rest, width, 3, padding=1)
+        self.conv4 = nn.Conv2d(rest, self.kept, 3, padding=1)
+        self.attention = ContrastAttention(4 * self.kept)
+        self.fuse = nn.Conv2d(4 * self.kept, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, h, w) to the same shape."""
+        kept, rest = [], x
+        for conv in (self.conv1, self.conv2, self.conv3):
+            part = F.leaky_relu(conv(rest), SLOPE)
+            kept.append(part[:, : self.kept])
+            rest = part[:, self.kept :]
+        kept.append(self.conv4(rest))
+        return x + self.fuse(self.attention(torch.cat(kept, dim=1)))
+
+
+class RefinementUnit(nn.Module):
+    """FRU: distillation modules in a row, whose results are joined, fused and added to the input."""
+
+    def __init__(self, width: int, modules: int) -> None:
+        super().__init__()
+        self.distillations = nn.ModuleList(Distillation(width) for _ in range(modules))
+        self.join = nn.Conv2d(width * modules, width, 1)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, h, w) to the same shape."""
+        results, last = [], x
+        for distillation in self.distillations:
+            last = distillation(last)
+            results.append(last)
+        return x + self.conv(F.leaky_relu(self.join(torch.cat(results, dim=1)), SLOPE))
+
+
+def modulate(image: Tensor, latent: Tensor, image_weight: Tensor, latent_weight: Tensor) -> Tensor:
+    """Return LeakyReLU(image * a + latent * b), (B, C, h, w), with the weights a, b (C,) first brought to a^2 + b^2 = 1 per channel."""
+    norm = (image_weight.square() + latent_weight.square() + 1e-8).rsqrt()
+    a, b = ((weight * norm)[:, None, None] for weight in (image_weight, latent_weight))
+    return F.leaky_relu(image * a + latent * b, 0.01)
+
+
+class LatentLevel(nn.Module):
+    """One level of the latent branch: residual blocks, a 1x1 convolution to `width`, and the two weights as functions of the scale."""
+
+    def __init__(self, in_channels: int, channels: int, width: int, blocks: int, is_modulated: bool) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(GAPBlock(in_channels if i == 0 else channels, channels) for i in range(blocks)))
+        self.transfer = nn.Conv2d(channels, width, 1)
+        if is_modulated:
+            self.image_weight = nn.Linear(1, width)
+            self.latent_weight = nn.Linear(1, width)
+
+
+class GAPDecoder(nn.Module):
+    """forward(z (B, latent_channels, y, x), lr (B, c, h, w), (H, W)) -> (B, out_channels, H, W), unbounded; images in [-1, 1].
+
+    width         channels of the image branch and of every latent feature it receives
+    multipliers   channels of the latent branch's levels in units of `width`; the last level is the first processed. No level enlarges:
+                  all latent features are resized (nearest) to LR size
+    blocks        residual blocks per level
+    refinements   distillation modules of each refinement unit, one unit per level; empty means no refinement (ablation)
+    branches      both; image: plain super-resolution that ignores z; latent: the last latent feature alone is enlarged (ablations)
+    modulation    scale: see `modulate`, told H / h, rows only, for the whole batch; sum: the features are added (ablation)
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_channels: int,
+        in_channels: int,
+        out_channels: int,
+        width: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        refinements: Sequence[int],
+        branches: Branches = "both",
+        modulation: Modulation = "scale",
+        upsampler: Upsampler = "csum",
+    ) -> None:
+        super().__init__()
+        self.branches = branches
+        self.modulation = modulation
+        self.has_image, self.has_latent = branches != "latent", branches != "image"
+        if self.has_image:
+            self.head = nn.Conv2d(in_channels, width, 3, padding=1)
+            self.refine = nn.ModuleList(RefinementUnit(width, modules) for modules in refinements)
+        if self.has_latent:
+            channels = width * multipliers[-1]
+            self.conv_in = nn.Conv2d(latent_channels, channels, 3, padding=1)
+            self.middle = nn.Sequential(GAPBlock(channels, channels), GAPBlock(channels, channels))
+            levels: list[LatentLevel] = []
+            for multiplier in reversed(multipliers):
+                levels.append(LatentLevel(channels, width * multiplier, width, blocks, self.has_image and modulation == "scale"))
+                channels = width * multiplier
+            self.levels = nn.ModuleList(levels)  # in order of processing
+        self.upsampler = UPSAMPLERS[upsampler](width, out_channels)
+
+    def latent_features(self, z: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """Return the feature of every level at LR size (h, w), each (B, width, h, w)."""
+        x = self.middle(self.conv_in(z))
+        features = []
+        for level in self.levels:
+            assert isinstance(level, LatentLevel)
+            x = level.blocks(x)
+            features.append(F.interpolate(level.transfer(x), size=size, mode="nearest"))
+        return features
+
+    def image_features(self, lr: Tensor, latents: Sequence[Tensor], scale: float) -> Tensor:
+        """Return the image branch's last feature, (B, width, h, w), each latent feature having joined it before a refinement unit."""
+        x = self.head(lr)
+        told = torch.full((1,), scale, dtype=lr.dtype, device=lr.device)
+        count = len(self.levels) if self.has_latent else len(self.refine)
+        for k in range(count):
+            if self.has_latent and self.modulation == "scale":
+                level = self.levels[k]
+                assert isinstance(level, LatentLevel)
+                x = modulate(x, latents[k], level.image_weight(told), level.latent_weight(told))
+            elif self.has_latent:
+                x = x + latents[k]
+            x = self.refine[k](x) if len(self.refine) else x
+        return x
+
+    def forward(self, z: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        h, w = lr.shape[-2:]
+        latents = self.latent_features(z, (h, w)) if self.has_latent else []
+        x = self.image_features(lr, latents, size[0] / h) if self.has_image else latents[-1]
+        return self.upsampler(x, size) + F.interpolate(lr, size=size, mode="bicubic", align_corners=False)

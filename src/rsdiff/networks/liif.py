@@ -1,0 +1,103 @@
+"""LIIF: the colour at any coordinate as an MLP of the nearest features, the offset from their cells and the size of the pixel.
+
+Source: yinboc/liif, models/liif.py and mlp.py (Chen et al., CVPR 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rsdiff.networks.coordinates import cell_centres, nearest, steps_of, unfold_neighbours
+
+EPSILON = 1e-6  # moves a query off the line between two cells
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them, on the last axis."""
+
+    def __init__(self, in_width: int, out_width: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in hidden:
+            layers += [nn.Linear(in_width, width), nn.ReLU()]
+            in_width = width
+        self.layers = nn.Sequential(*layers, nn.Linear(in_width, out_width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in_width) to (..., out_width)."""
+        return self.layers(x)
+
+
+class LIIF(nn.Module):
+    """The query network.
+
+    feature_channels  channels of the encoder's feature map
+    ensemble          average the answers of the four nearest cells, by the area of the opposite corner; else the nearest cell answers
+    unfold            a cell's feature includes its eight neighbours'
+    cell              the MLP is told the size of the queried pixel
+    """
+
+    def __init__(
+        self, feature_channels: int, out_channels: int, hidden: Sequence[int], ensemble: bool = True, unfold: bool = True, cell: bool = True
+    ) -> None:
+        super().__init__()
+        self.ensemble, self.unfold, self.cell = ensemble, unfold, cell
+        width = feature_channels * (9 if unfold else 1) + 2 + (2 if cell else 0)
+        self.mlp = MLP(width, out_channels, hidden)
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Return the map that `forward` is queried on, once per image: (B, C, h, w) with neighbours where they are used."""
+        return unfold_neighbours(features) if self.unfold else features
+
+    def forward(self, prepared: Tensor, coordinates: Tensor, cells: Tensor) -> Tensor:
+        """Return colours (B, Q, out_channels).
+
+        prepared     what `prepare` returned
+        coordinates  (B, Q, 2), (row, column) in [-1, 1]
+        cells        (B, Q, 2), height and width of the queried pixels in the same units: 2 / H, 2 / W
+        """
+        centres, size = cell_centres(prepared), steps_of(prepared)
+        answers, areas = [], []
+        for row, column in [(-1, -1), (-1, 1), (1, -1), (1, 1)] if self.ensemble else [(0, 0)]:
+            asked = coordinates
+            if self.ensemble:
+                shift = torch.tensor([row, column], dtype=size.dtype, device=size.device) / size + EPSILON
+                asked = coordinates + shift
+            asked = asked.clamp(-1 + EPSILON, 1 - EPSILON)
+            offset = (coordinates - nearest(centres, asked)) * size
+            known = [nearest(prepared, asked), offset, *([cells * size] if self.cell else [])]
+            answers.append(self.mlp(torch.cat(known, dim=-1)))
+            areas.append(offset.prod(-1).abs() + 1e-9)
+        weights = torch.stack(areas[::-1]) / torch.stack(areas).sum(0)  # a corner is weighed by the opposite one's area
+        return (torch.stack(answers) * weights[..., None]).sum(0)
+
+
+class MetaSR(nn.Module):
+    """Predicts, for every target pixel, the filter that turns the nearest 3x3 features into its colour.
+
+    forward and prepare as in LIIF. Source: yinboc/liif, models/misc.py (Hu et al., CVPR 2019, on LIIF's interface). The filter is told
+    the pixel's height only, so anisotropic enlargement is not seen, as published.
+    """
+
+    def __init__(self, feature_channels: int, out_channels: int, hidden: Sequence[int] = (256,)) -> None:
+        super().__init__()
+        self.out_channels = out_channels
+        self.mlp = MLP(3, 9 * feature_channels * out_channels, hidden)
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """See LIIF."""
+        return unfold_neighbours(features)
+
+    def forward(self, prepared: Tensor, coordinates: Tensor, cells: Tensor) -> Tensor:
+        """See LIIF."""
+        size = steps_of(prepared)
+        corner_of_pixel = coordinates - cells / 2
+        asked = (corner_of_pixel + EPSILON).clamp(-1 + EPSILON, 1 - EPSILON)
+        corners = nearest(cell_centres(prepared), asked) - 1 / size
+        offset = (corner_of_pixel - corners) * size / 2
+        told = torch.cat([offset, cells[..., :1] * size[0] / 2], dim=-1)
+        filters = self.mlp(told).unflatten(-1, (-1, self.out_channels))
+        return torch.einsum("bqc,bqco->bqo", nearest(prepared, asked), filters)

@@ -1,0 +1,106 @@
+"""The residual network of DASR and DRSR: groups of blocks whose convolutions are modulated by a degradation code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsdiff.networks.layers import shuffle_upscale
+
+SLOPE = 0.1
+
+Modulation = Callable[[], nn.Module]
+"""Makes a layer that maps features (B, width, h, w) and a compressed code (B, width) to features of the same shape."""
+
+
+class CodeGate(nn.Module):
+    """Multiplies every channel by a weight in (0, 1) made from the code: x (B, width, h, w), code (B, width)."""
+
+    def __init__(self, width: int, reduction: int) -> None:
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.Conv2d(width, width // reduction, 1, bias=False),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width // reduction, width, 1, bias=False),
+            nn.Sigmoid(),
+        )
+
+    def weights(self, code: Tensor) -> Tensor:
+        """Return the weights (B, width, 1, 1)."""
+        weights: Tensor = self.gate(code[:, :, None, None])
+        return weights
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        return x * self.weights(code)
+
+
+class ModulatedBlock(nn.Module):
+    """Modulated layer, convolution, modulated layer, convolution, LReLU between them; plus the input."""
+
+    def __init__(self, width: int, modulation: Modulation) -> None:
+        super().__init__()
+        self.modulation1 = modulation()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation2 = modulation()
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        h = F.leaky_relu(self.modulation1(x, code), SLOPE)
+        h = F.leaky_relu(self.conv1(h), SLOPE)
+        h = F.leaky_relu(self.modulation2(h, code), SLOPE)
+        return self.conv2(h) + x
+
+
+class ModulatedGroup(nn.Module):
+    """Blocks and a convolution; plus the input."""
+
+    def __init__(self, width: int, blocks: int, modulation: Modulation) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ModulatedBlock(width, modulation) for _ in range(blocks))
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        h = x
+        for block in self.blocks:
+            h = block(h, code)
+        return self.conv(h) + x
+
+
+class ModulatedNetwork(nn.Module):
+    """LR image (B, c, h, w) and degradation code (B, code_channels) -> image (B, C, scale h, scale w), in the range of its input.
+
+    modulation  makes the modulated layers: where DASR and DRSR differ
+    """
+
+    def __init__(
+        self,
+        modulation: Modulation,
+        *,
+        in_channels: int,
+        out_channels: int,
+        width: int,
+        groups: int,
+        blocks: int,
+        code_channels: int,
+        scale: int,
+    ) -> None:
+        super().__init__()
+        self.compress = nn.Linear(code_channels, width, bias=False)
+        self.head = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.groups = nn.ModuleList(ModulatedGroup(width, blocks, modulation) for _ in range(groups))
+        self.conv_body = nn.Conv2d(width, width, 3, padding=1)
+        self.upscale = shuffle_upscale(width, out_channels, scale)
+
+    def compressed(self, code: Tensor) -> Tensor:
+        """Return the code (B, width) as all modulated layers see it."""
+        return F.leaky_relu(self.compress(code), SLOPE)
+
+    def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        compressed, first = self.compressed(code), self.head(lr)
+        feature = first
+        for group in self.groups:
+            feature = group(feature, compressed)
+        enlarged: Tensor = self.upscale(self.conv_body(feature) + first)
+        return enlarged

@@ -1,0 +1,70 @@
+"""Published names of the U-Net of guided and latent diffusion (openaimodel.UNetModel), whose blocks are numbered through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+
+BLOCK: tuple[Rule, ...] = (
+    (r"\bnorm1\.", "in_layers.0."),
+    (r"\bconv1\.", "in_layers.2."),
+    (r"\btime\.", "emb_layers.1."),
+    (r"\bnorm2\.", "out_layers.0."),
+    (r"\bconv2\.", "out_layers.3."),
+    (r"\bshortcut\.", "skip_connection."),
+)
+ATTENTION: tuple[Rule, ...] = ((r"\bquery_key_value\.", "qkv."), (r"\bout\.", "proj_out."))
+REST: tuple[Rule, ...] = (
+    (r"^stem\.", "input_blocks.0.0."),
+    (r"^norm_out\.", "out.0."),
+    (r"^conv_out\.", "out.2."),
+    (r"^step\.", "time_embed."),
+    (r"^scale\.", "scale_embed."),
+    (r"^height\.", "osize_embed."),
+)
+
+
+def latent_unet_name(levels: int, blocks: int, attention_levels: Sequence[int]) -> Name:
+    """Return the naming of `rsdiff.networks.latent_unet.LatentUNet` of these sizes."""
+
+    def within(place: str, rest: str) -> str:
+        """Name what lies inside block number `place`: its convolutions, or the attention behind it."""
+        return f"{place}.1.{renamed(rest[10:], ATTENTION)}" if rest.startswith("attention.") else f"{place}.0.{renamed(rest, BLOCK)}"
+
+    def name(key: str) -> str:
+        if found := re.match(r"down\.(\d+)\.blocks\.(\d+)\.(.*)", key):
+            return within(f"input_blocks.{1 + int(found[1]) * (blocks + 1) + int(found[2])}", found[3])
+        if found := re.match(r"down\.(\d+)\.leave\.(.*)", key):
+            return f"input_blocks.{(int(found[1]) + 1) * (blocks + 1)}.0.op.{found[2]}"
+        if found := re.match(r"up\.(\d+)\.blocks\.(\d+)\.(.*)", key):
+            return within(f"output_blocks.{(levels - 1 - int(found[1])) * (blocks + 1) + int(found[2])}", found[3])
+        if found := re.match(r"up\.(\d+)\.leave\.(.*)", key):
+            position = 2 if int(found[1]) in attention_levels else 1
+            return f"output_blocks.{(levels - int(found[1])) * (blocks + 1) - 1}.{position}.{found[2]}"
+        if found := re.match(r"middle\.(\d)\.(.*)", key):
+            if found[2].startswith("attention."):
+                return f"middle_block.1.{renamed(found[2][10:], ATTENTION)}"
+            return f"middle_block.{2 * int(found[1])}.{renamed(found[2], BLOCK)}"
+        return renamed(key, REST)
+
+    return name
+
+
+def latent_unet_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return width, multipliers, blocks and attention_levels of a published state dict; the width of the heads is not in it."""
+    width = state["time_embed.0.weight"].shape[1]
+    numbers = {int(found[1]) for key in state if (found := re.match(r"input_blocks\.(\d+)\.", key))}
+    ends = sorted(int(found[1]) for key in state if (found := re.match(r"input_blocks\.(\d+)\.0\.op\.weight", key)))
+    blocks = (ends[0] if ends else max(numbers) + 1) - 1
+    firsts = range(1, max(numbers) + 1, blocks + 1)
+    return {
+        "width": width,
+        "multipliers": tuple(state[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0] // width for first in firsts),
+        "blocks": blocks,
+        "attention_levels": tuple(level for level, first in enumerate(firsts) if f"input_blocks.{first}.1.qkv.weight" in state),
+    }

@@ -1,0 +1,167 @@
+"""LDCSR's released Lightning checkpoints -> our two stages, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rsdiff.diffusion.schedules import ScheduleConfig
+from rsdiff.methods.base import Problem
+from rsdiff.methods.ldcsr import LatentUNetConfig, LDCSRConfig
+from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVaeConfig
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig
+from rsdiff.weights.keymaps.latent_unet import latent_unet_name, latent_unet_sizes
+from rsdiff.weights.keymaps.ldcsr_autoencoder import (
+    DEAD,
+    autoencoder_config,
+    autoencoder_name,
+    encoder_config,
+    encoder_name,
+)
+from rsdiff.weights.keymaps.renaming import Name, ours_from_published, published_from_ours
+from rsdiff.weights.state_dicts import find_state_dict
+
+UNET, EMA, FIRST, CONDITION = "model.diffusion_model.", "model_ema.", "first_stage_model.", "cond_stage_model."
+LOSS = "loss.discriminator."
+IGNORED_LOSS = (r"loss\.logvar", r"loss\.perceptual_loss\..*")
+
+
+def levels_of(options: AutoencoderConfig) -> int:
+    """Return how many latent levels the decoder has."""
+    return len(options.decoder.multipliers)
+
+
+def bands_of(state: Mapping[str, Tensor], decoder: str) -> int:
+    """Return the bands of the images from the last layer of the decoder under prefix `decoder`."""
+    last = next(key for key in ("fuse.8.weight", "f_transfer.2.weight", "5.weight") if f"{decoder}upsampler.{key}" in state)
+    return state[f"{decoder}upsampler.{last}"].shape[0]
+
+
+@dataclass(frozen=True)
+class LDCSRVaeKeyMap:
+    """The `KeyMap` of the first stage."""
+
+    def to_ours(self, content: Mapping[str, Any], config: LDCSRVaeConfig | None) -> tuple[LDCSRVaeConfig, dict[str, Tensor]]:
+        published = dict(find_state_dict(content, "decoder.upsampler.fuse.0.weight" if config is None else _marker(config)).tensors)
+        if config is None:
+            config = LDCSRVaeConfig(autoencoder=autoencoder_config(published), discriminator=discriminator_config(published))
+        bands = bands_of(published, "decoder.")
+        with torch.device("meta"):
+            own = config.build(Problem(scale=4, bands=bands, lr_bands=bands)).state_dict()
+        return config, ours_from_published(published, own, self._name(config), (*DEAD, *IGNORED_LOSS))
+
+    def to_published(self, config: LDCSRVaeConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Dead parameters are left out; the published class loads the rest with strict=False."""
+        return published_from_ours(state_dict, self._name(config))
+
+    def _name(self, config: LDCSRVaeConfig) -> Name:
+        networks = autoencoder_name(levels_of(config.autoencoder))
+        return lambda key: (
+            LOSS + key.removeprefix("discriminator.") if key.startswith("discriminator.") else networks(key.removeprefix("autoencoder."))
+        )
+
+
+def _marker(config: LDCSRVaeConfig) -> str:
+    last = {"csum": "fuse.8.weight", "nearest_mlp": "f_transfer.2.weight", "fixed_x4": "5.weight"}
+    return f"decoder.upsampler.{last[config.autoencoder.decoder.upsampler]}"
+
+
+def discriminator_config(state: Mapping[str, Tensor]) -> DiscriminatorConfig:
+    """Return the discriminator's sizes from a published first stage; weight 0, which means none, where it has none."""
+    if f"{LOSS}main.0.weight" not in state:
+        return DiscriminatorConfig(weight=0.0)
+    layers = sum(key.startswith(LOSS) and key.endswith(".running_mean") for key in state)
+    return DiscriminatorConfig(width=state[f"{LOSS}main.0.weight"].shape[0], layers=layers)
+
+
+@dataclass(frozen=True)
+class LDCSRKeyMap:
+    """The `KeyMap` of the second stage: the averaged U-Net where the file has one, everything else as trained."""
+
+    def to_ours(self, content: Mapping[str, Any], config: LDCSRConfig | None) -> tuple[LDCSRConfig, dict[str, Tensor]]:
+        published = dict(find_state_dict(content, f"{UNET}input_blocks.0.0.weight").tensors)
+        if config is None:
+            config = ldcsr_config(published)
+        unet_keys = [key.removeprefix(UNET) for key in published if key.startswith(UNET)]
+        for key, averaged in ema_names(unet_keys).items():
+            if averaged in published:
+                published[UNET + key] = published[averaged]
+        require_betas(published, config.schedule)
+        if "scale_factor" not in published:
+            raise ValueError("the file has no 'scale_factor', without which its latents cannot be decoded; it is no second stage of LDCSR.")
+        bands = bands_of(published, f"{FIRST}decoder.")
+        with torch.device("meta"):
+            own = config.build(Problem(scale=4, bands=bands, lr_bands=bands)).state_dict()
+        ignored = (*(FIRST + pattern for pattern in DEAD), rf"{EMA}.*", *ScheduleConfig(steps=2).build().buffers())
+        return config, ours_from_published(published, own, self._name(config), ignored)
+
+    def to_published(self, config: LDCSRConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Dead parameters are left out; the averaged U-Net equals the U-Net."""
+        named = published_from_ours(state_dict, self._name(config))
+        unet = [key.removeprefix(UNET) for key in named if key.startswith(UNET)]
+        averages = {averaged: named[UNET + key] for key, averaged in ema_names(unet).items()}
+        return {**named, **averages, **config.schedule.build().buffers()}
+
+    def _name(self, config: LDCSRConfig) -> Name:
+        unet = unet_name(config.unet)
+        first = autoencoder_name(levels_of(config.first_stage))
+
+        def name(key: str) -> str:
+            part, _, rest = key.partition(".")
+            match part:
+                case "unet":
+                    return UNET + unet(rest)
+                case "first_stage":
+                    return FIRST + first(rest)
+                case "condition":
+                    return CONDITION + encoder_name(rest)
+                case _:
+                    return "scale_factor"
+
+        return name
+
+
+def unet_name(options: LatentUNetConfig) -> Name:
+    """Return the naming of the noise predictor of these sizes."""
+    return latent_unet_name(len(options.multipliers), options.blocks, options.attention_levels)
+
+
+def ema_names(keys: list[str]) -> dict[str, str]:
+    """Return where the average of each U-Net parameter is stored: its name without dots; raises ValueError where two coincide."""
+    names = {key: f"{EMA}diffusion_model{key.replace('.', '')}" for key in keys}
+    if len(set(names.values())) != len(names):
+        raise ValueError("two parameters of the U-Net have one name without dots; the averages in this file cannot be told apart.")
+    return names
+
+
+def ldcsr_config(published: Mapping[str, Tensor]) -> LDCSRConfig:
+    """Return the config of a published second stage; heads of 32 channels, which its keys do not tell."""
+    parts = {
+        prefix: {k.removeprefix(prefix): v for k, v in published.items() if k.startswith(prefix)} for prefix in (UNET, FIRST, CONDITION)
+    }
+    config = LDCSRConfig(
+        first_stage=autoencoder_config(parts[FIRST]),
+        condition=encoder_config(parts[CONDITION]),
+        unet=LatentUNetConfig(**latent_unet_sizes(parts[UNET])),
+    )
+    if "betas" not in published:
+        return config
+    betas = published["betas"].double()
+    start, end = (round(float(beta), 6) for beta in (betas[0], betas[-1]))
+    return replace(config, schedule=replace(config.schedule, steps=len(betas), start=start, end=end))
+
+
+def require_betas(published: Mapping[str, Tensor], schedule: ScheduleConfig) -> None:
+    """Raise ValueError when the file's betas are not those of the config."""
+    if "betas" not in published:
+        return
+    ours, theirs = schedule.build().betas.float(), published["betas"].float()
+    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-5, atol=1e-7):
+        raise ValueError(
+            f"the file was trained with {len(theirs)} steps from beta {float(theirs[0]):.6g} to {float(theirs[-1]):.6g}, the config says "
+            f"{schedule.steps} from {schedule.start} to {schedule.end}; correct model.schedule."
+        )

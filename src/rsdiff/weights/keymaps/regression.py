@@ -1,0 +1,87 @@
+"""Released files of the blind regression methods: one flat state dict, at most with DataParallel's `module.` before every key."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rsdiff.methods.base import Problem
+from rsdiff.weights.keymaps.contrast import COUNTERS
+from rsdiff.weights.keymaps.renaming import Name
+from rsdiff.weights.state_dicts import find_state_dict, rename_strictly
+
+
+class RegressionKeyMap:
+    """The `KeyMap` of one method; subclasses say how its networks are called and what the shapes of a file tell."""
+
+    marker: str
+    """A key that every file of the method has."""
+
+    def infer(self, tensors: Mapping[str, Tensor]) -> Any:
+        """Return the config a file tells."""
+        raise NotImplementedError
+
+    def problem(self, tensors: Mapping[str, Tensor]) -> Problem:
+        """Return bands and scale of the file's networks."""
+        raise NotImplementedError
+
+    def networks(self, config: Any, problem: Problem) -> dict[str, nn.Module]:
+        """Return our prefix -> network with the shapes of `config` (on the meta device)."""
+        raise NotImplementedError
+
+    def naming(self, config: Any, keys: Collection[str]) -> Name:
+        """Return how entries of our method's state dict are published; `keys` are all of them."""
+        raise NotImplementedError
+
+    def complete(self, tensors: dict[str, Tensor], config: Any | None) -> dict[str, Tensor]:
+        """Return the tensors in our shapes, less constants, with what partial files lack."""
+        return tensors
+
+    def from_ours(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors in the published shapes, with constants."""
+        return tensors
+
+    def to_ours(self, content: Mapping[str, Any], config: Any | None) -> tuple[Any, dict[str, Tensor]]:
+        """See KeyMap."""
+        tensors = find_state_dict(content, self.marker).network
+        try:
+            tensors = self.complete(tensors, config)
+            problem = self.problem(tensors)
+            made = config if config is not None else self.infer(tensors)
+        except KeyError as error:
+            raise ValueError(f"the file lacks {error}, which this network needs; choose the model the file belongs to.") from None
+        with torch.device("meta"):
+            own = {
+                f"{prefix}{key}": value for prefix, net in self.networks(made, problem).items() for key, value in net.state_dict().items()
+            }
+        name = self.naming(made, own)
+        names = {name(key): key for key in own}
+        for published, key in names.items():
+            if key.endswith(COUNTERS) and published not in tensors:
+                tensors[published] = torch.zeros(own[key].shape, dtype=own[key].dtype)
+        return made, rename_strictly(tensors, names, {key: value.shape for key, value in own.items()})
+
+    def to_published(self, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See KeyMap."""
+        name = self.naming(config, state_dict)
+        return self.from_ours({name(key): value for key, value in state_dict.items()})
+
+
+def enlargement_of(tensors: Mapping[str, Tensor], prefix: str, width: int) -> int:
+    """Return the scale of `shuffle_upscale`, whose layers are published under `prefix` ('Restorer.upscale.' or 'GE.tail.0.')."""
+    expansions = [
+        tensor.shape[0] // width
+        for key, tensor in tensors.items()
+        if re.fullmatch(rf"{re.escape(prefix)}\d+\.weight", key) and tensor.shape[0] % width == 0 and tensor.shape[0] > width
+    ]
+    return math.isqrt(math.prod(expansions))
+
+
+def count_of(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """Return how many different numbers stand at the group of `pattern` in the keys."""
+    return len({match[1] for key in tensors if (match := re.match(pattern, key))})

@@ -1,0 +1,64 @@
+"""A run folder has one living owner."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rsdiff.tasks.ownership import DEAD_AFTER_S, RECORD, OwnedElsewhereError, Ownership, read_owner
+
+HOLD = """
+import fcntl, os, sys, time
+descriptor = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.lockf(descriptor, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def record(folder: Path, host: str, pid: int, age: float) -> None:
+    (folder / RECORD).write_text(json.dumps({"host": host, "pid": pid, "since": "2026-01-01 00:00:00"}))
+    changed = time.time() - age
+    os.utime(folder / RECORD, (changed, changed))
+
+
+def test_the_owner_is_recorded_while_it_works(tmp_path: Path) -> None:
+    with Ownership(tmp_path):
+        owner = read_owner(tmp_path)
+        assert owner is not None
+        assert owner.pid == os.getpid()
+    assert read_owner(tmp_path) is None
+
+
+def test_another_process_on_this_host_is_refused_until_the_owner_is_killed(tmp_path: Path) -> None:
+    # The record lock itself, held by a small process without the package.
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "owner.lock")], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    record(tmp_path, os.uname().nodename, holder.pid, age=0)
+    with pytest.raises(OwnedElsewhereError, match=f"process {holder.pid} on "), Ownership(tmp_path):
+        pass
+    holder.kill()
+    holder.communicate()
+    with Ownership(tmp_path):
+        pass
+
+
+def test_a_living_owner_on_another_host_is_respected(tmp_path: Path) -> None:
+    record(tmp_path, "elsewhere", 1, age=DEAD_AFTER_S / 2)
+    with pytest.raises(OwnedElsewhereError, match="process 1 on elsewhere"), Ownership(tmp_path):
+        pass
+
+
+def test_an_owner_on_another_host_that_stopped_renewing_is_dead(tmp_path: Path) -> None:
+    record(tmp_path, "elsewhere", 1, age=2 * DEAD_AFTER_S)
+    with Ownership(tmp_path):
+        owner = read_owner(tmp_path)
+    assert owner is not None
+    assert owner.pid == os.getpid()

@@ -1,0 +1,171 @@
+"""Ref-Diff and EDM super-resolution as methods: what masks do, any image size, any batch size, honest refusals."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rsdiff.data.sample import Batch, SampleMeta
+from rsdiff.diffusion.augmentation import AugmentationConfig
+from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.methods.base import Problem
+from rsdiff.methods.change_mask import estimate_change
+from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.enlargement import enlarge
+from rsdiff.methods.refdiff import RefDiffConfig
+from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
+from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
+from rsdiff.networks.song_unet import SongUNetConfig
+
+TRUNK = SongUNetConfig(model_channels=8, channel_mult=(1, 2), num_blocks=1, attention_levels=(), dropout=0.0)
+REFDIFF = RefDiffConfig(network=RefDiffUNetConfig(trunk=TRUNK, modulation_width=4))
+EDM = EdmSrConfig(song=TRUNK)
+SAMPLER = SamplerConfig(solver="heun", steps=3, grid="edm", start="image_times_sigma", churn=1.0, churn_min=0.05, churn_max=50.0)
+PROBLEM = Problem(scale=8, bands=3, lr_bands=3)
+
+
+def batch(count: int = 2, height: int = 16, width: int = 24, bands: int = 3) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    hr = torch.rand(count, bands, height, width, generator=generator)
+    return Batch(
+        metas=[SampleMeta(f"image_{index}") for index in range(count)],
+        size=(height, width),
+        lr_size=(height // 8, width // 8),
+        hr=hr,
+        lr=torch.rand(count, bands, height // 8, width // 8, generator=generator),
+        ref=torch.rand(count, bands, height, width, generator=generator),
+        change_mask=torch.rand(count, 1, height, width, generator=generator).round(),
+    )
+
+
+def noise(count: int = 2) -> SeededNoise:
+    return SeededNoise([(0, index) for index in range(count)])
+
+
+def part(whole: Batch, index: int) -> Batch:
+    images = {name: getattr(whole, name)[index : index + 1] for name in ("hr", "lr", "ref", "change_mask")}
+    return replace(whole, metas=whole.metas[index : index + 1], **images)
+
+
+def built(config):
+    torch.manual_seed(0)
+    method = config.build(PROBLEM)
+    for parameter in method.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return method.eval()
+
+
+@pytest.mark.parametrize("config", [REFDIFF, EDM, replace(EDM, preconditioning="vp"), replace(EDM, preconditioning="ve")])
+def test_losses_are_finite_and_reach_every_parameter_of_the_network(config):
+    method = built(config)
+    losses = method.losses(batch(), "restorer", noise())
+    losses.total.backward()
+    assert losses.total.isfinite()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in method.parameters())
+
+
+@pytest.mark.parametrize("config", [REFDIFF, EDM])
+def test_any_image_size_is_restored(config):
+    odd = batch(1, 24, 40)
+    for name in ("hr", "ref", "change_mask"):
+        setattr(odd, name, getattr(odd, name)[..., :23, :37])
+    odd.size = (23, 37)
+    restored = built(config).restore(odd, SAMPLER, noise(1))
+    assert restored.shape == (1, 3, 23, 37)
+    assert restored.isfinite().all()
+
+
+@pytest.mark.parametrize("config", [REFDIFF, EDM])
+def test_an_image_is_restored_alike_alone_and_in_a_batch(config):
+    method, whole = built(config), batch()
+    together = method.restore(whole, SAMPLER, noise())
+    alone = method.restore(part(whole, 1), SAMPLER, SeededNoise([(0, 1)]))
+    torch.testing.assert_close(together[1:], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_missing_mask_may_be_assumed_or_estimated_but_not_when_it_must_be_given():
+    masked, bare = batch(), batch()
+    bare.change_mask = None
+    with pytest.raises(ValueError, match="change_mask"):
+        built(REFDIFF).change_mask(bare)
+    assert torch.equal(built(REFDIFF).change_mask(masked), masked.change_mask)
+    assert REFDIFF.requires == {"hr", "lr", "ref", "change_mask"}
+    for rule, values in (("unchanged", {0.25}), ("changed", {0.75}), ("estimated", {0.25, 0.75})):
+        config = replace(REFDIFF, mask=rule, unchanged_code=0.25, changed_code=0.75)
+        mask = built(config).change_mask(bare)
+        assert config.requires == {"hr", "lr", "ref"}
+        assert mask.shape == (2, 1, 16, 24)
+        assert set(mask.unique().tolist()) <= values
+
+
+def test_change_is_estimated_where_the_images_differ_and_not_for_another_light():
+    generator = torch.Generator().manual_seed(1)
+    ref = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 12, generator=generator), size=(96, 96), mode="bilinear")
+    now = 0.8 * ref + 0.05
+    now[..., 32:64, 32:64] = 1 - now[..., 32:64, 32:64]
+    lr = torch.nn.functional.avg_pool2d(now, 8)
+    changed = estimate_change(lr, ref, 0.1)
+    assert changed[..., 40:56, 40:56].all()
+    assert changed[..., :16, :].mean() < 0.1
+    assert not estimate_change(torch.nn.functional.avg_pool2d(0.8 * ref + 0.05, 8), ref, 0.02).any()
+
+
+def test_wrong_references_are_drawn_only_when_asked_for():
+    method = built(REFDIFF)
+    usual = method.losses(batch(), "restorer", noise()).total
+    method.options = replace(REFDIFF, wrong_reference=1.0)
+    assert not torch.equal(usual, method.losses(batch(), "restorer", noise()).total)
+
+
+def test_the_published_loss_is_a_sum_over_256():
+    method = built(REFDIFF)
+    published = method.losses(batch(), "restorer", noise())
+    method.options = replace(REFDIFF, loss_divisor=None)
+    mean = method.losses(batch(), "restorer", noise())
+    torch.testing.assert_close(published.total * 256, mean.total * batch().hr.numel())
+    torch.testing.assert_close(mean.total, mean.terms["weighted_error"])
+
+
+def test_enlarging_an_eight_bit_image_keeps_its_levels():
+    levels = torch.arange(256).reshape(1, 1, 16, 16) / 255
+    for rule in ("nearest", "bilinear"):
+        same = enlarge(levels, (16, 16), rule, eight_bit=True)
+        torch.testing.assert_close((same + 1) / 2, levels, atol=1e-6, rtol=0)
+    large = enlarge(levels, (32, 32), "nearest")
+    assert torch.equal(large[..., ::2, ::2], large[..., 1::2, 1::2])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EDM,
+        replace(
+            EDM,
+            architecture="dhariwal",
+            dhariwal=DhariwalUNetConfig(model_channels=16, channel_mult=(1, 2), num_blocks=1, attention_levels=()),
+        ),
+    ],
+)
+def test_augmentation_gives_the_network_an_input_for_its_labels(config):
+    augmented = replace(config, augmentation=AugmentationConfig(probability=0.5))
+    assert augmented.network_options().augment_labels == 9
+    assert config.network_options().augment_labels == 0
+    square = batch(2, 16, 16)
+    assert built(augmented).losses(square, "restorer", noise()).total.isfinite()
+    assert built(augmented).restore(square, SAMPLER, noise()).shape == (2, 3, 16, 16)
+
+
+def test_what_cannot_work_is_refused_in_one_sentence():
+    assert "equal bands" in str(REFDIFF.refuse(Problem(scale=8, bands=3, lr_bands=1)))
+    coloured = replace(EDM, augmentation=AugmentationConfig(probability=0.1, hue=1.0))
+    assert "1 or 3 bands" in str(coloured.refuse(Problem(scale=4, bands=4, lr_bands=4)))
+    assert EDM.refuse(Problem(scale=4, bands=48, lr_bands=3)) is None
+    for config in (REFDIFF, EDM):
+        method, odd = built(config), replace(batch(1, 24, 24), size=(23, 24))
+        with pytest.raises(ValueError, match="multiples of 2"):
+            method.losses(odd, "restorer", noise(1))
+    with pytest.raises(ValueError, match="positive"):
+        RefDiffConfig(loss_divisor=0)
+    with pytest.raises(ValueError, match="0 to 1"):
+        RefDiffConfig(wrong_reference=2)
