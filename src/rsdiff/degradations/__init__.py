@@ -12,18 +12,6 @@ from rsdiff.degradations.pool import PairPool
 from rsdiff.degradations.practical import PracticalDecisions, PracticalDegradation
 from rsdiff.degradations.real_esrgan import RealEsrganConfig
 from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
-
-DEGRADATIONS: dict[str, type[Any]] = {
-    "bicubic": BicubicConfig,
-    "bsrgan": BsrganConfig,
-    "bsrgan_plus": BsrganPlusConfig,
-    "gaussian": GaussianDegradationConfig,
-    "grid": GridConfig,
-    "paired": PairedConfig,
-    "refdiff_training": RefDiffTrainingConfig,
-    "real_esrgan": RealEsrganConfig,
-}
-"""Kind -> config class. Every class has `build()`, which returns a `Degradation`, or for "grid" a `DegradationGrid`."""
 from rsdiff.degradations.table import DEGRADATIONS
 
 __all__ = [

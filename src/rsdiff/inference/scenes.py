@@ -493,7 +493,7 @@ class _Work:
         where = np.ix_(rows - rows[0], columns - columns[0])
         valid: NDArray[np.bool_] = np.ones((self.run.bands, height, width), np.bool_)
         if reader.marks_missing:
-            of_input = reader.read(*window)[1]
+            of_input: NDArray[np.bool_] = reader.read(*window)[1]
             if len(of_input) != self.run.bands:
                 of_input = np.asarray(of_input.any(axis=0, keepdims=True))
             np.logical_and(valid, np.stack([band[where] for band in of_input]), out=valid)
