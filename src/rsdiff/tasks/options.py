@@ -23,7 +23,7 @@ class RunOptions:
     seed: int = 0
     """Every random choice is keyed by it."""
     checkpoint: str | None = None
-    """A run folder, checkpoint folder or weights file to evaluate, restore with or start training from."""
+    """A run folder or its signature, a checkpoint folder or a weights file: to evaluate, restore with or start training from."""
     input: str | None = None
     """What task=restore reads: a raster, a folder, a pattern such as scenes/*.tif, or a .txt file with one path per line."""
     output: str | None = None
@@ -41,6 +41,7 @@ class TaskOptions:
     uses       groups the task reads
     needs      top-level settings that must be given
     pairs_data whether the model meets the data of `dataset` and `degradation`, so that they must fit together
+    starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
     """
 
@@ -49,6 +50,7 @@ class TaskOptions:
     needs: ClassVar[frozenset[str]] = frozenset()
     pairs_data: ClassVar[bool] = False
     continues: ClassVar[bool] = False
+    starts: ClassVar[bool] = False
 
     def function(self) -> Callable[..., Any]:
         """Return the task's `run(settings, folder, tracker) -> TaskResult`."""
@@ -63,6 +65,7 @@ class TrainTask(TaskOptions):
     module: ClassVar[str] = "rsdiff.tasks.train"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
     pairs_data: ClassVar[bool] = True
+    starts: ClassVar[bool] = True
 
 
 @config

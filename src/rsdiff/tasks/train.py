@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
+
+from torch import Tensor
 
 import rsdiff
 from rsdiff.data.holdout import hold_out
@@ -16,6 +19,7 @@ from rsdiff.inference.images import restore_images
 from rsdiff.tasks import evaluate
 from rsdiff.tasks.evaluation import build_test_cases
 from rsdiff.tasks.experiment import build_method, draw_of, make_accelerator, open_source, problem_of
+from rsdiff.tasks.predecessor import begin
 from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
@@ -49,8 +53,15 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         augment=config.augment,
         small=settings.dataset.small,
         scale_range=config.scale_range,
+        scale_keeps=config.scale_keeps,
+        make_lr=partial(lr_of, degradation) if config.scale_per == "image" else None,
     )
     method = build_method(settings.model, problem, settings.seed)
+    start = settings.starting_point
+    if start is not None:
+        begin(method, settings.model, settings.resolved["model"]["kind"], (problem.bands, problem.lr_bands), start)
+        if accelerator.is_main_process:
+            print(f"starting from {start}", flush=True)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device)
     tell_unavailable(cases[0].evaluator.check(), accelerator.is_main_process)
     parameters = sum(parameter.numel() for parameter in method.parameters())
@@ -117,6 +128,14 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
 def degrade_in_worker(degradation: Degradation, batch: Batch) -> Batch:
     """Return the degraded batch without its decisions, whose noise arrays would only burden the way to the training process."""
     return replace(degrade(batch, degradation), decisions=[])
+
+
+def lr_of(degradation: Degradation, hr: Tensor, decisions: Sequence[Any]) -> Tensor:
+    """Return the LR images of hr (N, C, H, W) for training images that each have their own scale."""
+    made = degradation.apply(hr, decisions)
+    if made.hr.shape != hr.shape:
+        raise ValueError("trainer.scale_per=image needs a degradation that leaves the target as it is; choose another, or scale_per=batch.")
+    return made.lr
 
 
 def tell_unavailable(sentences: Sequence[str], is_main_process: bool) -> None:
