@@ -495,7 +495,7 @@ class _Work:
         if reader.marks_missing:
             of_input: NDArray[np.bool_] = reader.read(*window)[1]
             if len(of_input) != self.run.bands:
-                of_input = of_input.any(axis=0, keepdims=True)
+                of_input = np.asarray(of_input.any(axis=0, keepdims=True))
             np.logical_and(valid, np.stack([band[where] for band in of_input]), out=valid)
         alpha = reader.alpha_values(*window)[0][where][None] if reader.alpha is not None else np.empty((0, height, width))
         return valid, alpha
