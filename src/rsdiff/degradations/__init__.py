@@ -1,8 +1,6 @@
 """Kernels, resizing, noise, JPEG, camera; composed pipelines. `DEGRADATIONS` names the kinds that a config file may choose."""
 
 from rsdiff.degradations.array import degrade_array
-from typing import Any
-
 from rsdiff.degradations.bands import Bands, BandsConfig
 from rsdiff.degradations.base import Degradation, DegradationConfig, Degraded, RecordValue, degrade
 from rsdiff.degradations.bicubic import Bicubic, BicubicConfig
@@ -15,19 +13,8 @@ from rsdiff.degradations.pool import PairPool
 from rsdiff.degradations.practical import PracticalDecisions, PracticalDegradation
 from rsdiff.degradations.real_esrgan import RealEsrganConfig
 from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
-from rsdiff.degradations.table import DEGRADATIONS
 from rsdiff.degradations.spectral_response import Srf, SrfConfig
-
-DEGRADATIONS: dict[str, type[Any]] = {
-    "bands": BandsConfig,
-    "bicubic": BicubicConfig,
-    "gaussian": GaussianDegradationConfig,
-    "grid": GridConfig,
-    "paired": PairedConfig,
-    "refdiff_training": RefDiffTrainingConfig,
-    "srf": SrfConfig,
-}
-"""Kind -> config class. Every class has `build()`, which returns a `Degradation`, or for "grid" a `DegradationGrid`."""
+from rsdiff.degradations.table import DEGRADATIONS
 
 __all__ = [
     "DEGRADATIONS",

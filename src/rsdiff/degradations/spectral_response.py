@@ -24,7 +24,8 @@ GAUSSIAN_SENSORS: dict[str, tuple[tuple[float, float], ...]] = {
         *((832.8, 106), (864.7, 21), (945.1, 20), (1613.7, 91), (2202.4, 175)),
     ),
 }
-"""(centre, full width at half maximum) in nm. Sentinel-2A, by the mission's guide; Gaussians approximate the agency's tables. The 10 m bands
+"""(centre, full width at half maximum) in nm. Sentinel-2A, by the mission's guide; Gaussians approximate the agency's tables. The 10 m
+bands
 are in the order red, green, blue, near infrared; all twelve that see the ground in that of the sensor (B1 to B9, B11, B12)."""
 AVERAGING_SENSORS: dict[str, tuple[tuple[float, float], ...]] = {
     "landsat8": ((435, 451), (452, 512), (533, 590), (636, 673), (851, 879), (1566, 1651), (2107, 2294)),
