@@ -55,10 +55,7 @@ class OutputForm:
 
     def convert(self, values: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[Any]:
         """Return values (C, h, w) in the output's type: rounded, saturated, missing ones marked and no other one looking missing."""
-        if self.dtype.kind == "f":
-            result = values.astype(self.dtype)
-        else:
-            result = as_integers(values, self.dtype)
+        result = values.astype(self.dtype) if self.dtype.kind == "f" else as_integers(values, self.dtype)
         if self.nodata is not None:
             if not np.isnan(self.nodata):
                 neighbour = self._next_to_nodata()
