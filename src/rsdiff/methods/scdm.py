@@ -34,6 +34,7 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import Observers
 from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.spectral_linear import refuse_other_scales
 from rsdiff.networks.scdm_unet import SCDMUNet
 
 
@@ -109,8 +110,9 @@ class SCDMConfig(MethodConfig):
         return 2 ** (len(self.multipliers) - 1)
 
     def refuse(self, problem: Problem) -> str | None:
-        if problem.scale != 1:
-            return f"model scdm adds bands and keeps the pixels, and the scale is {problem.scale:g}; set scale=1."
+        other_scale = refuse_other_scales("scdm", problem)
+        if other_scale is not None:
+            return other_scale
         if problem.bands <= self.strides[0]:
             return f"model.strides={list(self.strides)} leave one band of {problem.bands} to the first stage; choose smaller strides."
         return None
