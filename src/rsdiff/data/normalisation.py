@@ -127,3 +127,13 @@ def measured(images: Iterable[NDArray[Any]], percentiles: tuple[float, float], c
     low, high = np.nanpercentile(values, percentiles, axis=1)
     high = np.where(high > low, high, low + 1.0)  # a constant band maps to 0
     return Normaliser(tuple(low.tolist()), tuple(high.tolist()), clip)
+
+
+def as_integers(values: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return real numbers in an integer type: rounded half up and limited to its range, NaN as 0.
+
+    What GDAL does when real numbers are written to an integer raster; NumPy and rasterio cut off and wrap around (70000 -> 4464).
+    """
+    limits = np.iinfo(dtype)
+    rounded = np.floor(values.astype(np.float64) + 0.5)
+    return np.clip(np.nan_to_num(rounded, nan=0.0, posinf=limits.max, neginf=limits.min), limits.min, limits.max).astype(dtype)

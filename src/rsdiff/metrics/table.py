@@ -17,6 +17,7 @@ from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
 from rsdiff.metrics.no_reference import average_gradient, entropy
 from rsdiff.metrics.psnr import cpsnr, ergas, ergas_diffbsr, mse, psnr
 from rsdiff.metrics.seams import seam_score
+from rsdiff.metrics.spectral import cc, mpsnr, mrae, mssim, rmse, sam, uiqi
 from rsdiff.metrics.ssim import ssim
 
 _NONE: frozenset[str] = frozenset()
@@ -59,6 +60,16 @@ def _ergas(view: View) -> float:
 def _ergas_diffbsr(view: View) -> float:
     image, hr, valid = view.pair("bands")
     return ergas_diffbsr(image, hr, view.scale, valid)
+
+
+def _bands(score: Callable[[Tensor, Tensor, Tensor | None, View], float]) -> Callable[[Context], ImageScore]:
+    """Return what prepares a spectral metric: of all bands, whatever the protocol's space."""
+
+    def of_view(view: View) -> float:
+        image, hr, valid = view.pair("bands")
+        return score(image, hr, valid, view)
+
+    return _ready(of_view)
 
 
 def _perceptual_pair(view: View) -> tuple[Tensor, Tensor]:
@@ -179,6 +190,63 @@ _FIDELITY = (
         "ERGAS as DiffBSR computes it: global mean of the restored image and a further 1/3",
         direction="lower",
         build=_ready(_ergas_diffbsr),
+    ),
+)
+
+_SPECTRAL = (
+    Metric(
+        "mpsnr",
+        "MPSNR",
+        "mean of the PSNRs of the bands",
+        "dB",
+        build=_bands(lambda sr, hr, valid, view: mpsnr(sr, hr, view.protocol.peak, valid)),
+    ),
+    Metric(
+        "mssim",
+        "MSSIM",
+        "mean of the structural similarities of the bands, 11x11 Gaussian",
+        low=-1,
+        high=1,
+        build=_bands(lambda sr, hr, valid, view: mssim(sr, hr, view.protocol.peak, valid)),
+    ),
+    Metric(
+        "sam",
+        "SAM",
+        "mean angle between spectra; pixels that are zero in either image are left out",
+        "degrees",
+        direction="lower",
+        high=180,
+        build=_bands(lambda sr, hr, valid, view: sam(sr, hr, valid)),
+    ),
+    Metric(
+        "rmse",
+        "RMSE",
+        "root of the mean squared error, in units of the peak",
+        direction="lower",
+        build=_bands(lambda sr, hr, valid, view: rmse(sr, hr, valid)),
+    ),
+    Metric(
+        "mrae",
+        "MRAE",
+        "mean relative absolute error where the reference is positive",
+        direction="lower",
+        build=_bands(lambda sr, hr, valid, view: mrae(sr, hr, valid)),
+    ),
+    Metric(
+        "cc",
+        "CC",
+        "mean over bands of the correlation over pixels",
+        low=-1,
+        high=1,
+        build=_bands(lambda sr, hr, valid, view: cc(sr, hr, valid)),
+    ),
+    Metric(
+        "uiqi",
+        "UIQI",
+        "quality index of 8x8 blocks, mean over bands",
+        low=-1,
+        high=1,
+        build=_bands(lambda sr, hr, valid, view: uiqi(sr, hr, valid=valid)),
     ),
 )
 
@@ -410,5 +478,5 @@ _OPENSR = (
 )
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for group in (_FIDELITY, _CONSISTENCY, _PERCEPTUAL, _NO_REFERENCE, _OPENSR) for metric in group
+    metric.name: metric for group in (_FIDELITY, _SPECTRAL, _CONSISTENCY, _PERCEPTUAL, _NO_REFERENCE, _OPENSR) for metric in group
 }
