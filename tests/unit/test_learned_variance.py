@@ -1,7 +1,7 @@
 """Learned variances: limits of the range, the bound of a perfect prediction, probabilities of grey levels, respacing."""
 
+import itertools
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_respacing_keeps_the_first_and_the_last_level_and_is_even(length: int, c
     assert len(kept) == count == len(set(kept))
     assert kept[0] == 0
     assert count == 1 or kept[-1] == length - 1
-    gaps = {after - before for before, after in pairwise(kept)}
+    gaps = {after - before for before, after in itertools.pairwise(kept)}
     assert max(gaps, default=1) - min(gaps, default=1) <= 1
 
 

@@ -162,10 +162,9 @@ def test_what_cannot_work_is_refused_in_one_sentence():
     assert "1 or 3 bands" in str(coloured.refuse(Problem(scale=4, bands=4, lr_bands=4)))
     assert EDM.refuse(Problem(scale=4, bands=48, lr_bands=3)) is None
     for config in (REFDIFF, EDM):
-        small = batch(1, 24, 24)
-        small.size = (23, 24)
+        method, odd = built(config), replace(batch(1, 24, 24), size=(23, 24))
         with pytest.raises(ValueError, match="multiples of 2"):
-            built(config).losses(small, "restorer", noise(1))
+            method.losses(odd, "restorer", noise(1))
     with pytest.raises(ValueError, match="positive"):
         RefDiffConfig(loss_divisor=0)
     with pytest.raises(ValueError, match="0 to 1"):

@@ -26,9 +26,9 @@ class SplitOptions(FileOptions):
     test_fraction: float = 0.1
     """Share of test images (fraction)."""
     train_list: str = ""
-    """Text file with one training image name per line (list)."""
+    """Text file with one training image name per line, or a pickled dictionary of splits (list)."""
     test_list: str = ""
-    """Text file with one test image name per line (list)."""
+    """The same for test images (list)."""
     test_pattern: str = "test*"
     """Names of test images, with * and ? (pattern)."""
     limit: int | None = None
@@ -167,7 +167,7 @@ def open_split(options: SplitOptions, split: Split, scale: float, items_of: Call
         limit = options.limit if split == "train" else options.test_limit
         return PackedSource(folder_of(options), split, scale, limit)
     wanted, training = choose_items(options, split, items_of), None
-    if options.normaliser.rule == "percentile":
+    if options.normaliser.rule in ("percentile", "maximum"):
         training = wanted if split == "train" else choose_items(options, "train", items_of)
     return cached(FileSource(wanted, options, scale, training or wanted), options.cache_mb, scale)
 

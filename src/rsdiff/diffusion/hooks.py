@@ -134,12 +134,18 @@ def clamp_to_quantile(state: Tensor, share: float, least: float = 1.0) -> Tensor
     """Return each image of `state` (B, C, H, W) clamped to +-max(least, quantile of its absolute values at `share`), undivided.
 
     For use as `Observers.before_step`, on x = a y; SCDM's dynamic thresholding acts on the state and not on the estimate.
+    """
+    bound = per_image(quantile_of_magnitudes(state, share).clamp(min=least), state)
+    return torch.minimum(torch.maximum(state, -bound), bound)
+
+
+def quantile_of_magnitudes(state: Tensor, share: float) -> Tensor:
+    """Return (B,), the quantile at `share` of the absolute values of each image, linearly interpolated.
+
     Sorts instead of torch.quantile, which refuses more than 16 million values.
     """
     magnitudes = state.abs().flatten(1).sort(1).values
     position = share * (magnitudes.shape[1] - 1)
     below = int(position)
     above = min(below + 1, magnitudes.shape[1] - 1)
-    bound = torch.lerp(magnitudes[:, below], magnitudes[:, above], position - below).clamp(min=least)
-    bound = per_image(bound, state)
-    return torch.minimum(torch.maximum(state, -bound), bound)
+    return torch.lerp(magnitudes[:, below], magnitudes[:, above], position - below)

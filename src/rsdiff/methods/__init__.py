@@ -15,6 +15,9 @@ from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
+from rsdiff.methods.scdm import SCDMConfig
+from rsdiff.methods.spectral_cnn import SpectralCNNConfig
+from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
@@ -35,6 +38,9 @@ METHODS: dict[str, type] = {
     "liif": LIIFConfig,
     "metasr": MetaSRConfig,
     "refdiff": RefDiffConfig,
+    "scdm": SCDMConfig,
+    "spectral_cnn": SpectralCNNConfig,
+    "spectral_linear": SpectralLinearConfig,
     "sr3": SR3Config,
 }
 """Config class of every method by `kind`."""
@@ -58,5 +64,8 @@ __all__ = [
     "LIIFConfig",
     "MetaSRConfig",
     "RefDiffConfig",
+    "SCDMConfig",
     "SR3Config",
+    "SpectralCNNConfig",
+    "SpectralLinearConfig",
 ]

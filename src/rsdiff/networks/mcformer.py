@@ -172,8 +172,5 @@ class MCFormer(nn.Module):
     def _run(self, blocks: nn.Module, x: Tensor, code: Tensor) -> Tensor:
         assert isinstance(blocks, nn.ModuleList)
         for block in blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, code, use_reentrant=False)
-            else:
-                x = block(x, code)
+            x = checkpoint(block, x, code, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else block(x, code)
         return x

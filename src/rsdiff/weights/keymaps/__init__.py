@@ -11,6 +11,7 @@ from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import QueryKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
+from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
 KEY_MAPS: dict[str, KeyMap] = {
@@ -29,6 +30,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "liif": QueryKeyMap("liif"),
     "metasr": QueryKeyMap("metasr"),
     "refdiff": RefDiffKeyMap(),
+    "scdm": SCDMKeyMap(),
     "sr3": SR3KeyMap(),
 }
 """Key maps by method kind."""
