@@ -20,6 +20,7 @@ from rsdiff.metrics import Evaluator
 from rsdiff.metrics.baseline import bicubic
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting.panels import Panel, write_panel
+from rsdiff.reporting.spectra import FEWEST_BANDS, write_spectra
 from rsdiff.tasks.experiment import draw_of
 from rsdiff.tasks.settings import RunSettings
 
@@ -86,6 +87,7 @@ def evaluate_case(
             row |= kernel_error(method, restored, position)
             if restored.batch.metas[position].index < panels:
                 draw_panel(settings, restored, position, row, folder / "panels")
+                draw_spectra(settings, restored, position, folder / "panels")
         kept.add(accelerator.process_index, rows)
         progress(min(len(done) + number * accelerator.num_processes, total), total)
     accelerator.wait_for_everyone()
@@ -114,6 +116,15 @@ def draw_panel(settings: RunSettings, restored: Restored, position: int, row: Ro
             rgb_bands=settings.metrics.rgb_bands,
         ),
     )
+
+
+def draw_spectra(settings: RunSettings, restored: Restored, position: int, folder: Path) -> None:
+    """Write the spectra and band errors of one image of a batch, if it has so many bands that they make a curve."""
+    batch = restored.batch
+    if batch.hr is None or batch.hr.shape[1] < FEWEST_BANDS:
+        return
+    meta = batch.metas[position]
+    write_spectra(folder, meta.name, restored.image[position].cpu(), batch.hr[position].cpu(), settings.choices["model"], meta.wavelengths)
 
 
 def caption(row: Row, prefix: str) -> str:
