@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,9 @@ class MethodConfig:
 
     A class overrides what differs from these defaults.
     """
+
+    usual_scale: ClassVar[int] = 4
+    """Scale of a run that gives none; 1 for methods that add bands and keep the pixels."""
 
     @property
     def requires(self) -> frozenset[str]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,8 @@ from rsdiff.networks.scdm_unet import SCDMUNet
 @config
 class SCDMConfig(MethodConfig):
     """SCDM. The defaults are the published 3 -> 12 -> 48 bands, for images normalised to fill [0, 1]."""
+
+    usual_scale: ClassVar[int] = 1
 
     strides: tuple[int, ...] = (4, 1)
     """Band plan: stage k makes every strides[k]-th band, from the first on; the last stage makes all (1)."""

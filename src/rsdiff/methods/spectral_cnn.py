@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,8 @@ from rsdiff.networks.spectral_cnn import SpectralCNN
 @config
 class SpectralCNNConfig(MethodConfig):
     """The CNN; the defaults have about 1.2 million parameters for 3 -> 48 bands."""
+
+    usual_scale: ClassVar[int] = 1
 
     width: int = 64
     """Channels of the features."""

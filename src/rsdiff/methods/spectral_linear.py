@@ -1,11 +1,14 @@
 """Per-pixel linear regression of the spectrum: the baseline that spectral super-resolution has to beat.
 
-The weights solve the normal equations of all training crops seen so far, so that the optimiser has no say in them: its step is overwritten
-after every step. A few dozen steps that cover the training images suffice. On several processes each solves for its own share of the
-crops and the first one's solution is kept.
+The solution of the normal equations of all training crops seen so far restores; a few dozen steps that cover the training images suffice.
+The loss and its gradient are those of `weights`, which are set to it after every step, so that the optimiser has no say; they are not what
+restores, because averages of weights (`trainer.ema`) would lag behind. On several processes each solves for its own share of the crops and
+the first one's solution is kept.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +24,8 @@ from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 @config
 class SpectralLinearConfig(MethodConfig):
     """Affine regression of every target band on the input bands of the same pixel."""
+
+    usual_scale: ClassVar[int] = 1
 
     degree: int = 1
     """Powers of the input bands that are regressed on, from 1 to this one."""
@@ -50,6 +55,7 @@ class SpectralLinear(Method):
 
     gram: Tensor
     moments: Tensor
+    solution: Tensor
 
     def __init__(self, options: SpectralLinearConfig, problem: Problem) -> None:
         super().__init__()
@@ -57,6 +63,7 @@ class SpectralLinear(Method):
         features = problem.lr_bands * options.degree + 1
         self.weights = nn.Parameter(torch.zeros(features, problem.bands))
         self.register_buffer("gram", torch.zeros(features, features, dtype=torch.float64))
+        self.register_buffer("solution", torch.zeros(features, problem.bands))
         self.register_buffer("moments", torch.zeros(features, problem.bands, dtype=torch.float64))
 
     def features(self, lr: Tensor) -> Tensor:
@@ -79,8 +86,9 @@ class SpectralLinear(Method):
     def after_step(self, stage: Stage, step: int) -> None:
         size = len(self.gram)
         penalty = self.options.ridge * self.gram.diagonal().mean() * torch.eye(size, dtype=torch.float64, device=self.gram.device)
-        self.weights.copy_(torch.linalg.solve(self.gram + penalty, self.moments))
+        self.solution.copy_(torch.linalg.solve(self.gram + penalty, self.moments))
+        self.weights.copy_(self.solution)
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return (self.features(batch.need("lr")) @ self.weights).movedim(-1, 1)
+        return (self.features(batch.need("lr")) @ self.solution).movedim(-1, 1)
