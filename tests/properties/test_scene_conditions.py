@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
 from rasterio.transform import from_origin
 from torch import Tensor
 
-from rsdiff.data.sample import Batch
+from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.source import DataError
-from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.scenes import SceneJob
-from rsdiff.methods.base import Method
+from rsdiff.methods.base import Method, Problem
+from rsdiff.tasks.experiment import build_method
+from rsdiff.tasks.groups import register_schemas
+from rsdiff.tasks.settings import group_config
+from tests.conftest import REPOSITORY
 from tests.scene_methods import job, landscape, pixels, restored, write_raster
 
 
@@ -82,3 +87,24 @@ def test_all_tiles_share_the_code_of_the_scene(tmp_path: Path) -> None:
     assert len(np.unique(pixels(shared.outputs[0]))) == 1
     own = restored(job(tmp_path, scene, Coded(), name="own.tif", share_codes=False))
     assert len(np.unique(pixels(own.outputs[0]))) > 1
+
+
+@pytest.mark.parametrize("name", ["danv2_tiny", "dasr_tiny", "dcls_tiny", "drsr_tiny", "diffbsr_tiny", "blindsrsnf_tiny"])
+def test_a_method_given_its_own_code_restores_the_same_image(name: str) -> None:
+    register_schemas()
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        composed = compose("config", [f"model={name}", "scale=4", "sampler.steps=2"])
+    model, sampler = group_config(composed, "model"), group_config(composed, "sampler")
+    method = build_method(model, Problem(4.0, 3, 3), seed=0).eval()
+    generator = torch.Generator().manual_seed(1)
+    for buffer_name, buffer in method.named_buffers():
+        if buffer_name.endswith("basis"):  # made when training starts
+            buffer.normal_(generator=generator)
+    lr = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    batch = Batch([SampleMeta("a"), SampleMeta("b")], (64, 64), (16, 16), lr=lr)
+    code = method.degradation_code(batch)
+    assert code is not None
+    own, given = (method.restore(b, sampler, SeededNoise([(0,), (1,)])) for b in (batch, replace(batch, code=code)))
+    torch.testing.assert_close(given, own)
+    swapped = method.restore(replace(batch, code=code.flip(0)), sampler, SeededNoise([(0,), (1,)]))
+    assert not torch.equal(swapped, own)

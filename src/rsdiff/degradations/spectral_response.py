@@ -24,9 +24,8 @@ GAUSSIAN_SENSORS: dict[str, tuple[tuple[float, float], ...]] = {
         *((832.8, 106), (864.7, 21), (945.1, 20), (1613.7, 91), (2202.4, 175)),
     ),
 }
-"""(centre, full width at half maximum) in nm. Sentinel-2A, by the mission's guide; Gaussians approximate the agency's tables. The 10 m
-bands
-are in the order red, green, blue, near infrared; all twelve that see the ground in that of the sensor (B1 to B9, B11, B12)."""
+"""(centre, full width at half maximum) in nm. Sentinel-2A; Gaussians approximate the agency's tables. The bands of 10 m are in the order
+red, green, blue, near infrared; all twelve that see the ground in that of the sensor (B1 to B9, B11, B12)."""
 AVERAGING_SENSORS: dict[str, tuple[tuple[float, float], ...]] = {
     "landsat8": ((435, 451), (452, 512), (533, 590), (636, 673), (851, 879), (1566, 1651), (2107, 2294)),
     "ikonos": ((445, 516), (506, 595), (632, 698), (757, 853)),
@@ -165,9 +164,7 @@ def read_response(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     try:
         values = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no table of spectral responses ({error}); give a CSV file of wavelength and one column per band."
-        ) from None
+        raise ValueError(f"{path} is no table of responses ({error}); give a CSV file of wavelength and one column per band.") from None
     if values.shape[1] < 2 or not (np.diff(values[:, 0]) > 0).all():
         raise ValueError(f"{path} must hold rising wavelengths in nm and one column per band.")
     return values[:, 0], values[:, 1:]

@@ -16,6 +16,8 @@ from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.methods.scdm import SCDMConfig
+from rsdiff.methods.spectral_cnn import SpectralCNNConfig
+from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
@@ -37,6 +39,8 @@ METHODS: dict[str, type] = {
     "metasr": MetaSRConfig,
     "refdiff": RefDiffConfig,
     "scdm": SCDMConfig,
+    "spectral_cnn": SpectralCNNConfig,
+    "spectral_linear": SpectralLinearConfig,
     "sr3": SR3Config,
 }
 """Config class of every method by `kind`."""
@@ -62,4 +66,6 @@ __all__ = [
     "RefDiffConfig",
     "SCDMConfig",
     "SR3Config",
+    "SpectralCNNConfig",
+    "SpectralLinearConfig",
 ]

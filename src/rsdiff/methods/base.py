@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,9 @@ class MethodConfig:
 
     A class overrides what differs from these defaults.
     """
+
+    usual_scale: ClassVar[int] = 4
+    """Scale of a run that gives none; 1 for methods that add bands and keep the pixels."""
 
     @property
     def requires(self) -> frozenset[str]:
@@ -139,7 +142,7 @@ class Method(nn.Module):
         return {}
 
     def degradation_code(self, batch: Batch) -> Tensor | None:
-        """Return (B, n), what the method estimates that is common to all pixels of a scene, or None if it estimates nothing of the kind.
+        """Return (B, ...), what the method estimates that is common to all pixels of a scene, or None if it estimates nothing of the kind.
 
         A mean over windows of a scene comes back as `batch.code`, which `restore` then uses in place of an estimate of its own.
         """

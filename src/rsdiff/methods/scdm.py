@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,12 +34,15 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import Observers
 from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.spectral_linear import refuse_other_scales
 from rsdiff.networks.scdm_unet import SCDMUNet
 
 
 @config
 class SCDMConfig(MethodConfig):
     """SCDM. The defaults are the published 3 -> 12 -> 48 bands, for images normalised to fill [0, 1]."""
+
+    usual_scale: ClassVar[int] = 1
 
     strides: tuple[int, ...] = (4, 1)
     """Band plan: stage k makes every strides[k]-th band, from the first on; the last stage makes all (1)."""
@@ -109,8 +112,9 @@ class SCDMConfig(MethodConfig):
         return 2 ** (len(self.multipliers) - 1)
 
     def refuse(self, problem: Problem) -> str | None:
-        if problem.scale != 1:
-            return f"model scdm adds bands and keeps the pixels, and the scale is {problem.scale:g}; set scale=1."
+        other_scale = refuse_other_scales("scdm", problem)
+        if other_scale is not None:
+            return other_scale
         if problem.bands <= self.strides[0]:
             return f"model.strides={list(self.strides)} leave one band of {problem.bands} to the first stage; choose smaller strides."
         return None

@@ -129,5 +129,5 @@ def block_means(image: Tensor, side: int) -> Tensor:
 
 def back_projection_mrae(sr: Tensor, hr: Tensor, response: Tensor) -> float:
     """Return `mrae` between what a camera of `response` (C, m) sees of two images (NTIRE 2022)."""
-    restored, target = (torch.einsum("chw,cm->mhw", image.double(), response.double()) for image in (sr, hr))
-    return mrae(restored, target)
+    seen = [torch.einsum("chw,cm->mhw", image.double(), response.double()) for image in (sr, hr)]
+    return mrae(seen[0], seen[1])

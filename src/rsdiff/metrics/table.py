@@ -62,12 +62,12 @@ def _ergas_diffbsr(view: View) -> float:
     return ergas_diffbsr(image, hr, view.scale, valid)
 
 
-def _bands(score: Callable[[Tensor, Tensor, Tensor | None, View], float]) -> Callable[[Context], ImageScore]:
+def _bands(score: Callable[[Tensor, Tensor, float, Tensor | None], float]) -> Callable[[Context], ImageScore]:
     """Return what prepares a spectral metric: of all bands, whatever the protocol's space."""
 
     def of_view(view: View) -> float:
         image, hr, valid = view.pair("bands")
-        return score(image, hr, valid, view)
+        return score(image, hr, view.protocol.peak, valid)
 
     return _ready(of_view)
 
@@ -194,43 +194,33 @@ _FIDELITY = (
 )
 
 _SPECTRAL = (
-    Metric(
-        "mpsnr",
-        "MPSNR",
-        "mean of the PSNRs of the bands",
-        "dB",
-        build=_bands(lambda sr, hr, valid, view: mpsnr(sr, hr, view.protocol.peak, valid)),
-    ),
-    Metric(
-        "mssim",
-        "MSSIM",
-        "mean of the structural similarities of the bands, 11x11 Gaussian",
-        low=-1,
-        high=1,
-        build=_bands(lambda sr, hr, valid, view: mssim(sr, hr, view.protocol.peak, valid)),
-    ),
+    Metric("mpsnr", "MPSNR", "mean of the PSNRs of the bands", "dB", build=_bands(mpsnr)),
+    Metric("mssim", "MSSIM", "mean of the bands' structural similarities, 11x11 Gaussian", low=-1, high=1, build=_bands(mssim)),
     Metric(
         "sam",
         "SAM",
         "mean angle between spectra; pixels that are zero in either image are left out",
         "degrees",
-        direction="lower",
-        high=180,
-        build=_bands(lambda sr, hr, valid, view: sam(sr, hr, valid)),
+        "lower",
+        0,
+        180,
+        build=_bands(lambda sr, hr, peak, valid: sam(sr, hr, valid)),
     ),
     Metric(
         "rmse",
         "RMSE",
         "root of the mean squared error, in units of the peak",
-        direction="lower",
-        build=_bands(lambda sr, hr, valid, view: rmse(sr, hr, valid)),
+        "",
+        "lower",
+        build=_bands(lambda sr, hr, peak, valid: rmse(sr, hr, valid)),
     ),
     Metric(
         "mrae",
         "MRAE",
         "mean relative absolute error where the reference is positive",
-        direction="lower",
-        build=_bands(lambda sr, hr, valid, view: mrae(sr, hr, valid)),
+        "",
+        "lower",
+        build=_bands(lambda sr, hr, peak, valid: mrae(sr, hr, valid)),
     ),
     Metric(
         "cc",
@@ -238,7 +228,7 @@ _SPECTRAL = (
         "mean over bands of the correlation over pixels",
         low=-1,
         high=1,
-        build=_bands(lambda sr, hr, valid, view: cc(sr, hr, valid)),
+        build=_bands(lambda sr, hr, peak, valid: cc(sr, hr, valid)),
     ),
     Metric(
         "uiqi",
@@ -246,7 +236,7 @@ _SPECTRAL = (
         "quality index of 8x8 blocks, mean over bands",
         low=-1,
         high=1,
-        build=_bands(lambda sr, hr, valid, view: uiqi(sr, hr, valid=valid)),
+        build=_bands(lambda sr, hr, peak, valid: uiqi(sr, hr, valid=valid)),
     ),
 )
 

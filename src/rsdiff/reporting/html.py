@@ -84,6 +84,7 @@ def write_report(
         headline=_headline(summary),
         cases=[(name, [(entry, cells_of(entry)) for entry in part.metrics]) for name, part in cases],
         panels=[(path.stem, embedded(path)) for path in panels],
+        spectra=[(path.stem, embedded(curves)) for path in panels if (curves := path.with_suffix(".spectra.png")).is_file()],
         slides=[slide for path in panels if (slide := _slide(path)) is not None],
         curve=_svg(loss_curve(history)),
         histograms=_svg(metric_histograms(records, summary)),

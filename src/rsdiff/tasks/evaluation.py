@@ -21,6 +21,7 @@ from rsdiff.metrics.baseline import bicubic
 from rsdiff.metrics.kernel import KERNEL_PSNR, kernel_psnr
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting.panels import Panel, write_panel
+from rsdiff.reporting.spectra import FEWEST_BANDS, write_spectra
 from rsdiff.tasks.experiment import draw_of
 from rsdiff.tasks.settings import RunSettings
 
@@ -88,7 +89,12 @@ def evaluate_case(
             if kernels is not None:
                 row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
             if restored.batch.metas[position].index < panels:
+<<<<<<< HEAD
                 draw_panel(settings, restored, position, row, folder / "panels", kernels)
+=======
+                draw_panel(settings, restored, position, row, folder / "panels")
+                draw_spectra(settings, restored, position, folder / "panels")
+>>>>>>> scdm
         kept.add(accelerator.process_index, rows)
         progress(min(len(done) + number * accelerator.num_processes, total), total)
     accelerator.wait_for_everyone()
@@ -120,6 +126,15 @@ def draw_panel(settings: RunSettings, restored: Restored, position: int, row: Ro
             kernels=None if kernels is None else (kernels.true[position], kernels.estimated[position]),
         ),
     )
+
+
+def draw_spectra(settings: RunSettings, restored: Restored, position: int, folder: Path) -> None:
+    """Write the spectra and band errors of one image of a batch, if it has so many bands that they make a curve."""
+    batch = restored.batch
+    if batch.hr is None or batch.hr.shape[1] < FEWEST_BANDS:
+        return
+    meta = batch.metas[position]
+    write_spectra(folder, meta.name, restored.image[position].cpu(), batch.hr[position].cpu(), settings.choices["model"], meta.wavelengths)
 
 
 def caption(row: Row, prefix: str) -> str:

@@ -32,6 +32,7 @@ class RefDiffKeyMap:
         if config is not None:
             require_same(config.network, made.network, "model.network")
             require_same(config.levels.sigma_data, made.levels.sigma_data, "model.levels.sigma_data")
+            require_same(config.mask_codes, made.mask_codes, "model.mask_codes")
             made = config
         channels = int(published.arguments["img_channels"])
         with torch.device("meta"):
@@ -41,7 +42,8 @@ class RefDiffKeyMap:
     def to_published(self, config: RefDiffConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ours = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
         channels = ours["decoder.entries.level0_aux_conv.weight"].shape[0]
-        return published_state(config.network.build(channels, channels), ours, RESOLUTION)
+        network = config.network.build(channels, channels, mask_channels=len(config.mask_codes) or 1)
+        return published_state(network, ours, RESOLUTION)
 
 
 def refdiff_config(published: PublishedDenoiser) -> RefDiffConfig:
