@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: env demo test test-slow test-goldens lint format
+.PHONY: env demo test test-slow test-goldens benchmark lint format
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,14 +16,19 @@ env: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python run.py
 
+# One test process per core and one thread each: PyTorch's threads and pytest's processes would fight over the cores.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not cuda"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not cuda" --ignore tests/benchmarks
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m "slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/benchmarks
 
 test-goldens: $(STAMP)
-	$(BIN)/python -m pytest -n auto tests/goldens
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/goldens
+
+# Speed and memory as ratios; not part of the tests, because a busy machine proves nothing.
+benchmark: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -12,7 +12,7 @@ GOLDENS = Path(os.environ.get("RSDIFF_GOLDENS", Path(__file__).parent / "cases")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

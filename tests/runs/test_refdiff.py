@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +109,25 @@ def test_a_checkpoint_may_be_evaluated_under_another_mask(run_command: Command, 
         (records,) = outputs.glob("evaluate/*/*/evaluation/records.csv")
         scores.add(records.read_text())
     assert len(scores) == 3
+
+
+def test_released_weights_are_imported_and_evaluated(run_command: Command, tmp_path: Path):
+    source = Path(__file__).parents[1] / "goldens/cases/refdiff/tiny-network-snapshot.pkl"
+    refused = run_command("task=import", "model=refdiff", f"source={source}", "scale=8", f"output={tmp_path}/imported")
+    assert refused.code != 0
+    advice = re.search(r"add (model\..*)\.$", refused.err.strip())
+    assert advice is not None, refused.err
+    ended = run_command("task=import", "model=refdiff", f"source={source}", "scale=8", f"output={tmp_path}/imported", *advice[1].split())
+    assert ended.code == 0, ended.err
+    scored = run_command(
+        "task=evaluate",
+        f"checkpoint={tmp_path}/imported",
+        "dataset=synthetic",
+        "dataset.size=32",
+        "dataset.test_images=1",
+        "sampler.steps=2",
+    )
+    assert scored.code == 0, scored.err
 
 
 @pytest.mark.slow

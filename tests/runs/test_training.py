@@ -154,3 +154,14 @@ def test_a_stop_signal_saves_and_the_same_command_continues(uninterrupted: Path,
     finish(*SMALL, f"outputs={tmp_path}")
     mine, reference = (where / "checkpoints/step_00000012/weights.safetensors" for where in (run_folder(tmp_path), uninterrupted))
     assert mine.read_bytes() == reference.read_bytes()
+
+
+@pytest.mark.xdist_group("training")
+def test_a_sweep_is_several_wandb_runs_and_one_table(tmp_path: Path) -> None:
+    finish("-m", *SMALL, "scale=2,4", "degradation=bicubic,iso", "trainer.steps=1", "logger=wandb", f"outputs={tmp_path}")
+    folders = [status.parent for status in (tmp_path / "train").glob("*/*/status.json")]
+    assert len(folders) == 4
+    ids = {path.name.split("-")[-1] for folder in folders for path in folder.glob("wandb/offline-run-*")}
+    assert ids == {folder.name for folder in folders}
+    (table,) = (tmp_path / "sweeps").glob("*/summary.md")
+    assert table.read_text().count("finished") == 4

@@ -3,6 +3,7 @@
 import pickle
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,8 +132,10 @@ def test_a_given_config_must_be_that_of_the_file():
     config, _ = import_weights("refdiff", SNAPSHOTS[0])
     again, _ = import_weights("refdiff", SNAPSHOTS[0], config)
     assert again == config
-    with pytest.raises(ValueError, match="leave the config out"):
+    with pytest.raises(ValueError, match=r"add model\.network\.trunk\.model_channels=4 model\.network\.trunk\.channel_mult=\[1,2\] "):
         import_weights("refdiff", SNAPSHOTS[0], RefDiffConfig())
+    calmer = replace(config, network=replace(config.network, trunk=replace(config.network.trunk, dropout=0.0)))
+    assert import_weights("refdiff", SNAPSHOTS[0], calmer)[0] == calmer
     with pytest.raises(ValueError, match="not Ref-Diff's"):
         import_weights("refdiff", SNAPSHOTS[2])
 

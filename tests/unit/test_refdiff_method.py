@@ -99,6 +99,18 @@ def test_a_missing_mask_may_be_assumed_or_estimated_but_not_when_it_must_be_give
         assert set(mask.unique().tolist()) <= values
 
 
+def test_classes_may_have_a_mask_channel_each():
+    config = replace(REFDIFF, mask_codes=(0, 85, 255))
+    method, masked = built(config), batch()
+    masked.change_mask = torch.tensor([0, 85, 255, 7]).float().repeat(2, 1, 16, 6) / 255
+    encoded = method.encoded(masked.change_mask)
+    assert encoded.shape == (2, 3, 16, 24)
+    assert encoded[0, :, 0, :4].tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
+    assert method.restore(masked, SAMPLER, noise()).shape == (2, 3, 16, 24)
+    with pytest.raises(ValueError, match="once"):
+        replace(REFDIFF, mask_codes=(1, 1))
+
+
 def test_change_is_estimated_where_the_images_differ_and_not_for_another_light():
     generator = torch.Generator().manual_seed(1)
     ref = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 12, generator=generator), size=(96, 96), mode="bilinear")
@@ -162,10 +174,9 @@ def test_what_cannot_work_is_refused_in_one_sentence():
     assert "1 or 3 bands" in str(coloured.refuse(Problem(scale=4, bands=4, lr_bands=4)))
     assert EDM.refuse(Problem(scale=4, bands=48, lr_bands=3)) is None
     for config in (REFDIFF, EDM):
-        small = batch(1, 24, 24)
-        small.size = (23, 24)
+        method, odd = built(config), replace(batch(1, 24, 24), size=(23, 24))
         with pytest.raises(ValueError, match="multiples of 2"):
-            built(config).losses(small, "restorer", noise(1))
+            method.losses(odd, "restorer", noise(1))
     with pytest.raises(ValueError, match="positive"):
         RefDiffConfig(loss_divisor=0)
     with pytest.raises(ValueError, match="0 to 1"):

@@ -26,9 +26,9 @@ class SplitOptions(FileOptions):
     test_fraction: float = 0.1
     """Share of test images (fraction)."""
     train_list: str = ""
-    """Text file with one training image name per line (list)."""
+    """Text file with one training image name per line, or a pickled dictionary of splits (list)."""
     test_list: str = ""
-    """Text file with one test image name per line (list)."""
+    """The same for test images (list)."""
     test_pattern: str = "test*"
     """Names of test images, with * and ? (pattern)."""
     limit: int | None = None

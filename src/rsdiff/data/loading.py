@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import cv2
@@ -56,9 +57,14 @@ def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(length, generator=keyed_generator(seed, "order", epoch)).tolist()
 
 
-def make_loader(samples: TrainingSamples, batches: KeyBatches, workers: int) -> DataLoader[Any]:
-    """Return an endless loader of micro-batches, read by `workers` processes (0: by this one)."""
-    return _loader(samples, batches, workers)
+def make_loader(
+    samples: TrainingSamples, batches: KeyBatches, workers: int, finish: Callable[[Batch], Batch] | None = None
+) -> DataLoader[Any]:
+    """Return an endless loader of micro-batches, read by `workers` processes (0: by this one).
+
+    finish  what the workers do with every micro-batch, such as making its LR
+    """
+    return _loader(samples, batches, workers, finish)
 
 
 def steps_of(loader: DataLoader[Any], accumulate: int) -> Iterator[list[Batch]]:
@@ -81,17 +87,26 @@ def equal_size_batches(samples: TestSamples, batch: int) -> list[list[int]]:
     return [group[start : start + batch] for group in groups.values() for start in range(0, len(group), batch)]
 
 
-def _loader(samples: Dataset[Sample], batches: KeyBatches | Sequence[list[int]], workers: int) -> DataLoader[Any]:
+def _loader(
+    samples: Dataset[Sample],
+    batches: KeyBatches | Sequence[list[int]],
+    workers: int,
+    finish: Callable[[Batch], Batch] | None = None,
+) -> DataLoader[Any]:
     return DataLoader(
         samples,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=collate if finish is None else partial(_collate_and_finish, finish),
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker if workers else None,
         generator=torch.Generator(),  # its own: a loader must not advance the global generator
     )
+
+
+def _collate_and_finish(finish: Callable[[Batch], Batch], samples: Sequence[Sample]) -> Batch:
+    return finish(collate(samples))
 
 
 def _start_worker(_worker: int) -> None:

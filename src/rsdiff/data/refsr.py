@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from rsdiff.config import config
 from rsdiff.data.files import FileOptions, FileSource, Item, list_images
@@ -32,9 +32,6 @@ LR_PREFIX = {"train": "real_LR_D", "test": "Bic_LR_D"}
 class RefSrDataset(FileOptions):
     """Triples of target, reference and change mask. See the module for the layout."""
 
-    download: ClassVar[str]
-    """What to download, for messages."""
-
     root: str = ""
     """The folder RefSR_dataset, one that holds it, or the packed file that `task=prepare` made of it."""
     lr: Literal["files", "degradation"] = "files"
@@ -43,6 +40,8 @@ class RefSrDataset(FileOptions):
     """Test pixels that count in metrics: all, or those whose mask says unchanged or changed."""
     unchanged_code: int | None = None
     """Grey code (0 to 255) of unchanged ground; null reads it from CLASS_Table.txt."""
+    download: str = "download the reference-SR data linked in the README of github.com/dongrunmin/RefDiff"
+    """What to do when the data are not there, in the imperative, for the message that says so."""
     limit: int | None = None
     """Most training images to use; null means all."""
     test_limit: int | None = None
@@ -65,14 +64,14 @@ class RefSrDataset(FileOptions):
     def check(self) -> None:
         """Raise DataError when folders are missing: what to download and where to put it."""
         if not self.root:
-            raise DataError(f"dataset.root is not given; download {self.download} and set dataset.root to the folder {PUBLISHED} of it.")
+            raise DataError(f"dataset.root is not given; {self.download} and set dataset.root to the folder {PUBLISHED} of it.")
         if is_packed(self.root):
             return
         for split in ("train", "test"):
             for name in (TARGETS, REFERENCES, MASKS):
                 if not (self._folder() / split / name).is_dir():
                     raise DataError(
-                        f"dataset.root={self.root} has no folder {split}/{name}; download {self.download} and set dataset.root to the "
+                        f"dataset.root={self.root} has no folder {split}/{name}; {self.download} and set dataset.root to the "
                         f"folder {PUBLISHED} of it."
                     )
         if self.region != "all":
@@ -105,13 +104,13 @@ class RefSrDataset(FileOptions):
             folders["lr"] = lr_folder(place, LR_PREFIX[split], scale)
         files = {role: by_stem(list_images(folder, self.extensions), folder, "") for role, folder in folders.items()}
         if not files["hr"]:
-            raise DataError(f"{folders['hr']} holds no image; download {self.download} again.")
+            raise DataError(f"{folders['hr']} holds no image; {self.download} again.")
         for role, found in files.items():
             missing = sorted(set(files["hr"]) - set(found))
             if missing:
                 raise DataError(
                     f"{folders[role]} lacks {missing[0]} of {TARGETS} ({len(missing)} such files); files belong together by equal names: "
-                    f"download {self.download} again."
+                    f"{self.download} again."
                 )
         names = sorted(files["hr"])
         return [Item(f"{split}/{name}", {role: files[role][name] for role in files}, class_label(name)) for name in names]
@@ -131,7 +130,7 @@ class SecondDataset(RefSrDataset):
     Classes: non-vegetated ground, tree, low vegetation, water, building, playground, unchanged.
     """
 
-    download: ClassVar[str] = "the SECOND reference-SR data linked in the README of github.com/dongrunmin/RefDiff"
+    download: str = "download the SECOND reference-SR data linked in the README of github.com/dongrunmin/RefDiff"
 
 
 @config
@@ -141,7 +140,7 @@ class CnamCdDataset(RefSrDataset):
     Classes: bare land, vegetation, water, impervious, other, unchanged.
     """
 
-    download: ClassVar[str] = "the CNAM-CD reference-SR data linked in the README of github.com/dongrunmin/RefDiff"
+    download: str = "download the CNAM-CD reference-SR data linked in the README of github.com/dongrunmin/RefDiff"
 
 
 def lr_folder(place: Path, prefix: str, scale: float) -> Path:

@@ -52,6 +52,7 @@ class Sample:
     hr_views     (V-1, C, H, W), further crops of the same image that share the sample's degradation (contrastive encoders)
     valid        (1, H, W) of 0/1, pixels that count in losses and metrics (nodata = 0); None means all
     decisions    one entry per view (first: hr, then hr_views), what the degradation drew; see rsdiff.degradations
+    hr_size      (H, W) of the target before it was extended by zeros at the bottom and right, where it was; else None
     """
 
     meta: SampleMeta
@@ -63,6 +64,7 @@ class Sample:
     hr_views: Tensor | None = None
     valid: Tensor | None = None
     decisions: Sequence[Any] = ()
+    hr_size: tuple[int, int] | None = None
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Batch:
     kernel       (B, k, k) blur kernels, sum 1, where the degradation has one
     noise_level  (B,) standard deviation of the LR noise, in units of [0, 1]
     lr_clean     (B, c, h, w), the LR before noise and rounding, when the degradation offers it
-    code         (B, n) what a method estimates of the whole scene (Method.degradation_code), where that was done before; else None
+    code         (B, ...) what a method estimates of the whole scene (Method.degradation_code), where that was done before; else None
     decisions    decisions[b][v], see Sample
     sizes        (H, W) of every target before it was extended to `size`, where the images of a batch differ in scale
     """
@@ -156,4 +158,5 @@ def collate(samples: Sequence[Sample]) -> Batch:
         hr_views=stack("hr_views"),
         valid=stack("valid"),
         decisions=[sample.decisions for sample in samples],
+        sizes=None if first.hr_size is None else [sample.hr_size for sample in samples if sample.hr_size is not None],
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from rsdiff.data.source import DataError, Split
 
@@ -35,11 +37,18 @@ def by_fraction(names: Sequence[str], split: Split, test_fraction: float, where:
 
 
 def by_list(names: Sequence[str], list_file: str, option: str) -> list[str]:
-    """Return the names that `list_file` has, one per line, with or without the ending of the file name."""
+    """Return the names that `list_file` has, with or without the ending of the file name.
+
+    list_file  text with one name per line, or a .pkl of {"train": [names], "test": [names]} (LDCSR's AID_split.pkl), of which the list
+               of `option`, train_list or test_list, is read
+    """
     path = Path(list_file).expanduser()
     if not list_file or not path.is_file():
         raise DataError(f"dataset.{option}={list_file or '(empty)'} is not a file; give a text file with one image name per line.")
-    wanted = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if path.suffix == ".pkl":
+        wanted = pickled_names(path, option.removesuffix("_list"))
+    else:
+        wanted = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     known = {**{name.rsplit("/", 1)[-1]: name for name in names}, **{name: name for name in names}}
     chosen = []
     for line in wanted:
@@ -50,6 +59,32 @@ def by_list(names: Sequence[str], list_file: str, option: str) -> list[str]:
     if not chosen:
         raise DataError(f"{path} names no image; give one name per line.")
     return chosen
+
+
+class _DataOnly(pickle.Unpickler):
+    """An unpickler of plain lists, dictionaries, strings and numbers: a file that asks for any class or function is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise DataError(f"it asks for {module}.{name}, which a list of names has no use for")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise DataError("it refers to an object outside of itself")
+
+
+def pickled_names(path: Path, split: str) -> list[str]:
+    """Return the list of strings under key `split` of a pickled dictionary; nothing in the file is executed.
+
+    Raises DataError for a file that holds anything but plain values, or no such list.
+    """
+    try:
+        with path.open("rb") as stream:
+            content = _DataOnly(stream).load()
+    except (DataError, pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read as lists of names ({error}); give a text file with one name per line.") from None
+    names = content.get(split) if isinstance(content, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path} has no list of names under '{split}'; give a text file with one name per line.")
+    return names
 
 
 def by_pattern(names: Sequence[str], split: Split, test_pattern: str) -> list[str]:

@@ -8,16 +8,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from rsdiff.data.augmentation import augment
 from rsdiff.data.sample import Sample
+from rsdiff.data.scales import Kept, crop_sides, lr_sides, target_sides
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.data.source import DataError, ImageSource, SizeRule, SmallRule, Window
 
 Draw = Callable[[Generator, tuple[int, int, int], tuple[int, int], int], Sequence[Any]]
 """Degradation.draw: (generator, shape (C, H, W), LR size (h, w), views) -> one entry of decisions per view."""
+
+
+MakeLr = Callable[[Tensor, Sequence[Any]], Tensor]
+"""Degradation.apply without what is not LR: (hr (N, C, H, W), N decisions) -> lr (N, c, h, w)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,9 @@ class TrainingSamples(Dataset[Sample]):
     views        crops per image under one degradation; all get the image's own flips
     augment      flip and transpose, each with probability 1/2
     small        what happens to images smaller than the crop
-    scale_range  (lowest, highest): the scale is drawn anew for every step, the LR crop keeps patch // highest pixels
+    scale_range  (lowest, highest): the scale is drawn anew for every step
+    scale_keeps  lr: with a range of scales the LR crop keeps patch // highest pixels; hr: the HR crop keeps `patch`
+    make_lr      given, every image draws a scale of its own: its LR is made here, and its HR extended by zeros to `patch`
     """
 
     def __init__(
@@ -52,6 +60,8 @@ class TrainingSamples(Dataset[Sample]):
         augment: bool = True,
         small: SmallRule = "refuse",
         scale_range: tuple[float, float] | None = None,
+        scale_keeps: Kept = "lr",
+        make_lr: MakeLr | None = None,
     ) -> None:
         if "hr" not in source.gives:
             raise DataError("these data have no targets (hr), so nothing can be trained on them; choose data with HR images.")
@@ -61,12 +71,19 @@ class TrainingSamples(Dataset[Sample]):
             )
         if scale_range is not None and ("lr" in source.gives or not 1 <= scale_range[0] < scale_range[1]):
             raise DataError(f"scales from {scale_range} cannot be drawn; give two rising numbers from 1 on, and data without LR images.")
+        if make_lr is not None and (draw is None or views > 1 or {"ref", "change_mask"} & source.gives):
+            raise DataError(
+                "a scale per image needs data with HR images alone and a method that takes one crop of each; draw one per batch."
+            )
+        self._make_lr = make_lr
         self._source, self._seed, self._draw = source, seed, draw
         self._views, self._augment, self._pads = views, augment, small == "pad"
         self._scale, self._scale_range = scale, scale_range
-        self._lr_patch = lr_patch_of(patch, scale if scale_range is None else scale_range[1])
-        largest = round(self._lr_patch * (scale if scale_range is None else scale_range[1]))
-        self._indices = usable_images(source, largest, small)
+        self._kept: Kept = scale_keeps
+        highest = scale if scale_range is None else scale_range[1]
+        self._lr_patch = lr_patch_of(patch, highest)
+        self._patch = patch if scale_range is not None and scale_keeps == "hr" else round(self._lr_patch * highest)
+        self._indices = usable_images(source, self._patch, small)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -75,14 +92,20 @@ class TrainingSamples(Dataset[Sample]):
         """Return the sides (HR, LR) of the crops of a step."""
         if self._scale_range is None:
             return round(self._lr_patch * self._scale), self._lr_patch
+        scale = self._drawn_scale(keyed_generator(self._seed, "scale", step))
+        return crop_sides(scale, self._lr_patch if self._kept == "lr" else self._patch, self._kept, "down")
+
+    def _drawn_scale(self, generator: Generator) -> float:
+        assert self._scale_range is not None
         low, high = self._scale_range
-        share = float(torch.rand((), generator=keyed_generator(self._seed, "scale", step), dtype=torch.float64))
-        return round(self._lr_patch * (low + share * (high - low))), self._lr_patch
+        return low + float(torch.rand((), generator=generator, dtype=torch.float64)) * (high - low)
 
     def __getitem__(self, key: SampleKey) -> Sample:
         index = self._indices[key.index]
         generator = keyed_generator(self._seed, "sample", key.epoch, index)
         patch, lr_patch = self.crop_sizes(key.step)
+        if self._make_lr is not None:
+            patch, lr_patch = crop_sides(self._drawn_scale(generator), self._lr_patch, "lr", "nearest")
         first = self._crop(index, patch, lr_patch, generator)
         others = [self._crop(index, patch, lr_patch, generator).hr for _ in range(self._views - 1)]
         flips = torch.randint(0, 2, (3,), generator=generator).tolist() if self._augment else (0, 0, 0)
@@ -104,7 +127,15 @@ class TrainingSamples(Dataset[Sample]):
         )
         if self._draw is not None:
             sample.decisions = self._draw(generator, (first.hr.shape[0], patch, patch), (lr_patch, lr_patch), self._views)
-        return sample
+        return sample if self._make_lr is None else self._with_own_lr(sample, self._make_lr)
+
+    def _with_own_lr(self, sample: Sample, make_lr: MakeLr) -> Sample:
+        """Return the sample with its LR, and its HR extended to the size that all targets of a batch can have."""
+        assert sample.hr is not None
+        H, W = sample.hr.shape[-2:]
+        missing = (0, self._patch - W, 0, self._patch - H)
+        lr = make_lr(sample.hr[None], sample.decisions)[0]
+        return replace(sample, hr=F.pad(sample.hr, missing), lr=lr, decisions=(), hr_size=(H, W), valid=None)
 
     def _crop(self, index: int, patch: int, lr_patch: int, generator: Generator) -> Sample:
         """Return a crop at a drawn position; beside an LR image, positions are multiples of the scale."""
@@ -147,10 +178,9 @@ class TestSamples(Dataset[Sample]):
     def sizes(self, index: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return target size (H, W) and LR size (h, w) of an image, without reading it."""
         H, W = self._source.size(index)
-        h, w = math.floor(H / self._scale), math.floor(W / self._scale)
         if "lr" in self._source.gives:  # the source has made H, W multiples of its LR
             return (H, W), (round(H / self._scale), round(W / self._scale))
-        return ((round(h * self._scale), round(w * self._scale)) if self._size_rule == "crop" else (H, W)), (h, w)
+        return target_sides((H, W), self._scale, self._size_rule), lr_sides((H, W), self._scale)
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self._length:

@@ -1,26 +1,20 @@
 """Kernels, resizing, noise, JPEG, camera; composed pipelines. `DEGRADATIONS` names the kinds that a config file may choose."""
 
-from typing import Any
-
+from rsdiff.degradations.array import degrade_array
 from rsdiff.degradations.bands import Bands, BandsConfig
 from rsdiff.degradations.base import Degradation, DegradationConfig, Degraded, RecordValue, degrade
 from rsdiff.degradations.bicubic import Bicubic, BicubicConfig
+from rsdiff.degradations.bsrgan import BsrganConfig
+from rsdiff.degradations.bsrgan_plus import BsrganPlusConfig
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig, GaussianParameters
 from rsdiff.degradations.grid import DegradationGrid, GridConfig, NamedCase, named_cases
 from rsdiff.degradations.paired import Paired, PairedConfig
+from rsdiff.degradations.pool import PairPool
+from rsdiff.degradations.practical import PracticalDecisions, PracticalDegradation
+from rsdiff.degradations.real_esrgan import RealEsrganConfig
 from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
 from rsdiff.degradations.spectral_response import Srf, SrfConfig
-
-DEGRADATIONS: dict[str, type[Any]] = {
-    "bands": BandsConfig,
-    "bicubic": BicubicConfig,
-    "gaussian": GaussianDegradationConfig,
-    "grid": GridConfig,
-    "paired": PairedConfig,
-    "refdiff_training": RefDiffTrainingConfig,
-    "srf": SrfConfig,
-}
-"""Kind -> config class. Every class has `build()`, which returns a `Degradation`, or for "grid" a `DegradationGrid`."""
+from rsdiff.degradations.table import DEGRADATIONS
 
 __all__ = [
     "DEGRADATIONS",
@@ -28,6 +22,8 @@ __all__ = [
     "BandsConfig",
     "Bicubic",
     "BicubicConfig",
+    "BsrganConfig",
+    "BsrganPlusConfig",
     "Degradation",
     "DegradationConfig",
     "DegradationGrid",
@@ -38,13 +34,18 @@ __all__ = [
     "GaussianParameters",
     "GridConfig",
     "NamedCase",
+    "PairPool",
     "Paired",
     "PairedConfig",
+    "PracticalDecisions",
+    "PracticalDegradation",
+    "RealEsrganConfig",
     "RecordValue",
     "RefDiffTraining",
     "RefDiffTrainingConfig",
     "Srf",
     "SrfConfig",
     "degrade",
+    "degrade_array",
     "named_cases",
 ]

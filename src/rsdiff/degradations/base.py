@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from rsdiff.data.sample import Batch
+from rsdiff.data.source import Window
 
 RecordValue = float | int | str
 
@@ -23,6 +24,7 @@ class Degraded:
     kernel       (N, k, k) or None
     noise_level  (N,) in units of [0, 1] or None
     lr_clean     (N, c, h, w) before noise and rounding, or None
+    windows      the part of the given images that became hr, where that is not the whole; in target pixels, one per image
     """
 
     lr: Tensor
@@ -30,6 +32,7 @@ class Degraded:
     kernel: Tensor | None = None
     noise_level: Tensor | None = None
     lr_clean: Tensor | None = None
+    windows: Sequence[Window] | None = None
 
 
 class Degradation(Protocol):
@@ -73,6 +76,15 @@ class DegradationConfig:
         """Return how many bands the LR of an image of `bands` bands has."""
         return bands
 
+    @property
+    def in_workers(self) -> bool:
+        """Whether training applies it in the loader's workers, on the CPU, instead of on the accelerator."""
+        return False
+
+    def for_tests(self) -> Self:
+        """Return the options for test images, which are degraded whole: without what only crops training patches."""
+        return self
+
     def build(self) -> Any:
         """Return the `Degradation` (for a list of test sets, see rsdiff.degradations.grid, the `DegradationGrid`)."""
         raise NotImplementedError
@@ -101,7 +113,7 @@ def degrade(batch: Batch, degradation: Degradation) -> Batch:
         flat = degradation.apply(batch.hr_views.flatten(0, 1), [d for per_view in batch.decisions for d in per_view[1:]])
         lr_views = flat.lr.unflatten(0, (count, views))
     return replace(
-        batch,
+        batch if made.windows is None else _cut(batch, made.windows),
         hr=made.hr,
         lr=made.lr,
         size=(int(made.hr.shape[-2]), int(made.hr.shape[-1])),
@@ -111,3 +123,19 @@ def degrade(batch: Batch, degradation: Degradation) -> Batch:
         lr_clean=made.lr_clean,
         lr_views=lr_views,
     )
+
+
+def _cut(batch: Batch, windows: Sequence[Window]) -> Batch:
+    """Return the batch with what lies beside the target, pixel by pixel, cut to one window per image."""
+
+    def parts(images: Tensor | None) -> Tensor | None:
+        if images is None:
+            return None
+        return torch.stack([cut(image, window) for image, window in zip(images, windows, strict=True)])
+
+    return replace(batch, ref=parts(batch.ref), change_mask=parts(batch.change_mask), valid=parts(batch.valid))
+
+
+def cut(image: Tensor, window: Window) -> Tensor:
+    """Return the window of an image (..., H, W), without copying."""
+    return image[..., window.top : window.top + window.height, window.left : window.left + window.width]

@@ -46,8 +46,8 @@ class KernelBasisConfig:
     def __post_init__(self) -> None:
         if self.kernel_size < 1 or not 1 <= self.code_length <= min(self.count, self.kernel_size**2):
             raise ValueError(
-                f"a code of {self.code_length} entries was asked of {self.count} kernels of {self.kernel_size} x {self.kernel_size} pixels; "
-                "give at most as many entries as kernels and as pixels."
+                f"a code of {self.code_length} entries was asked of {self.count} kernels with {self.kernel_size**2} weights; "
+                "give at most as many entries as kernels and as weights."
             )
 
     def build(self) -> Tensor:

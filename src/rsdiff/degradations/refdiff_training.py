@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.degradations.base import Degraded, RecordValue, common_lr_size
+from rsdiff.degradations.base import DegradationConfig, Degraded, RecordValue, common_lr_size
 from rsdiff.degradations.blur import blur
+from rsdiff.degradations.jpeg import through_libjpeg
 from rsdiff.degradations.kernels import anisotropic_kernels
 from rsdiff.degradations.noise import add_noise
 from rsdiff.degradations.rounding import GREY_LEVELS, to_uint8
@@ -30,7 +30,7 @@ Shrink = Literal["area", "bilinear", "bicubic"]
 
 
 @config
-class RefDiffTrainingConfig:
+class RefDiffTrainingConfig(DegradationConfig):
     """Blur, shrink, noise and JPEG, all drawn per sample. All ranges are ours."""
 
     kernel_size: int = 21
@@ -61,15 +61,8 @@ class RefDiffTrainingConfig:
             raise ValueError(f"quality={list(self.quality)} was given; JPEG qualities are 1 to 100.")
 
     @property
-    def requires(self) -> frozenset[str]:
-        return frozenset({"hr"})
-
-    @property
     def gives(self) -> frozenset[str]:
         return frozenset({"kernel", "noise_level", "lr_clean"})
-
-    def lr_bands(self, bands: int) -> int:
-        return bands
 
     def build(self) -> RefDiffTraining:
         return RefDiffTraining(self)
@@ -196,21 +189,7 @@ def compress(images: Tensor, qualities: Sequence[int]) -> Tensor:
     """
     eight_bit = to_uint8(images.detach()).cpu()
     done = [
-        image if quality == 100 else torch.from_numpy(jpeg(image.numpy(), quality))
+        image if quality == 100 else torch.from_numpy(through_libjpeg(image.numpy(), quality))
         for image, quality in zip(eight_bit, qualities, strict=True)
     ]
     return torch.stack(done).to(images) / GREY_LEVELS
-
-
-def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Return uint8 (C, h, w) after compression and decompression."""
-    if image.shape[0] != 3:
-        return np.concatenate([_through_jpeg(band, quality, cv2.IMREAD_GRAYSCALE)[None] for band in image])
-    blue_first = np.ascontiguousarray(image[::-1].transpose(1, 2, 0))
-    return np.ascontiguousarray(_through_jpeg(blue_first, quality, cv2.IMREAD_COLOR).transpose(2, 0, 1)[::-1])
-
-
-def _through_jpeg(picture: np.ndarray, quality: int, mode: int) -> np.ndarray:
-    written, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert written
-    return np.asarray(cv2.imdecode(data, mode))

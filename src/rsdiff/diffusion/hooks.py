@@ -1,13 +1,18 @@
-"""Hooks: each wraps a denoiser and is a denoiser, so that they compose in any order and with any solver."""
+"""Hooks: each wraps a denoiser and is a denoiser, so that they compose in any order and with any solver.
+
+`GuidedSteps` and `clamp_to_quantile` act on the solver's state instead, as `Observers`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from rsdiff.diffusion.denoisers import DataRange, Denoiser, per_image
+from rsdiff.diffusion.solvers import Step
 
 
 class DenoiserHook:
@@ -74,6 +79,33 @@ class Guided(DenoiserHook):
             clean = self.denoiser(variable, sigma)
             (gradient,) = torch.autograd.grad(self.energy(clean).sum(), variable)
         return clean.detach() - per_image(self.weight(sigma), y) * gradient
+
+
+class GuidedSteps:
+    """Gradient guidance of whole steps of any solver, for `Observers.around_step`: x' = step(x) - weight d energy(x0(x)) / dx.
+
+    energy  energy(clean) -> (B,), one number per image, so that images do not influence each other
+    weight  length of the step along the negative gradient
+    x is the variance-preserving state y / sqrt(1 + sigma^2) and x0(x) the clean estimate of the step, differentiated through the network.
+    Works under torch.no_grad(). States carry no graph from one step to the next, so memory does not depend on the number of steps.
+    Source: BlindDiff (Li et al., 2024), p_sample_loop_progressive.
+    """
+
+    def __init__(self, energy: Callable[[Tensor], Tensor], weight: float) -> None:
+        self.energy = energy
+        self.weight = weight
+
+    def __call__(self, step: Step) -> Step:
+        def guided(y: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor]:
+            with torch.enable_grad():
+                variable = y.detach().requires_grad_()
+                following, clean = step(variable, sigma, sigma_next)
+                (gradient,) = torch.autograd.grad(self.energy(clean).sum(), variable)
+            # dE/dx = sqrt(1 + sigma^2) dE/dy, and y' = sqrt(1 + sigma_next^2) x'
+            factor = math.sqrt((1 + sigma**2) * (1 + sigma_next**2))
+            return following.detach() - self.weight * factor * gradient, clean.detach()
+
+        return guided
 
 
 class Consistent(DenoiserHook):

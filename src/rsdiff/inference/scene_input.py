@@ -50,6 +50,8 @@ class SceneReader:
         if ColorInterp.palette in self.dataset.colorinterp and self._whole is None:
             raise DataError(f"{path} holds indices into a palette; convert it first with gdal_translate -expand rgb.")
         self.alpha = self._alpha_band(info.bands)
+        if self.alpha in bands:
+            self.alpha = None  # GDAL calls the fourth of four 8-bit bands alpha unless told otherwise; the user knows better
         self.bands = bands or tuple(band for band in range(1, info.bands + 1) if band != self.alpha)
         if max(self.bands) > info.bands:
             raise DataError(f"{path} has {info.bands} bands and task.bands asks for band {max(self.bands)}; correct the list.")

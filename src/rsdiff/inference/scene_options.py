@@ -18,7 +18,7 @@ class SceneOptions:
     overlap: int = 16
     """Pixels that neighbouring tiles share and over which they are blended."""
     batch: int = 1
-    """Tiles restored together."""
+    """Tiles restored together on an accelerator; halved where its memory is too small. A CPU restores them one after the other."""
     fuse: int = 1
     """Side of a group of tiles, in tiles, whose clean estimates are blended at every step of the sampler; 1 restores tiles alone."""
     samples: int = 1

@@ -107,7 +107,7 @@ class SceneWriter:
         self.form = form
         self.options = options
         self.tags = tags
-        self.partial = path.with_name(f".{path.stem}.partial.tif")
+        self.partial = path.with_name(f".{path.stem}.plain.partial.tif")
 
     def write(self, blocks: Iterable[tuple[int, NDArray[Any]]]) -> None:
         """Write the blocks (number, (stored_bands, block, block)) in their order, metadata and overviews. Raises OSError."""
@@ -146,9 +146,27 @@ class SceneWriter:
             profile["crs"] = source.crs
         if not source.transform.is_identity:
             profile["transform"] = source.transform * source.transform.scale(1 / float(self.scale))
+        # Without these GDAL takes the fourth of four 8-bit bands for an alpha band.
+        profile["photometric"] = "rgb" if self._kinds()[:3] == [ColorInterp.red, ColorInterp.green, ColorInterp.blue] else "minisblack"
         if form.has_alpha:
-            profile["alpha"] = "unspecified"
+            profile["alpha"] = "yes"
         return profile
+
+    def _kinds(self) -> list[ColorInterp]:
+        """Return the colour interpretation of every band."""
+        source, kinds = self.reader.dataset, [ColorInterp.undefined] * self.form.bands
+        if self._has_names:
+            for band, origin in enumerate(self.reader.bands):
+                kind = source.colorinterp[origin - 1]
+                kinds[band] = ColorInterp.undefined if kind == ColorInterp.alpha else kind
+        if self.form.has_alpha:
+            kinds[-1] = ColorInterp.alpha
+        return kinds
+
+    @property
+    def _has_names(self) -> bool:
+        """Whether what the input says of its bands holds for the output's."""
+        return self.form.keeps_bands and self.reader.dataset.count >= max(self.reader.bands)
 
     def _write_tiles(self, blocks: Iterable[tuple[int, NDArray[Any]]]) -> None:
         with rasterio.open(self.partial, "w", **self._profile()) as file:
@@ -165,20 +183,15 @@ class SceneWriter:
         source, reader = self.reader.dataset, self.reader
         tags = {key: value for key, value in source.tags().items() if not key.startswith("TIFFTAG_SOFTWARE")}
         file.update_tags(**tags, **self.tags)
-        kinds = [ColorInterp.undefined] * self.form.bands
-        if self.form.keeps_bands and source.count >= max(reader.bands):
+        if self._has_names:
             for band, origin in enumerate(reader.bands, 1):
-                kinds[band - 1] = source.colorinterp[origin - 1]
                 file.set_band_description(band, source.descriptions[origin - 1] or "")
                 file.update_tags(band, **{key: value for key, value in source.tags(origin).items() if not key.startswith("STATISTICS_")})
         wavelengths = self.options.wavelengths
         for band, centre in enumerate(wavelengths, 1):
             file.set_band_description(band, f"{centre:g} nm")
             file.update_tags(band, wavelength=f"{centre:g}", wavelength_units="Nanometers")
-        if self.form.has_alpha:
-            kinds[-1] = ColorInterp.alpha
-        if any(kind != ColorInterp.undefined for kind in kinds):
-            file.colorinterp = kinds
+        file.colorinterp = self._kinds()
         points, crs = source.gcps
         if points:
             file.gcps = [scaled_point(point, float(self.scale)) for point in points], crs

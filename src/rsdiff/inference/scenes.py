@@ -171,13 +171,16 @@ class _Run:
         if self.options.samples > 1:
             self.forms["spread"] = spread_form(self.bands)
         require_writable_name(job.output, self.forms["restored"], self.options.format == "cog")
+        # A CPU gains nothing from larger batches, and convolutions round differently in them.
+        self.together = 1 if job.device.type == "cpu" else self.options.batch
         self.code = self._scene_code() if self.options.share_codes else None
 
     def _require_bands(self) -> None:
         given, needed = len(self.reader.bands), self.job.problem.lr_bands
         if given != needed:
+            alpha = "" if self.reader.alpha is None else f" (band {self.reader.alpha} says it is an alpha band)"
             raise ValueError(
-                f"{self.job.input} gives {given} bands and the model restores {needed}; choose them with task.bands, for example "
+                f"{self.job.input} gives {given} bands{alpha} and the model restores {needed}; choose them with task.bands, for example "
                 f"task.bands={list(range(1, needed + 1))}."
             )
         if self.options.wavelengths and len(self.options.wavelengths) != self.bands:
@@ -197,7 +200,7 @@ class _Run:
         return raster
 
     def _scene_code(self) -> Tensor | None:
-        """Return the mean (1, n) of the method's global estimates over windows spread over the scene, or None."""
+        """Return the mean (1, ...) of the method's global estimates over windows spread over the scene, or None."""
         codes = []
         for values, valid in self.reader.samples():
             if not valid.any():
@@ -234,7 +237,7 @@ class _Run:
         largest = max(self.smallest, int(LARGEST_TARGET / self.scale))
         probe = max(self.smallest, rounded_up(32, self.multiple))
         cost = bytes_per_tile(self._probe, probe)
-        together = self.options.batch * self.options.fuse**2
+        together = self.together * self.options.fuse**2
         tile = largest_tile(cost, together, free_memory(self.job.device), self.multiple, self.smallest, largest)
         return self.team.smallest(tile)
 
@@ -350,15 +353,19 @@ class _Work:
 
     def _too_large(self, batches: Sequence[int]) -> bool:
         """Restore the given batches; return True if the memory was too small."""
-        try:
-            for batch in batches:
-                self._restore_batch(self._members(batch))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if self.run.job.device.type == "cuda":
-                torch.cuda.empty_cache()
-            return True
+        for batch in batches:
+            while True:
+                try:
+                    self._restore_batch(self._members(batch))
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                if self.run.job.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                if self.run.together == 1:
+                    return True
+                self.run.together //= 2
         return False
 
     def _count_needs(self, done: NDArray[np.bool_]) -> None:
@@ -377,10 +384,11 @@ class _Work:
             if not inputs[tile][1] and tile in self.missing:
                 self.scratch.write_tile(tile, None)
         kept = [tile for tile in tiles if inputs[tile][1]]
-        if kept:
-            images = torch.from_numpy(np.stack([inputs[tile][0] for tile in kept]))
-            samples = [self._restore(kept, images, sample) for sample in range(self.run.options.samples)]
-            for position, tile in enumerate(kept):
+        for first in range(0, len(kept), self.run.together):
+            chosen = kept[first : first + self.run.together]
+            images = torch.from_numpy(np.stack([inputs[tile][0] for tile in chosen]))
+            samples = [self._restore(chosen, images, sample) for sample in range(self.run.options.samples)]
+            for position, tile in enumerate(chosen):
                 if tile in self.missing:
                     self.scratch.write_tile(tile, np.stack([sample[position] for sample in samples]))
 
@@ -408,7 +416,7 @@ class _Work:
         batch = Batch([SampleMeta(job.input.stem)] * len(parts), size, (rows.tile, columns.tile), lr=torch.stack(parts))
         batch = replace(batch, **self._aligned_windows(origins, size))  # type: ignore[arg-type]
         if self.run.code is not None:
-            batch = replace(batch, code=self.run.code.expand(len(parts), -1))
+            batch = replace(batch, code=self.run.code.expand(len(parts), *self.run.code.shape[1:]))
         key = (job.seed, "restore", job.input.stem, sample)
         noise = TileNoise(key, origins, size)
         if len(inside) > 1:
@@ -485,10 +493,10 @@ class _Work:
         where = np.ix_(rows - rows[0], columns - columns[0])
         valid: NDArray[np.bool_] = np.ones((self.run.bands, height, width), np.bool_)
         if reader.marks_missing:
-            of_input = reader.read(*window)[1]
+            of_input: NDArray[np.bool_] = reader.read(*window)[1]
             if len(of_input) != self.run.bands:
-                of_input = of_input.any(axis=0, keepdims=True)
-            valid = valid & np.stack([band[where] for band in of_input])
+                of_input = np.asarray(of_input.any(axis=0, keepdims=True))
+            np.logical_and(valid, np.stack([band[where] for band in of_input]), out=valid)
         alpha = reader.alpha_values(*window)[0][where][None] if reader.alpha is not None else np.empty((0, height, width))
         return valid, alpha
 

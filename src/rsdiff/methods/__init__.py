@@ -1,6 +1,7 @@
 """Methods: networks, objective and restoration put together, one module each."""
 
 from rsdiff.methods.bicubic import BicubicMethodConfig
+from rsdiff.methods.blinddiff import BlindDiffConfig
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
 from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig
 from rsdiff.methods.danv2 import DANv2Config
@@ -21,6 +22,7 @@ from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
     "bicubic": BicubicMethodConfig,
+    "blinddiff": BlindDiffConfig,
     "blindsrsnf": BlindSRSNFConfig,
     "danv2": DANv2Config,
     "dasr": DASRConfig,
@@ -46,6 +48,7 @@ METHODS: dict[str, type] = {
 __all__ = [
     "METHODS",
     "BicubicMethodConfig",
+    "BlindDiffConfig",
     "BlindSRSNFConfig",
     "DANv2Config",
     "DASRConfig",

@@ -73,7 +73,7 @@ class MethodConfig:
 
     @property
     def requires(self) -> frozenset[str]:
-        """Batch fields the method cannot be trained without, among hr, lr, ref, change_mask, kernel, noise_level, hr_views."""
+        """Batch fields the method cannot be trained without, among hr, lr, ref, change_mask, kernel, noise_level, lr_clean, hr_views."""
         return frozenset({"hr", "lr"})
 
     @property
@@ -135,11 +135,14 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def estimates(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Return what the method estimates besides the image, e.g. {'kernel': (B, k, k)}, for result rows and reports."""
+        """Return what the method estimates besides the image, e.g. {'kernel': (B, k, k)}, for result rows and reports.
+
+        'true_kernel' (B, k, k) beside it, where the batch tells it, is what the estimate is compared with.
+        """
         return {}
 
     def degradation_code(self, batch: Batch) -> Tensor | None:
-        """Return (B, n), what the method estimates that is common to all pixels of a scene, or None if it estimates nothing of the kind.
+        """Return (B, ...), what the method estimates that is common to all pixels of a scene, or None if it estimates nothing of the kind.
 
         A mean over windows of a scene comes back as `batch.code`, which `restore` then uses in place of an estimate of its own.
         """

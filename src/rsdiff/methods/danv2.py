@@ -1,7 +1,7 @@
 """DANv2: blind super-resolution by alternating restoration and kernel estimation (Luo et al., arXiv 2105.06878).
 
-Only the last of the unrolled loops is trained, as published: the loss looks at its image and kernel, and both are detached on their way from
-loop to loop. Unlike the published code:
+Only the last of the unrolled loops is trained, as published: the loss looks at its image and kernel, and both are detached on their way
+from loop to loop. Unlike the published code:
 - the other loops run without recording gradients, which changes nothing but memory;
 - restorer and estimator are one optimiser group, because both rates are 4e-4 in every recipe that states them (DAN's own files leave the
   estimator's out, with which their training fails).
@@ -109,9 +109,16 @@ class DANv2Method(Method):
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         require_scale(batch, self.scale)
-        image: Tensor = self.network(batch.need("lr"))[0]
+        lr = batch.need("lr")
+        image: Tensor = self.network(lr)[0] if batch.code is None else self.network.restorer(lr, batch.code)
         return image
 
     @torch.no_grad()
+    def degradation_code(self, batch: Batch) -> Tensor | None:
+        """Return the kernel codes that the last loop restores with; None where it knows the delta kernel only."""
+        return None if self.network.loops == 1 else self.network.unroll(batch.need("lr")).codes[-2]
+
+    @torch.no_grad()
     def estimates(self, batch: Batch) -> Mapping[str, Tensor]:
-        return {"kernel": self.network(batch.need("lr"))[1]}
+        found = {"kernel": self.network(batch.need("lr"))[1]}
+        return found if batch.kernel is None else {**found, "true_kernel": batch.kernel}

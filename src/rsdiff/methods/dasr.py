@@ -1,7 +1,7 @@
 """DASR: momentum contrast of two views gives a degradation code that predicts filters (Wang et al., CVPR 2021). DRSR's base.
 
-Networks and losses work in 0..255, as published; images enter and leave in [0, 1]. Unlike the published code, whose released files lack them,
-checkpoints keep key encoder and queue, so that a resumed run goes on with them.
+Networks and losses work in 0..255, as published; images enter and leave in [0, 1]. Unlike the published code, whose released files lack
+them, checkpoints keep key encoder and queue, so that a resumed run goes on with them.
 """
 
 from __future__ import annotations
@@ -96,5 +96,9 @@ class DASR(Method):
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         require_scale(batch, self.scale)
         lr = PEAK * batch.need("lr")
-        image: Tensor = self.network(lr, self.contrast.code(lr))
+        image: Tensor = self.network(lr, self.contrast.code(lr) if batch.code is None else batch.code)
         return image / PEAK
+
+    @torch.no_grad()
+    def degradation_code(self, batch: Batch) -> Tensor | None:
+        return self.contrast.code(PEAK * batch.need("lr"))

@@ -16,6 +16,7 @@ from rsdiff.degradations.base import Degradation, RecordValue
 from rsdiff.degradations.paired import Paired
 from rsdiff.metrics.baseline import bicubic
 from rsdiff.metrics.features import FeatureStore
+from rsdiff.metrics.kernel import KERNEL_PSNR
 from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
 from rsdiff.metrics.options import MetricsConfig
 from rsdiff.metrics.summary import Summary, Unavailable, summarise
@@ -95,7 +96,8 @@ class Evaluator:
         names = sorted({str(row["name"]) for row in rows})
         of_set = {metric.name: self._of_set(metric, names) for metric in self.metrics if metric.of_set}
         refused = [Unavailable(name, f"{METRICS[name].title} of some images", reason) for name, reason in self._refused.items()]
-        return summarise(rows, self.metrics, self.config.protocol, [*self.unavailable, *refused], self.weight_hashes, of_set)
+        estimated = [KERNEL_PSNR] if any(KERNEL_PSNR.name in row for row in rows) else []
+        return summarise(rows, [*self.metrics, *estimated], self.config.protocol, [*self.unavailable, *refused], self.weight_hashes, of_set)
 
     def _row(self, batch: Batch, index: int, restored: Tensor, seconds: float) -> Row:
         meta = batch.metas[index]
@@ -103,7 +105,7 @@ class Evaluator:
         decisions = batch.decisions[index] if index < len(batch.decisions) else ()
         if self.degradation is not None and decisions and decisions[0] is not None:
             row.update(self.degradation.record(decisions[0]))
-        row["height"], row["width"], row["seconds"] = batch.size[0], batch.size[1], seconds
+        row["image_height"], row["image_width"], row["seconds"] = batch.size[0], batch.size[1], seconds
         view = self._view(batch, index, restored)
         views = {METHOD: view}
         if view.hr is not None:

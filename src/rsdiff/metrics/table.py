@@ -16,6 +16,7 @@ from rsdiff.metrics.lpips import TRUNK_FILES, Lpips, Trunk, read_trunk
 from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
 from rsdiff.metrics.no_reference import average_gradient, entropy
 from rsdiff.metrics.psnr import cpsnr, ergas, ergas_diffbsr, mse, psnr
+from rsdiff.metrics.seams import seam_score
 from rsdiff.metrics.spectral import cc, mpsnr, mrae, mssim, rmse, sam, uiqi
 from rsdiff.metrics.ssim import ssim
 
@@ -328,6 +329,17 @@ _PERCEPTUAL = (
     ),
 )
 
+
+def _seams(context: Context) -> ImageScore:
+    interval = context.options.seam_interval
+
+    def score(view: View) -> float:
+        image = view.image.double() if view.valid is None else torch.where(view.valid, view.image.double(), math.nan)
+        return seam_score(image.cpu().numpy(), interval, max(1, round(view.scale)))
+
+    return score
+
+
 _OFFICIAL_NIQE = ("niqe_pris_params.npz", "niqe_modelparameters.mat")
 
 _NO_REFERENCE = (
@@ -350,6 +362,15 @@ _NO_REFERENCE = (
         high=math.log2(256),
         needs=_NONE,
         build=_ready(lambda view: entropy(view.gray(), view.valid)),
+        on_hr=True,
+    ),
+    Metric(
+        "seams",
+        "Seams",
+        "steps across the borders of tiles, as a multiple of steps elsewhere: 1 where tiles do not show",
+        direction="lower",
+        needs=_NONE,
+        build=_seams,
         on_hr=True,
     ),
     Metric(

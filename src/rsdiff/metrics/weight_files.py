@@ -25,7 +25,7 @@ def find_weight_file(names: Sequence[str], folders: Sequence[str]) -> Path | Non
 
 def missing_sentence(names: Sequence[str], folders: Sequence[str]) -> str:
     """Return the sentence for a missing file: which names were looked for, where, and what to do."""
-    where = ", ".join(str(folder) for folder in weight_folders(folders))
+    where = ", ".join(str(folder).replace(str(Path.home()), "~") for folder in weight_folders(folders))
     return f"needs {' or '.join(names)}, which is not in {where}; put it there or set metrics.weight_folders."
 
 

@@ -32,7 +32,7 @@ class RefDiffUNetConfig:
             raise ValueError("the Ref-Diff network takes no class or augmentation labels; set both of the trunk to 0.")
 
     def build(self, image_channels: int, lr_channels: int, mask_channels: int = 1) -> RefDiffUNet:
-        """Return the network for images of `image_channels` bands (target and reference) and LR images of `lr_channels`."""
+        """Return the network for images of `image_channels` bands (target and reference), LR images of `lr_channels` and such masks."""
         return RefDiffUNet(self, image_channels, lr_channels, mask_channels)
 
 
@@ -126,7 +126,7 @@ class RefDiffUNet(nn.Module):
         x            (B, C, H, W) noisy image, scaled by the preconditioning
         noise_level  (B,) ln(sigma) / 4
         lr, ref      (B, c, H, W) LR image at target size, (B, C, H, W) reference; both in [-1, 1]
-        mask         (B, 1, H, W) in [0, 1]
+        mask         (B, m, H, W) in [0, 1]
         """
         embedding = self.embedding(noise_level)
         kept = self.encoder(torch.cat([x, lr, ref, mask], dim=1), embedding)

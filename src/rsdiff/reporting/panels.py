@@ -36,7 +36,8 @@ class Panel:
     bicubic   (C, H, W) or None
     hr        (C, H, W) or None; without it there are no errors to show
     method    name over the restored image
-    captions  scores below the names, by 'bicubic' and 'sr', e.g. {'sr': 'PSNR 27.31 dB, SSIM 0.812'}
+    captions  scores below the names, by 'bicubic', 'sr' and 'kernel', e.g. {'sr': 'PSNR 27.31 dB, SSIM 0.812'}
+    kernels   (k, k) blur kernels, the true one and the one the method estimates, or None
     """
 
     name: str
@@ -47,6 +48,7 @@ class Panel:
     hr: Tensor | None = None
     captions: tuple[tuple[str, str], ...] = ()
     rgb_bands: tuple[int, int, int] = (0, 1, 2)
+    kernels: tuple[Tensor, Tensor] | None = None
 
 
 def write_panel(folder: Path, panel: Panel) -> Path:
@@ -88,7 +90,9 @@ def _draw(panel: Panel, pictures: dict[str, Picture]) -> bytes:
     errors = _errors(panel)
     height, width = pictures["sr"].shape[:2]
     sheet = _Sheet(
-        columns=len(pictures) + bool(errors), cell_height=CELL * min(max(height / width, 0.5), 2.0), right=0.62 if errors else EDGE
+        columns=len(pictures) + (panel.kernels is not None) + bool(errors),
+        cell_height=CELL * min(max(height / width, 0.5), 2.0),
+        right=0.62 if errors else EDGE,
     )
     titles = {"lr": "Input (LR)", "bicubic": "Bicubic", "sr": panel.method, "hr": "Reference (HR)"}
     captions = {"lr": f"{panel.lr.shape[-1]} x {panel.lr.shape[-2]} px", "hr": f"{width} x {height} px", **dict(panel.captions)}
@@ -106,6 +110,9 @@ def _draw(panel: Panel, pictures: dict[str, Picture]) -> bytes:
             detail.imshow(picture[top : top + side, left : left + side], interpolation="nearest")
             _bare(whole, None)
             _bare(detail, DETAIL)
+        if panel.kernels is not None:
+            sheet.label(figure, len(pictures), "Blur kernel", captions.get("kernel", ""))
+            _draw_kernels(figure, sheet, len(pictures), panel.kernels)
         if errors:
             _draw_errors(figure, sheet, errors)
         buffer = io.BytesIO()
@@ -164,22 +171,29 @@ def _draw_errors(figure: Figure, sheet: _Sheet, errors: dict[str, NDArray[np.flo
         drawn = axes.imshow(
             error, cmap="inferno", vmin=0, vmax=high, aspect="auto" if height > 2 * width or width > 2 * height else "equal"
         )
-        axes.text(
-            0.035,
-            0.965,
-            name,
-            transform=axes.transAxes,
-            va="top",
-            fontsize=7.5,
-            color="white",
-            bbox={"facecolor": "#00000099", "linewidth": 0},
-        )
+        _name(axes, name)
         _bare(axes, None)
         left, bottom, width_share, height_share = sheet.cell(row, column)
         bar = figure.add_axes((left + width_share + 0.05 / sheet.width, bottom, 0.07 / sheet.width, height_share))
         figure.colorbar(drawn, cax=bar, ticks=MaxNLocator(4))
         bar.tick_params(labelsize=7, length=2, colors=MUTED, pad=1.5)
         bar.set_frame_on(False)
+
+
+def _draw_kernels(figure: Figure, sheet: _Sheet, column: int, kernels: tuple[Tensor, Tensor]) -> None:
+    """Draw the true kernel above the estimated one, on the true one's scale."""
+    true, estimated = (kernel.detach().float().cpu().numpy() for kernel in kernels)
+    for row, (name, kernel) in enumerate((("true", true), ("estimated", estimated))):
+        axes = figure.add_axes(sheet.cell(row, column))
+        axes.imshow(kernel, cmap="inferno", vmin=0, vmax=max(float(true.max()), 1e-6), interpolation="nearest")
+        _name(axes, f"{name}, {kernel.shape[0]} x {kernel.shape[1]}")
+        _bare(axes, None)
+
+
+def _name(axes: Axes, name: str) -> None:
+    """Write what a cell shows into its corner."""
+    box = {"facecolor": "#00000099", "linewidth": 0}
+    axes.text(0.035, 0.965, name, transform=axes.transAxes, va="top", fontsize=7.5, color="white", bbox=box)
 
 
 def _bare(axes: Axes, edge: str | None) -> None:

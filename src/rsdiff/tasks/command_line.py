@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,15 +104,14 @@ def check_compatible(settings: RunSettings) -> None:
     choices = settings.choices
     given = {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
-    offers = partial(_offers, choices["model"])
-    require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, offers)
+    require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, _offers)
     if "lr" in given["dataset"] - settings.degradation.requires:
         raise ConfigError(
             f"dataset={choices['dataset']} brings its own LR, to which degradation={choices['degradation']} would not be applied; choose "
             "degradation=paired."
         )
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
-    require_fields(f"model={choices['model']}", requires, given, choices, offers)
+    require_fields(f"model={choices['model']}", requires, given, choices, _offers)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
         reason = settings.model.refuse(Problem(settings.scale, bands, settings.degradation.lr_bands(bands)))
@@ -134,8 +132,8 @@ def fields_given(groups: Mapping[str, Any], group: str) -> frozenset[str]:
     return fields | ({"lr"} if "hr" in degradation.requires & data else set())
 
 
-def _offers(model: str) -> Offers:
-    """Return what each option of the data and degradation groups gives beside `model`; nothing without Hydra (a launcher's worker)."""
+def _offers() -> Offers:
+    """Return what each option of the data and degradation groups gives; nothing where Hydra is not at hand (a launcher's worker)."""
     hydra = GlobalHydra.instance().hydra
     if hydra is None:
         return {}
@@ -143,7 +141,7 @@ def _offers(model: str) -> Offers:
     for group, given in offers.items():
         for option in hydra.config_loader.get_group_options(group):
             try:
-                composed = compose(CONFIG_NAME, [f"model={model}", f"{group}={option}"])
+                composed = compose(CONFIG_NAME, [f"{group}={option}"])
                 given[option] = fields_given({name: group_config(composed, name) for name in offers}, group)
             except (ConfigError, DataError, HydraException, OmegaConfBaseException):  # needs a setting of its own
                 continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from rsdiff.data.sample import Batch
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import TestSamples
 from rsdiff.degradations import Degradation, RecordValue, named_cases
@@ -18,6 +18,7 @@ from rsdiff.inference.images import Restored, restore_images
 from rsdiff.methods.base import Method
 from rsdiff.metrics import Evaluator
 from rsdiff.metrics.baseline import bicubic
+from rsdiff.metrics.kernel import KERNEL_PSNR, kernel_psnr
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting.panels import Panel, write_panel
 from rsdiff.reporting.spectra import FEWEST_BANDS, write_spectra
@@ -54,7 +55,7 @@ class CaseResult:
 def build_test_cases(settings: RunSettings, source: ImageSource, bands: int, device: torch.device) -> list[TestCase]:
     """Return the test sets of the settings with their evaluators, ready: what cannot be computed is known from here on."""
     cases = []
-    for name, degradation in named_cases(settings.degradation.build()):
+    for name, degradation in named_cases(settings.degradation.for_tests().build()):
         samples = TestSamples(source, settings.scale, settings.seed, draw_of(degradation, source), size_rule=settings.dataset.size_rule)
         operator = None if "lr" in source.gives else degradation
         cases.append(TestCase(name, degradation, samples, settings.metrics.build(bands, "hr" in source.gives, operator, device)))
@@ -83,11 +84,17 @@ def evaluate_case(
         start=1,
     ):
         rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds)
+        kernels = kernels_of(method, restored.batch)
         for position, row in enumerate(rows):
-            row |= kernel_error(method, restored, position)
+            if kernels is not None:
+                row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
             if restored.batch.metas[position].index < panels:
+<<<<<<< HEAD
+                draw_panel(settings, restored, position, row, folder / "panels", kernels)
+=======
                 draw_panel(settings, restored, position, row, folder / "panels")
                 draw_spectra(settings, restored, position, folder / "panels")
+>>>>>>> scdm
         kept.add(accelerator.process_index, rows)
         progress(min(len(done) + number * accelerator.num_processes, total), total)
     accelerator.wait_for_everyone()
@@ -97,12 +104,14 @@ def evaluate_case(
     return CaseResult(case.name, ordered, case.evaluator.summary(ordered), drawn)
 
 
-def draw_panel(settings: RunSettings, restored: Restored, position: int, row: Row, folder: Path) -> None:
+def draw_panel(settings: RunSettings, restored: Restored, position: int, row: Row, folder: Path, kernels: Kernels | None = None) -> None:
     """Write the comparison panel of one image of a batch."""
     batch = restored.batch
     lr, image = batch.need("lr")[position].cpu(), restored.image[position].cpu()
     comparable = lr.shape[0] == image.shape[0]
     captions = [("sr", caption(row, "")), ("bicubic", caption(row, "bicubic_"))]
+    if kernels is not None:
+        captions.append(("kernel", f"PSNR {float(row[KERNEL_PSNR.name]):.2f} dB"))
     write_panel(
         folder,
         Panel(
@@ -114,6 +123,7 @@ def draw_panel(settings: RunSettings, restored: Restored, position: int, row: Ro
             hr=None if batch.hr is None else batch.hr[position].cpu(),
             captions=tuple((key, text) for key, text in captions if text),
             rgb_bands=settings.metrics.rgb_bands,
+            kernels=None if kernels is None else (kernels.true[position], kernels.estimated[position]),
         ),
     )
 
@@ -157,23 +167,20 @@ class RowFiles:
         return rows
 
 
-def kernel_error(method: Method, restored: Restored, position: int) -> Row:
-    """Return the error of the kernel a blind method estimates, where it estimates one and the degradation knows the true one.
+@dataclass(frozen=True)
+class Kernels:
+    """Blur kernels of a batch, true and estimated, (B, k, k) each; of unequal k where a method's kernels have a size of their own."""
 
-    kernel_psnr  peak signal-to-noise ratio of the estimate in dB, the peak being the true kernel's maximum; kernels of unequal size are
-                 compared on their common centre
+    true: torch.Tensor
+    estimated: torch.Tensor
+
+
+def kernels_of(method: Method, batch: Batch) -> Kernels | None:
+    """Return the kernels of a batch where the method estimates them and the true ones are known.
+
+    The method says what its kernels are to be compared with: that depends on the grid they blur.
     """
-    batch = restored.batch
-    estimated = method.estimates(batch).get("kernel") if batch.kernel is not None else None
-    if estimated is None or batch.kernel is None:
-        return {}
-    size = min(estimated.shape[-1], batch.kernel.shape[-1])
-    true, guess = (centre(kernels[position].double().cpu(), size) for kernels in (batch.kernel, estimated))
-    error = float((true - guess).square().mean())
-    return {"kernel_psnr": 10 * math.log10(float(true.max()) ** 2 / error) if error > 0 else math.inf}
-
-
-def centre(kernel: torch.Tensor, size: int) -> torch.Tensor:
-    """Return the central (size, size) part of a kernel."""
-    top = (kernel.shape[-1] - size) // 2
-    return kernel[top : top + size, top : top + size]
+    estimates = method.estimates(batch)
+    if "kernel" not in estimates or "true_kernel" not in estimates:
+        return None
+    return Kernels(estimates["true_kernel"].cpu(), estimates["kernel"].cpu())

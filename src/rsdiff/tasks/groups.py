@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
 
 from rsdiff.config import default_values
 from rsdiff.data import DATASETS
@@ -37,6 +36,8 @@ def register_schemas() -> None:
     for group, table in GROUPS.items():
         for kind, cls in table.items():
             store.store(name=kind, group=f"schema/{group}", node={"kind": kind, **default_values(cls)}, provider="rsdiff")
+<<<<<<< HEAD
+=======
     OmegaConf.register_new_resolver("model_requires", model_requires, replace=True)
     OmegaConf.register_new_resolver("usual_scale", usual_scale, replace=True)
 
@@ -54,3 +55,4 @@ def model_requires(field: str, kind: str) -> bool:
         return cls is not None and field in cls().requires
     except TypeError:  # options without default: the chosen values decide, when the run is checked
         return False
+>>>>>>> scdm

@@ -23,7 +23,7 @@ class RunOptions:
     seed: int = 0
     """Every random choice is keyed by it."""
     checkpoint: str | None = None
-    """A run folder, checkpoint folder or weights file to evaluate, restore with or start training from."""
+    """A run folder or its signature, a checkpoint folder or a weights file: to evaluate, restore with or start training from."""
     input: str | None = None
     """What task=restore reads: a raster, a folder, a pattern such as scenes/*.tif, or a .txt file with one path per line."""
     output: str | None = None
@@ -41,6 +41,7 @@ class TaskOptions:
     uses       groups the task reads
     needs      top-level settings that must be given
     pairs_data whether the model meets the data of `dataset` and `degradation`, so that they must fit together
+    starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
     """
 
@@ -49,6 +50,7 @@ class TaskOptions:
     needs: ClassVar[frozenset[str]] = frozenset()
     pairs_data: ClassVar[bool] = False
     continues: ClassVar[bool] = False
+    starts: ClassVar[bool] = False
 
     def function(self) -> Callable[..., Any]:
         """Return the task's `run(settings, folder, tracker) -> TaskResult`."""
@@ -63,6 +65,7 @@ class TrainTask(TaskOptions):
     module: ClassVar[str] = "rsdiff.tasks.train"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
     pairs_data: ClassVar[bool] = True
+    starts: ClassVar[bool] = True
 
 
 @config
@@ -94,6 +97,30 @@ class PrepareTask(TaskOptions):
 
     on_error: Literal["stop", "skip"] = "stop"
     """The first image that cannot be used ends the preparation, or such images are left out and reported."""
+
+
+@config
+class PreviewTask(TaskOptions):
+    """Look at a degradation: a sheet of degraded images and a sheet of the drawn parameters."""
+
+    module: ClassVar[str] = "rsdiff.tasks.preview"
+    uses: ClassVar[frozenset[str]] = frozenset({"dataset", "degradation"})
+
+    images: int = 5
+    """Images shown, one row each."""
+    columns: int = 6
+    """Times each of them is degraded."""
+    draws: int = 500
+    """Draws behind the histograms of parameters."""
+    patch: int = 192
+    """Side of the HR crops in pixels."""
+    rgb_bands: tuple[int, int, int] = (0, 1, 2)
+    """Bands shown as red, green and blue, counted from 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "columns", "draws", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} was given; give at least 1.")
 
 
 @config

@@ -189,7 +189,7 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
     """Return the method of the checkpoint, or a method without weights (bicubic) for the bands of the first raster."""
     if settings.checkpoint is not None:
         checkpoint = read_checkpoint(settings.checkpoint)
-        trained = method_from(checkpoint, settings.scale)
+        trained = method_from(checkpoint, settings.scale, settings.model)
         return Restorer(trained.method, trained.problem, Normaliser.from_json(checkpoint.card["normaliser"]))
     task = settings.task
     assert isinstance(task, RestoreTask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import MethodConfig
 from rsdiff.tasks.groups import GROUPS
 from rsdiff.tasks.options import RunOptions, TaskOptions
+from rsdiff.tasks.predecessor import locate, starting_point
 from rsdiff.tracking import LoggerConfig
 from rsdiff.training.checkpoints import find_checkpoint
 from rsdiff.training.config import TrainerConfig
@@ -89,6 +90,13 @@ class RunSettings:
         return _path(self.options.checkpoint)
 
     @property
+    def starting_point(self) -> Path | None:
+        """The checkpoint folder that the run continues, evaluates or starts from; for training it may be found, see `predecessor`."""
+        if self.task.starts and "model" in self.groups:
+            return starting_point(self.model, self.resolved, self.checkpoint, self.outputs)
+        return find_checkpoint(self.checkpoint) if self.checkpoint else None
+
+    @property
     def input(self) -> Path | None:
         return _path(self.options.input)
 
@@ -119,7 +127,7 @@ class RunSettings:
                 "task": [self.resolved["task"]["kind"], self.task],
                 "scale": self.scale,
                 "seed": self.seed,
-                "checkpoint": find_checkpoint(self.checkpoint) if self.checkpoint else None,
+                "checkpoint": self.starting_point,
                 "input": self.input,
                 "source": self.source,
                 "output": str(self.output.resolve()) if self.output else None,
@@ -146,9 +154,11 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
     overrides = [str(override) for override in hydra.overrides.task]
     task = cast(TaskOptions, _typed("task", plain["task"]))
     options = _options(plain)
+    if options.checkpoint is not None:
+        options = replace(options, checkpoint=str(locate(options.checkpoint, Path(options.outputs))))
     if task.continues and options.checkpoint is not None:
         plain, choices = _with_settings_of(Path(options.checkpoint), plain, choices, overrides)
-        options = _options(plain)
+        options = replace(_options(plain), checkpoint=options.checkpoint)
     for name in sorted(task.needs):
         if getattr(options, name) is None:
             raise ConfigError(f"task={choices['task']} needs {name}, which was not given; add {name}=PATH.")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
 
 import rsdiff
 from rsdiff.data.holdout import hold_out
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
 from rsdiff.data.sample import Batch
 from rsdiff.data.views import TestSamples, TrainingSamples
-from rsdiff.degradations import named_cases
+from rsdiff.degradations import Degradation, degrade, named_cases
 from rsdiff.inference.images import restore_images
 from rsdiff.tasks import evaluate
 from rsdiff.tasks.evaluation import build_test_cases
 from rsdiff.tasks.experiment import build_method, draw_of, make_accelerator, open_source, problem_of
+from rsdiff.tasks.predecessor import begin
 from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
@@ -48,8 +53,15 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         augment=config.augment,
         small=settings.dataset.small,
         scale_range=config.scale_range,
+        scale_keeps=config.scale_keeps,
+        make_lr=partial(lr_of, degradation) if config.scale_per == "image" else None,
     )
     method = build_method(settings.model, problem, settings.seed)
+    start = settings.starting_point
+    if start is not None:
+        begin(method, settings.model, settings.resolved["model"]["kind"], (problem.bands, problem.lr_bands), start)
+        if accelerator.is_main_process:
+            print(f"starting from {start}", flush=True)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device)
     tell_unavailable(cases[0].evaluator.check(), accelerator.is_main_process)
     parameters = sum(parameter.numel() for parameter in method.parameters())
@@ -60,16 +72,22 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     def loader(start: int) -> Iterator[Sequence[Batch]]:
         world, rank = accelerator.num_processes, accelerator.process_index
         batches = KeyBatches(len(samples), config.batch, settings.seed, start, rank, world, config.accumulate)
-        return steps_of(make_loader(samples, batches, config.workers), config.accumulate)
+        in_workers = draw is not None and settings.degradation.in_workers
+        finish = partial(degrade_in_worker, degradation) if in_workers else None
+        return steps_of(make_loader(samples, batches, config.workers, finish), config.accumulate)
 
-    held_out = TestSamples(validation, settings.scale, settings.seed, draw, size_rule=settings.dataset.size_rule)
-    validator = settings.metrics.for_validation().build(problem.bands, True, None if draw is None else degradation, accelerator.device)
+    ((_, test_degradation),) = named_cases(settings.degradation.for_tests().build())
+    test_draw = draw_of(test_degradation, validation)
+    held_out = TestSamples(validation, settings.scale, settings.seed, test_draw, size_rule=settings.dataset.size_rule)
+    validator = settings.metrics.for_validation().build(
+        problem.bands, True, None if test_draw is None else test_degradation, accelerator.device
+    )
 
     def validate(step: int) -> dict[str, float]:
         share = range(accelerator.process_index, len(held_out), accelerator.num_processes)
         rows = []
         for restored in restore_images(
-            method, (held_out[i] for i in share), degradation, settings.sampler, settings.seed, accelerator.device
+            method, (held_out[i] for i in share), test_degradation, settings.sampler, settings.seed, accelerator.device
         ):
             rows += validator.rows(restored.batch, restored.image, restored.seconds)
             if accelerator.is_main_process and restored.batch.metas[0].index == 0:
@@ -105,6 +123,19 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     load_weights(method, best.best_weights, best.folder)
     method.eval()
     return evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
+
+
+def degrade_in_worker(degradation: Degradation, batch: Batch) -> Batch:
+    """Return the degraded batch without its decisions, whose noise arrays would only burden the way to the training process."""
+    return replace(degrade(batch, degradation), decisions=[])
+
+
+def lr_of(degradation: Degradation, hr: Tensor, decisions: Sequence[Any]) -> Tensor:
+    """Return the LR images of hr (N, C, H, W) for training images that each have their own scale."""
+    made = degradation.apply(hr, decisions)
+    if made.hr.shape != hr.shape:
+        raise ValueError("trainer.scale_per=image needs a degradation that leaves the target as it is; choose another, or scale_per=batch.")
+    return made.lr
 
 
 def tell_unavailable(sentences: Sequence[str], is_main_process: bool) -> None:

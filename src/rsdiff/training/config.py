@@ -96,6 +96,10 @@ class TrainerConfig:
     """Side of the square HR crop in pixels."""
     scale_range: tuple[float, float] | None = None
     """Draw the scale of every step from (lowest, highest), for continuous-scale methods; None means `scale` always."""
+    scale_keeps: Literal["lr", "hr"] = "lr"
+    """Which crop keeps its size at every scale drawn: the LR crop, with patch / highest pixels a side, or the HR crop, with `patch`."""
+    scale_per: Literal["batch", "image"] = "batch"
+    """Whether the images of a step share the scale drawn, or each draws its own (methods that query single pixels; LR crops keep size)."""
     augment: bool = True
     """Flip and transpose the crops, each with probability 1/2."""
     optimiser: OptimiserConfig = OptimiserConfig()
@@ -134,6 +138,8 @@ class TrainerConfig:
     """Save and stop in good order after this time; the same command continues."""
 
     def __post_init__(self) -> None:
+        if self.scale_per == "image" and (self.scale_range is None or self.scale_keeps == "hr"):
+            raise ValueError("scale_per=image needs a scale_range and scale_keeps=lr, for the LR images of a step must have one size.")
         for name in ("steps", "batch", "accumulate", "patch", "save_every_steps", "log_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")

@@ -88,7 +88,7 @@ def train_step(case: Case) -> dict[str, Any]:
     losses = method.losses(batch_of(method, lr / PEAK, hr=hr / PEAK, lr_views=other[:, None] / PEAK), "restorer", NO_NOISE)
     losses.total.backward()
     state = export_weights("drsr", config, method.state_dict())
-    published = {key: name for key, name in zip(method.state_dict(), state, strict=True)}
+    published = dict(zip(method.state_dict(), state, strict=True))
     return {
         "sr_i": seen["network"][0],
         "mlp_i": seen["encoder"][0],

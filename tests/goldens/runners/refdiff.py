@@ -190,10 +190,10 @@ def dataset_crop(case: Case) -> Mapping[str, Any]:
 
 @runner("refdiff", "generate_pre_post")
 def generate_pre_post(case: Case) -> Mapping[str, Any]:
-    size, stored = case.config["size"], case.arrays["up_sub"].shape[-1]
+    size = case.config["size"]
     up = enlarge(case.tensor("lr") / 255, (size, size), RefDiffConfig().enlargement)
-    step = -(-size // stored)
-    return {"up_sub": up[..., ::step, ::step][..., :stored, :stored], "image": to_uint8((case.tensor("x") + 1) / 2)}
+    (step,) = re.findall(r"every (\d+)", case.spec["outputs"]["up_sub"])
+    return {"up_sub": up[..., :: int(step), :: int(step)], "image": to_uint8((case.tensor("x") + 1) / 2)}
 
 
 def denoiser_of(case: Case, network: Callable[..., Tensor], sigma_data: float = 0.5) -> EdmDenoiser:

@@ -18,7 +18,7 @@ from rsdiff.diffusion.objectives import EdmLevels
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.networks.song_unet import SongUNetConfig
 from rsdiff.weights.edm_pickle import PublishedDenoiser, denoiser_in
-from rsdiff.weights.keymaps.edm import network_options, network_state, preconditioning_of, published_state
+from rsdiff.weights.keymaps.edm import network_options, network_state, preconditioning_of, published_state, require_same
 
 RESOLUTION = 64
 """Pixels that name the levels in exported files."""
@@ -36,11 +36,13 @@ class EdmSrKeyMap:
         published = denoiser_in(content)
         made = edm_sr_config(published)
         if config is not None:
-            ours, theirs = config.network_options(), made.network_options()
-            if (type(ours), config.preconditioning) != (type(theirs), made.preconditioning) or replace(
-                ours, dropout=theirs.dropout
-            ) != theirs:
-                raise ValueError(f"the file's network is {theirs}, the given config's {ours}; leave the config out to take the file's.")
+            for option in ("architecture", "preconditioning"):
+                require_same(getattr(config, option), getattr(made, option), f"model.{option}")
+            unlabelled = replace(config, augmentation=made.augmentation).network_options()
+            require_same(unlabelled, made.network_options(), f"model.{made.architecture}")
+            require_same(config.levels.sigma_data, made.levels.sigma_data, "model.levels.sigma_data")
+            if config.augments:
+                raise ValueError("labels of augmentation are not imported; set model.augmentation.probability=0.")
             made = config
         channels = int(published.arguments["img_channels"])
         with torch.device("meta"):

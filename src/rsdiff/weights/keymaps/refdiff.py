@@ -13,7 +13,7 @@ from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 from rsdiff.networks.song_unet import SongUNetConfig
 from rsdiff.weights.edm_pickle import PublishedDenoiser, denoiser_in
-from rsdiff.weights.keymaps.edm import network_options, network_state, preconditioning_of, published_state
+from rsdiff.weights.keymaps.edm import network_options, network_state, preconditioning_of, published_state, require_same
 
 RESOLUTION = 256
 """Pixels at which the published model was trained."""
@@ -30,12 +30,10 @@ class RefDiffKeyMap:
         published = denoiser_in(content)
         made = refdiff_config(published)
         if config is not None:
-            made = replace(config, network=made.network, levels=replace(config.levels, sigma_data=made.levels.sigma_data))
-            if made != config:
-                raise ValueError(
-                    f"the file's network has {made.network} and sigma_data {made.levels.sigma_data}, the given config {config.network}; "
-                    "leave the config out to take the file's."
-                )
+            require_same(config.network, made.network, "model.network")
+            require_same(config.levels.sigma_data, made.levels.sigma_data, "model.levels.sigma_data")
+            require_same(config.mask_codes, made.mask_codes, "model.mask_codes")
+            made = config
         channels = int(published.arguments["img_channels"])
         with torch.device("meta"):
             network = made.network.build(channels, channels)
@@ -44,7 +42,8 @@ class RefDiffKeyMap:
     def to_published(self, config: RefDiffConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ours = {name.removeprefix("network."): tensor for name, tensor in state_dict.items()}
         channels = ours["decoder.entries.level0_aux_conv.weight"].shape[0]
-        return published_state(config.network.build(channels, channels), ours, RESOLUTION)
+        network = config.network.build(channels, channels, mask_channels=len(config.mask_codes) or 1)
+        return published_state(network, ours, RESOLUTION)
 
 
 def refdiff_config(published: PublishedDenoiser) -> RefDiffConfig:

@@ -1,0 +1,62 @@
+"""Degradation of one image array, as users of the published scripts are used to: array in, LR, HR and decisions out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rsdiff.config import config_from_mapping
+from rsdiff.data.seeding import keyed_generator
+from rsdiff.degradations.table import DEGRADATIONS
+
+Image = NDArray[Any]
+
+
+def degrade_array(image: Image, kind: str, scale: int = 4, seed: int = 0, **options: Any) -> tuple[Image, Image, Any]:
+    """Return (lr, hr, decisions) of one image by the degradation `kind` ('bsrgan', 'real_esrgan', 'gaussian', ...).
+
+    image    (H, W) or (H, W, C), any number of bands: uint8, uint16, or floats in [0, 1]
+    scale    target pixels per LR pixel and side; the image is cut at the bottom and right to a multiple of it
+    seed     the same image, kind, scale, seed and options give the same result
+    options  of the degradation, as in its config file: degrade_array(image, 'bsrgan', crop=72)
+    lr, hr   arrays of the type and layout of `image`; hr is the target that belongs to lr (cut, or sharpened, where the kind does so)
+    decisions  what was drawn; `DEGRADATIONS[kind](**options).build()` applies it again, and `.record(decisions)` lists its numbers
+    Raises ValueError in one sentence for what cannot be degraded.
+    """
+    if kind not in DEGRADATIONS or kind in ("paired", "grid"):
+        kinds = sorted(set(DEGRADATIONS) - {"paired", "grid"})
+        raise ValueError(f"kind={kind!r} is not a degradation of one image; choose among {', '.join(kinds)}.")
+    peak = _peak(image)
+    height, width = (side // scale for side in image.shape[:2])
+    if min(height, width) < 1:
+        raise ValueError(f"an image of {image.shape[0]}x{image.shape[1]} pixels is too small for scale={scale}; lower scale.")
+    cut = image[: height * scale, : width * scale]
+    bands_first = cut[None] if image.ndim == 2 else cut.transpose(2, 0, 1)
+    hr = torch.from_numpy(np.ascontiguousarray(bands_first, dtype=np.float32) / np.float32(peak))
+    degradation = config_from_mapping(DEGRADATIONS[kind], options, kind).build()
+    (decisions,) = degradation.draw(keyed_generator(seed, "array"), tuple(hr.shape), (height, width))
+    made = degradation.apply(hr[None], [decisions])
+
+    def restored(tensor: Tensor) -> Image:
+        values = tensor.numpy() if np.issubdtype(image.dtype, np.floating) else (tensor.clamp(0, 1) * peak).round().numpy()
+        return (values[0] if image.ndim == 2 else values.transpose(1, 2, 0)).astype(image.dtype)
+
+    return restored(made.lr[0]), restored(made.hr[0]), decisions
+
+
+def _peak(image: Image) -> float:
+    """Return the value that stands for 1."""
+    if image.ndim not in (2, 3):
+        raise ValueError(f"an array of shape {image.shape} is no image; give (H, W) or (H, W, C).")
+    if np.issubdtype(image.dtype, np.floating):
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"a {image.dtype} image has values from {low:g} to {high:g}; give floats in [0, 1], uint8 or uint16.")
+        return 1.0
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"an image of {image.dtype} was given; give uint8, uint16 or floats in [0, 1].")
+    return float(np.iinfo(image.dtype).max)

@@ -1,0 +1,102 @@
+"""The finished training that another one starts from: given by `checkpoint=`, or found among the runs in the outputs folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rsdiff.config import ConfigError
+from rsdiff.config.signature import SIGNATURE_LENGTH
+from rsdiff.config.typed import plain_values
+from rsdiff.methods.base import Method, MethodConfig, Predecessor
+from rsdiff.tasks.run_folder import read_status
+from rsdiff.training.checkpoints import Checkpoint, CheckpointError, find_checkpoint, read_checkpoint
+from rsdiff.training.trainer import load_weights
+
+
+def locate(checkpoint: str, outputs: Path) -> Path:
+    """Return the path that `checkpoint=` means: a path, or a signature (at least its first four digits) of a run below `outputs`.
+
+    Raises ConfigError when several runs have a signature that begins like this; a path that does not exist is left to its reader.
+    """
+    path = Path(checkpoint).expanduser()
+    if path.exists() or not re.fullmatch(rf"[0-9a-f]{{4,{SIGNATURE_LENGTH}}}", checkpoint):
+        return path
+    found = sorted(outputs.glob(f"*/*/{checkpoint}*"))
+    if len(found) > 1:
+        raise ConfigError(f"checkpoint={checkpoint} begins {len(found)} signatures ({', '.join(map(str, found[:3]))}); give more of it.")
+    return found[0] if found else path
+
+
+def starting_point(model: Any, settings: Mapping[str, Any], checkpoint: Path | None, outputs: Path) -> Path | None:
+    """Return the checkpoint folder that a training starts from, or None for one that starts from fresh weights.
+
+    settings  the composed settings of the run to start, as plain values
+    Where `checkpoint` is not given and the model needs a predecessor, the one finished run is taken whose options are those it needs, on
+    the same data set with the same seed. Raises ConfigError when there is none, or more than one.
+    """
+    if checkpoint is not None:
+        return find_checkpoint(checkpoint)
+    wanted = model.predecessor if isinstance(model, MethodConfig) else None
+    if wanted is None:
+        return None
+    runs = [folder for folder in sorted(outputs.glob("train/*/*")) if is_predecessor(folder, wanted, settings)]
+    if len(runs) == 1:
+        return find_checkpoint(runs[0])
+    if not runs:
+        raise ConfigError(
+            f"this model starts from a trained '{wanted.kind}' of the same {', '.join(wanted.options)}, and {outputs} holds no finished "
+            "one on this data set with this seed; train it first, or give checkpoint=RUN_FOLDER or its signature."
+        )
+    raise ConfigError(
+        f"this model could start from {len(runs)} runs ({', '.join(str(run) for run in runs[:4])}); choose one with checkpoint=SIGNATURE."
+    )
+
+
+def is_predecessor(folder: Path, wanted: Predecessor, settings: Mapping[str, Any]) -> bool:
+    """Whether the run in `folder` is finished, is what is wanted, and was trained on the data set and with the seed of `settings`."""
+    if read_status(folder).state != "finished":
+        return False
+    try:
+        trained = json.loads((find_checkpoint(folder) / "card.json").read_text())["config"]
+    except (CheckpointError, OSError, ValueError, KeyError):
+        return False
+    same = all(trained.get(name) == settings.get(name) for name in ("dataset", "seed"))
+    return same and fits(trained["model"], wanted)
+
+
+def fits(trained: Mapping[str, Any], wanted: Predecessor) -> bool:
+    """Whether a checkpoint's model settings are those of the predecessor that is wanted."""
+    return trained.get("kind") == wanted.kind and all(trained.get(name) == plain_values(value) for name, value in wanted.options.items())
+
+
+def begin(method: Method, model: MethodConfig, kind: str, bands: tuple[int, int], folder: Path) -> Checkpoint:
+    """Give `method` the weights of the checkpoint in `folder` and return it: its predecessor's, or those of an earlier training of itself.
+
+    kind   of the method
+    bands  of its target and input
+    Raises CheckpointError when the checkpoint is neither, or was trained with other options or bands.
+    """
+    checkpoint = read_checkpoint(folder)
+    trained, problem, wanted = checkpoint.card["config"]["model"], checkpoint.card["problem"], model.predecessor
+    if (problem["bands"], problem["lr_bands"]) != bands:
+        raise CheckpointError(
+            f"{folder} was trained on {problem['lr_bands']} to {problem['bands']} bands and these data have {bands[1]} to {bands[0]}."
+        )
+    if wanted is not None and trained["kind"] == wanted.kind:
+        different = [name for name, value in wanted.options.items() if trained.get(name) != plain_values(value)]
+        if different:
+            raise CheckpointError(
+                f"{folder} holds a '{wanted.kind}' with another {different[0]} than this model asks for; choose another checkpoint or give "
+                "this model the same options."
+            )
+        method.begin_from(checkpoint.best_weights)
+    elif trained["kind"] == kind:
+        load_weights(method, checkpoint.best_weights, folder)
+    else:
+        needed = f"'{wanted.kind}' or '{kind}'" if wanted is not None else f"'{kind}'"
+        raise CheckpointError(f"{folder} holds a '{trained['kind']}' and this training can start from {needed}; choose another checkpoint.")
+    return checkpoint
