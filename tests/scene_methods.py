@@ -88,7 +88,7 @@ def landscape(bands: int, height: int, width: int, dtype: str = "uint8", seed: i
 
 def job(folder: Path, source: Path, method: Method, count: int = 3, name: str = "out.tif", **options: Any) -> SceneJob:
     """Return a job whose output is `folder`/`name`; `options` are those of the scene."""
-    given = SceneOptions(**{"tile": 32, "overlap": 8, "scaling": "dtype", **options})
+    given = SceneOptions(**{"tile": 20, "overlap": 8, "scaling": "dtype", **options})
     return SceneJob(
         input=source,
         output=folder / name,

@@ -113,8 +113,11 @@ class Case:
         return filled
 
     def check(self, outputs: Mapping[str, Any]) -> None:
-        """Compare every stored array that was not read as an input; an output that the runner did not compute fails."""
-        expected = sorted(set(self.arrays) - self.read)
+        """Compare every stored array that is no input; an output that the runner did not compute fails.
+
+        Arrays that the case calls informational show what published code gives and are not compared.
+        """
+        expected = sorted(set(self.arrays) - self.read - set(self.spec.get("informational", [])))
         assert expected, f"{self.folder}/{self.name}: the case stores no outputs"
         missing = sorted(set(expected) - set(outputs))
         assert not missing, f"{self.folder}/{self.name}: the runner did not compute {missing}"
@@ -124,12 +127,12 @@ class Case:
     def tolerance(self, output: str) -> tuple[float, float]:
         """Return (rtol, atol) of one output: the case's tolerance, or its override for that output.
 
-        Overrides stand beside rtol/atol, or under 'overrides' or 'per_array'; their keys are names, wildcards or comma-separated lists,
-        their values {"rtol": .., "atol": ..} or words ("rtol 1e-3, atol 1e-4", "exact").
+        Overrides stand beside rtol/atol, under 'overrides' or 'per_array', or in the case's 'tolerance_overrides'; their keys are names,
+        wildcards or comma-separated lists, their values {"rtol": .., "atol": ..} or words ("rtol 1e-3, atol 1e-4", "exact").
         """
         tolerance = self.spec["tolerance"]
         rtol, atol = float(tolerance.get("rtol", 0)), float(tolerance.get("atol", 0))
-        for table in (tolerance, tolerance.get("overrides", {}), tolerance.get("per_array", {})):
+        for table in (tolerance, tolerance.get("overrides", {}), tolerance.get("per_array", {}), self.spec.get("tolerance_overrides", {})):
             for names, rule in table.items():
                 if any(fnmatchcase(output, name.strip()) for name in names.split(",")):
                     return _parse_tolerance(rule, rtol, atol)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsdiff.metrics.kernel import kernel_psnr
 from rsdiff.metrics.no_reference import average_gradient, entropy
 from rsdiff.metrics.psnr import cpsnr, ergas, mse, psnr
 from rsdiff.metrics.ssim import ssim
@@ -99,3 +100,10 @@ def test_a_flat_image_has_no_gradient_and_no_entropy() -> None:
     flat = torch.full((1, 9, 9), 77.0)
     assert average_gradient(flat) == 0
     assert entropy(flat) == 0
+
+
+def test_kernels_are_compared_on_their_common_centre_and_against_the_true_peak() -> None:
+    kernel = torch.zeros(5, 5, dtype=torch.float64)
+    kernel[2, 2] = 1
+    assert kernel_psnr(kernel, torch.nn.functional.pad(kernel, (3, 3, 3, 3))) == math.inf
+    assert kernel_psnr(0.5 * kernel, 0.4 * kernel) == pytest.approx(10 * math.log10(0.25 * 25 / 0.01))

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-import torch
 
 from rsdiff.inference.scenes import Alone, SceneJob, restore_scene
 from rsdiff.methods.base import Method
@@ -20,8 +19,8 @@ from tests.scene_methods import diffusion, job, landscape, pixels, regression, r
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Path:
-    values = landscape(3, 70, 101)
-    values[:, 20:45, 60:90] = 0
+    values = landscape(3, 40, 61)
+    values[:, 12:30, 20:50] = 0
     return write_raster(tmp_path / "scene.tif", values, nodata=0)
 
 
@@ -133,12 +132,12 @@ def as_one_tile(work: SceneJob) -> SceneJob:
 
 @METHODS
 def test_tiles_show_no_more_than_in_the_untiled_result(tmp_path: Path, method: Method) -> None:
-    source = write_raster(tmp_path / "scene.tif", landscape(3, 100, 120))
+    source = write_raster(tmp_path / "scene.tif", landscape(3, 60, 70))
     work = job(tmp_path, source, method)
     tiled = restored(work)
     untiled = as_one_tile(work)
     restored(untiled)
-    stride = 4 * (32 - 8)
+    stride = 4 * (20 - 8)
     scores = [seam_score(pixels(path), stride, 4) for path in (work.output, untiled.output)]
     assert abs(scores[0] - scores[1]) < 0.05
     assert tiled.seam_score < 1.1
@@ -151,19 +150,13 @@ def test_the_seam_score_sees_tiles_that_do_not_meet() -> None:
     assert seam_score(image, 32, 4) > 3
 
 
-def test_fused_tiles_of_a_pixelwise_denoiser_equal_the_untiled_result(tmp_path: Path) -> None:
-    method = diffusion()
-    source = write_raster(tmp_path / "scene.tif", landscape(3, 60, 60))
-    for module in method.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            centre = module.weight.data[:, :, module.kernel_size[0] // 2, module.kernel_size[1] // 2].clone()
-            module.weight.data.zero_()
-            module.weight.data[:, :, module.kernel_size[0] // 2, module.kernel_size[1] // 2] = centre
-    work = job(tmp_path, source, method, fuse=3)
-    restored(work)
-    restored(job(tmp_path, source, method, fuse=1, name="alone.tif"))
-    # Group norms look at the whole tile, so that the results are alike and not equal; what is fused must not be worse off.
-    assert np.abs(pixels(work.output).astype(int) - pixels(tmp_path / "alone.tif")).mean() < 12
+def test_fused_tiles_show_no_more_than_tiles_restored_alone(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "scene.tif", landscape(3, 44, 44))
+    results = [restored(job(tmp_path, source, diffusion(), fuse=side, name=f"{side}.tif")) for side in (1, 2, 3)]
+    assert [result.tiles for result in results] == [9, 4, 1]
+    stride = 4 * (20 - 8)
+    scores = [seam_score(pixels(result.outputs[0]), stride, 4) for result in results]
+    assert max(scores) < scores[0] + 0.05
 
 
 def test_missing_pixels_stay_missing_and_spread_nowhere(tmp_path: Path) -> None:
@@ -187,14 +180,14 @@ def test_what_fills_a_hole_does_not_depend_on_the_window(scene: Path) -> None:
 
     with SceneReader(scene) as reader:
         image = NormalisedScene(reader, Normaliser((0.0,), (255.0,)))
-        whole, _ = image.window(0, 0, 70, 101)
-        part, _ = image.window(17, 50, 25, 40)
-    np.testing.assert_array_equal(part, whole[:, 17:42, 50:90])
+        whole, _ = image.window(0, 0, 40, 61)
+        part, _ = image.window(11, 16, 25, 40)
+    np.testing.assert_array_equal(part, whole[:, 11:36, 16:56])
 
 
 def test_samples_differ_and_their_mean_and_spread_are_written(tmp_path: Path, scene: Path) -> None:
-    result = restored(job(tmp_path, scene, diffusion(), samples=3))
-    again = restored(job(tmp_path, scene, diffusion(), samples=3, name="again.tif"))
+    result = restored(job(tmp_path, scene, diffusion(), samples=2))
+    again = restored(job(tmp_path, scene, diffusion(), samples=2, name="again.tif"))
     spread = pixels(result.outputs[1])
     missing = (pixels(scene) == 0).all(axis=0).repeat(4, axis=0).repeat(4, axis=1)
     np.testing.assert_array_equal(np.isnan(spread).all(axis=0), missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import rasterio
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rasterio.transform import from_origin
 
@@ -42,16 +43,25 @@ def write(path: Path, image: Pixels) -> Path:
     return path
 
 
-def shipped(name: str, root: Path, **changes: Any) -> Any:
-    """Return the data set of conf/dataset/<name>.yaml with another root."""
+@cache
+def composed(name: str) -> DictConfig:
+    """Return what conf/dataset/<name>.yaml composes to."""
     register_schemas()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base=None):
-        composed = compose("config", [f"dataset={name}", f"dataset.root={root}"], return_hydra_config=False).dataset
-    plain = OmegaConf.to_container(composed, resolve=True)
+        options = compose("config", [f"dataset={name}"]).dataset
+    assert isinstance(options, DictConfig)
+    return options
+
+
+def shipped(name: str, root: Path, **changes: Any) -> Any:
+    """Return the data set of conf/dataset/<name>.yaml with another root."""
+    options = composed(name).copy()
+    options.root = str(root)
+    plain = OmegaConf.to_container(options, resolve=True)
     assert isinstance(plain, dict)
     kind = plain.pop("kind")
-    return config_from_mapping(DATASETS[kind], {**{str(k): v for k, v in plain.items()}, **changes}, "dataset")
+    return config_from_mapping(DATASETS[kind], {**{str(key): value for key, value in plain.items()}, **changes}, "dataset")
 
 
 def test_tiles_cover_an_image_side_by_side_and_leave_out_what_is_not_whole() -> None:

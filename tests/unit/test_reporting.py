@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from html.parser import HTMLParser
@@ -134,6 +135,15 @@ def test_a_panel_is_drawn_for_any_number_of_bands(tmp_path: Path, bands: int, hr
     for name in single:
         with Image.open(tmp_path / name) as picture:
             assert picture.size == (64, 48)
+
+
+def test_kernels_widen_a_panel_by_one_column(tmp_path: Path) -> None:
+    kernels = (torch.rand(21, 21), torch.rand(11, 11))
+    widths = []
+    for shown in (None, kernels):
+        with Image.open(write_panel(tmp_path, dataclasses.replace(panel(bands=3, hr=True), kernels=shown))) as picture:
+            widths.append(picture.width)
+    assert widths[1] > widths[0] + 200
 
 
 def test_a_panel_without_bicubic_of_an_input_with_other_bands_is_drawn(tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ def test_multistep_drops_when_a_milestone_is_reached() -> None:
     assert factors(config, [0, 9, 10, 19, 20, 99]) == [1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
+def test_multistep_takes_a_factor_per_milestone() -> None:
+    config = LearningRateConfig(shape="multistep", milestones=(10, 20), gammas=(0.1, 0.5))
+    assert factors(config, [0, 10, 20]) == pytest.approx([1, 0.1, 0.05])
+    with pytest.raises(ValueError, match="one for each milestone"):
+        LearningRateConfig(shape="multistep", milestones=(10,), gammas=(0.1, 0.5))
+
+
 def test_cosine_equals_torchs() -> None:
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 100, eta_min=0.1)

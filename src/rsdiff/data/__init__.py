@@ -1,6 +1,7 @@
 """The sample, data sets, packing, generated scenes, normalisation."""
 
 from rsdiff.data.folder import FolderDataset, PairedDataset
+from rsdiff.data.hyperspectral import HyperspectralDataset
 from rsdiff.data.layout import LayoutDataset
 from rsdiff.data.packed import PackedDataset
 from rsdiff.data.refsr import CnamCdDataset, SecondDataset
@@ -9,6 +10,7 @@ from rsdiff.data.synthetic import SyntheticDataset
 DATASETS: dict[str, type] = {
     "cnam_cd": CnamCdDataset,
     "folder": FolderDataset,
+    "hyperspectral": HyperspectralDataset,
     "layout": LayoutDataset,
     "packed": PackedDataset,
     "paired": PairedDataset,
@@ -21,6 +23,7 @@ __all__ = [
     "DATASETS",
     "CnamCdDataset",
     "FolderDataset",
+    "HyperspectralDataset",
     "LayoutDataset",
     "PackedDataset",
     "PairedDataset",

@@ -1,4 +1,4 @@
-"""Image cubes in MATLAB (.mat, both generations) and NumPy (.npy) files, as (bands, rows, columns)."""
+"""Image cubes in MATLAB (.mat, both generations), HDF5 and NumPy (.npy) files, as (bands, rows, columns)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CubeInfo:
 
 def is_cube(path: Path, head: bytes) -> bool:
     """Say whether this reader is for a file with these first bytes."""
-    return head.startswith((b"MATLAB 5.0", b"MATLAB 7.3", b"\x93NUMPY")) or path.suffix.lower() == ".mat"
+    return head.startswith((b"MATLAB 5.0", b"MATLAB 7.3", b"\x93NUMPY", b"\x89HDF")) or path.suffix.lower() == ".mat"
 
 
 def cube_info(path: Path, variable: str = "") -> CubeInfo:
@@ -39,7 +39,7 @@ def cube_info(path: Path, variable: str = "") -> CubeInfo:
     if _is_hdf5(path):
         with h5py.File(path, "r") as file:
             array = file[_hdf5_variable(file, path, variable)]
-            bands, columns, rows = array.shape
+            bands, columns, rows = array.shape if _is_reversed(path) else (array.shape[0], array.shape[2], array.shape[1])
             return CubeInfo((bands, rows, columns), array.dtype, has_windows=True)
     name, (rows, columns, bands) = _matlab5_variable(path, variable)
     return CubeInfo((bands, rows, columns), scipy.io.loadmat(path, variable_names=[name])[name].dtype, has_windows=False)
@@ -48,7 +48,8 @@ def cube_info(path: Path, variable: str = "") -> CubeInfo:
 def read_cube(path: Path, window: Window | None = None, variable: str = "") -> NDArray[Any]:
     """Return the cube (bands, rows, columns), whole or in `window`.
 
-    MATLAB 5 files hold (rows, columns, bands); in MATLAB 7.3 files, which are HDF5, the same array appears with its axes reversed.
+    MATLAB 5 files hold (rows, columns, bands); in MATLAB 7.3 files, which are HDF5, the same array appears with its axes reversed. Other
+    HDF5 files are taken as (bands, rows, columns), like NumPy's.
     """
     if _is_numpy(path):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -57,9 +58,14 @@ def read_cube(path: Path, window: Window | None = None, variable: str = "") -> N
     if _is_hdf5(path):
         with h5py.File(path, "r") as file:
             array = file[_hdf5_variable(file, path, variable)]
-            part = array[...] if window is None else array[:, _span(window.left, window.width), _span(window.top, window.height)]
-            return np.ascontiguousarray(part.transpose(0, 2, 1))
-    name, _ = _matlab5_variable(path, variable)
+            reverse = _is_reversed(path)
+            if window is None:
+                part = array[...]
+            else:
+                rows, columns = _span(window.top, window.height), _span(window.left, window.width)
+                part = array[:, columns, rows] if reverse else array[:, rows, columns]
+            return np.ascontiguousarray(part.transpose(0, 2, 1) if reverse else part)
+    name = _matlab5_variable(path, variable)[0]
     values = scipy.io.loadmat(path, variable_names=[name])[name].transpose(2, 0, 1)
     return np.ascontiguousarray(values if window is None else cut(values, window))
 
@@ -77,6 +83,12 @@ def _is_hdf5(path: Path) -> bool:
     return bool(h5py.is_hdf5(path))
 
 
+def _is_reversed(path: Path) -> bool:
+    """Say whether an HDF5 file was written by MATLAB, whose arrays appear with their axes reversed."""
+    with path.open("rb") as file:
+        return file.read(10) == b"MATLAB 7.3"
+
+
 def _three_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise DataError(f"{path} holds an array of {len(shape)} axes; save it as (bands, rows, columns).")
@@ -90,8 +102,14 @@ def _matlab5_variable(path: Path, variable: str) -> tuple[str, tuple[int, int, i
 
 
 def _hdf5_variable(file: h5py.File, path: Path, variable: str) -> str:
-    hard = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
-    arrays = {name: file[name] for name in hard if isinstance(file[name], h5py.Dataset)}
+    arrays: dict[str, h5py.Dataset] = {}
+
+    def collect(name: str, found: Any) -> None:
+        # Follows no link that leads out of the file.
+        if isinstance(found, h5py.Dataset) and not name.startswith("#"):
+            arrays[name] = found
+
+    file.visititems(collect)
     return _choose({name: a.shape for name, a in arrays.items() if a.ndim == 3 and a.dtype.kind in "uif"}, path, variable)
 
 

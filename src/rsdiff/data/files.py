@@ -56,11 +56,15 @@ class FileOptions:
 
 @dataclass(frozen=True)
 class Item:
-    """The files of one sample: role -> path, its name within the data set and its labels."""
+    """The files of one sample: role -> path, its name within the data set and its labels.
+
+    window  the part of its only file that the sample is; None means the whole of every file
+    """
 
     name: str
     paths: Mapping[str, Path]
     labels: tuple[tuple[str, str], ...] = ()
+    window: Window | None = None
 
 
 class FileSource:
@@ -107,7 +111,8 @@ class FileSource:
         """See ImageSource."""
         item, infos = self._items[index], self._infos[index]
         place = infos["hr" if "hr" in infos else "lr"].georeference
-        return SampleMeta(item.name, index, labels=item.labels, wavelengths=self.wavelengths, georeference=place)
+        whole = SampleMeta(item.name, index, labels=item.labels, wavelengths=self.wavelengths, georeference=place)
+        return meta_of_window(whole, item.window)
 
     def raw(self, index: int, window: Window | None = None) -> RawSample:
         """See ImageSource."""
@@ -119,7 +124,7 @@ class FileSource:
         arrays: dict[str, NDArray[Any]] = {}
         for role, path in item.paths.items():
             with without_warnings():
-                raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else wanted, role)
+                raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else in_file(item, wanted), role)
             arrays[role] = self._selected(raster.values, path) if role in IMAGE_ROLES else raster.values[:1]
             if role == "hr" and "valid" in self.gives:
                 valid = raster.valid if raster.valid is not None else np.ones((1, *raster.values.shape[1:]), np.bool_)
@@ -138,7 +143,8 @@ class FileSource:
         for item in self._items:
             for role, path in sorted(item.paths.items()):
                 state = path.stat()
-                digest.update(f"{item.name}\0{role}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+                part = f"\0{item.window}" if item.window is not None else ""
+                digest.update(f"{item.name}\0{role}\0{state.st_size}\0{state.st_mtime_ns}{part}\n".encode())
         return digest.hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -179,9 +185,9 @@ class FileSource:
     def _build_normaliser(self, role: str, info: RasterInfo, measured_on: Sequence[Item]) -> Normaliser:
         def images(count: int) -> Iterator[NDArray[Any]]:
             for position in np.unique(np.linspace(0, len(measured_on) - 1, count).round().astype(int)):
-                path = measured_on[position].paths[role]
+                path, window = measured_on[position].paths[role], measured_on[position].window
                 with without_warnings():
-                    raster = read_raster(path, None, variable=self._options.variable)
+                    raster = read_raster(path, window, variable=self._options.variable)
                 values = self._selected(raster.values, path).astype(np.float64)
                 yield values if raster.valid is None else np.where(raster.valid, values, np.nan)
 
@@ -246,6 +252,8 @@ def target_size(item: Item, infos: Mapping[str, RasterInfo], scale: float) -> tu
 
     Raises DataError when files of one sample do not cover the same ground.
     """
+    if item.window is not None:
+        return item.window.height, item.window.width
     sizes = {role: (info.height, info.width) for role, info in infos.items()}
     if "hr" not in sizes:
         return round(sizes["lr"][0] * scale), round(sizes["lr"][1] * scale)
@@ -265,6 +273,12 @@ def target_size(item: Item, infos: Mapping[str, RasterInfo], scale: float) -> tu
         own = f"; these are x{H / h:g} pairs: set scale={H / h:g}" if H % h == 0 and W % w == 0 and H // h == W // w else ""
         raise DataError(f"{item.paths['lr']} is {h}x{w} pixels, which times scale={scale:g} is not its HR size {H}x{W}{own}.")
     return round(h * scale), round(w * scale)
+
+
+def in_file(item: Item, window: Window) -> Window:
+    """Return a window of a sample in the coordinates of its file."""
+    part = item.window
+    return window if part is None else Window(part.top + window.top, part.left + window.left, window.height, window.width)
 
 
 def require_unit_range(values: NDArray[Any], path: Path) -> None:

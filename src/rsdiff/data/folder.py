@@ -167,7 +167,7 @@ def open_split(options: SplitOptions, split: Split, scale: float, items_of: Call
         limit = options.limit if split == "train" else options.test_limit
         return PackedSource(folder_of(options), split, scale, limit)
     wanted, training = choose_items(options, split, items_of), None
-    if options.normaliser.rule == "percentile":
+    if options.normaliser.rule in ("percentile", "maximum"):
         training = wanted if split == "train" else choose_items(options, "train", items_of)
     return cached(FileSource(wanted, options, scale, training or wanted), options.cache_mb, scale)
 

@@ -76,9 +76,9 @@ class Normaliser:
 class NormaliserConfig:
     """How stored values become [0, 1]; the values found are recorded with packed data and checkpoints."""
 
-    rule: Literal["type", "fixed", "percentile"] = "type"
+    rule: Literal["type", "fixed", "percentile", "maximum"] = "type"
     """type: the full range of the integer type (floats are taken as [0, 1] already); fixed: low..high; percentile: measured on the training
-    split."""
+    split; maximum: 0 to the largest value of the training split, common to all bands, which keeps spectral angles."""
     low: tuple[float, ...] = (0.0,)
     """Stored value that becomes 0, common or per band (fixed)."""
     high: tuple[float, ...] = (1.0,)
@@ -86,7 +86,7 @@ class NormaliserConfig:
     percentiles: tuple[float, float] = (0.1, 99.9)
     """Percentiles per band that become 0 and 1 (percentile)."""
     images: int = 100
-    """Training images that are measured, evenly spaced over the split (percentile)."""
+    """Training images that are measured, evenly spaced over the split (percentile, maximum)."""
     clip: bool = True
     """Limit normalised values to [0, 1]."""
 
@@ -107,6 +107,8 @@ class NormaliserConfig:
             return Normaliser(self.low, self.high, self.clip)
         if self.rule == "percentile":
             return measured(images(self.images), self.percentiles, self.clip)
+        if self.rule == "maximum":
+            return Normaliser((0.0,), (max(float(np.nanmax(image)) for image in images(self.images)),), self.clip)
         return type_range(dtype, self.clip)
 
 
@@ -127,3 +129,13 @@ def measured(images: Iterable[NDArray[Any]], percentiles: tuple[float, float], c
     low, high = np.nanpercentile(values, percentiles, axis=1)
     high = np.where(high > low, high, low + 1.0)  # a constant band maps to 0
     return Normaliser(tuple(low.tolist()), tuple(high.tolist()), clip)
+
+
+def as_integers(values: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return real numbers in an integer type: rounded half up and limited to its range, NaN as 0.
+
+    What GDAL does when real numbers are written to an integer raster; NumPy and rasterio cut off and wrap around (70000 -> 4464).
+    """
+    limits = np.iinfo(dtype)
+    rounded = np.floor(values.astype(np.float64) + 0.5)
+    return np.clip(np.nan_to_num(rounded, nan=0.0, posinf=limits.max, neginf=limits.min), limits.min, limits.max).astype(dtype)

@@ -1,7 +1,7 @@
 """Reading any image or raster file: what it holds without decoding it, and its pixels, whole or a window.
 
 The container is told by its first bytes, not its name. PNG, JPEG, BMP and WebP of 8 bits go through Pillow (which refuses truncated files),
-MATLAB and NumPy cubes through `cubes`, everything else through GDAL (rasterio).
+MATLAB, HDF5 and NumPy cubes through `cubes`, everything else through GDAL (rasterio).
 """
 
 from __future__ import annotations
@@ -174,6 +174,18 @@ def _wavelengths(file: Any) -> tuple[float, ...]:
     if not found or not all(math.isfinite(value) and value > 0 for value in found):
         return ()
     return tuple(value * 1000 for value in found) if max(found) < 100 else tuple(found)  # below 100 they are micrometres
+
+
+def bad_bands(path: Path) -> tuple[int, ...]:
+    """Return the bands, counted from 1, that an ENVI header marks as bad (bbl 0); none for other files."""
+    with in_one_sentence(path), without_warnings():
+        if cubes.is_cube(path, _head(path)) or _is_for_pillow(_head(path)):
+            return ()
+        with rasterio.open(path) as file:
+            marks = file.tags(ns="ENVI").get("bbl", "").strip("{} \n").split(",")
+            if len(marks) != file.count:
+                return ()
+            return tuple(band for band, mark in enumerate(marks, 1) if float(mark or 1) == 0)
 
 
 def _finite(values: NDArray[Any]) -> NDArray[np.bool_] | None:

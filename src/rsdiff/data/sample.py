@@ -76,7 +76,7 @@ class Batch:
     kernel       (B, k, k) blur kernels, sum 1, where the degradation has one
     noise_level  (B,) standard deviation of the LR noise, in units of [0, 1]
     lr_clean     (B, c, h, w), the LR before noise and rounding, when the degradation offers it
-    code         (B, n) what a method estimates of the whole scene (Method.degradation_code), where that was done before; else None
+    code         (B, ...) what a method estimates of the whole scene (Method.degradation_code), where that was done before; else None
     decisions    decisions[b][v], see Sample
     sizes        (H, W) of every target before it was extended to `size`, where the images of a batch differ in scale
     """

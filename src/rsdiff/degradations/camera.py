@@ -132,8 +132,8 @@ def mosaic(images: Tensor) -> Tensor:
 def demosaic(values: Tensor) -> Tensor:
     """Return (N, 3, H, W) of a mosaic (N, 1, H, W): every band interpolated linearly from its own pixels, borders mirrored."""
     known = _pattern(values)
-    cross = values.new_tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]])
-    weights = cross.expand(3, 1, 3, 3)
+    sparse, dense = ((1, 2, 1), (2, 4, 2), (1, 2, 1)), ((0, 1, 0), (1, 4, 1), (0, 1, 0))  # of red and blue, and of green
+    weights = values.new_tensor((sparse, dense, sparse))[:, None]
     # Mirroring at the edge pixel keeps the pattern's parity, so that mirrored pixels carry the band the pattern gives them.
     total = F.conv2d(mirror_padded(values * known, 1, 1), weights, groups=3)
     return total / F.conv2d(mirror_padded(known, 1, 1), weights, groups=3)

@@ -127,6 +127,12 @@ class ShapedBlur(Blur):
             return gaussian_row(self.size, self.width)
         return shaped_kernel(self.size, self.width, self.second_width, self.angle, self.shape, self.exponent)
 
+    def record(self) -> dict[str, RecordValue]:
+        values: dict[str, RecordValue] = {"size": self.size, "shape": self.shape, "width": self.width}
+        if self.second_width != self.width:
+            values |= {"second_width": self.second_width, "angle": self.angle}
+        return values if self.shape == "gaussian" else {**values, "exponent": self.exponent}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SincBlur(Blur):
@@ -190,7 +196,7 @@ class Resize(Stage):
         return made.clamp_(0, 1) if self.limited and not made.requires_grad else made.clamp(0, 1) if self.limited else made
 
     def record(self) -> dict[str, RecordValue]:
-        return {"height": self.height, "width": self.width, "mode": self.mode}
+        return {"to_height": self.height, "to_width": self.width, "mode": self.mode}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -51,7 +51,7 @@ def per_image(values: Tensor, image: Tensor) -> Tensor:
 class DiscreteDenoiser:
     """A network trained on a variance-preserving schedule, seen as a denoiser; the subclasses know what it predicts.
 
-    network     see Network; further channels of its output (learned variances) are cut off
+    network     see Network; further channels of its output (learned variances) do not enter the estimate
     schedule    the levels it was trained with
     time        what the network is told: 'level' = sqrt(alpha_bar), valid for every sigma in the range (SR3);
                 'index' = the schedule's time index, int64, of the nearest level; 'fractional_index' = that index interpolated in
@@ -81,10 +81,14 @@ class DiscreteDenoiser:
         self._indices = schedule.indices
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        return self.evaluate(y, sigma)[0]
+
+    def evaluate(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x0, and the further channels (B, C' - C, H, W) of the network's output, both in y's dtype."""
         levels = sigma.to(torch.float64).expand(len(y))
         state = per_image(variance_preserving_scale(levels), y) * y
-        output = self.network(state.to(self.dtype), self.time_of(levels).to(y.device))
-        return self.clean(y, per_image(levels, y), output[:, : y.shape[1]].to(y.dtype))
+        output = self.network(state.to(self.dtype), self.time_of(levels).to(y.device)).to(y.dtype)
+        return self.clean(y, per_image(levels, y), output[:, : y.shape[1]]), output[:, y.shape[1] :]
 
     def clean(self, y: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
         """Return x0 from the network's output; sigma is (B, 1, 1, 1)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -183,6 +184,18 @@ class DiscreteSchedule:
             "posterior_mean_coef2": (1 - before) * (1 - self.betas).sqrt() / (1 - bar),
         }
         return {name: values.to(dtype) for name, values in derived.items()}
+
+
+def respaced(length: int, count: int) -> list[int]:
+    """Return `count` of the indices 0 .. length-1, evenly from the first to the last, rounded half to even.
+
+    Positions are sums of the stride in float64, whose rounding decides ties as published. Source: improved DDPM, space_timesteps.
+    Raises ValueError unless 1 <= count <= length.
+    """
+    if not 1 <= count <= length:
+        raise ValueError(f"{count} of {length} levels were to be kept; choose 1 to {length}.")
+    stride = (length - 1) / max(count - 1, 1)
+    return [round(position) for position in accumulate([stride] * (count - 1), initial=0.0)]
 
 
 def variance_preserving_scale(sigma: Tensor) -> Tensor:

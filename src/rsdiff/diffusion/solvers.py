@@ -32,27 +32,33 @@ class StepRecord:
     clean: Tensor
 
 
+Step = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]
+"""(y, sigma, sigma_next) -> (y at sigma_next, clean estimate)"""
+
+
 @dataclass(frozen=True)
 class Observers:
     """What may look at, or act on, the state between steps.
 
     callback     called after each step
     before_step  returns the state to use in place of (y, sigma), before each step (dynamic clamping of SCDM)
+    around_step  takes a solver's step and returns the one to use in its place (guidance of whole steps, see rsdiff.diffusion.hooks)
     """
 
     callback: Callable[[StepRecord], None] | None = None
     before_step: Callable[[Tensor, float], Tensor] | None = None
+    around_step: Callable[[Step], Step] | None = None
 
 
 SILENT = Observers()
-Step = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]
-"""(y, sigma, sigma_next) -> (y at sigma_next, clean estimate)"""
 Rule = Callable[[float, float], tuple[float, float]]
 """(sigma, sigma_next) -> (down, up) of the first-order step."""
 
 
 def walk(levels: Tensor, y: Tensor, step: Step, observers: Observers = SILENT) -> Tensor:
     """Return the state after one `step` per pair of neighbouring levels."""
+    if observers.around_step is not None:
+        step = observers.around_step(step)
     for index, (sigma, sigma_next) in enumerate(pairwise(levels.tolist())):
         if observers.before_step is not None:
             y = observers.before_step(y, sigma)

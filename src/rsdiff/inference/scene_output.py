@@ -21,6 +21,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.rpc import RPC
 
+from rsdiff.data.normalisation import as_integers
 from rsdiff.inference.scene_input import SceneReader
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.inference.tiling import Grid
@@ -54,11 +55,7 @@ class OutputForm:
 
     def convert(self, values: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[Any]:
         """Return values (C, h, w) in the output's type: rounded, saturated, missing ones marked and no other one looking missing."""
-        if self.dtype.kind == "f":
-            result = values.astype(self.dtype)
-        else:
-            limits = np.iinfo(self.dtype)
-            result = np.clip(np.rint(values), limits.min, limits.max).astype(self.dtype)
+        result = values.astype(self.dtype) if self.dtype.kind == "f" else as_integers(values, self.dtype)
         if self.nodata is not None:
             if not np.isnan(self.nodata):
                 neighbour = self._next_to_nodata()

@@ -200,7 +200,7 @@ class _Run:
         return raster
 
     def _scene_code(self) -> Tensor | None:
-        """Return the mean (1, n) of the method's global estimates over windows spread over the scene, or None."""
+        """Return the mean (1, ...) of the method's global estimates over windows spread over the scene, or None."""
         codes = []
         for values, valid in self.reader.samples():
             if not valid.any():
@@ -416,7 +416,7 @@ class _Work:
         batch = Batch([SampleMeta(job.input.stem)] * len(parts), size, (rows.tile, columns.tile), lr=torch.stack(parts))
         batch = replace(batch, **self._aligned_windows(origins, size))  # type: ignore[arg-type]
         if self.run.code is not None:
-            batch = replace(batch, code=self.run.code.expand(len(parts), -1))
+            batch = replace(batch, code=self.run.code.expand(len(parts), *self.run.code.shape[1:]))
         key = (job.seed, "restore", job.input.stem, sample)
         noise = TileNoise(key, origins, size)
         if len(inside) > 1:

@@ -1,6 +1,7 @@
 """Methods: networks, objective and restoration put together, one module each."""
 
 from rsdiff.methods.bicubic import BicubicMethodConfig
+from rsdiff.methods.blinddiff import BlindDiffConfig
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
 from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig
 from rsdiff.methods.danv2 import DANv2Config
@@ -14,10 +15,14 @@ from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
+from rsdiff.methods.scdm import SCDMConfig
+from rsdiff.methods.spectral_cnn import SpectralCNNConfig
+from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
     "bicubic": BicubicMethodConfig,
+    "blinddiff": BlindDiffConfig,
     "blindsrsnf": BlindSRSNFConfig,
     "danv2": DANv2Config,
     "dasr": DASRConfig,
@@ -33,6 +38,9 @@ METHODS: dict[str, type] = {
     "liif": LIIFConfig,
     "metasr": MetaSRConfig,
     "refdiff": RefDiffConfig,
+    "scdm": SCDMConfig,
+    "spectral_cnn": SpectralCNNConfig,
+    "spectral_linear": SpectralLinearConfig,
     "sr3": SR3Config,
 }
 """Config class of every method by `kind`."""
@@ -40,6 +48,7 @@ METHODS: dict[str, type] = {
 __all__ = [
     "METHODS",
     "BicubicMethodConfig",
+    "BlindDiffConfig",
     "BlindSRSNFConfig",
     "DANv2Config",
     "DASRConfig",
@@ -55,5 +64,8 @@ __all__ = [
     "LIIFConfig",
     "MetaSRConfig",
     "RefDiffConfig",
+    "SCDMConfig",
     "SR3Config",
+    "SpectralCNNConfig",
+    "SpectralLinearConfig",
 ]

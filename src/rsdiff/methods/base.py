@@ -139,7 +139,7 @@ class Method(nn.Module):
         return {}
 
     def degradation_code(self, batch: Batch) -> Tensor | None:
-        """Return (B, n), what the method estimates that is common to all pixels of a scene, or None if it estimates nothing of the kind.
+        """Return (B, ...), what the method estimates that is common to all pixels of a scene, or None if it estimates nothing of the kind.
 
         A mean over windows of a scene comes back as `batch.code`, which `restore` then uses in place of an estimate of its own.
         """

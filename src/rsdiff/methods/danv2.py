@@ -109,8 +109,14 @@ class DANv2Method(Method):
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         require_scale(batch, self.scale)
-        image: Tensor = self.network(batch.need("lr"))[0]
+        lr = batch.need("lr")
+        image: Tensor = self.network(lr)[0] if batch.code is None else self.network.restorer(lr, batch.code)
         return image
+
+    @torch.no_grad()
+    def degradation_code(self, batch: Batch) -> Tensor | None:
+        """Return the kernel codes that the last loop restores with; None where it knows the delta kernel only."""
+        return None if self.network.loops == 1 else self.network.unroll(batch.need("lr")).codes[-2]
 
     @torch.no_grad()
     def estimates(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -96,5 +96,9 @@ class DASR(Method):
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         require_scale(batch, self.scale)
         lr = PEAK * batch.need("lr")
-        image: Tensor = self.network(lr, self.contrast.code(lr))
+        image: Tensor = self.network(lr, self.contrast.code(lr) if batch.code is None else batch.code)
         return image / PEAK
+
+    @torch.no_grad()
+    def degradation_code(self, batch: Batch) -> Tensor | None:
+        return self.contrast.code(PEAK * batch.need("lr"))

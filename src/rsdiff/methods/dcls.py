@@ -119,8 +119,13 @@ class DCLSMethod(Method):
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         require_scale(batch, self.scale)
-        image: Tensor = self.network(batch.need("lr"))[0]
+        lr = batch.need("lr")
+        image: Tensor = self.network.restorer(lr, self.network.estimator(lr) if batch.code is None else batch.code)
         return image
+
+    @torch.no_grad()
+    def degradation_code(self, batch: Batch) -> Tensor | None:
+        return self.network.estimator(batch.need("lr"))
 
     @torch.no_grad()
     def estimates(self, batch: Batch) -> Mapping[str, Tensor]:

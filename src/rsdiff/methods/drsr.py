@@ -138,5 +138,10 @@ class DRSR(Method):
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         require_scale(batch, self.scale)
         lr = PEAK * batch.need("lr")
-        image: Tensor = self.network(lr, self.encoder(lr)[0])
+        image: Tensor = self.network(lr, self.encoder(lr)[0] if batch.code is None else batch.code)
         return image / PEAK
+
+    @torch.no_grad()
+    def degradation_code(self, batch: Batch) -> Tensor | None:
+        code: Tensor = self.encoder(PEAK * batch.need("lr"))[0]
+        return code

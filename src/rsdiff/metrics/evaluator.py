@@ -105,7 +105,7 @@ class Evaluator:
         decisions = batch.decisions[index] if index < len(batch.decisions) else ()
         if self.degradation is not None and decisions and decisions[0] is not None:
             row.update(self.degradation.record(decisions[0]))
-        row["height"], row["width"], row["seconds"] = batch.size[0], batch.size[1], seconds
+        row["image_height"], row["image_width"], row["seconds"] = batch.size[0], batch.size[1], seconds
         view = self._view(batch, index, restored)
         views = {METHOD: view}
         if view.hr is not None:

@@ -39,6 +39,8 @@ class MetricsConfig:
     """NIQE of an image with fewer blocks (96 px) is not reported: two are needed, and values of few blocks are noise."""
     opensr: OpensrConfig = OpensrConfig()
     """Options of the opensr_* metrics."""
+    seam_interval: int = 64
+    """Target pixels between the borders that the metric `seams` looks at: the side of the tiles, windows or patches a method works in."""
     weight_folders: tuple[str, ...] = ("weights",)
     """Folders searched for weight files of metrics, before the cache of torch.hub; nothing is downloaded."""
 
@@ -52,6 +54,8 @@ class MetricsConfig:
             raise ValueError(f"every metric may be named once and the list is {', '.join(self.metrics)}.")
         if self.niqe_min_blocks < 2:
             raise ValueError(f"niqe_min_blocks must be 2 or more, the fewest that have a covariance, and is {self.niqe_min_blocks}.")
+        if self.seam_interval < 2:
+            raise ValueError(f"seam_interval must be 2 pixels or more and is {self.seam_interval}.")
         if min(self.rgb_bands) < 0:
             raise ValueError(f"rgb_bands are band indices from 0 and are {self.rgb_bands}.")
 

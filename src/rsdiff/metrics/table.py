@@ -16,6 +16,8 @@ from rsdiff.metrics.lpips import TRUNK_FILES, Lpips, Trunk, read_trunk
 from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
 from rsdiff.metrics.no_reference import average_gradient, entropy
 from rsdiff.metrics.psnr import cpsnr, ergas, ergas_diffbsr, mse, psnr
+from rsdiff.metrics.seams import seam_score
+from rsdiff.metrics.spectral import cc, mpsnr, mrae, mssim, rmse, sam, uiqi
 from rsdiff.metrics.ssim import ssim
 
 _NONE: frozenset[str] = frozenset()
@@ -58,6 +60,16 @@ def _ergas(view: View) -> float:
 def _ergas_diffbsr(view: View) -> float:
     image, hr, valid = view.pair("bands")
     return ergas_diffbsr(image, hr, view.scale, valid)
+
+
+def _bands(score: Callable[[Tensor, Tensor, float, Tensor | None], float]) -> Callable[[Context], ImageScore]:
+    """Return what prepares a spectral metric: of all bands, whatever the protocol's space."""
+
+    def of_view(view: View) -> float:
+        image, hr, valid = view.pair("bands")
+        return score(image, hr, view.protocol.peak, valid)
+
+    return _ready(of_view)
 
 
 def _perceptual_pair(view: View) -> tuple[Tensor, Tensor]:
@@ -181,6 +193,53 @@ _FIDELITY = (
     ),
 )
 
+_SPECTRAL = (
+    Metric("mpsnr", "MPSNR", "mean of the PSNRs of the bands", "dB", build=_bands(mpsnr)),
+    Metric("mssim", "MSSIM", "mean of the bands' structural similarities, 11x11 Gaussian", low=-1, high=1, build=_bands(mssim)),
+    Metric(
+        "sam",
+        "SAM",
+        "mean angle between spectra; pixels that are zero in either image are left out",
+        "degrees",
+        "lower",
+        0,
+        180,
+        build=_bands(lambda sr, hr, peak, valid: sam(sr, hr, valid)),
+    ),
+    Metric(
+        "rmse",
+        "RMSE",
+        "root of the mean squared error, in units of the peak",
+        "",
+        "lower",
+        build=_bands(lambda sr, hr, peak, valid: rmse(sr, hr, valid)),
+    ),
+    Metric(
+        "mrae",
+        "MRAE",
+        "mean relative absolute error where the reference is positive",
+        "",
+        "lower",
+        build=_bands(lambda sr, hr, peak, valid: mrae(sr, hr, valid)),
+    ),
+    Metric(
+        "cc",
+        "CC",
+        "mean over bands of the correlation over pixels",
+        low=-1,
+        high=1,
+        build=_bands(lambda sr, hr, peak, valid: cc(sr, hr, valid)),
+    ),
+    Metric(
+        "uiqi",
+        "UIQI",
+        "quality index of 8x8 blocks, mean over bands",
+        low=-1,
+        high=1,
+        build=_bands(lambda sr, hr, peak, valid: uiqi(sr, hr, valid=valid)),
+    ),
+)
+
 _CONSISTENCY = (
     Metric(
         "lr_psnr",
@@ -270,6 +329,17 @@ _PERCEPTUAL = (
     ),
 )
 
+
+def _seams(context: Context) -> ImageScore:
+    interval = context.options.seam_interval
+
+    def score(view: View) -> float:
+        image = view.image.double() if view.valid is None else torch.where(view.valid, view.image.double(), math.nan)
+        return seam_score(image.cpu().numpy(), interval, max(1, round(view.scale)))
+
+    return score
+
+
 _OFFICIAL_NIQE = ("niqe_pris_params.npz", "niqe_modelparameters.mat")
 
 _NO_REFERENCE = (
@@ -292,6 +362,15 @@ _NO_REFERENCE = (
         high=math.log2(256),
         needs=_NONE,
         build=_ready(lambda view: entropy(view.gray(), view.valid)),
+        on_hr=True,
+    ),
+    Metric(
+        "seams",
+        "Seams",
+        "steps across the borders of tiles, as a multiple of steps elsewhere: 1 where tiles do not show",
+        direction="lower",
+        needs=_NONE,
+        build=_seams,
         on_hr=True,
     ),
     Metric(
@@ -389,5 +468,5 @@ _OPENSR = (
 )
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for group in (_FIDELITY, _CONSISTENCY, _PERCEPTUAL, _NO_REFERENCE, _OPENSR) for metric in group
+    metric.name: metric for group in (_FIDELITY, _SPECTRAL, _CONSISTENCY, _PERCEPTUAL, _NO_REFERENCE, _OPENSR) for metric in group
 }

@@ -49,6 +49,7 @@ class DiffusionUNet(nn.Module):
     attention_down   levels whose blocks on the way down have attention; `attention_up` likewise. See `attention_levels`.
     make_block       makes a block; `make_upsample` the enlargement behind a level of the given channels
     crop_to_skips    accept any image size: what comes up is cropped to the skip it joins (BlindSRSNF)
+    skip_streams     passes of the way down whose skips are joined on the way up, see `up_pass`
     checkpointing    recompute block activations in the backward pass: less memory, about a third more time
     """
 
@@ -66,6 +67,7 @@ class DiffusionUNet(nn.Module):
         make_block: BlockMaker,
         make_upsample: Callable[[int], nn.Module] = Upsample,
         crop_to_skips: bool = False,
+        skip_streams: int = 1,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -95,7 +97,7 @@ class DiffusionUNet(nn.Module):
         for level in reversed(range(len(widths))):
             made = []
             for _ in range(blocks + 1):
-                made.append(make_block(channels + skips.pop(), widths[level], level in attention_up))
+                made.append(make_block(channels + skip_streams * skips.pop(), widths[level], level in attention_up))
                 channels = widths[level]
             up.append(UpLevel(made, make_upsample(channels) if level else nn.Identity()))
         self.up = nn.ModuleList(reversed(up))  # up[i] works at the resolution of down[i]
@@ -107,12 +109,20 @@ class DiffusionUNet(nn.Module):
 
         Raises ValueError if H or W is not a multiple of `size_multiple`.
         """
+        self.require_size(x)
+        x, skips = self.down_pass(self.stem(x), conditions)
+        return self.up_pass(self.middle_pass(x, conditions), skips, conditions)
+
+    def require_size(self, x: Tensor) -> None:
+        """Raise ValueError if the height or width of x is not a multiple of `size_multiple`."""
         height, width = x.shape[-2:]
         if height % self.size_multiple or width % self.size_multiple:
             raise ValueError(
                 f"an image of {height}x{width} was given to a U-Net that needs multiples of {self.size_multiple}; pad or crop it."
             )
-        x = self.stem(x)
+
+    def down_pass(self, x: Tensor, conditions: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Return (what leaves the last level, the skips) of what left a stem."""
         skips = [x]
         for level in self.down:
             assert isinstance(level, DownLevel)
@@ -122,8 +132,16 @@ class DiffusionUNet(nn.Module):
             if not isinstance(level.leave, nn.Identity):
                 x = level.leave(x)
                 skips.append(x)
+        return x, skips
+
+    def middle_pass(self, x: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
+        """Return x after the blocks in the middle."""
         for block in self.middle:
             x = self._run_block(block, x, conditions)
+        return x
+
+    def up_pass(self, x: Tensor, skips: list[Tensor], conditions: tuple[Tensor, ...]) -> Tensor:
+        """Return the output; `skips` are taken from the end, several streams joined along their channels, and the list is used up."""
         for level in reversed(self.up):
             assert isinstance(level, UpLevel)
             for block in level.blocks:

@@ -48,7 +48,8 @@ class ResidualBlock(nn.Module):
 
     h = conv1(swish(norm1(x))) + time(embedding);  h = conv2(dropout(swish(norm2(h))));  returns attention(h + shortcut(x)).
 
-    activate_time  applies Swish to the embedding before its Linear layer (DDPM does, SR3 does not)
+    activate_time   applies Swish to the embedding before its Linear layer (DDPM does, SR3 does not)
+    attention_bias  gives the projection to queries, keys and values a bias (SCDM)
     Both convolutions are 3x3 and zero-padded; the shortcut is a 1x1 convolution where the widths differ and the identity elsewhere.
     """
 
@@ -62,6 +63,7 @@ class ResidualBlock(nn.Module):
         dropout: float,
         attention: bool,
         activate_time: bool,
+        attention_bias: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(norm_groups, in_channels)
@@ -72,7 +74,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
-        self.attention: nn.Module = SelfAttention(out_channels, norm_groups) if attention else nn.Identity()
+        self.attention: nn.Module = SelfAttention(out_channels, norm_groups, attention_bias) if attention else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -84,13 +86,14 @@ class ResidualBlock(nn.Module):
 class SelfAttention(nn.Module):
     """x plus single-head attention of every pixel to every pixel of the normalised x; logits are scaled by 1 / sqrt(C).
 
-    The projection to queries, keys and values has no bias. Memory grows with (H W)^2 only where PyTorch has no fused kernel.
+    The projection to queries, keys and values has no bias unless `bias` asks for it.
+    Memory grows with (H W)^2 only where PyTorch has no fused kernel.
     """
 
-    def __init__(self, channels: int, norm_groups: int) -> None:
+    def __init__(self, channels: int, norm_groups: int, bias: bool = False) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(norm_groups, channels)
-        self.query_key_value = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.query_key_value = nn.Conv2d(channels, 3 * channels, 1, bias=bias)
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

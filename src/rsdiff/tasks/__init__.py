@@ -1,14 +1,15 @@
 """What a user can ask for, one task per module, and the way from the command line to it."""
 
-from rsdiff.tasks.options import EvaluateTask, ImportTask, PrepareTask, RestoreTask, TrainTask
+from rsdiff.tasks.options import EvaluateTask, ImportTask, PrepareTask, PreviewTask, RestoreTask, TrainTask
 
 TASKS: dict[str, type] = {
     "train": TrainTask,
     "evaluate": EvaluateTask,
     "restore": RestoreTask,
     "prepare": PrepareTask,
+    "preview": PreviewTask,
     "import": ImportTask,
 }
 """Config class of every task by `kind`."""
 
-__all__ = ["TASKS", "EvaluateTask", "ImportTask", "PrepareTask", "RestoreTask", "TrainTask"]
+__all__ = ["TASKS", "EvaluateTask", "ImportTask", "PrepareTask", "PreviewTask", "RestoreTask", "TrainTask"]

@@ -26,6 +26,7 @@ rsdiff: composable experiments in remote-sensing super-resolution.
   python run.py task=evaluate checkpoint=RUN_FOLDER            any checkpoint; what is not chosen comes from it
   python run.py task=restore checkpoint=RUN_FOLDER input=scene.tif output=scene_x4.tif
   python run.py task=prepare dataset=folder source=/data/AIRS output=airs.h5
+  python run.py task=preview degradation=bsrgan
   python run.py task=import model=sr3 source=released_weights.pth
   python run.py -m scale=2,4 seed=0,1                          a sweep; hydra/launcher=joblib or submitit_slurm spreads it
   accelerate launch run.py model=sr3                           several GPUs or nodes

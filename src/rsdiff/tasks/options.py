@@ -100,6 +100,30 @@ class PrepareTask(TaskOptions):
 
 
 @config
+class PreviewTask(TaskOptions):
+    """Look at a degradation: a sheet of degraded images and a sheet of the drawn parameters."""
+
+    module: ClassVar[str] = "rsdiff.tasks.preview"
+    uses: ClassVar[frozenset[str]] = frozenset({"dataset", "degradation"})
+
+    images: int = 5
+    """Images shown, one row each."""
+    columns: int = 6
+    """Times each of them is degraded."""
+    draws: int = 500
+    """Draws behind the histograms of parameters."""
+    patch: int = 192
+    """Side of the HR crops in pixels."""
+    rgb_bands: tuple[int, int, int] = (0, 1, 2)
+    """Bands shown as red, green and blue, counted from 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "columns", "draws", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} was given; give at least 1.")
+
+
+@config
 class ImportTask(TaskOptions):
     """Convert released weights into a checkpoint of rsdiff, executing nothing of the file."""
 

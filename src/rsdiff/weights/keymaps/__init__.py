@@ -1,6 +1,7 @@
 """Key maps: one module per published family of checkpoints, one line per method kind."""
 
 from rsdiff.weights.keymaps.base import KeyMap
+from rsdiff.weights.keymaps.blinddiff import BlindDiffKeyMap
 from rsdiff.weights.keymaps.blindsrsnf import BlindSRSNFKeyMap
 from rsdiff.weights.keymaps.danv2 import DANv2KeyMap
 from rsdiff.weights.keymaps.dcls import DCLSKeyMap
@@ -10,9 +11,11 @@ from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import QueryKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
+from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
 KEY_MAPS: dict[str, KeyMap] = {
+    "blinddiff": BlindDiffKeyMap(),
     "blindsrsnf": BlindSRSNFKeyMap(),
     "danv2": DANv2KeyMap(),
     "dasr": DASRKeyMap(),
@@ -27,6 +30,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "liif": QueryKeyMap("liif"),
     "metasr": QueryKeyMap("metasr"),
     "refdiff": RefDiffKeyMap(),
+    "scdm": SCDMKeyMap(),
     "sr3": SR3KeyMap(),
 }
 """Key maps by method kind."""

@@ -1,0 +1,56 @@
+"""A plain CNN for spectral super-resolution, trained by the mean absolute error and the spectral angle: a baseline of ours."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.spectral import spectral_angle_loss
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.spectral_linear import refuse_other_scales
+from rsdiff.networks.spectral_cnn import SpectralCNN
+
+
+@config
+class SpectralCNNConfig(MethodConfig):
+    """The CNN; the defaults have about 1.2 million parameters for 3 -> 48 bands."""
+
+    width: int = 64
+    """Channels of the features."""
+    blocks: int = 16
+    """Residual blocks."""
+    angle_weight: float = 0.1
+    """Weight of the spectral angle beside the mean absolute error."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.blocks < 1:
+            raise ValueError(f"width={self.width}, blocks={self.blocks} make no network; choose numbers of at least 1.")
+
+    def refuse(self, problem: Problem) -> str | None:
+        return refuse_other_scales("spectral_cnn", problem)
+
+    def build(self, problem: Problem) -> SpectralRegression:
+        return SpectralRegression(self, problem)
+
+
+class SpectralRegression(Method):
+    """See the module and `SpectralCNNConfig`."""
+
+    def __init__(self, options: SpectralCNNConfig, problem: Problem) -> None:
+        super().__init__()
+        self.options = options
+        self.network = SpectralCNN(in_bands=problem.lr_bands, out_bands=problem.bands, width=options.width, blocks=options.blocks)
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        target, estimate = batch.need("hr"), self.network(batch.need("lr"))
+        error, angle = F.l1_loss(estimate, target), spectral_angle_loss(estimate, target)
+        return Losses(error + self.options.angle_weight * angle, {"error": error.detach(), "angle": angle.detach()})
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        return self.network(batch.need("lr"))

@@ -1,0 +1,176 @@
+"""MCFormer, BlindDiff's denoiser: a U-shaped Restormer that also estimates the blur kernel and is modulated by time and kernel.
+
+Source: lifengcs/BlindDiff (arXiv 2403.10211), basicsr/archs/blinddiff_arch.py. Unlike the published code, a batch of one image gives its
+kernel in the same shape as any other batch, and scale and kernel size are arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from rsdiff.networks.layers import SinusoidalEmbedding
+
+KERNEL_STRIDES = (1, 1, 1, 2, 1, 1)
+"""Strides of the 5x5 convolutions of the kernel head."""
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation of every pixel over its channels (B, C, H, W), eps 1e-5."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class TransposedAttention(nn.Module):
+    """Attention of channels to channels: cost grows with H W, not its square. `heads` divides `channels`.
+
+    Queries and keys have unit length over all pixels; logits are multiplied by a learned temperature per head.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
+        self.query_key_value = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.depthwise = nn.Conv2d(3 * channels, 3 * channels, 3, padding=1, groups=3 * channels, bias=False)
+        self.out = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = self.depthwise(self.query_key_value(x)).chunk(3, dim=1)
+        query, key, value = (part.unflatten(1, (self.heads, -1)).flatten(3) for part in parts)
+        logits = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT * self.temperature
+        return self.out((logits.softmax(-1) @ value).flatten(1, 2).unflatten(2, x.shape[-2:]))
+
+
+class GatedFeedForward(nn.Module):
+    """1x1 convolution to 2 int(expansion C) channels, depthwise 3x3, one half gated by GELU of the other, 1x1 convolution back."""
+
+    def __init__(self, channels: int, expansion: float) -> None:
+        super().__init__()
+        hidden = int(expansion * channels)
+        self.enter = nn.Conv2d(channels, 2 * hidden, 1, bias=False)
+        self.depthwise = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
+        self.leave = nn.Conv2d(hidden, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.depthwise(self.enter(x)).chunk(2, dim=1)
+        return self.leave(F.gelu(gate) * value)
+
+
+class ModulatedBlock(nn.Module):
+    """Attention and feed-forward, both residual, their normalised inputs shifted and scaled by a code (B, code_channels)."""
+
+    def __init__(self, channels: int, heads: int, expansion: float, code_channels: int) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(channels)
+        self.attention = TransposedAttention(channels, heads)
+        self.norm2 = ChannelNorm(channels)
+        self.feed_forward = GatedFeedForward(channels, expansion)
+        self.modulation = nn.Linear(code_channels, 4 * channels)
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        modulation = self.modulation(F.mish(code))[:, :, None, None]
+        shift_attention, scale_attention, shift_forward, scale_forward = modulation.chunk(4, dim=1)
+        x = x + self.attention(self.norm1(x) * (1 + scale_attention) + shift_attention)
+        return x + self.feed_forward(self.norm2(x) * (1 + scale_forward) + shift_forward)
+
+
+class KernelHead(nn.Sequential):
+    """Estimates a blur kernel (B, taps), non-negative with sum 1, from images of `in_channels` bands."""
+
+    def __init__(self, in_channels: int, width: int, taps: int) -> None:
+        layers: list[nn.Module] = []
+        for index, stride in enumerate(KERNEL_STRIDES):
+            layers += [nn.Conv2d(width if index else in_channels, width, 5, stride, padding=2), nn.LeakyReLU(0.2)]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, taps, 1), nn.Flatten(), nn.Softmax(dim=1))
+
+
+class MCFormer(nn.Module):
+    """Predicts noise, variance and blur kernel from a noisy HR image, its time and the LR image.
+
+    bands          C, of HR and of LR
+    width          D, channels of the first level; each further level has twice as many
+    blocks         blocks of each level, at least 2 levels; H and W of the HR must be multiples of `size_multiple` = 2^(levels - 1)
+    refinement     blocks behind the last decoder
+    heads          attention heads of each level
+    expansion      hidden channels of the feed-forward parts, in units of a level's
+    checkpointing  recompute block activations in the backward pass: less memory, about a third more time
+    The decoder of the first level keeps 2 D channels, as in Restormer. Codes of time and kernel are added up and modulate every block.
+    """
+
+    def __init__(
+        self,
+        *,
+        bands: int,
+        width: int,
+        blocks: Sequence[int],
+        refinement: int,
+        heads: Sequence[int],
+        expansion: float,
+        scale: int,
+        kernel_size: int,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.kernel_size = kernel_size
+        self.checkpointing = checkpointing
+        levels = len(blocks)
+        self.size_multiple = 2 ** (levels - 1)
+        taps = kernel_size**2
+
+        def stack(channels: int, level: int, count: int) -> nn.ModuleList:
+            return nn.ModuleList(ModulatedBlock(channels, heads[level], expansion, width) for _ in range(count))
+
+        widths = [width * 2**level for level in range(levels)]
+        self.time = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
+        self.kernel_head = KernelHead(2 * bands, width, taps)
+        self.kernel_code = nn.Sequential(nn.Linear(taps, width), nn.Mish(), nn.Linear(width, width))
+        self.stem = nn.Conv2d(2 * bands, width, 3, padding=1, bias=False)
+        self.encoders = nn.ModuleList(stack(channels, level, blocks[level]) for level, channels in enumerate(widths))
+        self.downs = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False), nn.PixelUnshuffle(2)) for channels in widths[:-1]
+        )
+        # Index i of what follows belongs to the step from level i + 1 up to level i.
+        self.ups = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(2 * channels, 4 * channels, 3, padding=1, bias=False), nn.PixelShuffle(2)) for channels in widths[:-1]
+        )
+        self.reductions = nn.ModuleList(
+            nn.Conv2d(2 * channels, channels, 1, bias=False) if level else nn.Identity() for level, channels in enumerate(widths[:-1])
+        )
+        self.decoders = nn.ModuleList(stack(widths[max(level, 1)], level, blocks[level]) for level in range(levels - 1))
+        self.refinement = stack(widths[1], 0, refinement)
+        self.out = nn.Conv2d(widths[1], 2 * bands, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor, time: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ((B, 2C, H, W): noise, then variance; kernel (B, k, k)) of the noisy x (B, C, H, W), steps time (B,), lr (B, C, h, w)."""
+        both = torch.cat([x, self.enlarge(lr)], dim=1)
+        taps = self.kernel_head(both)
+        code = self.time(time) + self.kernel_code(taps)
+        feature = self.stem(both)
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=False):
+            skips.append(self._run(encoder, feature, code))
+            feature = down(skips[-1])
+        feature = self._run(self.encoders[-1], feature, code)
+        for level in reversed(range(len(self.ups))):
+            joined = torch.cat([self.ups[level](feature), skips.pop()], dim=1)
+            feature = self._run(self.decoders[level], self.reductions[level](joined), code)
+        feature = self._run(self.refinement, feature, code)
+        # The noisy image is added to the variance channels too: published, and the released weights depend on it.
+        return self.out(feature) + torch.cat([x, x], dim=1), taps.unflatten(1, (self.kernel_size, self.kernel_size))
+
+    def enlarge(self, lr: Tensor) -> Tensor:
+        """Return lr at the size of the HR: bicubic with a = -0.75, neither antialiased nor clamped."""
+        return F.interpolate(lr, scale_factor=self.scale, mode="bicubic", align_corners=False)
+
+    def _run(self, blocks: nn.Module, x: Tensor, code: Tensor) -> Tensor:
+        assert isinstance(blocks, nn.ModuleList)
+        for block in blocks:
+            x = checkpoint(block, x, code, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else block(x, code)
+        return x
