@@ -89,12 +89,8 @@ def evaluate_case(
             if kernels is not None:
                 row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
             if restored.batch.metas[position].index < panels:
-<<<<<<< HEAD
                 draw_panel(settings, restored, position, row, folder / "panels", kernels)
-=======
-                draw_panel(settings, restored, position, row, folder / "panels")
                 draw_spectra(settings, restored, position, folder / "panels")
->>>>>>> scdm
         kept.add(accelerator.process_index, rows)
         progress(min(len(done) + number * accelerator.num_processes, total), total)
     accelerator.wait_for_everyone()

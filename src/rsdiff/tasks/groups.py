@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from rsdiff.config import default_values
 from rsdiff.data import DATASETS
@@ -36,9 +37,6 @@ def register_schemas() -> None:
     for group, table in GROUPS.items():
         for kind, cls in table.items():
             store.store(name=kind, group=f"schema/{group}", node={"kind": kind, **default_values(cls)}, provider="rsdiff")
-<<<<<<< HEAD
-=======
-    OmegaConf.register_new_resolver("model_requires", model_requires, replace=True)
     OmegaConf.register_new_resolver("usual_scale", usual_scale, replace=True)
 
 
@@ -46,13 +44,3 @@ def usual_scale(kind: str) -> int:
     """Return the scale of models of `kind` where none is given; in config files ${usual_scale:...}."""
     cls = METHODS.get(kind, MethodConfig)
     return int(cls.usual_scale)
-
-
-def model_requires(field: str, kind: str) -> bool:
-    """Return whether models of `kind` with their default options need the batch field `field`; in config files ${model_requires:...}."""
-    cls = METHODS.get(kind)
-    try:
-        return cls is not None and field in cls().requires
-    except TypeError:  # options without default: the chosen values decide, when the run is checked
-        return False
->>>>>>> scdm
