@@ -13,7 +13,7 @@ import rasterio
 
 from rsdiff.inference.scenes import Alone, SceneJob, restore_scene
 from rsdiff.methods.base import Method
-from rsdiff.metrics.seams import seam_score
+from rsdiff.metrics.seams import SeamScore, seam_score
 from tests.scene_methods import diffusion, job, landscape, pixels, regression, restored, write_raster
 
 
@@ -148,6 +148,16 @@ def test_the_seam_score_sees_tiles_that_do_not_meet() -> None:
     assert seam_score(image, 32, 4) == pytest.approx(1, abs=0.1)
     image[:, :, 32:64] += 5
     assert seam_score(image, 32, 4) > 3
+
+
+def test_the_seam_score_of_pieces_is_that_of_the_whole_image() -> None:
+    image = np.random.default_rng(0).normal(0, 1, (2, 50, 70))
+    whole, pieces = (SeamScore((20, 32), (16, 40), 2) for _ in range(2))
+    whole.add(image)
+    for top in range(0, 50, 16):
+        for left in range(0, 70, 16):
+            pieces.add(image[:, top : top + 16, left : left + 16], top, left)
+    assert pieces.value() == pytest.approx(whole.value())
 
 
 def test_fused_tiles_show_no_more_than_tiles_restored_alone(tmp_path: Path) -> None:

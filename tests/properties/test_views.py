@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from rsdiff.data.loading import KeyBatches, equal_size_batches, make_loader, make_test_loader, steps_of
 from rsdiff.data.normalisation import Normaliser
-from rsdiff.data.sample import Sample, SampleMeta
+from rsdiff.data.sample import Sample, SampleMeta, collate
 from rsdiff.data.source import CachedSource, DataError, RawSample, Window, cut, cut_sample, sample_from
 from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples, mirror_indices
 
@@ -254,3 +255,32 @@ def test_the_cache_returns_what_the_source_returns(top, left):
     window = Window(top, left, 16, 18)
     for index in (0, 1, 2, 0, 2):
         np.testing.assert_array_equal(cache.raw(index, window).arrays["hr"], cut(source.raw(index).arrays["hr"], window))
+
+
+def test_the_crop_that_keeps_its_size_is_the_one_asked_for() -> None:
+    source = Coordinates([(80, 80)] * 2)
+    for step in range(20):
+        hr, lr = TrainingSamples(source, 4, 64, 0, draw, scale_range=(1.0, 8.0), scale_keeps="hr").crop_sizes(step)
+        assert hr == 64
+        assert 8 <= lr <= 64
+        hr, lr = TrainingSamples(source, 4, 64, 0, draw, scale_range=(1.0, 8.0)).crop_sizes(step)
+        assert lr == 8
+        assert 8 <= hr <= 64
+
+
+def test_images_of_a_batch_may_each_have_their_own_scale() -> None:
+    def make_lr(hr: torch.Tensor, decisions: Sequence[Any]) -> torch.Tensor:
+        return torch.nn.functional.interpolate(hr, (16, 16))
+
+    samples = TrainingSamples(Coordinates([(80, 80)] * 4), 4, 64, 0, draw, scale_range=(1.0, 4.0), make_lr=make_lr)
+    batch = collate([samples[SampleKey(0, index, 3)] for index in range(4)])
+    assert batch.need("lr").shape == (4, 2, 16, 16)
+    assert batch.need("hr").shape == (4, 2, 64, 64)
+    assert batch.sizes is not None
+    assert len(set(batch.sizes)) > 1
+    assert all(16 <= H <= 64 and H == W for H, W in batch.sizes)
+    for image, (H, W) in zip(batch.need("hr"), batch.sizes, strict=True):
+        assert not image[:, H:].any()
+        assert not image[:, :, W:].any()
+    again = samples[SampleKey(0, 2, 99)]
+    assert torch.equal(again.hr, batch.need("hr")[2])  # the scale belongs to the image, not to the step

@@ -159,7 +159,7 @@ class _Run:
     def __init__(self, job: SceneJob, team: Team, stack: ExitStack) -> None:
         self.job, self.team, self.options = job, team, job.options
         self.scale = exact_scale(job.scale)
-        self.multiple = tile_multiple(job.method.pixel_multiple(), self.scale)
+        self.multiple = tile_multiple(job.method.pixel_multiple(), self.scale, job.method.target_multiple())
         self.reader = stack.enter_context(SceneReader(job.input, self.options.bands, self.options.nodata))
         self.bands = job.problem.bands
         self._require_bands()

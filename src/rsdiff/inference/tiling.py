@@ -167,9 +167,11 @@ def exact_scale(scale: float) -> Fraction:
     return fraction
 
 
-def tile_multiple(pixel_multiple: int, scale: Fraction) -> int:
-    """Return what tile sides and overlaps must be multiples of, in input pixels."""
-    return math.lcm(pixel_multiple, scale.denominator)
+def tile_multiple(pixel_multiple: int, scale: Fraction, target_multiple: int = 1) -> int:
+    """Return what tile sides and overlaps must be multiples of, in input pixels, for both multiples to hold (see Method)."""
+    multiple = math.lcm(pixel_multiple, scale.denominator)
+    target = int(multiple * scale)
+    return multiple * (target_multiple // math.gcd(target, target_multiple))
 
 
 def rounded_up(length: int, multiple: int) -> int:

@@ -148,6 +148,10 @@ class Method(nn.Module):
         """
         return None
 
+    def target_multiple(self) -> int:
+        """Tiles of a scene begin at multiples of so many target pixels and have such sides: the cell of a latent, where there is one."""
+        return 1
+
     def pixel_multiple(self) -> int:
         """LR height and width must be multiples of this; callers pad by reflection and crop the result."""
         return 1

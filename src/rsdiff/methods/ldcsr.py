@@ -227,6 +227,9 @@ class LatentDiffusion(Method):
         """Return the mean squared distance of condition and scaled latent, ()."""
         return F.mse_loss(condition, latent)
 
+    def target_multiple(self) -> int:
+        return self.first_stage.cell
+
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         lr = 2 * batch.need("lr") - 1

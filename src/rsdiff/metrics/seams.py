@@ -8,19 +8,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+REACH = 8
+"""Input pixels around a border with which it is compared."""
+
 
 class SeamScore:
-    """Mean absolute step between the two pixels on either side of a border, divided by that at places alike where no border is.
+    """Mean absolute step between the two pixels on either side of a border, divided by that at places alike beside it.
 
     rows, columns  the pixels that begin a new tile; the border lies before them
     period         target pixels per input pixel: enlarged images step more at some phases than at others (bicubic x4: by a third), so a
-                   border is compared with places of its phase only
-    1 means that borders look like the rest of the image, 2 that steps are twice as large there. The image may come in pieces.
+                   border is compared with places of its phase only, and with near ones, since scenes differ from place to place
+    1 means that borders look like the rest of the image, 2 that steps are twice as large there. The image may come in pieces, row by row.
     """
 
     def __init__(self, rows: Sequence[int], columns: Sequence[int], period: int = 1) -> None:
         self._borders = (np.asarray(rows, np.int64), np.asarray(columns, np.int64))
         self._period = period
+        # Last row or column of a piece, by the place where the next piece begins.
+        self._edges: tuple[dict[tuple[int, int], NDArray[np.float64]], ...] = ({}, {})
         self._sums = np.zeros((2, 2))
         self._counts = np.zeros((2, 2))
 
@@ -29,12 +34,18 @@ class SeamScore:
         values = image.astype(np.float64)
         if nodata is not None:
             values[image == nodata] = np.nan
+        self._edges[0][top + image.shape[1], left] = values[:, -1:]
+        self._edges[1][top, left + image.shape[2]] = values[:, :, -1:]
         for axis, first in ((0, top), (1, left)):
-            steps = np.abs(np.diff(values, axis=axis + 1))
-            places = first + 1 + np.arange(steps.shape[axis + 1])
-            at_border = np.isin(places, self._borders[axis])
-            alike = np.isin(places % self._period, self._borders[axis] % self._period)
-            for kind, chosen in enumerate((alike & ~at_border, at_border)):
+            before = self._edges[axis].pop((top, left), None)
+            if not len(self._borders[axis]):
+                continue
+            joined = values if before is None else np.concatenate([before, values], axis=axis + 1)
+            steps = np.abs(np.diff(joined, axis=axis + 1))
+            places = first + image.shape[axis + 1] - np.arange(steps.shape[axis + 1])[::-1] - 1
+            distance = np.abs(places[:, None] - self._borders[axis]).min(axis=1)
+            alike = (distance % self._period == 0) & (distance > 0) & (distance <= REACH * self._period)
+            for kind, chosen in enumerate((alike, distance == 0)):
                 picked = np.compress(chosen, steps, axis=axis + 1)
                 present = np.isfinite(picked)
                 self._sums[axis, kind] += picked[present].sum()

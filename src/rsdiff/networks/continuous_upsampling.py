@@ -10,25 +10,26 @@ from torch import Tensor, nn
 
 from rsdiff.networks.coordinates import cell_centres, nearest, pixel_centres, steps_of
 
-FUSE_WIDTH, GATE_WIDTH = 256, 64
+GATE_WIDTH = 64
 
 
 class CSUM(nn.Module):
     """Continuous-scale upsampling: maps of 1, 2, 4, .. times the size, resized to the target, weighted by the scale and fused per pixel.
 
     forward(x (B, width, h, w), (H, W)) -> (B, out_channels, H, W). The weights are told h / H, rows only, for the whole batch.
+    fuse_width  channels of the four layers that work at target size
     Source: MoooJianG/LDCSR, modules/upsampler.py, SADNUpsampler.
     """
 
-    def __init__(self, width: int, out_channels: int, levels: int = 4) -> None:
+    def __init__(self, width: int, out_channels: int, levels: int = 4, fuse_width: int = 256) -> None:
         super().__init__()
         self.doublings = nn.ModuleList(nn.Conv2d(width, 4 * width, 3, padding=1) for _ in range(levels - 1))
         self.gate = nn.Sequential(nn.Linear(1, GATE_WIDTH), nn.ReLU(), nn.Linear(GATE_WIDTH, levels))
-        widths = [levels * width, *[FUSE_WIDTH] * 4]
+        widths = [levels * width, *[fuse_width] * 4]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 1), nn.ReLU()]
-        self.fuse = nn.Sequential(*layers, nn.Conv2d(FUSE_WIDTH, out_channels, 1))
+        self.fuse = nn.Sequential(*layers, nn.Conv2d(fuse_width, out_channels, 1))
 
     @property
     def last_layer(self) -> Tensor:

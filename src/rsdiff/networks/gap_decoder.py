@@ -20,11 +20,6 @@ Branches = Literal["both", "image", "latent"]
 Modulation = Literal["scale", "sum"]
 Upsampler = Literal["csum", "nearest_mlp", "fixed_x4"]
 SLOPE = 0.05  # of every LeakyReLU in the refinement units
-UPSAMPLERS: dict[Upsampler, type[CSUM] | type[NearestMLP] | type[FixedX4]] = {
-    "csum": CSUM,
-    "nearest_mlp": NearestMLP,
-    "fixed_x4": FixedX4,
-}
 
 
 class ContrastAttention(nn.Module):
@@ -110,6 +105,7 @@ class GAPDecoder(nn.Module):
     blocks        residual blocks per level
     refinements   distillation modules of each refinement unit, one unit per level; empty means no refinement (ablation)
     branches      both; image: plain super-resolution that ignores z; latent: the last latent feature alone is enlarged (ablations)
+    fuse_width    see CSUM
     modulation    scale: see `modulate`, told H / h, rows only, for the whole batch; sum: the features are added (ablation)
     """
 
@@ -126,6 +122,7 @@ class GAPDecoder(nn.Module):
         branches: Branches = "both",
         modulation: Modulation = "scale",
         upsampler: Upsampler = "csum",
+        fuse_width: int = 256,
     ) -> None:
         super().__init__()
         self.branches = branches
@@ -143,7 +140,11 @@ class GAPDecoder(nn.Module):
                 levels.append(LatentLevel(channels, width * multiplier, width, blocks, self.has_image and modulation == "scale"))
                 channels = width * multiplier
             self.levels = nn.ModuleList(levels)  # in order of processing
-        self.upsampler = UPSAMPLERS[upsampler](width, out_channels)
+        self.upsampler: CSUM | NearestMLP | FixedX4
+        if upsampler == "csum":
+            self.upsampler = CSUM(width, out_channels, fuse_width=fuse_width)
+        else:
+            self.upsampler = NearestMLP(width, out_channels) if upsampler == "nearest_mlp" else FixedX4(width, out_channels)
 
     def latent_features(self, z: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """Return the feature of every level at LR size (h, w), each (B, width, h, w)."""

@@ -56,8 +56,3 @@ class Halve(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, (0, 1, 0, 1)))
-
-
-def latent_size(size: tuple[int, int], levels: int) -> tuple[int, int]:
-    """Return the sides of the encoder's result for an image of `size` (H, W)."""
-    return size[0] >> (levels - 1), size[1] >> (levels - 1)

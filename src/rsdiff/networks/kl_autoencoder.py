@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rsdiff.config import config
 from rsdiff.losses.gaussian import DiagonalGaussian
 from rsdiff.networks.gap_decoder import Branches, GAPDecoder, Modulation, Upsampler
-from rsdiff.networks.gap_encoder import GAPEncoder, latent_size
+from rsdiff.networks.gap_encoder import GAPEncoder
 from rsdiff.networks.gap_layers import NORM_GROUPS
 
 
@@ -59,6 +59,8 @@ class GAPDecoderConfig:
     """both; image: ignores the latent (ablation 1, plain super-resolution); latent: no image branch (ablation 3)."""
     modulation: Modulation = "scale"
     """How the latent joins the image: weighed by functions of the scale, or added (ablation 4)."""
+    fuse_width: int = 256
+    """Channels of the layers at target size that fuse the maps of the csum, most of the work; not read by the others."""
     upsampler: Upsampler = "csum"
     """csum; nearest_mlp (ablation wo_csum); fixed_x4 (the fixed-scale variant)."""
 
@@ -68,6 +70,8 @@ class GAPDecoderConfig:
             raise ValueError(
                 f"refinements has {len(self.refinements)} numbers for {len(self.multipliers)} levels; give one per level, or none."
             )
+        if self.fuse_width < 1:
+            raise ValueError(f"fuse_width={self.fuse_width} was given; choose at least 1.")
         if self.branches == "image" and not self.refinements:
             raise ValueError("branches=image without refinements is no network; give one number per level.")
 
@@ -84,6 +88,7 @@ class GAPDecoderConfig:
             branches=self.branches,
             modulation=self.modulation,
             upsampler=self.upsampler,
+            fuse_width=self.fuse_width,
         )
 
 
@@ -140,9 +145,10 @@ class KLAutoencoder(nn.Module):
         """Return the image of `size` (H, W), unbounded, from a latent and the LR image; without a latent branch the latent is not read."""
         return self.decoder(self.unquantise(latent) if self.has_latent else latent, lr, size)
 
-    def latent_shape(self, batch: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Return the shape of the latents of `batch` targets of `size` (H, W)."""
-        return batch, self.options.latent_channels, *latent_size(size, len(self.options.encoder.multipliers))
+    @property
+    def cell(self) -> int:
+        """Side in target pixels of what one latent value stands for."""
+        return int(2 ** (len(self.options.encoder.multipliers) - 1))
 
 
 def enlarged(lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
@@ -42,5 +43,5 @@ def register_schemas() -> None:
 
 def usual_scale(kind: str) -> int:
     """Return the scale of models of `kind` where none is given; in config files ${usual_scale:...}."""
-    cls = METHODS.get(kind, MethodConfig)
+    cls: Any = METHODS.get(kind, MethodConfig)
     return int(cls.usual_scale)

@@ -80,6 +80,8 @@ def decoder_config(state: Mapping[str, Tensor]) -> GAPDecoderConfig:
         found["upsampler"] = "nearest_mlp"
     elif "upsampler.5.weight" in state:
         found["upsampler"] = "fixed_x4"
+    else:
+        found["fuse_width"] = state["upsampler.fuse.0.weight"].shape[0]
     units = _count(state, r"FRUList\.(\d+)\.")
     found["refinements"] = tuple(_count(state, rf"FRUList\.{unit}\.IMDB\.(\d+)\.") for unit in range(units))
     width = found["width"] = state["head.weight" if has_image else "up.0.transfer.weight"].shape[0]
