@@ -106,7 +106,8 @@ class RefDiff(Method):
         self.network = options.network.build(problem.bands, problem.lr_bands, mask_channels=len(options.mask_codes) or 1)
 
     def denoiser(self, lr: Tensor, ref: Tensor, mask: Tensor) -> EdmDenoiser:
-        """Return D of the target (or of what it adds to the LR) for enlarged LR and reference in [-1, 1] and mask (B, 1, H, W) in [0, 1], all of target size."""
+        """Return D of the target (or of what it adds to the LR) for enlarged LR and reference in [-1, 1] and mask (B,
+        1, H, W) in [0, 1], all of target size."""
         lr, ref, mask = lr.float(), ref.float(), self.encoded(mask.float())
 
         def predict(x: Tensor, noise_level: Tensor) -> Tensor:
