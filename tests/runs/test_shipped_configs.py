@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,4 +79,5 @@ def test_files_are_short_and_say_what_they_are() -> None:
 def test_no_file_names_a_machine() -> None:
     for path in [*CONF.rglob("*.yaml"), *Path(REPOSITORY / "experiments").rglob("*.yaml")]:
         assert "/home/" not in path.read_text()
-        assert "/data/" not in path.read_text().replace("source=/data/", "")
+        text = path.read_text().replace("source=/data/", "")
+        assert not re.search(r"(?<![\w.}])/data/", text), path  # a folder of a site or below another one may have the name

@@ -253,10 +253,11 @@ def test_codes_and_bases_that_do_not_fit_are_refused() -> None:
 
 
 def test_every_kind_builds_from_its_plain_defaults() -> None:
-    for cls in DEGRADATIONS.values():
+    for kind, cls in DEGRADATIONS.items():
         defaults = default_values(cls)
         if "???" in defaults.values():
             defaults["cases"] = [{"name": "one", "width": 1.0}]
         settings = config_from_mapping(cls, defaults, "degradation")
         assert settings.build().gives <= {"kernel", "noise_level", "lr_clean"}
-        assert settings.lr_bands(5) == 5
+        if kind not in ("bands", "srf"):  # those are about which bands there are
+            assert settings.lr_bands(5) == 5

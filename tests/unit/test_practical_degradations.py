@@ -262,7 +262,7 @@ def test_an_array_is_degraded_in_its_own_type_and_layout(dtype: Any) -> None:
 
 
 def test_arrays_that_are_no_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="'nonsense' is not a degradation of one image; choose among .*bsrgan"):
+    with pytest.raises(ValueError, match=r"'nonsense' is not a degradation of one image; choose among .*bsrgan"):
         degrade_array(np.zeros((8, 8)), "nonsense")
     with pytest.raises(ValueError, match="values from 0 to 255"):
         degrade_array(np.array([[0.0, 255.0]]), "bsrgan")

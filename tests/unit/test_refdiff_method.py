@@ -139,6 +139,15 @@ def test_the_published_loss_is_a_sum_over_256():
     torch.testing.assert_close(mean.total, mean.terms["weighted_error"])
 
 
+def test_an_untrained_residual_model_gives_the_enlarged_lr():
+    config = replace(REFDIFF, residual=True, enlargement="bicubic")
+    method = config.build(PROBLEM).eval()
+    restored = method.restore(batch(), replace(SAMPLER, start="image", churn=0.0, churn_min=0.0, churn_max=float("inf")), noise())
+    enlarged = (enlarge(batch().need("lr"), (16, 24), "bicubic") + 1) / 2
+    torch.testing.assert_close(restored, enlarged, atol=2e-3, rtol=0)
+    assert method.losses(batch(), "restorer", noise()).total.isfinite()
+
+
 def test_enlarging_an_eight_bit_image_keeps_its_levels():
     levels = torch.arange(256).reshape(1, 1, 16, 16) / 255
     for rule in ("nearest", "bilinear"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,6 +88,16 @@ def test_a_cascade_survives_export_and_import_with_and_without_its_config() -> N
             assert torch.equal(state[key], value)
     with pytest.raises(ValueError, match="1 of 2 stages"):
         import_weights("scdm", {k.removeprefix("stage_1."): v for k, v in published.items() if k.startswith("stage_1.")}, TINY)
+
+
+def test_a_folder_with_a_file_per_stage_is_imported_as_a_cascade(tmp_path: Path) -> None:
+    method = cascade()
+    published = export_weights("scdm", TINY, method.state_dict())
+    for stage in (1, 2):
+        mine = {key.removeprefix(f"stage_{stage}."): value.clone() for key, value in published.items() if key.startswith(f"stage_{stage}.")}
+        torch.save(mine, tmp_path / f"{stage}-model.pth")
+    _, state = import_weights("scdm", tmp_path, TINY)
+    assert all(torch.equal(state[key], value) for key, value in method.state_dict().items())
 
 
 @pytest.mark.parametrize("config", [TINY, SpectralLinearConfig(), SpectralCNNConfig()])

@@ -49,6 +49,9 @@ class RefDiffConfig(MethodConfig):
     """Truncate the enlarged LR to 8 bits in training, as the published loader does."""
     enlargement: Enlargement = "nearest"
     """How the LR is brought to target size in restoration; the published code differs from its training here."""
+    residual: bool = False
+    """Diffuse what the target adds to the enlarged LR instead of the target (ours): an untrained model then gives the enlarged LR. Set
+    levels.sigma_data to the deviation of that difference."""
     loss_divisor: float | None = 256.0
     """The squared errors of a batch are summed and divided by it (published: 256 whatever the batch); None takes their mean."""
     wrong_reference: float = 0.0
@@ -103,13 +106,14 @@ class RefDiff(Method):
         self.network = options.network.build(problem.bands, problem.lr_bands, mask_channels=len(options.mask_codes) or 1)
 
     def denoiser(self, lr: Tensor, ref: Tensor, mask: Tensor) -> EdmDenoiser:
-        """Return D for enlarged LR and reference in [-1, 1] and mask (B, 1, H, W) in [0, 1], all of target size."""
+        """Return D of the target (or of what it adds to the LR) for enlarged LR and reference in [-1, 1] and mask (B, 1, H, W) in [0, 1], all of target size."""
         lr, ref, mask = lr.float(), ref.float(), self.encoded(mask.float())
 
         def predict(x: Tensor, noise_level: Tensor) -> Tensor:
             return self.network(x, noise_level, lr, ref, mask)
 
-        return EdmDenoiser(predict, EdmPreconditioning(self.options.levels.sigma_data))
+        limit = 2.0 if self.options.residual else 1.0
+        return EdmDenoiser(predict, EdmPreconditioning(self.options.levels.sigma_data), data_range=(-limit, limit))
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         options = self.options
@@ -125,7 +129,8 @@ class RefDiff(Method):
             is_wrong = noise.uniform((len(batch), 1, 1, 1), ref.device) < options.wrong_reference
             ref = torch.where(is_wrong, ref.roll(1, dims=0), ref)
         denoiser = self.denoiser(lr, 2 * ref - 1, self.change_mask(batch))
-        error = denoising_error(denoiser, options.levels, 2 * batch.need("hr") - 1, noise).error
+        target = 2 * batch.need("hr") - 1
+        error = denoising_error(denoiser, options.levels, target - lr if options.residual else target, noise).error
         mean = error.mean()
         total = mean if options.loss_divisor is None else error.sum() / options.loss_divisor
         return Losses(total, {"weighted_error": mean.detach()})
@@ -154,5 +159,6 @@ class RefDiff(Method):
         lr = reflect_to(enlarge(batch.need("lr"), batch.size, self.options.enlargement), height, width)
         ref = reflect_to(2 * batch.need("ref") - 1, height, width)
         denoiser = self.denoiser(lr, ref, reflect_to(self.change_mask(batch), height, width))
-        image = sample(sampler, denoiser, lr.shape, noise, device=lr.device, image=lr)
+        base = lr if self.options.residual else torch.zeros_like(lr)
+        image = base + sample(sampler, denoiser, lr.shape, noise, device=lr.device, image=lr - base)
         return (image[..., : batch.size[0], : batch.size[1]].float() + 1) / 2

@@ -202,8 +202,11 @@ class SCDM(Method):
     def denoiser(self, stage: int, condition: Tensor) -> TwoCall:
         """Return the network of `stage` as a denoiser guided by its condition (B, c, H, W), both in the networks' units."""
 
+        # What `sampler.clip` limits estimates to; the published sampler does not clip.
+        limits = ((0 - self.options.centre) / self.options.spread, (1 - self.options.centre) / self.options.spread)
+
         def bound(given: Tensor) -> EpsDenoiser:
-            return EpsDenoiser(lambda x, t: self.networks[stage](x, given.to(x.dtype), t), self.schedule, time="index", data_range=None)
+            return EpsDenoiser(lambda x, t: self.networks[stage](x, given.to(x.dtype), t), self.schedule, time="index", data_range=limits)
 
         return TwoCall(bound(condition), bound(torch.zeros_like(condition)), self.options.guidance_weights[stage])
 

@@ -18,7 +18,7 @@ from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import write_checkpoint
 from rsdiff.training.trainer import load_weights
-from rsdiff.weights.importer import import_weights
+from rsdiff.weights.importer import files_in, import_weights
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -65,7 +65,10 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     )
 
 
-def sha256(path: Path) -> str:
-    """Return the file's SHA-256 in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def sha256(source: Path) -> str:
+    """Return the file's SHA-256 in hexadecimal; of a folder, those of its files in the order of their names."""
+    digests = []
+    for path in files_in(source):
+        with path.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return " ".join(digests)

@@ -30,11 +30,24 @@ def export_weights(kind: str, config: Any, state_dict: Mapping[str, Tensor]) -> 
 
 
 def _read_with_settings(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content; settings that Lightning wrote to a file of their own take the place of missing ones."""
+    """Return a checkpoint's content; settings that Lightning wrote to a file of their own take the place of missing ones.
+
+    A folder holds the stages of a cascade, one file each, in the order of their names: {"stage_1": content, ..}.
+    """
+    if path.is_dir():
+        return {f"stage_{number}": read_checkpoint(file) for number, file in enumerate(files_in(path), 1)}
     content = read_checkpoint(path)
     if "state_dict" in content and "hyper_parameters" not in content:
         content["hyper_parameters"] = settings_near(path)
     return content
+
+
+def files_in(source: Path) -> list[Path]:
+    """Return the files of a released checkpoint: itself, or those of a folder by name; raises ValueError for an empty folder."""
+    files = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith(".")) if source.is_dir() else [source]
+    if not files:
+        raise ValueError(f"source={source} is an empty folder; give a file, or a folder with one file per stage.")
+    return files
 
 
 def _key_map(kind: str) -> KeyMap:
