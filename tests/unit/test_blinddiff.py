@@ -138,7 +138,9 @@ def test_the_signed_range_is_the_same_process_on_shifted_images() -> None:
 
 def test_estimated_kernels_are_kernels_at_any_lr_size_and_always_the_same() -> None:
     method, whole = tiny(), batch(2, 3, 5)
-    first, second = method.estimates(whole)["kernel"], method.estimates(pick(whole, 1))["kernel"]
+    found = method.estimates(whole)
+    first, second = found["kernel"], method.estimates(replace(pick(whole, 1), kernel=None))["kernel"]
+    assert found["true_kernel"] is whole.kernel
     assert first.shape == (2, 5, 5)
     torch.testing.assert_close(first.sum((1, 2)), torch.ones(2))
     assert float(first.min()) >= 0

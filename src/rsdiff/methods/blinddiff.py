@@ -228,7 +228,8 @@ class BlindDiff(Method):
         steps = min(ESTIMATION.steps, len(self.schedule))
         sampler = SamplerConfig(solver=ESTIMATION.solver, steps=steps, spacing=ESTIMATION.spacing)
         reverse.sample(sampler, SeededNoise([("blinddiff", "estimates", meta.name) for meta in batch.metas]), SILENT)
-        return {"kernel": reverse.kernel}
+        found = {"kernel": reverse.kernel}
+        return found if batch.kernel is None else {**found, "true_kernel": batch.kernel}
 
     def pixel_multiple(self) -> int:
         return self.network.size_multiple // gcd(self.network.size_multiple, self.scale)
