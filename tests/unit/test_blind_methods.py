@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from rsdiff.config import ConfigError, config_from_mapping
+from rsdiff.data import FolderDataset
 from rsdiff.data.ranges import to_signed_range
-from rsdiff.data.sample import Batch, SampleMeta
+from rsdiff.data.sample import Batch, SampleMeta, collate
+from rsdiff.data.views import TestSamples
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
@@ -294,3 +299,13 @@ def refuse(kind: str, **options: Any) -> Callable[[], Any]:
 def test_options_that_make_no_network_are_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_images_without_targets_are_restored_to_the_enlarged_size(tmp_path: Path) -> None:
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (5, 6, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"gf_{number}.png")
+    source = FolderDataset(root=str(tmp_path), images_are="lr", split="all").build("test", 4)
+    given = collate(list(TestSamples(source, 4, 0, None)))
+    assert (given.size, given.lr_size) == ((20, 24), (5, 6))
+    assert tiny("diffbsr").restore(given, FEW_STEPS, noise(2)).shape == (2, 3, 20, 24)

@@ -53,6 +53,7 @@ class Sample:
     valid        (1, H, W) of 0/1, pixels that count in losses and metrics (nodata = 0); None means all
     decisions    one entry per view (first: hr, then hr_views), what the degradation drew; see rsdiff.degradations
     hr_size      (H, W) of the target before it was extended by zeros at the bottom and right, where it was; else None
+    size         (H, W) that a sample without hr shall be restored to; None where hr tells it
     """
 
     meta: SampleMeta
@@ -65,6 +66,7 @@ class Sample:
     valid: Tensor | None = None
     decisions: Sequence[Any] = ()
     hr_size: tuple[int, int] | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass
@@ -141,15 +143,16 @@ def collate(samples: Sequence[Sample]) -> Batch:
             raise ValueError(f"some samples of a batch have '{name}' and others have not: {', '.join(s.meta.name for s in samples)}.")
         return torch.stack(present)
 
-    target = first.hr if first.hr is not None else first.lr
-    if target is None:
-        raise ValueError(f"sample {first.meta.name} has neither hr nor lr.")
+    if first.hr is None and (first.lr is None or first.size is None):
+        raise ValueError(f"sample {first.meta.name} has neither hr nor lr with the size of its target.")
+    size = (first.hr.shape[-2], first.hr.shape[-1]) if first.hr is not None else first.size
+    assert size is not None
     lr_size = first.lr_size or (tuple(first.lr.shape[-2:]) if first.lr is not None else None)
     if lr_size is None:
         raise ValueError(f"sample {first.meta.name} has no lr and no lr_size.")
     return Batch(
         metas=[sample.meta for sample in samples],
-        size=(int(target.shape[-2]), int(target.shape[-1])),
+        size=(int(size[0]), int(size[1])),
         lr_size=(int(lr_size[0]), int(lr_size[1])),
         hr=stack("hr"),
         lr=stack("lr"),

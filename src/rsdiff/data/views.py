@@ -188,7 +188,8 @@ class TestSamples(Dataset[Sample]):
         (H, W), lr_size = self.sizes(index)
         whole = self._source.size(index) == (H, W)
         sample = self._source.read(index, None if whole else Window(0, 0, H, W))
-        sample = replace(sample, meta=replace(sample.meta, index=index), lr_size=lr_size)
+        size = (H, W) if sample.hr is None else None
+        sample = replace(sample, meta=replace(sample.meta, index=index), lr_size=lr_size, size=size)
         if self._draw is not None and sample.lr is None and sample.hr is not None:
             generator = keyed_generator(self._seed, "test", sample.meta.name)
             sample.decisions = self._draw(generator, (sample.hr.shape[0], H, W), lr_size, 1)
