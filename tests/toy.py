@@ -34,6 +34,8 @@ class ToyBlock:
 class ToyModel:
     """A model that needs no training."""
 
+    usual_scale: ClassVar[int] = 4
+
     width: int = 8
     """Channels."""
     dropout: float = 0.0
