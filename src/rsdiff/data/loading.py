@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -101,8 +102,14 @@ def _loader(
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker if workers else None,
+        multiprocessing_context=_start_method() if workers else None,
         generator=torch.Generator(),  # its own: a loader must not advance the global generator
     )
+
+
+def _start_method() -> str | None:
+    """Return how workers start: Python's own way (None), but 'fork' inside joblib's workers, whose way only starts joblib's processes."""
+    return None if multiprocessing.get_start_method() in ("fork", "forkserver", "spawn") else "fork"
 
 
 def _collate_and_finish(finish: Callable[[Batch], Batch], samples: Sequence[Sample]) -> Batch:
