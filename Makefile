@@ -14,7 +14,7 @@ env: $(STAMP)
 
 # A tiny model on generated scenes, from nothing to a report: trains, evaluates, prints the table and where the report is.
 demo: $(STAMP)
-	$(BIN)/python run.py
+	$(BIN)/python run.py trainer.steps=300
 
 # One test process per core and one thread each: PyTorch's threads and pytest's processes would fight over the cores.
 test: $(STAMP)
