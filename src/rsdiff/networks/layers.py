@@ -17,18 +17,19 @@ from torch import Tensor, nn
 class SinusoidalEmbedding(nn.Module):
     """Maps scalars to [sin(v f_0), .., cos(v f_0), ..] with frequencies f_k = 1e4^(-k / K), k = 0 .. K-1, K = width / 2.
 
+    endpoint  frequencies f_k = 1e4^(-k / (K - 1)) instead, whose last is 1e-4 (SRDiff)
     v  (B,), noise levels, diffusion times or integer steps; returns (B, width) float32. `width` is even.
     The values are not rescaled: with levels in (0, 1] the low frequencies barely move, which is what the published SR3 does.
     """
 
     frequencies: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, endpoint: bool = False) -> None:
         super().__init__()
         if width % 2:
             raise ValueError(f"an embedding of {width} values was asked for; it holds sines and cosines, so give an even number.")
         # On the CPU even where parameters are made on the meta device: no state dict brings the frequencies.
-        exponents = torch.arange(width // 2, dtype=torch.float64, device="cpu") * (2 / width)
+        exponents = torch.arange(width // 2, dtype=torch.float64, device="cpu") / (width // 2 - endpoint)
         self.register_buffer("frequencies", torch.exp(-math.log(1e4) * exponents).float(), persistent=False)
 
     def forward(self, v: Tensor) -> Tensor:
@@ -37,10 +38,11 @@ class SinusoidalEmbedding(nn.Module):
 
 
 class TimeEmbedding(nn.Sequential):
-    """Sinusoidal embedding followed by Linear width -> 4 width, Swish, Linear 4 width -> width; (B,) -> (B, width)."""
+    """Sinusoidal embedding, then Linear width -> 4 width, Swish or another activation, Linear 4 width -> width; (B,) -> (B, width)."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(SinusoidalEmbedding(width), nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+    def __init__(self, width: int, activation: type[nn.Module] = nn.SiLU, endpoint: bool = False) -> None:
+        embedding = SinusoidalEmbedding(width, endpoint)
+        super().__init__(embedding, nn.Linear(width, 4 * width), activation(), nn.Linear(4 * width, width))
 
 
 class ResidualBlock(nn.Module):
