@@ -183,6 +183,7 @@ def test_a_sweep_ends_with_one_table_and_repeats_nothing(toys: Command) -> None:
     assert rows[0] == "| run | scale | model | state | psnr | folder |"
     assert len(rows) == 6
     assert (table.parent / "summary.csv").exists()
+    assert "<td>toy_tiny</td>" in (table.parent / "summary.html").read_text()
     assert "4 of 4 runs finished" in ended.out
     again = toys("-m", "scale=2,4", "model=toy,toy_tiny")
     assert again.out.count("already finished") == 4
