@@ -218,6 +218,19 @@ def test_a_checkpoint_brings_its_own_settings_and_typed_ones_win(toys: Command) 
     assert (settings["scale"], settings["sampler"]["steps"], settings["dataset"]["size"]) == (2, 7, 8)
 
 
+def test_data_with_their_own_lr_are_not_degraded_as_the_checkpoints_were(toys: Command) -> None:
+    toys("model=toy_tiny", "degradation.resize=pillow")
+    (first,) = folders()
+    store = first / "checkpoints" / "step_00000001"
+    store.mkdir(parents=True)
+    (store / "card.json").write_text(json.dumps({"config": _yaml(first / "config.yaml"), "choices": {}}))
+    (store / "training_state.pt").write_text("")
+    for data, kind in (("pairs", "toy"), ("inputs", "paired")):
+        assert toys(f"checkpoint={first}", f"dataset={data}").code == 0
+        (made,) = [folder for folder in folders() if folder.parent.name.endswith(f"-{data}")]
+        assert _yaml(made / "config.yaml")["degradation"]["kind"] == kind
+
+
 @pytest.mark.slow  # three processes start PyTorch
 def test_a_sweep_is_the_same_in_parallel(tmp_path: Path) -> None:
     command = "task=evaluate model=bicubic dataset.size=32 dataset.test_images=1 metrics.metrics=[psnr] seed=0,1 hydra/launcher=joblib -m"
