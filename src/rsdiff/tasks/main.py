@@ -120,7 +120,7 @@ def _run(settings: RunSettings) -> Status:
     """Do the run in its folder and say where its results are; a finished run is reported and not repeated."""
     check_compatible(settings)
     status = read_status(settings.run_path)
-    if status.state == "finished":
+    if status.state == "finished" and not settings.task.repeats:
         _say([f"already finished: {status.report or settings.run_path}", f"Delete {settings.run_path} to run it again."])
         return status
     folder = RunFolder(settings.run_path, settings.signature, settings.resolved, sys.argv, Path(os.environ[REPOSITORY]))

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from rsdiff.config import config
 from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.tasks.table_options import TableConfig
 
 
 @config
@@ -43,6 +44,7 @@ class TaskOptions:
     pairs_data whether the model meets the data of `dataset` and `degradation`, so that they must fit together
     starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
+    repeats    whether a finished run is done again, because it collects what other runs made
     """
 
     module: ClassVar[str]
@@ -51,6 +53,7 @@ class TaskOptions:
     pairs_data: ClassVar[bool] = False
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
 
     def function(self) -> Callable[..., Any]:
         """Return the task's `run(settings, folder, tracker) -> TaskResult`."""
@@ -139,3 +142,29 @@ class ImportTask(TaskOptions):
     """Stored pixel value that the model shall see as 0, common or per band."""
     high: tuple[float, ...] = (255.0,)
     """Stored pixel value that the model shall see as 1, common or per band; 255 for weights trained on 8-bit images."""
+
+
+@config
+class TablesTask(TaskOptions):
+    """Run what a published table needs and is not finished yet, and write the table with published values beside ours."""
+
+    module: ClassVar[str] = "rsdiff.tasks.tables"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    repeats: ClassVar[bool] = True
+
+    table: TableConfig | None = None
+    """The table; chosen by its file: sweeps=tables/<name>."""
+    tables: tuple[str, ...] = ("all",)
+    """Names of table files, made together in one run (all: every one); used where `table` is not chosen."""
+    budget: Literal["quick", "paper"] = "quick"
+    """quick: tiny models, generated data, a few steps, which checks the machinery; paper: the published recipes and data."""
+    seeds: int = 1
+    """Trainings per method, with the seeds 0, 1, ...; tables give their mean and spread."""
+    data_root: str | None = None
+    """Folder of published data sets, each in a folder of its own name; None takes the folder of the data set's file."""
+
+    def __post_init__(self) -> None:
+        if self.table is None and not self.tables:
+            raise ValueError("no table was named; choose sweeps=tables/NAME, or task.tables=[NAME, ..] or [all].")
+        if self.seeds < 1:
+            raise ValueError(f"seeds={self.seeds} was given; give at least 1.")

@@ -58,7 +58,12 @@ def start(folder: Path) -> Path:
 def write_record(folder: Path, record: Record) -> None:
     """Keep a run's record for the table."""
     if _is_main_process():
-        write_json(folder / f"run_{record.number:05d}.json", asdict(record))
+        write_json(record_path(folder, record.number), asdict(record))
+
+
+def record_path(folder: Path, number: int) -> Path:
+    """Return the file of the record of a sweep's run."""
+    return folder / f"run_{number:05d}.json"
 
 
 def conclude(folder: Path) -> int:
