@@ -183,25 +183,14 @@ def markdown(result: TableResult, folder: Path) -> str:
 def latex(result: TableResult) -> str:
     """Return the table in LaTeX (needs the package booktabs), one tabular per setting."""
     columns = "l" + "r" * len(result.metrics)
-    arrows = {
-        "↑": r"$\uparrow$",
-        "↓": r"$\downarrow$",
-        "±": r"$\pm$",
-        "·": r"$\cdot$",
-        "×": r"$\times$",
-        "°": r"$^\circ$",
-        "σ": r"$\sigma$",
-    }
+    written = str.maketrans(
+        {character: f"\\{character}" for character in "&%$#_{}"}
+        | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "°": r"$^\circ$"}
+        | {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
+    )
 
     def safe(text: str) -> str:
-        for character in "\\&%$#_{}~^":
-            text = text.replace(
-                character,
-                {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}.get(character, f"\\{character}"),
-            )
-        for character, command in arrows.items():
-            text = text.replace(character, command)
-        return text
+        return text.translate(written)
 
     lines = [*(f"% {remark}" for remark in result.remarks), f"% Made by {result.command} at commit {result.commit}."]
     for setting, title in result.settings.items():

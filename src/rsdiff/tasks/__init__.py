@@ -1,6 +1,6 @@
 """What a user can ask for, one task per module, and the way from the command line to it."""
 
-from rsdiff.tasks.options import EvaluateTask, ImportTask, PrepareTask, PreviewTask, RestoreTask, TablesTask, TrainTask
+from rsdiff.tasks.options import EvaluateTask, FitNiqeTask, ImportTask, PrepareTask, PreviewTask, RestoreTask, TablesTask, TrainTask
 
 TASKS: dict[str, type] = {
     "train": TrainTask,
@@ -10,7 +10,8 @@ TASKS: dict[str, type] = {
     "preview": PreviewTask,
     "import": ImportTask,
     "tables": TablesTask,
+    "fit-niqe": FitNiqeTask,
 }
 """Config class of every task by `kind`."""
 
-__all__ = ["TASKS", "EvaluateTask", "ImportTask", "PrepareTask", "PreviewTask", "RestoreTask", "TablesTask", "TrainTask"]
+__all__ = ["TASKS", "EvaluateTask", "FitNiqeTask", "ImportTask", "PrepareTask", "PreviewTask", "RestoreTask", "TablesTask", "TrainTask"]

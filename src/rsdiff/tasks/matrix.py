@@ -157,9 +157,9 @@ def feature_table(options: Shipped) -> str:
         lines.append(f"| `{model}` | {needs} | {shown} | {data} | {degradations} | {tiny} | {imports} |")
     lines += [
         "",
-        f"Of {total} combinations of {len(options.models)} models, {len(options.datasets)} data sets, {len(options.degradations)} degradations "
-        f"and {len(SCALES)} scales ({', '.join(f'{scale:g}' for scale in SCALES)}), {total - refused} can be trained and {refused} are refused "
-        "in one sentence. Data sets whose files tell their bands only when they are opened count as RGB.",
+        f"Of {total} combinations of {len(options.models)} models, {len(options.datasets)} data sets, {len(options.degradations)} "
+        f"degradations and {len(SCALES)} scales ({', '.join(f'{scale:g}' for scale in SCALES)}), {total - refused} can be trained and "
+        f"{refused} are refused in one sentence. Data sets whose files tell their bands only when they are opened count as RGB.",
     ]
     return "\n".join(lines) + "\n"
 

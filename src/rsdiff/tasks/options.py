@@ -145,6 +145,27 @@ class ImportTask(TaskOptions):
 
 
 @config
+class FitNiqeTask(TaskOptions):
+    """Fit a NIQE model on the HR training images of a data set, for the metric niqe_rs."""
+
+    module: ClassVar[str] = "rsdiff.tasks.fit_niqe"
+    uses: ClassVar[frozenset[str]] = frozenset({"dataset"})
+
+    block: int = 96
+    """Side of the blocks in pixels; scores of models with other blocks cannot be compared."""
+    sharpness: float = 0.75
+    """A block counts if its sharpness exceeds this share of the sharpest block of its own image."""
+    rgb_bands: tuple[int, int, int] = (0, 1, 2)
+    """Bands shown as red, green and blue, counted from 0."""
+
+    def __post_init__(self) -> None:
+        if self.block < 16 or self.block % 2:
+            raise ValueError(f"block={self.block} was given; give an even number of at least 16 pixels.")
+        if not 0 <= self.sharpness < 1:
+            raise ValueError(f"sharpness={self.sharpness} was given; give a share from 0 to below 1.")
+
+
+@config
 class TablesTask(TaskOptions):
     """Run what a published table needs and is not finished yet, and write the table with published values beside ours."""
 

@@ -10,7 +10,7 @@ from rsdiff.tasks.table_options import TableConfig, TablePoint, TableRow, filled
 
 Budget = Literal["quick", "paper"]
 
-QUICK_TRAINING = ("trainer=minimal", "metrics=standard", "metrics.metrics=[psnr]", "metrics.panels=0")
+QUICK_TRAINING = ("trainer=minimal", "sampler.steps=4", "metrics=standard", "metrics.metrics=[psnr]", "metrics.panels=0")
 QUICK_DATA = ("dataset.train_images=5", "dataset.test_images=2")
 
 
