@@ -63,7 +63,9 @@ def test_a_decoder_may_start_from_the_enlarged_input(ablation: dict[str, Any]) -
     fresh = replace(options, decoder=replace(options.decoder, starts_bicubic=True)).build(3, 3)
     batch = batch_of((48, 40), (12, 10))
     enlarged_input = torch.nn.functional.interpolate(batch.need("lr"), size=(48, 40), mode="bicubic", align_corners=False)
-    latent = batch.need("lr") if options.decoder.branches == "image" else torch.randn(2, 4, 24, 20, generator=torch.Generator().manual_seed(0))
+    latent = (
+        batch.need("lr") if options.decoder.branches == "image" else torch.randn(2, 4, 24, 20, generator=torch.Generator().manual_seed(0))
+    )
     torch.testing.assert_close(fresh.decode(latent, batch.need("lr"), (48, 40)), enlarged_input)
     assert not torch.allclose(options.build(3, 3).decode(latent, batch.need("lr"), (48, 40)), enlarged_input, atol=1e-3)
 

@@ -140,6 +140,21 @@ def test_a_wrong_reference_is_checked_as_the_wrong_one():
     assert wrong_mask.mean() > 0.5
 
 
+def test_a_hidden_reference_is_read_where_nothing_changed_and_only_there():
+    def restored(changed_reference, ref):
+        method = built(replace(REFDIFF, changed_reference=changed_reference))
+        return method.restore(replace(seen, ref=ref), SAMPLER, noise(1))
+
+    seen = batch(1)
+    seen.change_mask = torch.ones_like(seen.change_mask)
+    other = 1 - seen.ref
+    assert torch.equal(restored("hidden", seen.ref), restored("hidden", other))
+    assert not torch.equal(restored("shown", seen.ref), restored("shown", other))
+    seen.change_mask = torch.zeros_like(seen.change_mask)
+    assert torch.equal(restored("hidden", other), restored("shown", other))
+    assert not torch.equal(restored("hidden", seen.ref), restored("hidden", other))
+
+
 def test_classes_may_have_a_mask_channel_each():
     config = replace(REFDIFF, mask_codes=(0, 85, 255))
     method, masked = built(config), batch()
