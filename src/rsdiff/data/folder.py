@@ -72,7 +72,12 @@ class FolderDataset(SplitOptions):
 
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test images."""
-        return open_split(self, split, scale, lambda folder, prefix: list_items(role_folder(folder, self.images_are), prefix, self.images_are, self.extensions))
+        return open_split(
+            self,
+            split,
+            scale,
+            lambda folder, prefix: list_items(role_folder(folder, self.images_are), prefix, self.images_are, self.extensions),
+        )
 
 
 @config

@@ -73,8 +73,8 @@ class RefDiffConfig(MethodConfig):
     changed_code: float = 1.0
     """Mask value of changed ground of unknown class, for masks that the data do not give."""
     change_threshold: float = 0.05
-    """Difference of LR and reference, in units of [0, 1], beyond which mask=estimated and checked call a pixel changed. On generated scenes at x8 the
-    default finds 68 % of the changed pixels and 83 % of what it calls changed is (ours)."""
+    """Difference of LR and reference, in units of [0, 1], beyond which mask=estimated and mask=checked call a pixel changed. On generated
+    scenes at x8 the default finds 68 % of the changed pixels and 83 % of what it calls changed is (ours)."""
 
     def __post_init__(self) -> None:
         if self.loss_divisor is not None and self.loss_divisor <= 0:
