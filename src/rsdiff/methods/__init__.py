@@ -18,9 +18,11 @@ from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.methods.scdm import SCDMConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
+from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
+    "awan": AWANConfig,
     "bicubic": BicubicMethodConfig,
     "blinddiff": BlindDiffConfig,
     "blindsrsnf": BlindSRSNFConfig,
@@ -32,11 +34,14 @@ METHODS: dict[str, type] = {
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
     "drsr": DRSRConfig,
     "edm_sr": EdmSrConfig,
+    "hscnn_plus": HSCNNPlusConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
     "liif": LIIFConfig,
     "metasr": MetaSRConfig,
+    "mst_l": MSTLConfig,
+    "mstpp": MSTPlusPlusConfig,
     "refdiff": RefDiffConfig,
     "scdm": SCDMConfig,
     "spectral_cnn": SpectralCNNConfig,
@@ -47,6 +52,10 @@ METHODS: dict[str, type] = {
 
 __all__ = [
     "METHODS",
+    "AWANConfig",
+    "HSCNNPlusConfig",
+    "MSTLConfig",
+    "MSTPlusPlusConfig",
     "BicubicMethodConfig",
     "BlindDiffConfig",
     "BlindSRSNFConfig",

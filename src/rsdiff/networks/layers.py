@@ -147,6 +147,17 @@ def shuffle_upscale(width: int, out_channels: int, scale: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(width, out_channels, 3, padding=1))
 
 
+def channel_attention(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor) -> Tensor:
+    """Attention of channels to channels: cost grows with the number of pixels, not its square.
+
+    query, key, value  (B, heads, d, pixels); queries and keys are brought to unit length over all pixels
+    temperature        (heads, 1, 1), what logits are multiplied by
+    Returns (B, heads, d, pixels): row i is the values averaged with the weights of query i.
+    """
+    logits = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT * temperature
+    return logits.softmax(-1) @ value
+
+
 def filter_each(x: Tensor, kernels: Tensor) -> Tensor:
     """Cross-correlate every channel of every image with a kernel of its own, zero-padded to the size of the input.
 

@@ -12,9 +12,11 @@ from rsdiff.weights.keymaps.liif import QueryKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
+from rsdiff.weights.keymaps.spectral_regression import AWANKeyMap, HSCNNPlusKeyMap, MSTLKeyMap, MSTPlusPlusKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
 KEY_MAPS: dict[str, KeyMap] = {
+    "awan": AWANKeyMap(),
     "blinddiff": BlindDiffKeyMap(),
     "blindsrsnf": BlindSRSNFKeyMap(),
     "danv2": DANv2KeyMap(),
@@ -25,10 +27,13 @@ KEY_MAPS: dict[str, KeyMap] = {
     "diffbsr_srdiff": DiffBSRSRDiffKeyMap(),
     "drsr": DRSRKeyMap(),
     "edm_sr": EdmSrKeyMap(),
+    "hscnn_plus": HSCNNPlusKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
     "liif": QueryKeyMap("liif"),
     "metasr": QueryKeyMap("metasr"),
+    "mst_l": MSTLKeyMap(),
+    "mstpp": MSTPlusPlusKeyMap(),
     "refdiff": RefDiffKeyMap(),
     "scdm": SCDMKeyMap(),
     "sr3": SR3KeyMap(),
