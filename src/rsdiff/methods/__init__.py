@@ -10,6 +10,7 @@ from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
 from rsdiff.methods.drsr import DRSRConfig
+from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
@@ -33,6 +34,7 @@ METHODS: dict[str, type] = {
     "diffbsr_ddpm": DiffBSRDDPMConfig,
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
     "drsr": DRSRConfig,
+    "ediffsr": EDiffSRConfig,
     "edm_sr": EdmSrConfig,
     "hscnn_plus": HSCNNPlusConfig,
     "lcmsr": LCMSRConfig,
@@ -53,9 +55,6 @@ METHODS: dict[str, type] = {
 __all__ = [
     "METHODS",
     "AWANConfig",
-    "HSCNNPlusConfig",
-    "MSTLConfig",
-    "MSTPlusPlusConfig",
     "BicubicMethodConfig",
     "BlindDiffConfig",
     "BlindSRSNFConfig",
@@ -66,11 +65,15 @@ __all__ = [
     "DiffBSRConfig",
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",
+    "EDiffSRConfig",
     "EdmSrConfig",
+    "HSCNNPlusConfig",
     "LCMSRConfig",
     "LDCSRConfig",
     "LDCSRVaeConfig",
     "LIIFConfig",
+    "MSTLConfig",
+    "MSTPlusPlusConfig",
     "MetaSRConfig",
     "RefDiffConfig",
     "SCDMConfig",

@@ -21,8 +21,8 @@ from rsdiff.diffusion.objectives import EdmLevels, VeLevels, VpLevels, denoising
 from rsdiff.diffusion.preconditioning import EdmPreconditioning, Preconditioning, VePreconditioning, VpPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
-from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.enlargement import Enlargement, enlarge
+from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.song_unet import SongUNetConfig

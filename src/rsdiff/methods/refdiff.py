@@ -29,9 +29,9 @@ from rsdiff.diffusion.objectives import EdmLevels, denoising_error
 from rsdiff.diffusion.preconditioning import EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
-from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.change_mask import estimate_change
 from rsdiff.methods.enlargement import Enlargement, enlarge
+from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 

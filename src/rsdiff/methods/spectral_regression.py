@@ -1,7 +1,8 @@
 """MST++, MST-L, HSCNN+ and AWAN: networks that regress many bands on few at the same pixels, trained by the relative error.
 
 Source: caiyuanhao1998/MST-plus-plus (NTIRE 2022 spectral recovery), whose recipe is in experiments/spectral. Any number of bands goes in
-and out; at 31 bands the networks are the published ones.
+and out; at 31 bands the networks are the published ones. The cost of MST++ and MST-L as published, as wide as the cube has bands, grows
+with the square of their number: `width` makes them narrower for cubes of hundreds of bands.
 
 Unlike the published code:
 - MST-L's mask is that of every image by itself (`mask_of_first`), so that results do not depend on the batch; alike at batch size 1.
@@ -71,11 +72,15 @@ class SpectralRegressionConfig(MethodConfig):
 class HalvingConfig(SpectralRegressionConfig):
     """What MST++ and MST-L have in common: levels between which the image is halved."""
 
+    width: int | None = None
+    """Channels of the first level; null: as many as there are bands, as published."""
     blocks: tuple[int, ...]
     """Blocks of every level on the way down; the way up has as many."""
 
     def __post_init__(self) -> None:
         SpectralRegressionConfig.__post_init__(self)
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"width={self.width} was given; choose at least 1 channel, or null for as many as there are bands.")
         if len(self.blocks) < 1 or min(self.blocks) < 0:
             raise ValueError(f"blocks={list(self.blocks)} make no network; give a number of blocks, 0 or more, for every level.")
 
@@ -97,7 +102,7 @@ class MSTPlusPlusConfig(HalvingConfig):
     """Blocks of every level of a U-Net on the way down; the way up has as many."""
 
     def network(self, bands: int, lr_bands: int) -> nn.Module:
-        return MSTPlusPlus(in_bands=lr_bands, bands=bands, stages=self.stages, blocks=self.blocks)
+        return MSTPlusPlus(in_bands=lr_bands, bands=bands, width=self.width or bands, stages=self.stages, blocks=self.blocks)
 
 
 @config
@@ -112,7 +117,7 @@ class MSTLConfig(HalvingConfig):
     """The mask of a batch's first image serves all, as published."""
 
     def network(self, bands: int, lr_bands: int) -> nn.Module:
-        return MSTL(in_bands=lr_bands, bands=bands, blocks=self.blocks, mask_of_first=self.mask_of_first)
+        return MSTL(in_bands=lr_bands, bands=bands, width=self.width or bands, blocks=self.blocks, mask_of_first=self.mask_of_first)
 
 
 @config

@@ -14,7 +14,7 @@ STREAM, GROWTH = 32, 32
 
 
 class TwoStreams(nn.Module):
-    """Concatenates [u, v(u)] of two streams, u = 3x3 to 32 channels, v = 1x1 to `narrow`; ReLU behind each. The streams differ in weights."""
+    """Concatenates [u, v(u)] of two streams, u = 3x3 to 32 channels, v = 1x1 to `narrow`; ReLU behind each; with weights of their own."""
 
     def __init__(self, in_channels: int, narrow: int) -> None:
         super().__init__()

@@ -13,17 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rsdiff.networks.layers import SinusoidalEmbedding, channel_attention
+from rsdiff.networks.layers import ChannelNorm, SinusoidalEmbedding, channel_attention
 
 KERNEL_STRIDES = (1, 1, 1, 2, 1, 1)
 """Strides of the 5x5 convolutions of the kernel head."""
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation of every pixel over its channels (B, C, H, W), eps 1e-5."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class TransposedAttention(nn.Module):

@@ -1,7 +1,7 @@
 """MST++ and MST-L: U-shaped transformers whose attention is between the channels of an image, for spectral super-resolution.
 
-Source: caiyuanhao1998/MST-plus-plus, architecture/MST_Plus_Plus.py and MST.py. A network is as wide as the cube has bands, because its
-first features are added to its result; the published MST++ fixes that width at 31, which is the same for 31 bands.
+Source: caiyuanhao1998/MST-plus-plus, architecture/MST_Plus_Plus.py and MST.py, where a network is as wide as the cube has bands (31) and
+its first features are added to its result. Of another width, it adds nothing to what its last convolution makes of the features.
 Attention sees all pixels, so the result of a tile differs from that of the whole image. Heights and widths must be multiples of
 2^(levels - 1); the published networks extend any image to multiples of 8 by reflection.
 """
@@ -118,13 +118,14 @@ class SpectralUNet(nn.Module):
     def __init__(self, width: int, blocks: Sequence[int], masked: bool = False) -> None:
         super().__init__()
         *upper, bottom = blocks
-        widths = [width * 2**level for level in range(len(upper))]
+        heads_of = [2**level for level in range(len(upper))]
+        widths = [width * heads for heads in heads_of]
 
         def halve(channels: int) -> nn.Conv2d:
             return nn.Conv2d(channels, 2 * channels, 4, stride=2, padding=1, bias=False)
 
         def stacks() -> nn.ModuleList:
-            return nn.ModuleList(SpectralStack(w, 2**level, count, masked) for level, (w, count) in enumerate(zip(widths, upper, strict=True)))
+            return nn.ModuleList(SpectralStack(width * heads, heads, count, masked) for heads, count in zip(heads_of, upper, strict=True))
 
         self.encoders = stacks()
         self.downs = nn.ModuleList(halve(channels) for channels in widths)
@@ -168,14 +169,16 @@ class SpectralStage(nn.Module):
 class MSTPlusPlus(nn.Module):
     """forward(lr (B, in_bands, H, W)) -> (B, bands, H, W), unbounded: `stages` U-Nets in a row.
 
+    width   channels of the features, those of the first being added to the result where they are as many as the bands
     blocks  see `SpectralUNet`; H and W must be multiples of 2^(len(blocks) - 1)
     """
 
-    def __init__(self, *, in_bands: int, bands: int, stages: int, blocks: Sequence[int]) -> None:
+    def __init__(self, *, in_bands: int, bands: int, width: int, stages: int, blocks: Sequence[int]) -> None:
         super().__init__()
-        self.enter = nn.Conv2d(in_bands, bands, 3, padding=1, bias=False)
-        self.stages = nn.Sequential(*(SpectralStage(bands, blocks) for _ in range(stages)))
-        self.leave = nn.Conv2d(bands, bands, 3, padding=1, bias=False)
+        self.adds = width == bands
+        self.enter = nn.Conv2d(in_bands, width, 3, padding=1, bias=False)
+        self.stages = nn.Sequential(*(SpectralStage(width, blocks) for _ in range(stages)))
+        self.leave = nn.Conv2d(width, bands, 3, padding=1, bias=False)
         for part in self.modules():
             if isinstance(part, nn.Linear):
                 nn.init.trunc_normal_(part.weight, std=0.02)
@@ -184,25 +187,29 @@ class MSTPlusPlus(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         entered = self.enter(lr)
-        return entered + self.leave(self.stages(entered))
+        result = self.leave(self.stages(entered))
+        return entered + result if self.adds else result
 
 
 class MSTL(nn.Module):
     """forward(lr (B, in_bands, H, W)) -> (B, bands, H, W), unbounded: one U-Net whose attention is masked by a second feature of the input.
 
+    width          see `MSTPlusPlus`
     blocks         see `SpectralUNet`; H and W must be multiples of 2^(len(blocks) - 1)
     mask_of_first  the mask of a batch's first image serves all its images, as published, so that results depend on the batch
     """
 
-    def __init__(self, *, in_bands: int, bands: int, blocks: Sequence[int], mask_of_first: bool) -> None:
+    def __init__(self, *, in_bands: int, bands: int, width: int, blocks: Sequence[int], mask_of_first: bool) -> None:
         super().__init__()
+        self.adds = width == bands
         self.mask_of_first = mask_of_first
-        self.enter_mask = nn.Conv2d(in_bands, bands, 3, padding=1, bias=False)
-        self.enter = nn.Conv2d(in_bands, bands, 3, padding=1, bias=False)
-        self.unet = SpectralUNet(bands, blocks, masked=True)
-        self.leave = nn.Conv2d(bands, bands, 3, padding=1, bias=False)
+        self.enter_mask = nn.Conv2d(in_bands, width, 3, padding=1, bias=False)
+        self.enter = nn.Conv2d(in_bands, width, 3, padding=1, bias=False)
+        self.unet = SpectralUNet(width, blocks, masked=True)
+        self.leave = nn.Conv2d(width, bands, 3, padding=1, bias=False)
 
     def forward(self, lr: Tensor) -> Tensor:
         entered = F.leaky_relu(self.enter(lr), SLOPE)
         mask = F.leaky_relu(self.enter_mask(lr[:1] if self.mask_of_first else lr), SLOPE)
-        return entered + self.leave(self.unet(entered, mask))
+        result = self.leave(self.unet(entered, mask))
+        return entered + result if self.adds else result

@@ -13,16 +13,16 @@ from rsdiff.config import config
 class OptimiserConfig:
     """One optimiser; every optimiser group of a method has its own."""
 
-    algorithm: Literal["adam", "adamw", "sgd"] = "adam"
-    """Update rule (torch.optim)."""
+    algorithm: Literal["adam", "adamw", "lion", "sgd"] = "adam"
+    """Update rule."""
     lr: float = 1e-4
     """Learning rate at full height."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the first and second moment (adam, adamw); the first is the momentum of sgd."""
+    """Decay of the first and second moment (adam, adamw, lion); the first is the momentum of sgd."""
     eps: float = 1e-8
     """Term added to the denominator (adam, adamw)."""
     weight_decay: float = 0.0
-    """L2 penalty (adam, sgd) or decoupled decay (adamw)."""
+    """L2 penalty (adam, sgd) or decoupled decay (adamw, lion)."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0:

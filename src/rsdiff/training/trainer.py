@@ -219,9 +219,10 @@ class Trainer:
 
     def _remember_best(self, folder: Path, validation: Mapping[str, float]) -> None:
         """Mark a checkpoint as the best one if its validation says so."""
-        value, best = validation.get(self.config.best_metric), checkpoints.best_value(self.store)
-        if self.accelerator.is_main_process and value is not None and (best is None or value > best):
-            checkpoints.mark_best(self.store, folder, self.config.best_metric, value)
+        name = self.config.best_metric
+        value, best = validation.get(name), checkpoints.best_value(self.store)
+        if self.accelerator.is_main_process and value is not None and checkpoints.is_better(name, value, best):
+            checkpoints.mark_best(self.store, folder, name, value)
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:

@@ -45,9 +45,9 @@ def restored(method: Method, batch: Batch) -> Tensor:
     return image[..., : batch.size[0], : batch.size[1]]
 
 
-def batch_of(lr: Tensor) -> Batch:
-    size = (lr.shape[-2], lr.shape[-1])
-    return Batch([SampleMeta(str(i)) for i in range(len(lr))], size=size, lr_size=size, lr=lr)
+def batch_of(lr: Tensor, scale: int = 1) -> Batch:
+    h, w = lr.shape[-2:]
+    return Batch([SampleMeta(str(i)) for i in range(len(lr))], size=(scale * h, scale * w), lr_size=(h, w), lr=lr)
 
 
 @runner("spectral_baselines", "mst_plus_plus")

@@ -6,6 +6,7 @@ from rsdiff.weights.keymaps.blindsrsnf import BlindSRSNFKeyMap
 from rsdiff.weights.keymaps.danv2 import DANv2KeyMap
 from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
+from rsdiff.weights.keymaps.ediffsr import EDiffSRKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
 from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import QueryKeyMap
@@ -26,6 +27,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "diffbsr_ddpm": DiffBSRDDPMKeyMap(),
     "diffbsr_srdiff": DiffBSRSRDiffKeyMap(),
     "drsr": DRSRKeyMap(),
+    "ediffsr": EDiffSRKeyMap(),
     "edm_sr": EdmSrKeyMap(),
     "hscnn_plus": HSCNNPlusKeyMap(),
     "ldcsr": LDCSRKeyMap(),

@@ -106,27 +106,38 @@ class SpectralKeyMap(RegressionKeyMap):
         return lambda key: renamed(key.removeprefix("network."), rules)
 
 
-class MSTPlusPlusKeyMap(SpectralKeyMap):
+class HalvingKeyMap(SpectralKeyMap):
+    """What MST++ and MST-L share."""
+
+    def width(self, tensors: Mapping[str, Tensor]) -> int | None:
+        """Return the width of the features, None where it is the number of bands."""
+        bands, width = tensors[self.last].shape[:2]
+        return None if width == bands else width
+
+
+class MSTPlusPlusKeyMap(HalvingKeyMap):
     """The `KeyMap` of MST++."""
 
     marker = first = "conv_in.weight"
     last = "conv_out.weight"
 
     def infer(self, tensors: Mapping[str, Tensor]) -> MSTPlusPlusConfig:
-        return MSTPlusPlusConfig(stages=count_of(tensors, r"body\.(\d+)\."), blocks=level_blocks(tensors, "body.0."))
+        return MSTPlusPlusConfig(
+            width=self.width(tensors), stages=count_of(tensors, r"body\.(\d+)\."), blocks=level_blocks(tensors, "body.0.")
+        )
 
     def rules(self, config: MSTPlusPlusConfig) -> tuple[Rule, ...]:
         return (*unet_rules(len(config.blocks)), *MST_PLUS_PLUS_RULES)
 
 
-class MSTLKeyMap(SpectralKeyMap):
+class MSTLKeyMap(HalvingKeyMap):
     """The `KeyMap` of MST-L."""
 
     marker = first = "embedding_1.weight"
     last = "mapping.weight"
 
     def infer(self, tensors: Mapping[str, Tensor]) -> MSTLConfig:
-        return MSTLConfig(blocks=level_blocks(tensors, ""))
+        return MSTLConfig(width=self.width(tensors), blocks=level_blocks(tensors, ""))
 
     def rules(self, config: MSTLConfig) -> tuple[Rule, ...]:
         return (*unet_rules(len(config.blocks)), *MST_L_RULES)
