@@ -11,10 +11,12 @@ from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
 from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.esrgan import ESRGANConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
+from rsdiff.methods.rrdb import RRDBMethodConfig
 from rsdiff.methods.scdm import SCDMConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
@@ -32,12 +34,14 @@ METHODS: dict[str, type] = {
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
     "drsr": DRSRConfig,
     "edm_sr": EdmSrConfig,
+    "esrgan": ESRGANConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
     "liif": LIIFConfig,
     "metasr": MetaSRConfig,
     "refdiff": RefDiffConfig,
+    "rrdb": RRDBMethodConfig,
     "scdm": SCDMConfig,
     "spectral_cnn": SpectralCNNConfig,
     "spectral_linear": SpectralLinearConfig,
@@ -57,12 +61,14 @@ __all__ = [
     "DiffBSRConfig",
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",
+    "ESRGANConfig",
     "EdmSrConfig",
     "LCMSRConfig",
     "LDCSRConfig",
     "LDCSRVaeConfig",
     "LIIFConfig",
     "MetaSRConfig",
+    "RRDBMethodConfig",
     "RefDiffConfig",
     "SCDMConfig",
     "SR3Config",

@@ -219,9 +219,12 @@ class Trainer:
 
     def _remember_best(self, folder: Path, validation: Mapping[str, float]) -> None:
         """Mark a checkpoint as the best one if its validation says so."""
-        value, best = validation.get(self.config.best_metric), checkpoints.best_value(self.store)
-        if self.accelerator.is_main_process and value is not None and (best is None or value > best):
-            checkpoints.mark_best(self.store, folder, self.config.best_metric, value)
+        metric = self.config.best_metric
+        if metric is None or metric not in validation or not self.accelerator.is_main_process:
+            return
+        best = checkpoints.best_value(self.store)
+        if best is None or validation[metric] > best:
+            checkpoints.mark_best(self.store, folder, metric, validation[metric])
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import QueryKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
+from rsdiff.weights.keymaps.rrdb import ESRGANKeyMap, RRDBKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
@@ -25,11 +26,13 @@ KEY_MAPS: dict[str, KeyMap] = {
     "diffbsr_srdiff": DiffBSRSRDiffKeyMap(),
     "drsr": DRSRKeyMap(),
     "edm_sr": EdmSrKeyMap(),
+    "esrgan": ESRGANKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
     "liif": QueryKeyMap("liif"),
     "metasr": QueryKeyMap("metasr"),
     "refdiff": RefDiffKeyMap(),
+    "rrdb": RRDBKeyMap(),
     "scdm": SCDMKeyMap(),
     "sr3": SR3KeyMap(),
 }
