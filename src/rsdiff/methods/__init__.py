@@ -18,6 +18,7 @@ from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.methods.rrdb import RRDBMethodConfig
 from rsdiff.methods.scdm import SCDMConfig
+from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.methods.sr3 import SR3Config
@@ -43,6 +44,7 @@ METHODS: dict[str, type] = {
     "refdiff": RefDiffConfig,
     "rrdb": RRDBMethodConfig,
     "scdm": SCDMConfig,
+    "spandrel": SpandrelConfig,
     "spectral_cnn": SpectralCNNConfig,
     "spectral_linear": SpectralLinearConfig,
     "sr3": SR3Config,
@@ -72,6 +74,7 @@ __all__ = [
     "RefDiffConfig",
     "SCDMConfig",
     "SR3Config",
+    "SpandrelConfig",
     "SpectralCNNConfig",
     "SpectralLinearConfig",
 ]

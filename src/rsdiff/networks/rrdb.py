@@ -119,5 +119,5 @@ def nearest_stages(scale: int) -> tuple[int, ...]:
 def rrdb_stages(scale: int) -> tuple[int, tuple[int, int]]:
     """Return (unshuffle, enlargements) of BasicSR's RRDBNet, whose head is always x4; raises ValueError for scales it has not."""
     if scale not in (1, 2, 4):
-        raise ValueError(f"RRDBNet was asked for scale {scale}; BasicSR's network exists for 1, 2 and 4: set scale to one of them.")
+        raise ValueError(f"RRDBNet was asked for scale {scale}; BasicSR's network exists for 1, 2 and 4: set scale=1, 2 or 4.")
     return 4 // scale, (2, 2)
