@@ -12,11 +12,14 @@ from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffCon
 from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.esrgan import ESRGANConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
+from rsdiff.methods.rrdb import RRDBMethodConfig
 from rsdiff.methods.scdm import SCDMConfig
+from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
@@ -37,6 +40,7 @@ METHODS: dict[str, type] = {
     "ediffsr": EDiffSRConfig,
     "edm_sr": EdmSrConfig,
     "hscnn_plus": HSCNNPlusConfig,
+    "esrgan": ESRGANConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
@@ -45,7 +49,9 @@ METHODS: dict[str, type] = {
     "mst_l": MSTLConfig,
     "mstpp": MSTPlusPlusConfig,
     "refdiff": RefDiffConfig,
+    "rrdb": RRDBMethodConfig,
     "scdm": SCDMConfig,
+    "spandrel": SpandrelConfig,
     "spectral_cnn": SpectralCNNConfig,
     "spectral_linear": SpectralLinearConfig,
     "sr3": SR3Config,
@@ -66,6 +72,7 @@ __all__ = [
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",
     "EDiffSRConfig",
+    "ESRGANConfig",
     "EdmSrConfig",
     "HSCNNPlusConfig",
     "LCMSRConfig",
@@ -75,9 +82,11 @@ __all__ = [
     "MSTLConfig",
     "MSTPlusPlusConfig",
     "MetaSRConfig",
+    "RRDBMethodConfig",
     "RefDiffConfig",
     "SCDMConfig",
     "SR3Config",
+    "SpandrelConfig",
     "SpectralCNNConfig",
     "SpectralLinearConfig",
 ]

@@ -12,6 +12,7 @@ from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import QueryKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
+from rsdiff.weights.keymaps.rrdb import ESRGANKeyMap, RRDBKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.spectral_regression import AWANKeyMap, HSCNNPlusKeyMap, MSTLKeyMap, MSTPlusPlusKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
@@ -30,6 +31,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "ediffsr": EDiffSRKeyMap(),
     "edm_sr": EdmSrKeyMap(),
     "hscnn_plus": HSCNNPlusKeyMap(),
+    "esrgan": ESRGANKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
     "liif": QueryKeyMap("liif"),
@@ -37,6 +39,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "mst_l": MSTLKeyMap(),
     "mstpp": MSTPlusPlusKeyMap(),
     "refdiff": RefDiffKeyMap(),
+    "rrdb": RRDBKeyMap(),
     "scdm": SCDMKeyMap(),
     "sr3": SR3KeyMap(),
 }
