@@ -16,6 +16,9 @@ from rsdiff.data.sample import Batch, Sample, collate
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals by which schedulers announce the end of a job, beside Ctrl-C's SIGINT."""
+
 
 class KeyBatches:
     """The keys of every micro-batch of one process, without end, from `start_step` on.
@@ -119,10 +122,10 @@ def _collate_and_finish(finish: Callable[[Batch], Batch], samples: Sequence[Samp
 def _start_worker(_worker: int) -> None:
     """Prepare a loader process.
 
-    One thread each: many workers with many threads each are slower. Ctrl-C and a scheduler's SIGTERM reach the whole process group; the
+    One thread each: many workers with many threads each are slower. Ctrl-C and a scheduler's signals reach the whole process group; the
     training process stops in good order and then ends its workers, which would otherwise die first and take it down with an error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

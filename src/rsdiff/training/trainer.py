@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rsdiff.data.loading import STOP_SIGNALS
 from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed
 from rsdiff.degradations.base import Degradation, degrade
@@ -34,11 +35,11 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(RuntimeError):  # noqa: N818 - it is no error
-    """Training stopped in good order and can be continued by the same command; a signal asked for it, or the time limit."""
+    """Training stopped in good order and can be continued by the same command; signal `signal` asked for it, or (None) the time limit."""
 
-    def __init__(self, message: str, by_signal: bool) -> None:
+    def __init__(self, message: str, signal: int | None) -> None:
         super().__init__(message)
-        self.by_signal = by_signal
+        self.signal = signal
 
 
 class Journal(Protocol):
@@ -137,7 +138,7 @@ class Trainer:
                 if not last and self._must_stop():
                     self._save()
                     message = f"stopped after step {self.step} of {self.config.steps}; the same command continues from there."
-                    raise Interrupted(message, by_signal=self._stop_signal is not None)
+                    raise Interrupted(message, self._stop_signal)
         return metrics
 
     def _enter_stage(self, current: Stage | None) -> Stage:
@@ -246,14 +247,13 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn SIGTERM, SIGINT and SIGUSR1 into a stop at the next step boundary."""
+        """Turn a stop signal into a stop at the next step boundary."""
 
         def remember(number: int, _frame: FrameType | None) -> None:
             self._stop_signal = number
 
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
         try:
-            previous = {number: signal.signal(number, remember) for number in numbers}
+            previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, *STOP_SIGNALS)}
         except ValueError:  # not the main thread: the caller's handlers stay
             yield
             return
