@@ -89,7 +89,11 @@ class Cluster:
         for daemon in reversed(DAEMONS):
             record = self.folder / f"{daemon}.pid"
             if record.exists():
-                os.kill(int(record.read_text()), signal.SIGTERM)
+                pid = int(record.read_text())
+                os.kill(pid, signal.SIGTERM)
+                deadline = time.monotonic() + 10
+                while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+                    time.sleep(0.05)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def call(self, *command: str) -> str:

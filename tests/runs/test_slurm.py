@@ -70,7 +70,7 @@ def check_sweep_with_interruptions(
             job = str(job_of(cut, cell))
             cluster.call(*command, job)
             wait_for(lambda job=job: "PENDING" in cluster.call("squeue", "--noheader", "--format=%T", "--jobs", job), process)  # type: ignore[misc]
-            cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm keeps requeued jobs back for two minutes
+            cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now+5")  # instead of in two minutes
         out, _ = process.communicate(timeout=400)
     finally:
         process.kill()

@@ -27,7 +27,7 @@ from rsdiff.methods.base import Method, Stage
 from rsdiff.training import checkpoints
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.optimisers import GroupOptimiser, build_average, build_optimisers
-from rsdiff.training.processes import any_process, average_gradients, broadcast_buffers, mean_over_processes
+from rsdiff.training.processes import any_process, average_gradients, broadcast_buffers, mean_over_processes, wait_for_all
 
 
 class TrainingError(RuntimeError):
@@ -205,7 +205,7 @@ class Trainer:
             averages = self.average.weights(self.method) if self.average is not None else []
             facts = {"images": self.step * self.config.batch, "validation": dict(validation)}
             folder = checkpoints.write_checkpoint(self.store, self.step, self.method.state_dict(), averages, {**self.card, **facts}, state)
-        self.accelerator.wait_for_everyone()
+        wait_for_all(self.accelerator)
         return folder
 
     def _validate(self) -> dict[str, float]:
