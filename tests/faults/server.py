@@ -1,12 +1,12 @@
 """A process that has imported everything and forks a child per command, so that a hundred killed runs do not cost a hundred imports.
 
 Reads one JSON request per line: {"arguments": [...], "folder": current folder of the child, "log": file of its output, and optionally
-"processes", "environment", "kill_after_s", "kill_at_operation", "signal_at_step", "break"}. Answers one JSON line each:
+"processes", "environment", "kill_after_s", "kill_at_operation", "at_step", "break"}. Answers one JSON line each:
 {"codes": exit status of every process, negative for a signal, "seconds": ..., "operations": file operations counted, "peak_mib": memory}.
 
 processes          ranks of one run, as accelerate launch starts them, but nobody watches over them
 kill_after_s       seconds until the (first) process is killed
-signal_at_step     {"rank": r, "step": n, "signal": name}: process r sends itself the signal in its n-th training step
+at_step            {"rank": r, "step": n, "do": what, "to": whom}: in the n-th training step of process r; see `happen`
 kill_at_operation  the child kills itself right before its n-th opening, renaming or deleting of a file: kills by the clock rarely hit
                    the moments between two of them
 break              {"errno": number, "at_operation": n, "name": part of a path}: from the n-th such operation on, the file system refuses
@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -54,15 +56,38 @@ class FileOperations:
             raise OSError(self.refusal["errno"], os.strerror(self.refusal["errno"]), path)
 
 
-def send_signal_at_step(fault: dict[str, Any]) -> None:
-    """Let this process send itself a signal when it degrades the batch of a training step."""
+def happen(what: str, whom: str) -> None:
+    """Do one of the things that go wrong."""
+    match what:
+        case "signal":
+            os.kill(os.getpid(), getattr(signal, whom))
+        case "kill a loader process":
+            os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+        case "delete":
+            Path(whom).unlink()
+        case "replace":
+            shutil.copyfile(Path(whom).with_name("other.image"), whom)
+        case "out of memory":
+            import torch
+
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        case "clock":
+            offset = -86400.0
+            true_time = time.time
+            time.time = lambda: true_time() + offset
+        case _:
+            raise ValueError(what)
+
+
+def let_happen_at_step(fault: dict[str, Any]) -> None:
+    """Let something happen when this process degrades the batch of a training step."""
     from rsdiff.training import trainer
 
     made, count = trainer.degrade_on, itertools.count(1)
 
     def degrade_on(*arguments: Any) -> Any:
         if next(count) == fault["step"]:
-            os.kill(os.getpid(), getattr(signal, fault["signal"]))
+            happen(fault["do"], fault.get("to", ""))
         return made(*arguments)
 
     trainer.degrade_on = degrade_on
@@ -80,8 +105,8 @@ def child(request: dict[str, Any], environment: dict[str, str], report: int) -> 
     os.environ.update(environment)
     operations = FileOperations(Path(request["folder"]), request.get("kill_at_operation"), request.get("break"))
     sys.addaudithook(operations)
-    if request.get("signal_at_step") and request["signal_at_step"]["rank"] == int(environment.get("RANK", "0")):
-        send_signal_at_step(request["signal_at_step"])
+    if request.get("at_step") and request["at_step"].get("rank", 0) == int(environment.get("RANK", "0")):
+        let_happen_at_step(request["at_step"])
     sys.argv = ["run.py", *request["arguments"]]
     code = 70
     try:
@@ -134,7 +159,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     if request.get("kill_after_s") is not None:
         signal.signal(signal.SIGALRM, lambda *_: os.kill(pids[0], signal.SIGKILL))
         signal.setitimer(signal.ITIMER_REAL, max(1e-3, request["kill_after_s"]))
-    ended = [os.wait4(pid, 0) for pid in pids]
+    ended = [os.wait4(pids[0], 0)]
+    if "SIGSTOP" in str(request.get("at_step")):
+        os.kill(pids[-1], signal.SIGKILL)  # it sleeps; nobody else would end it
+    ended += [os.wait4(pid, 0) for pid in pids[1:]]
     signal.setitimer(signal.ITIMER_REAL, 0)
     counted = os.read(read, 20 * count)
     os.close(read)

@@ -1,12 +1,14 @@
-"""SIGKILL at any moment, then the same command again: the results equal those of an undisturbed run, and nothing is left over.
+"""A kill or a broken disk at any moment, then the same command again: results equal those of an undisturbed run, nothing is left over.
 
-RSDIFF_FAULT_TRIES kills in all (default: a few, for CI); `make test-faults` takes many. Half of them come by the clock, half right before
-a file is opened for writing, renamed or deleted. RSDIFF_FAULT_SEED draws other moments. The last line of the output is the count.
+RSDIFF_FAULT_TRIES faults in all (default: a few, for CI); `make test-faults` takes many. A third of them are SIGKILLs by the clock, a third
+SIGKILLs right before a file is opened for writing, renamed or deleted, and a third let such an operation and all that follow fail, because
+the disk is full or read-only. RSDIFF_FAULT_SEED draws other moments. Every scenario ends by printing its count.
 """
 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import os
 import random
@@ -122,21 +124,29 @@ def test_killed_at_any_moment_and_repeated_equals_undisturbed(name: str, command
         shutil.copytree(template, folder)
         story = []
         while True:
-            fault: dict[str, float | int] = {}
+            fault: dict[str, Any] = {}
             if kills < tries and (not story or generator.random() < 0.4):
-                if kills % 2:
-                    fault = {"kill_at_operation": generator.randint(1, undisturbed.operations)}
-                else:
+                moment = generator.randint(1, undisturbed.operations)
+                if kills % 3 == 0:
                     fault = {"kill_after_s": generator.uniform(0.2, 1) * undisturbed.seconds}
+                elif kills % 3 == 1:
+                    fault = {"kill_at_operation": moment}
+                else:
+                    fault = {"break": {"errno": generator.choice([errno.ENOSPC, errno.EROFS]), "name": "", "at_operation": moment}}
             ended = commands(*scenario.arguments, folder=folder, **fault)
             story.append((fault, ended.code))
             if ended.code == 0:
                 break
-            assert ended.code == -9, (story, ended.said)
+            if "break" in fault:
+                assert ended.code == 1, (story, ended.said)
+                assert ended.said.splitlines()[-1].startswith("error: "), (story, ended.said)
+                assert "disk is full" in ended.said or "read-only" in ended.said or "cannot be written" in ended.said, (story, ended.said)
+            else:
+                assert ended.code == -9, (story, ended.said)
             kills += 1
         found = results(folder)
         assert sorted(found) == sorted(expected), story
         different = [path for path in expected if found[path] != expected[path]]
         assert not different, (different, story)
         shutil.rmtree(folder)
-    print(f"{name}: {kills} kills, 0 lost")
+    print(f"{name}: {kills} faults, 0 lost")

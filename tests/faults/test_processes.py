@@ -76,8 +76,8 @@ def test_a_dead_process_ends_the_others_and_any_number_continues(commands: Comma
     reference = folder_of(tmp_path, "whole")
     assert commands(*ARGUMENTS, folder=reference).code == 0
     folder = folder_of(tmp_path, "killed")
-    fault = {"rank": 1, "step": 7, "signal": "SIGKILL"}
-    ended = commands(*ARGUMENTS, folder=folder, processes=2, signal_at_step=fault)
+    fault = {"rank": 1, "step": 7, "do": "signal", "to": "SIGKILL"}
+    ended = commands(*ARGUMENTS, folder=folder, processes=2, at_step=fault)
     assert ended.codes == [1, -9], ended.said
     sentence = next(line for line in ended.said.splitlines() if line.startswith("error (rank 0)"))
     assert "another process of this run ended" in sentence
@@ -86,3 +86,13 @@ def test_a_dead_process_ends_the_others_and_any_number_continues(commands: Comma
     assert commands(*ARGUMENTS, folder=folder).code == 0  # one process continues what two began
     assert farthest(folder, reference) < 1e-4
     assert figures(folder)[0] == pytest.approx(figures(reference)[0], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_others_after_the_timeout(commands: Commands, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "hung")
+    fault = {"rank": 1, "step": 3, "do": "signal", "to": "SIGSTOP"}
+    environment = {"RSDIFF_PROCESS_TIMEOUT_MINUTES": "0.2"}
+    ended = commands(*ARGUMENTS, folder=folder, processes=2, at_step=fault, environment=environment)
+    assert ended.codes[0] == 1, ended.said
+    assert "did not answer for 0.2 minutes (RSDIFF_PROCESS_TIMEOUT_MINUTES)" in ended.said

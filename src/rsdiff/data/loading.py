@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,6 +19,14 @@ from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Signals by which schedulers announce the end of a job, beside Ctrl-C's SIGINT."""
+
+
+LOST_WORKER = re.compile(r"DataLoader worker \(pid")
+"""What PyTorch says of a loader process that is gone."""
+
+
+class LoaderLostError(RuntimeError):
+    """A loader process is gone; one sentence."""
 
 
 class KeyBatches:
@@ -72,10 +81,18 @@ def make_loader(
 
 
 def steps_of(loader: DataLoader[Any], accumulate: int) -> Iterator[list[Batch]]:
-    """Yield the `accumulate` micro-batches of every optimiser step."""
+    """Yield the `accumulate` micro-batches of every optimiser step; raises LoaderLostError where a loader process was killed."""
     stream = iter(loader)
     while True:
-        yield [next(stream) for _ in range(accumulate)]
+        try:
+            yield [next(stream) for _ in range(accumulate)]
+        except RuntimeError as error:
+            if not LOST_WORKER.search(str(error)):
+                raise
+            raise LoaderLostError(
+                "a process that loads images was killed, or ran out of memory; give the same command again, which continues from the last "
+                "checkpoint, with fewer of them (trainer.workers) if it happens again."
+            ) from error
 
 
 def make_test_loader(samples: TestSamples, batch: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader[Any]:

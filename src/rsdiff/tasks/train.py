@@ -109,6 +109,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             "choices": dict(settings.choices),
             "problem": asdict(problem),
             "normaliser": asdict(source.normaliser),
+            "data": source.fingerprint(),
             "signature": settings.signature,
             "version": rsdiff.__version__,
             "parameters": parameters,

@@ -87,11 +87,16 @@ class Trainer:
         self._started = time.monotonic()
 
     def resume(self) -> bool:
-        """Continue from the newest checkpoint of the store, if there is one."""
+        """Continue from the newest checkpoint of the store, if there is one; raises TrainingError where the data are others by now."""
         last = checkpoints.last_checkpoint(self.store)
         if last is None:
             return False
         found = checkpoints.read_checkpoint(last, with_training_state=True)
+        if found.card.get("data") != self.card.get("data"):
+            raise TrainingError(
+                f"the training images changed since step {found.card['step']} was saved in {self.store}; put the former files back, or delete "
+                "the run's folder to begin anew."
+            )
         load_weights(self.method, found.weights, found.folder)
         state = found.training_state
         for name, optimiser in self.optimisers.items():
