@@ -132,7 +132,7 @@ class LDCSRVae(Method):
         self.autoencoder = options.autoencoder.build(problem.bands, problem.lr_bands)
         adversary = options.discriminator
         if adversary.weight:
-            self.discriminator = PatchDiscriminator(problem.bands, adversary.width, adversary.layers)
+            self.discriminator = PatchDiscriminator(problem.bands, adversary.width, adversary.layers, widest=8 * adversary.width)
         self.is_adversarial = False
         self._perceptual: tuple[Lpips, ...] = ()  # in a tuple: a frozen VGG16 belongs neither to the weights nor to the checkpoints
 
