@@ -11,6 +11,7 @@ from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
 from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
@@ -24,6 +25,7 @@ METHODS: dict[str, type] = {
     "bicubic": BicubicMethodConfig,
     "blinddiff": BlindDiffConfig,
     "blindsrsnf": BlindSRSNFConfig,
+    "ciaosr": CiaoSRConfig,
     "danv2": DANv2Config,
     "dasr": DASRConfig,
     "dcls": DCLSConfig,
@@ -36,6 +38,10 @@ METHODS: dict[str, type] = {
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
     "liif": LIIFConfig,
+    "lmf_ciaosr": LMFCiaoSRConfig,
+    "lmf_liif": LMFLIIFConfig,
+    "lmf_lte": LMFLTEConfig,
+    "lte": LTEConfig,
     "metasr": MetaSRConfig,
     "refdiff": RefDiffConfig,
     "scdm": SCDMConfig,
@@ -50,6 +56,7 @@ __all__ = [
     "BicubicMethodConfig",
     "BlindDiffConfig",
     "BlindSRSNFConfig",
+    "CiaoSRConfig",
     "DANv2Config",
     "DASRConfig",
     "DCLSConfig",
@@ -62,6 +69,10 @@ __all__ = [
     "LDCSRConfig",
     "LDCSRVaeConfig",
     "LIIFConfig",
+    "LMFCiaoSRConfig",
+    "LMFLIIFConfig",
+    "LMFLTEConfig",
+    "LTEConfig",
     "MetaSRConfig",
     "RefDiffConfig",
     "SCDMConfig",

@@ -7,8 +7,9 @@ from rsdiff.weights.keymaps.danv2 import DANv2KeyMap
 from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
+from rsdiff.weights.keymaps.implicit import CiaoSRKeyMap, LMFCiaoSRKeyMap, LMFLIIFKeyMap, LMFLTEKeyMap, LTEKeyMap
 from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
-from rsdiff.weights.keymaps.liif import QueryKeyMap
+from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
@@ -17,6 +18,7 @@ from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 KEY_MAPS: dict[str, KeyMap] = {
     "blinddiff": BlindDiffKeyMap(),
     "blindsrsnf": BlindSRSNFKeyMap(),
+    "ciaosr": CiaoSRKeyMap(),
     "danv2": DANv2KeyMap(),
     "dasr": DASRKeyMap(),
     "dcls": DCLSKeyMap(),
@@ -27,8 +29,12 @@ KEY_MAPS: dict[str, KeyMap] = {
     "edm_sr": EdmSrKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
-    "liif": QueryKeyMap("liif"),
-    "metasr": QueryKeyMap("metasr"),
+    "liif": LIIFKeyMap(),
+    "lmf_ciaosr": LMFCiaoSRKeyMap(),
+    "lmf_liif": LMFLIIFKeyMap(),
+    "lmf_lte": LMFLTEKeyMap(),
+    "lte": LTEKeyMap(),
+    "metasr": MetaSRKeyMap(),
     "refdiff": RefDiffKeyMap(),
     "scdm": SCDMKeyMap(),
     "sr3": SR3KeyMap(),
