@@ -45,7 +45,12 @@ TABLE = {
     ],
     "rows": [
         {"name": "Bicubic", "model": "bicubic"},
-        {"name": "Ours", "model": "fixed", "train": ["experiments=first/{family}", "experiments=second scale={scale}"], "before": "fixed_tiny"},
+        {
+            "name": "Ours",
+            "model": "fixed",
+            "train": ["experiments=first/{family}", "experiments=second scale={scale}"],
+            "before": "fixed_tiny",
+        },
         {"name": "Free", "model": "free", "train": ["experiments=free"]},
         {"name": "To come", "model": "unknown", "train": ["model=unknown"], "published": {"x8": {"psnr": 27.5}}},
     ],
@@ -97,7 +102,7 @@ def result(tmp_path: Path) -> TableResult:
 
 def test_words_in_braces_are_the_points_and_interpolations_stay() -> None:
     assert filled("a={family} b=${scale} c={scale}", {"family": "iso", "scale": "4"}) == "a=iso b=${scale} c=4"
-    with pytest.raises(ValueError, match="holds the word {x}, and the point has family"):
+    with pytest.raises(ValueError, match=r"holds the word \{x\}, and the point has family"):
         filled("a={x}", {"family": "iso"})
 
 
@@ -220,7 +225,14 @@ document.body.dataset.seen = out.join(";");
 def test_tables_sort_and_pictures_are_exchanged_in_a_browser(result: TableResult, tmp_path: Path) -> None:
     page = write_table(tmp_path / "toy", result)
     page.write_text(page.read_text().replace("</body>", f"<script>addEventListener('load', () => {{{SCRIPT}}});</script></body>"))
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [
+        "chromium",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
     ended = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     seen = re.search(r'data-seen="([^"]*)"', ended.stdout)
     assert seen is not None, ended.stderr[-500:]

@@ -1,6 +1,16 @@
 """What a user can ask for, one task per module, and the way from the command line to it."""
 
-from rsdiff.tasks.options import EvaluateTask, FitNiqeTask, ImportTask, PrepareTask, PreviewTask, RestoreTask, TablesTask, TrainTask
+from rsdiff.tasks.options import (
+    EvaluateTask,
+    FitNiqeTask,
+    ImportTask,
+    PrepareTask,
+    PreviewTask,
+    RestoreTask,
+    StatusTask,
+    TablesTask,
+    TrainTask,
+)
 
 TASKS: dict[str, type] = {
     "train": TrainTask,
@@ -9,9 +19,21 @@ TASKS: dict[str, type] = {
     "prepare": PrepareTask,
     "preview": PreviewTask,
     "import": ImportTask,
-    "tables": TablesTask,
+    "status": StatusTask,
     "fit-niqe": FitNiqeTask,
+    "tables": TablesTask,
 }
 """Config class of every task by `kind`."""
 
-__all__ = ["TASKS", "EvaluateTask", "FitNiqeTask", "ImportTask", "PrepareTask", "PreviewTask", "RestoreTask", "TablesTask", "TrainTask"]
+__all__ = [
+    "TASKS",
+    "EvaluateTask",
+    "FitNiqeTask",
+    "ImportTask",
+    "PrepareTask",
+    "PreviewTask",
+    "RestoreTask",
+    "StatusTask",
+    "TablesTask",
+    "TrainTask",
+]

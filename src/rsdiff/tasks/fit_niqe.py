@@ -33,7 +33,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         raise ValueError(f"dataset={settings.choices['dataset']} has no HR images, of which NIQE learns; choose data that have.")
     if source.bands == 2 or max(options.rgb_bands) >= max(source.bands, 3):
         raise ValueError(
-            f"task.rgb_bands={list(options.rgb_bands)} of images with {source.bands} bands are not colours; name the red, green and blue one."
+            f"task.rgb_bands={list(options.rgb_bands)} are not colours of images with {source.bands} bands; name the red, green and blue one."
         )
     output = settings.output or DEFAULT_OUTPUT
     model = niqe.fit(lumas(source, options, tracker), options.block, options.sharpness)
@@ -49,7 +49,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     return TaskResult(
         messages=[
             f"model    {output}, of {len(source)} images in blocks of {options.block} px",
-            f"next     python run.py task=evaluate checkpoint=RUN_FOLDER 'metrics.metrics=[psnr,niqe_rs]' 'metrics.weight_folders=[{output.parent}]'",
+            f"next     python run.py task=evaluate checkpoint=RUN_FOLDER 'metrics.metrics=[psnr,niqe_rs]' "
+            f"'metrics.weight_folders=[{output.parent}]'",
         ],
         summary={"images": len(source), "block": options.block},
     )

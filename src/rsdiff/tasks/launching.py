@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +31,7 @@ def launch(commands: Sequence[Sequence[str]], outputs: Path) -> list[Record]:
     """
     previous = os.environ.get(SWEEP)
     os.environ[SWEEP] = run_signature({"commands": [list(command) for command in commands]})
-    folder = sweep.start(outputs / "sweeps" / os.environ[SWEEP])
+    folder = sweep.start(outputs / "sweeps" / os.environ[SWEEP], commands)
     try:
         given = [str(override) for override in HydraConfig.get().overrides.hydra]
         kept = [override for override in given if not override.startswith(OF_THIS_COMMAND)]
@@ -47,11 +46,4 @@ def launch(commands: Sequence[Sequence[str]], outputs: Path) -> list[Record]:
             del os.environ[SWEEP]
         else:
             os.environ[SWEEP] = previous
-    return [_record(folder, number, command) for number, command in enumerate(commands)]
-
-
-def _record(folder: Path, number: int, command: Sequence[str]) -> Record:
-    path = sweep.record_path(folder, number)
-    if not path.is_file():  # its process died
-        return Record(number, tuple(command), "failed", error="its process ended without a word; run the command alone to see why.")
-    return Record(**json.loads(path.read_text()))
+    return sweep.read_records(folder)

@@ -21,7 +21,7 @@ from rsdiff.degradations.grid import GridConfig
 from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.tasks.command_line import CONFIG_NAME, check_compatible, composing, fields_given, options_of
 from rsdiff.tasks.groups import register_schemas
-from rsdiff.tasks.options import RunOptions, TrainTask
+from rsdiff.tasks.options import EvaluateTask, RunOptions, TrainTask
 from rsdiff.tasks.settings import RunSettings, group_config
 from rsdiff.weights.keymaps import KEY_MAPS
 
@@ -58,7 +58,7 @@ class Shipped:
         """Yield every combination of model, data set, degradation and scale with its answer."""
         gives = {name: fields_given({"dataset": data}, "dataset") for name, data in self.datasets.items()}
         built = {name: degradation.build().gives for name, degradation in self.degradations.items()}
-        task = TrainTask()
+        tasks = {True: EvaluateTask(), False: TrainTask()}
         for dataset, data in self.datasets.items():
             bands = bands_of(data)
             for degradation, degrading in self.degradations.items():
@@ -70,7 +70,7 @@ class Shipped:
                     choices = {"model": model, "dataset": dataset, "degradation": degradation, "task": "train"}
                     groups = {"model": method, "dataset": data, "degradation": degrading}
                     for scale in scales:
-                        settings = RunSettings(RunOptions(scale=scale), task, groups, choices, {})
+                        settings = RunSettings(RunOptions(scale=scale), tasks[method.is_ready], groups, choices, {})
                         yield Combination(model, dataset, degradation, scale, refusal_of(settings, fields, bands))
 
 

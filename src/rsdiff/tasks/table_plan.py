@@ -101,4 +101,4 @@ def _evaluation(
     weights = () if trained else (f"model={model}",)
     panels = ("metrics.panels=1",) if generated else ()
     fixed = ("task=evaluate", *weights, *generated)
-    return Job(merged(fixed, published, only, (f"metrics={table.metrics}",), panels, row.evaluate, (f"seed={seed}",)), trained)
+    return Job(merged(fixed, (f"metrics={table.metrics}",), published, only, panels, row.evaluate, (f"seed={seed}",)), trained)

@@ -160,7 +160,8 @@ class Workshop:
                 command += moved
                 settings = check_run(self.conf, self.loader, command)
             path = settings.run_path
-            if read_status(path).state == "finished":
+            status = read_status(path)
+            if status.state == "finished" and not status.lost_files():
                 return Outcome(path)
             settings.dataset.check()
         except (ConfigError, DataError, CheckpointError) as refusal:
