@@ -83,6 +83,10 @@ class Case:
     def tensor(self, name: str) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.input(name)))
 
+    def published(self, name: str) -> torch.Tensor:
+        """Return an output as published, which is compared all the same: where a later output is ill-conditioned in an earlier one."""
+        return torch.from_numpy(np.ascontiguousarray(self.arrays[name]))
+
     def weights(self, field: str = "keys") -> dict[str, torch.Tensor]:
         """Return the filled published state dict of the network under `field`, following the case's fill, scale and alias rules."""
         rule = self.spec.get("fill", {})

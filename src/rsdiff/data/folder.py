@@ -12,6 +12,7 @@ from rsdiff.data.packed import PackedSource, is_packed
 from rsdiff.data.regions import Region, RegionSource
 from rsdiff.data.source import DataError, ImageSource, Split, cached
 from rsdiff.data.splits import by_fraction, by_list, by_pattern, limited, split_folder
+from rsdiff.data.stretching import StretchedSource
 
 
 @config
@@ -92,11 +93,15 @@ class PairedDataset(SplitOptions):
     """Test pixels that count in metrics: all, or those that the mask calls unchanged or changed."""
     unchanged_code: int = 0
     """Value of unchanged ground in the mask files, which decides `region`."""
+    stretch_lr: bool = False
+    """Stretch every LR image to fill [0, 1], from its darkest to its brightest value over all bands (ARAD_1K)."""
 
     def __post_init__(self) -> None:
         SplitOptions.__post_init__(self)
         if self.region != "all" and not self.mask_folder:
             raise ValueError(f"region is {self.region} without change masks; name their folder in mask_folder, or use region=all.")
+        if self.stretch_lr and not self.lr_folder:
+            raise ValueError("stretch_lr was set without LR images; name their folder in lr_folder, or leave it out.")
         if not self.hr_folder:
             raise ValueError(
                 "hr_folder is empty; name the folder of the targets, or use dataset=folder dataset.images_are=lr without targets."
@@ -123,6 +128,8 @@ class PairedDataset(SplitOptions):
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test pairs."""
         source = open_split(self, split, scale, lambda folder, prefix: self._match(folder, prefix, scale))
+        if self.stretch_lr:
+            source = StretchedSource(source)
         return RegionSource(source, self.region, self.unchanged_code) if split == "test" and self.region != "all" else source
 
     def _folders(self) -> dict[str, str]:

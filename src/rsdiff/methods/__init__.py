@@ -10,6 +10,7 @@ from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
 from rsdiff.methods.drsr import DRSRConfig
+from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.methods.esrgan import ESRGANConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
@@ -21,9 +22,11 @@ from rsdiff.methods.scdm import SCDMConfig
 from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
+from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
+    "awan": AWANConfig,
     "bicubic": BicubicMethodConfig,
     "blinddiff": BlindDiffConfig,
     "blindsrsnf": BlindSRSNFConfig,
@@ -34,13 +37,17 @@ METHODS: dict[str, type] = {
     "diffbsr_ddpm": DiffBSRDDPMConfig,
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
     "drsr": DRSRConfig,
+    "ediffsr": EDiffSRConfig,
     "edm_sr": EdmSrConfig,
+    "hscnn_plus": HSCNNPlusConfig,
     "esrgan": ESRGANConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
     "liif": LIIFConfig,
     "metasr": MetaSRConfig,
+    "mst_l": MSTLConfig,
+    "mstpp": MSTPlusPlusConfig,
     "refdiff": RefDiffConfig,
     "rrdb": RRDBMethodConfig,
     "scdm": SCDMConfig,
@@ -53,6 +60,7 @@ METHODS: dict[str, type] = {
 
 __all__ = [
     "METHODS",
+    "AWANConfig",
     "BicubicMethodConfig",
     "BlindDiffConfig",
     "BlindSRSNFConfig",
@@ -63,12 +71,16 @@ __all__ = [
     "DiffBSRConfig",
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",
+    "EDiffSRConfig",
     "ESRGANConfig",
     "EdmSrConfig",
+    "HSCNNPlusConfig",
     "LCMSRConfig",
     "LDCSRConfig",
     "LDCSRVaeConfig",
     "LIIFConfig",
+    "MSTLConfig",
+    "MSTPlusPlusConfig",
     "MetaSRConfig",
     "RRDBMethodConfig",
     "RefDiffConfig",

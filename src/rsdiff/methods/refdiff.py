@@ -31,6 +31,7 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.methods.change_mask import estimate_change
 from rsdiff.methods.enlargement import Enlargement, enlarge
+from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 
@@ -118,12 +119,7 @@ class RefDiff(Method):
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         options = self.options
-        multiple = options.network.trunk.size_multiple
-        if batch.size[0] % multiple or batch.size[1] % multiple:
-            raise ValueError(
-                f"training images of {batch.size[0]}x{batch.size[1]} pixels were given to a network that halves them; "
-                f"choose patches that are multiples of {multiple}."
-            )
+        require_multiple(batch, options.network.trunk.size_multiple)
         lr = enlarge(batch.need("lr"), batch.size, options.train_enlargement, options.train_eight_bit)
         ref = batch.need("ref")
         if options.wrong_reference > 0:

@@ -13,16 +13,16 @@ from rsdiff.config import config
 class OptimiserConfig:
     """One optimiser; every optimiser group of a method has its own."""
 
-    algorithm: Literal["adam", "adamw", "sgd"] = "adam"
-    """Update rule (torch.optim)."""
+    algorithm: Literal["adam", "adamw", "lion", "sgd"] = "adam"
+    """Update rule."""
     lr: float = 1e-4
     """Learning rate at full height."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the first and second moment (adam, adamw); the first is the momentum of sgd."""
+    """Decay of the first and second moment (adam, adamw, lion); the first is the momentum of sgd."""
     eps: float = 1e-8
     """Term added to the denominator (adam, adamw)."""
     weight_decay: float = 0.0
-    """L2 penalty (adam, sgd) or decoupled decay (adamw)."""
+    """L2 penalty (adam, sgd) or decoupled decay (adamw, lion)."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -94,6 +94,8 @@ class TrainerConfig:
     """Micro-batches per optimiser step and process."""
     patch: int = 128
     """Side of the square HR crop in pixels."""
+    crop_step: int = 1
+    """Crops begin at multiples of so many pixels from the top left corner."""
     scale_range: tuple[float, float] | None = None
     """Draw the scale of every step from (lowest, highest), for continuous-scale methods; None means `scale` always."""
     scale_keeps: Literal["lr", "hr"] = "lr"
@@ -140,7 +142,7 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if self.scale_per == "image" and (self.scale_range is None or self.scale_keeps == "hr"):
             raise ValueError("scale_per=image needs a scale_range and scale_keeps=lr, for the LR images of a step must have one size.")
-        for name in ("steps", "batch", "accumulate", "patch", "save_every_steps", "log_every_steps"):
+        for name in ("steps", "batch", "accumulate", "patch", "crop_step", "save_every_steps", "log_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 

@@ -219,12 +219,11 @@ class Trainer:
 
     def _remember_best(self, folder: Path, validation: Mapping[str, float]) -> None:
         """Mark a checkpoint as the best one if its validation says so."""
-        metric = self.config.best_metric
-        if metric is None or metric not in validation or not self.accelerator.is_main_process:
+        name = self.config.best_metric
+        if name is None or name not in validation or not self.accelerator.is_main_process:
             return
-        best = checkpoints.best_value(self.store)
-        if best is None or validation[metric] > best:
-            checkpoints.mark_best(self.store, folder, metric, validation[metric])
+        if checkpoints.is_better(name, validation[name], checkpoints.best_value(self.store)):
+            checkpoints.mark_best(self.store, folder, name, validation[name])
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
