@@ -13,6 +13,7 @@ from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.methods.esrgan import ESRGANConfig
+from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
@@ -30,6 +31,7 @@ METHODS: dict[str, type] = {
     "bicubic": BicubicMethodConfig,
     "blinddiff": BlindDiffConfig,
     "blindsrsnf": BlindSRSNFConfig,
+    "ciaosr": CiaoSRConfig,
     "danv2": DANv2Config,
     "dasr": DASRConfig,
     "dcls": DCLSConfig,
@@ -45,6 +47,10 @@ METHODS: dict[str, type] = {
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
     "liif": LIIFConfig,
+    "lmf_ciaosr": LMFCiaoSRConfig,
+    "lmf_liif": LMFLIIFConfig,
+    "lmf_lte": LMFLTEConfig,
+    "lte": LTEConfig,
     "metasr": MetaSRConfig,
     "mst_l": MSTLConfig,
     "mstpp": MSTPlusPlusConfig,
@@ -64,6 +70,7 @@ __all__ = [
     "BicubicMethodConfig",
     "BlindDiffConfig",
     "BlindSRSNFConfig",
+    "CiaoSRConfig",
     "DANv2Config",
     "DASRConfig",
     "DCLSConfig",
@@ -79,6 +86,10 @@ __all__ = [
     "LDCSRConfig",
     "LDCSRVaeConfig",
     "LIIFConfig",
+    "LMFCiaoSRConfig",
+    "LMFLIIFConfig",
+    "LMFLTEConfig",
+    "LTEConfig",
     "MSTLConfig",
     "MSTPlusPlusConfig",
     "MetaSRConfig",

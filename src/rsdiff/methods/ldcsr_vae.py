@@ -205,7 +205,7 @@ class LDCSRVae(Method):
     def adversarial_terms(self, nll: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return (-mean D(image), its weight): the adaptive weight at the decoder's last layer times `discriminator.weight`."""
         adversarial = -self.discriminator(image).mean()
-        last = self.autoencoder.decoder.upsampler.last_layer
+        last = self.autoencoder.decoder.upsampler.last_layer.weight
         return adversarial, self.options.discriminator.weight * adaptive_weight(nll, adversarial, last)
 
     @torch.no_grad()

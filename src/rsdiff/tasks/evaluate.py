@@ -21,7 +21,7 @@ from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import bicubic
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
-from rsdiff.reporting.records import write_whole
+from rsdiff.reporting.records import CSV, PARQUET, write_whole
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
 from rsdiff.tasks.result import TaskResult
@@ -110,6 +110,7 @@ def report(
         ],
         summary=figures,
         report=page,
+        files=[page, folder.path / "results.md", folder.path / "evaluation" / CSV, folder.path / "evaluation" / PARQUET],
     )
 
 

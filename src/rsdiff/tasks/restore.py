@@ -138,7 +138,8 @@ def told(settings: RunSettings, inputs: Sequence[Path], results: Sequence[SceneR
         "megapixels": round(sum(result.size[0] * result.size[1] for result in results) / 1e6, 3),
         "seam_score": max(scores) if scores else float("nan"),
     }
-    return TaskResult(messages, summary, page if page.exists() else first.outputs[0])
+    made = [path for result in results for path in result.outputs]
+    return TaskResult(messages, summary, page if page.exists() else first.outputs[0], made)
 
 
 def scenes_of(given: Path) -> list[Path]:
