@@ -94,8 +94,8 @@ class Trainer:
         found = checkpoints.read_checkpoint(last, with_training_state=True)
         if found.card.get("data") != self.card.get("data"):
             raise TrainingError(
-                f"the training images changed since step {found.card['step']} was saved in {self.store}; put the former files back, or delete "
-                "the run's folder to begin anew."
+                f"the training images changed since step {found.card['step']} was saved in {self.store}; put the former files back, or "
+                "delete the run's folder to begin anew."
             )
         load_weights(self.method, found.weights, found.folder)
         state = found.training_state
