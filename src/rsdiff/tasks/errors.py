@@ -73,7 +73,7 @@ def one_sentence(error: BaseException) -> str:
         return "interrupted; the same command continues from the last checkpoint."
     text = " ".join(str(error).split())
     if isinstance(error, OutOfMemoryError):
-        return f"the accelerator's memory is too small ({text[:160]}); lower trainer.batch or trainer.patch, or raise trainer.accumulate."
+        return f"the accelerator's memory is too small ({text[:160]}); set trainer.accumulate=auto, or lower trainer.patch."
     if is_lost_loader(error):
         return (
             "a process that loads images was killed, or ran out of memory; give the same command again, which continues from the last "
