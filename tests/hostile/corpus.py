@@ -164,7 +164,7 @@ def _packed_manifest(**changes: Any) -> bytes:
 # Rasters
 
 
-def _tiff(path: Path, **options: Any) -> None:
+def write_tiff(path: Path, **options: Any) -> None:
     profile = {"driver": "GTiff", "width": 16, "height": 16, "count": 3, "dtype": "uint8", "transform": from_origin(0, 0, 1, 1)}
     with rasterio.open(path, "w", **{**profile, **options}) as file:
         if "sparse_ok" not in options:
@@ -174,12 +174,12 @@ def _tiff(path: Path, **options: Any) -> None:
 def _sparse_tiff(side: int, block: int) -> Maker:
     options = {"width": side, "height": side, "sparse_ok": True, "compress": "deflate", "BIGTIFF": "YES"}
     tiles = {"tiled": True, "blockxsize": block, "blockysize": block} if block else {"blockysize": side}
-    return lambda path, trap, secret: _tiff(path, **options, **tiles)
+    return lambda path, trap, secret: write_tiff(path, **options, **tiles)
 
 
 def _changed_tiff(change: Callable[[bytearray], None]) -> Maker:
     def make(path: Path, trap: Path, secret: Path) -> None:
-        _tiff(path)
+        write_tiff(path)
         content = bytearray(path.read_bytes())
         change(content)
         path.write_bytes(bytes(content))

@@ -34,6 +34,7 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import Observers
 from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.spectral_linear import refuse_other_scales
 from rsdiff.networks.scdm_unet import SCDMUNet
 
@@ -175,12 +176,7 @@ class SCDM(Method):
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         stage, hr = list(self.groups()).index(group), batch.need("hr")
-        multiple = self.options.size_multiple
-        if batch.size[0] % multiple or batch.size[1] % multiple:
-            raise ValueError(
-                f"training images of {batch.size[0]}x{batch.size[1]} pixels were given to a model that halves them "
-                f"{len(self.options.multipliers) - 1} times; choose trainer.patch as a multiple of {multiple}."
-            )
+        require_multiple(batch, self.options.size_multiple)
         target = self.normalise(hr[:, :: self.options.strides[stage]])
         condition = self.normalise(hr[:, :: self.options.strides[stage - 1]] if stage else batch.need("lr"))
         t = noise.integers(0, len(self.schedule), (len(hr),), hr.device)

@@ -113,6 +113,8 @@ def check_compatible(settings: RunSettings) -> None:
     if not settings.task.pairs_data:
         return
     choices = settings.choices
+    if "trainer" in settings.task.uses and settings.model.is_ready:
+        raise ConfigError(f"model={choices['model']} is not trained; add task=evaluate, or task=restore with input= and output=.")
     given = {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, _offers)

@@ -47,9 +47,9 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
                 f"dataset={settings.choices['dataset']} has {problem.lr_bands} to {problem.bands}; choose data with as many bands."
             )
     else:
-        method = build_method(settings.model, problem, settings.seed)
-        if any(True for _ in method.parameters()):
+        if not settings.model.is_ready:
             raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=evaluate needs checkpoint=RUN_FOLDER.")
+        method = build_method(settings.model, problem, settings.seed)
         method.eval()
     method.to(accelerator.device)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device)

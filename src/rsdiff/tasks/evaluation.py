@@ -24,6 +24,7 @@ from rsdiff.metrics.summary import Summary
 from rsdiff.reporting.panels import Panel, write_panel
 from rsdiff.reporting.spectra import FEWEST_BANDS, write_spectra
 from rsdiff.tasks.experiment import draw_of
+from rsdiff.tasks.options import EvaluateTask
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.training.processes import wait_for_all
 
@@ -79,12 +80,10 @@ def evaluate_case(
     total = len(case.samples)
     waiting = [index for index in range(total) if case.samples.name(index) not in done]
     share = waiting[accelerator.process_index :: accelerator.num_processes]
-    for number, restored in enumerate(
-        restore_images(
-            method, (case.samples[index] for index in share), case.degradation, settings.sampler, settings.seed, accelerator.device
-        ),
-        start=1,
-    ):
+    samples = (case.samples[index] for index in share)
+    ensemble = settings.task.ensemble if isinstance(settings.task, EvaluateTask) else "none"
+    restoring = restore_images(method, samples, case.degradation, settings.sampler, settings.seed, accelerator.device, ensemble=ensemble)
+    for number, restored in enumerate(restoring, start=1):
         rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds)
         kernels = kernels_of(method, restored.batch)
         for position, row in enumerate(rows):

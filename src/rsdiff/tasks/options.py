@@ -79,6 +79,9 @@ class EvaluateTask(TaskOptions):
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
 
+    ensemble: Literal["none", "mean", "median"] = "none"
+    """Restore the eight flips and transposes of every input and take the mean or the (lower) median of the results."""
+
 
 @config
 class RestoreTask(TaskOptions, SceneOptions):

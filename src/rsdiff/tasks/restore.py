@@ -197,9 +197,9 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
     with without_warnings(), SceneReader(first, task.bands, task.nodata) as reader:
         bands = len(reader.bands)
     problem = Problem(settings.scale, bands, bands)
-    method = build_method(settings.model, problem, settings.seed)
-    if any(True for _ in method.parameters()):
+    if not settings.model.is_ready:
         raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
+    method = build_method(settings.model, problem, settings.seed)
     method.eval()
     return Restorer(method, problem, None)
 

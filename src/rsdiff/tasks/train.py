@@ -52,6 +52,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         draw,
         views=settings.model.views,
         augment=config.augment,
+        crop_step=config.crop_step,
         small=settings.dataset.small,
         scale_range=config.scale_range,
         scale_keeps=config.scale_keeps,

@@ -27,6 +27,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rsdiff.metrics.table import METRICS
+
 FORMAT = 1
 WEIGHTS, CARD, TRAINING_STATE = "weights.safetensors", "card.json", "training_state.pt"
 NO_SPACE = re.compile("No space left|failed writing file|unexpected pos")
@@ -167,6 +169,14 @@ def best_value(store: Path) -> float | None:
     """Return the metric value of the best checkpoint so far, or None."""
     pointer = store / "best.json"
     return float(json.loads(pointer.read_text())["value"]) if pointer.exists() else None
+
+
+def is_better(metric: str, value: float, best: float | None) -> bool:
+    """Return whether `value` of `metric` beats the best so far: it is lower where lower is better (RMSE, angles), else higher."""
+    if best is None:
+        return True
+    lower = metric in METRICS and METRICS[metric].direction == "lower"
+    return value < best if lower else value > best
 
 
 def prune(store: Path, keep: int) -> None:

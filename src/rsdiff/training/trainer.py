@@ -255,9 +255,11 @@ class Trainer:
 
     def _remember_best(self, folder: Path, validation: Mapping[str, float]) -> None:
         """Mark a checkpoint as the best one if its validation says so."""
-        value, best = validation.get(self.config.best_metric), checkpoints.best_value(self.store)
-        if self.accelerator.is_main_process and value is not None and (best is None or value > best):
-            checkpoints.mark_best(self.store, folder, self.config.best_metric, value)
+        name = self.config.best_metric
+        if name is None or name not in validation or not self.accelerator.is_main_process:
+            return
+        if checkpoints.is_better(name, validation[name], checkpoints.best_value(self.store)):
+            checkpoints.mark_best(self.store, folder, name, validation[name])
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
