@@ -46,7 +46,8 @@ def load_ciaosr(case: Case) -> CiaoSRRegression:
     if "tile" in case.config:
         changes |= {"tile": case.config["tile"], "tile_overlap": case.config["tile_overlap"]}
     method = built("ciaosr", {"state_dict": {f"generator.{key}": value for key, value in case.weights().items()}}, **changes)
-    assert isinstance(method, CiaoSRRegression) and isinstance(method.options, CiaoSRConfig)
+    assert isinstance(method, CiaoSRRegression)
+    assert isinstance(method.options, CiaoSRConfig)
     return method
 
 
@@ -161,5 +162,3 @@ def cmsr_table(case: Case) -> dict[str, Any]:
     scales = [float(s) for s in case.config["decode_scales"]]
     row = build_row(method, images, case.config["target_scale"], case.config["mse_threshold"], scales)
     return {"scales": list(row), "thresholds": list(row.values())}
-
-

@@ -36,8 +36,6 @@ KEY_MAPS: dict[str, KeyMap] = {
     "esrgan": ESRGANKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
-    "liif": QueryKeyMap("liif"),
-    "metasr": QueryKeyMap("metasr"),
     "mst_l": MSTLKeyMap(),
     "mstpp": MSTPlusPlusKeyMap(),
     "liif": LIIFKeyMap(),
