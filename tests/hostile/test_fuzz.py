@@ -7,7 +7,6 @@ of time and memory, because a reader in C would take the tests down with it.
 from __future__ import annotations
 
 import io
-import json
 import os
 import pickle
 from collections.abc import Callable
@@ -59,23 +58,23 @@ def cube(path: Path) -> None:
         file.create_dataset("cube", data=np.ones((3, 16, 16), np.uint16), chunks=(3, 8, 8), compression="gzip")
 
 
+def write_tiles(path: Path) -> None:
+    write_tiff(path, tiled=True, blockxsize=16, blockysize=16)
+
+
+def pack(path: Path) -> None:
+    prepare(small_scenes(), path, "stop", silent)
+
+
 CUBE = np.ones((3, 16, 16), np.uint16)
 TARGETS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], Any]]] = {
     "torch zip": (".pt", lambda folder: torch_file(True), read_checkpoint),
     "torch legacy": (".pth", lambda folder: torch_file(False), read_checkpoint),
     "pickle": (".pkl", lambda folder: pickle.dumps({"w": CUBE, "n": [1, 2.5, "x", None]}), read_checkpoint),
     "safetensors": (".safetensors", lambda folder: save({"w": torch.ones(4, 3)}), read_checkpoint),
-    "packed data": (
-        ".h5",
-        lambda folder: written(lambda path: prepare(small_scenes(), path, "stop", silent), ".h5", folder),
-        packed,
-    ),
+    "packed data": (".h5", lambda folder: written(pack, ".h5", folder), packed),
     "GeoTIFF": (".tif", lambda folder: written(lambda path: write_tiff(path, compress="deflate"), ".tif", folder), image),
-    "scene": (
-        ".tif",
-        lambda folder: written(lambda path: write_tiff(path, tiled=True, blockxsize=16, blockysize=16), ".tif", folder),
-        scene,
-    ),
+    "scene": (".tif", lambda folder: written(write_tiles, ".tif", folder), scene),
     "PNG": (".png", lambda folder: picture("png"), image),
     "JPEG": (".jpg", lambda folder: picture("jpeg"), image),
     "WebP": (".webp", lambda folder: picture("webp"), image),
@@ -83,15 +82,10 @@ TARGETS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], Any]]] =
     "HDF5 cube": (".h5", lambda folder: written(cube, ".h5", folder), image),
     "NumPy": (".npy", lambda folder: written(lambda path: np.save(path, CUBE), ".npy", folder), image),
     "MATLAB": (".mat", lambda folder: written(lambda path: scipy.io.savemat(path, {"cube": CUBE}), ".mat", folder), image),
-    "status": (
-        ".json",
-        lambda folder: json.dumps({"state": "finished", "summary": {"psnr": 30.1}}).encode(),
-        lambda path: read_status(path.parent),
-    ),
+    "status": (".json", lambda folder: b'{"state": "finished", "summary": {"psnr": 30.1}}', lambda path: read_status(path.parent)),
 }
-CHANGES = st.lists(
-    st.tuples(st.sampled_from(["set", "cut", "repeat"]), st.floats(0, 1), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6
-)
+CHANGE = st.tuples(st.sampled_from(["set", "cut", "repeat"]), st.floats(0, 1), st.binary(min_size=1, max_size=8))
+CHANGES = st.lists(CHANGE, min_size=1, max_size=6)
 
 
 def changed(content: bytes, changes: list[tuple[str, float, bytes]]) -> bytes:
