@@ -69,32 +69,40 @@ def write_report(
     history  records of the training, as `read_history` returns them; empty where nothing was trained
     cases    (name, summary) of each test set where there are several; `summary` is then over all of them
     """
-    environment = jinja2.Environment(
+    columns, rows = _image_table(records)
+    page = (
+        page_environment()
+        .get_template("report.html.jinja")
+        .render(
+            facts=facts,
+            summary=summary,
+            results=[(entry, cells_of(entry)) for entry in summary.metrics],
+            headline=_headline(summary),
+            cases=[(name, [(entry, cells_of(entry)) for entry in part.metrics]) for name, part in cases],
+            panels=[(path.stem, embedded(path)) for path in panels],
+            spectra=[(path.stem, embedded(curves)) for path in panels if (curves := path.with_suffix(".spectra.png")).is_file()],
+            slides=[slide for path in panels if (slide := _slide(path)) is not None],
+            curve=safe_svg(loss_curve(history)),
+            histograms=safe_svg(metric_histograms(records, summary)),
+            columns=columns,
+            rows=rows,
+        )
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / REPORT
+    write_whole(path, lambda at: at.write_text(page, encoding="utf-8"))
+    return path
+
+
+def page_environment() -> jinja2.Environment:
+    """Return the environment that every page of several sections is rendered in; page.css and page.js are what they share."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("rsdiff.reporting", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    columns, rows = _image_table(records)
-    page = environment.get_template("report.html.jinja").render(
-        facts=facts,
-        summary=summary,
-        results=[(entry, cells_of(entry)) for entry in summary.metrics],
-        headline=_headline(summary),
-        cases=[(name, [(entry, cells_of(entry)) for entry in part.metrics]) for name, part in cases],
-        panels=[(path.stem, embedded(path)) for path in panels],
-        spectra=[(path.stem, embedded(curves)) for path in panels if (curves := path.with_suffix(".spectra.png")).is_file()],
-        slides=[slide for path in panels if (slide := _slide(path)) is not None],
-        curve=_svg(loss_curve(history)),
-        histograms=_svg(metric_histograms(records, summary)),
-        columns=columns,
-        rows=rows,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / REPORT
-    write_whole(path, lambda at: at.write_text(page, encoding="utf-8"))
-    return path
 
 
 def embedded(path: Path) -> str:
@@ -107,7 +115,8 @@ def data_address(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _svg(figure: str | None) -> Markup | None:
+def safe_svg(figure: str | None) -> Markup | None:
+    """Return a figure made here (see `figures`) as markup that a page takes as it is."""
     return None if figure is None else Markup(figure)
 
 

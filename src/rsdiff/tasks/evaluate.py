@@ -21,7 +21,7 @@ from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import bicubic
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
-from rsdiff.reporting.records import CSV, PARQUET, write_whole
+from rsdiff.reporting.records import CSV, PARQUET, write_summaries, write_whole
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
 from rsdiff.tasks.result import TaskResult
@@ -86,8 +86,9 @@ def report(
         return TaskResult([], figures)
     facts = run_facts(settings, method, checkpoint, folder)
     records = write_records(folder.path / "evaluation", rows)
-    panels = [panel for result in results for panel in result.panels]
     by_case = [(result.name, result.summary) for result in results if result.name]
+    write_summaries(folder.path / "evaluation", summary, by_case)
+    panels = [panel for result in results for panel in result.panels]
     page = write_report(folder.path, facts, summary, records, panels, read_history(folder.path), by_case)
     tables = markdown_table(summary) + "".join(f"\n### {name}\n\n{markdown_table(part)}" for name, part in by_case)
     write_whole(folder.path / "results.md", lambda path: path.write_text(f"# {facts.title}\n\n{tables}", encoding="utf-8"))

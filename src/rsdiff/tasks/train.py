@@ -34,12 +34,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     """Train (or continue), then evaluate and report; see the trainer and rsdiff.tasks.evaluate."""
     config = settings.trainer
     accelerator = make_accelerator(config.precision)
-    (_, degradation), *others = named_cases(settings.degradation.build())
-    if others:
-        raise ValueError(
-            f"degradation={settings.choices['degradation']} is a list of test sets, which cannot be trained on; train with another one "
-            "and evaluate the checkpoint on the list."
-        )
+    ((_, degradation),) = named_cases(settings.degradation.build())
     everything, test = open_source(settings, "train"), open_source(settings, "test")
     source, validation = hold_out(everything, config.validation_images)
     problem = problem_of(settings, source)
