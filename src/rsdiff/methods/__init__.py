@@ -16,6 +16,7 @@ from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
+from rsdiff.methods.sadn import SADNConfig
 from rsdiff.methods.scdm import SCDMConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
@@ -44,6 +45,7 @@ METHODS: dict[str, type] = {
     "lte": LTEConfig,
     "metasr": MetaSRConfig,
     "refdiff": RefDiffConfig,
+    "sadn": SADNConfig,
     "scdm": SCDMConfig,
     "spectral_cnn": SpectralCNNConfig,
     "spectral_linear": SpectralLinearConfig,
@@ -75,6 +77,7 @@ __all__ = [
     "LTEConfig",
     "MetaSRConfig",
     "RefDiffConfig",
+    "SADNConfig",
     "SCDMConfig",
     "SR3Config",
     "SpectralCNNConfig",

@@ -12,6 +12,7 @@ from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
+from rsdiff.weights.keymaps.sadn import SADNKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
@@ -36,6 +37,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "lte": LTEKeyMap(),
     "metasr": MetaSRKeyMap(),
     "refdiff": RefDiffKeyMap(),
+    "sadn": SADNKeyMap(),
     "scdm": SCDMKeyMap(),
     "sr3": SR3KeyMap(),
 }
