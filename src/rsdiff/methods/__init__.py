@@ -19,6 +19,7 @@ from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.methods.rrdb import RRDBMethodConfig
+from rsdiff.methods.sadn import SADNConfig
 from rsdiff.methods.scdm import SCDMConfig
 from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
@@ -56,6 +57,7 @@ METHODS: dict[str, type] = {
     "mstpp": MSTPlusPlusConfig,
     "refdiff": RefDiffConfig,
     "rrdb": RRDBMethodConfig,
+    "sadn": SADNConfig,
     "scdm": SCDMConfig,
     "spandrel": SpandrelConfig,
     "spectral_cnn": SpectralCNNConfig,
@@ -95,6 +97,7 @@ __all__ = [
     "MetaSRConfig",
     "RRDBMethodConfig",
     "RefDiffConfig",
+    "SADNConfig",
     "SCDMConfig",
     "SR3Config",
     "SpandrelConfig",

@@ -132,7 +132,7 @@ class ESRGAN(RRDBMethod):
         options, hr = self.options, batch.need("hr")
         image = self.network(batch.need("lr"))
         self._made[id(batch)] = image.detach()
-        target = sharpen(hr) if options.sharpened_target else hr
+        target = self._target(hr)
         terms = {"pixel": F.l1_loss(image, target)}
         total = options.pixel_weight * terms["pixel"]
         if options.perceptual.weight:
@@ -141,6 +141,13 @@ class ESRGAN(RRDBMethod):
         terms["adversarial"] = options.adversarial.generator_loss(self.discriminator, image, hr)
         total = total + options.adversarial.weight * terms["adversarial"]
         return Losses(total, {name: value.detach() for name, value in terms.items()})
+
+    def _target(self, hr: Tensor) -> Tensor:
+        """Return what pixel and perceptual loss compare with."""
+        if not self.options.sharpened_target:
+            return hr
+        with torch.no_grad(), torch.autocast(hr.device.type, enabled=False):
+            return sharpen(hr.float())
 
     def _discriminator_losses(self, batch: Batch) -> Losses:
         made = self._made.pop(id(batch), None)

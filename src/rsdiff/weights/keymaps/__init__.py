@@ -14,6 +14,7 @@ from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
 from rsdiff.weights.keymaps.rrdb import ESRGANKeyMap, RRDBKeyMap
+from rsdiff.weights.keymaps.sadn import SADNKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.spectral_regression import AWANKeyMap, HSCNNPlusKeyMap, MSTLKeyMap, MSTPlusPlusKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
@@ -46,6 +47,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "metasr": MetaSRKeyMap(),
     "refdiff": RefDiffKeyMap(),
     "rrdb": RRDBKeyMap(),
+    "sadn": SADNKeyMap(),
     "scdm": SCDMKeyMap(),
     "sr3": SR3KeyMap(),
 }
