@@ -183,7 +183,8 @@ def main(repository: Path) -> None:
     """Write the table of features into README.md."""
     register_schemas()
     path = repository / "README.md"
-    path.write_text(with_features(path.read_text(), feature_table(shipped(repository / "conf"))))
+    table = feature_table(shipped(repository / "conf"))
+    path.write_text(with_features(path.read_text(), table))
     print(f"wrote the table of features into {path}")
 
 
