@@ -8,8 +8,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from rsdiff.data.synthetic import SyntheticDataset
 from rsdiff.data.views import TestSamples
@@ -21,6 +23,7 @@ from rsdiff.metrics.psnr import psnr
 from rsdiff.tasks.experiment import method_from
 from rsdiff.training.checkpoints import read_checkpoint
 from tests.conftest import Command
+from tests.scene_methods import pixels
 from tests.unit.test_refdiff_data import stand_in
 
 SMALL = [
@@ -109,6 +112,30 @@ def test_a_checkpoint_may_be_evaluated_under_another_mask(run_command: Command, 
         (records,) = outputs.glob("evaluate/*/*/evaluation/records.csv")
         scores.add(records.read_text())
     assert len(scores) == 3
+
+
+def test_a_scene_without_a_mask_is_restored_by_the_rule_one_chooses(run_command: Command, tmp_path: Path):
+    trained = run_command("model=refdiff_tiny", "dataset.size=32", "dataset.train_images=3", "dataset.test_images=1", "scale=8", *SMALL)
+    assert trained.code == 0, trained.err
+    (checkpoint,) = (tmp_path / "outputs/train").glob("*/*")
+    generator = np.random.default_rng(0)
+    for name, side in (("lr", 8), ("ref", 64)):
+        Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(tmp_path / "mask.png")
+    words = ["task=restore", f"checkpoint={checkpoint}", f"input={tmp_path}/lr.png", f"task.reference={tmp_path}/ref.png"]
+    refused = run_command(*words, "output=refused.tif")
+    assert refused.code != 0
+    assert "task.change_mask" in refused.err
+    images = {}
+    for rule in ("unchanged", "changed", "estimated"):
+        ended = run_command(*words, f"output={rule}.tif", "model=refdiff_tiny", f"model.mask={rule}")
+        assert ended.code == 0, ended.err
+        images[rule] = pixels(Path(f"{rule}.tif"))
+    ended = run_command(*words, f"task.change_mask={tmp_path}/mask.png", "output=given.tif")
+    assert ended.code == 0, ended.err
+    assert not np.array_equal(images["unchanged"], images["changed"])
+    assert np.array_equal(images["changed"], images["estimated"])  # noise against noise
+    assert np.array_equal(pixels(Path("given.tif")), images["changed"])  # code 255 is changed in all of it
 
 
 def test_released_weights_are_imported_and_evaluated(run_command: Command, tmp_path: Path):

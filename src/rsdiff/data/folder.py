@@ -51,7 +51,11 @@ class SplitOptions(FileOptions):
 
 @config
 class FolderDataset(SplitOptions):
-    """A folder of images, nested as it may be; the name of an image's own folder becomes its label 'class'."""
+    """A folder of images, nested as it may be; the name of an image's own folder becomes its label 'class'.
+
+    Where the folder of a split (or the root) has sub-folders HR and LR, as in LDCSR's YourData/{Train,Val,Test}/{HR,LR}, only the one that
+    `images_are` names is read.
+    """
 
     images_are: Literal["hr", "lr"] = "hr"
     """hr: targets, whose LR a degradation makes; lr: inputs to restore, without targets."""
@@ -69,7 +73,12 @@ class FolderDataset(SplitOptions):
 
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test images."""
-        return open_split(self, split, scale, lambda folder, prefix: list_items(folder, prefix, self.images_are, self.extensions))
+        return open_split(
+            self,
+            split,
+            scale,
+            lambda folder, prefix: list_items(role_folder(folder, self.images_are), prefix, self.images_are, self.extensions),
+        )
 
 
 @config
@@ -213,6 +222,12 @@ def split_names(options: SplitOptions, split: Split, names: Sequence[str], root:
             return by_pattern(names, split, options.test_pattern)
         case _:
             return by_fraction(names, split, options.test_fraction, str(root))
+
+
+def role_folder(folder: Path, role: str) -> Path:
+    """Return the sub-folder HR or LR (in any case) of `folder` where it has both, else `folder` itself."""
+    roles = {name: subfolder(folder, name) for name in ("hr", "lr")}
+    return (roles[role] or folder) if all(roles.values()) else folder
 
 
 def list_items(folder: Path, prefix: str, role: str, extensions: Sequence[str]) -> list[Item]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -14,7 +15,18 @@ from torch.utils.data import DataLoader
 
 from rsdiff.data.sample import Batch, Sample, collate
 from rsdiff.data.seeding import keyed_generator
-from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
+from rsdiff.data.views import SampleKey, TrainingSamples
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals by which schedulers announce the end of a job, beside Ctrl-C's SIGINT."""
+
+
+LOST_WORKER = re.compile(r"DataLoader worker \(pid")
+"""What PyTorch says of a loader process that is gone."""
+
+
+class LoaderLostError(RuntimeError):
+    """A loader process is gone; one sentence."""
 
 
 class KeyBatches:
@@ -79,18 +91,18 @@ def make_loader(
 
 
 def steps_of(loader: DataLoader[Any], accumulate: int) -> Iterator[list[Batch]]:
-    """Yield the `accumulate` micro-batches of every optimiser step."""
+    """Yield the `accumulate` micro-batches of every optimiser step; raises LoaderLostError where a loader process was killed."""
     stream = iter(loader)
     while True:
-        yield [next(stream) for _ in range(accumulate)]
-
-
-def equal_size_batches(samples: TestSamples, batch: int) -> list[list[int]]:
-    """Return the test indices in batches of at most `batch` images of one size; images of the first size come first."""
-    groups: dict[tuple[tuple[int, int], tuple[int, int]], list[int]] = {}
-    for index in range(len(samples)):
-        groups.setdefault(samples.sizes(index), []).append(index)
-    return [group[start : start + batch] for group in groups.values() for start in range(0, len(group), batch)]
+        try:
+            yield [next(stream) for _ in range(accumulate)]
+        except RuntimeError as error:
+            if not LOST_WORKER.search(str(error)):
+                raise
+            raise LoaderLostError(
+                "a process that loads images was killed, or ran out of memory; give the same command again, which continues from the last "
+                "checkpoint, with fewer of them (trainer.workers) if it happens again."
+            ) from error
 
 
 def _start_method() -> str | None:
@@ -105,10 +117,10 @@ def _collate_and_finish(finish: Callable[[Batch], Batch], samples: Sequence[Samp
 def _start_worker(_worker: int) -> None:
     """Prepare a loader process.
 
-    One thread each: many workers with many threads each are slower. Ctrl-C and a scheduler's SIGTERM reach the whole process group; the
+    One thread each: many workers with many threads each are slower. Ctrl-C and a scheduler's signals reach the whole process group; the
     training process stops in good order and then ends its workers, which would otherwise die first and take it down with an error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

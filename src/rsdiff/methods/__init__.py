@@ -12,11 +12,15 @@ from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffCon
 from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.esrgan import ESRGANConfig
+from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
+from rsdiff.methods.rrdb import RRDBMethodConfig
 from rsdiff.methods.scdm import SCDMConfig
+from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
@@ -27,6 +31,7 @@ METHODS: dict[str, type] = {
     "bicubic": BicubicMethodConfig,
     "blinddiff": BlindDiffConfig,
     "blindsrsnf": BlindSRSNFConfig,
+    "ciaosr": CiaoSRConfig,
     "danv2": DANv2Config,
     "dasr": DASRConfig,
     "dcls": DCLSConfig,
@@ -37,15 +42,22 @@ METHODS: dict[str, type] = {
     "ediffsr": EDiffSRConfig,
     "edm_sr": EdmSrConfig,
     "hscnn_plus": HSCNNPlusConfig,
+    "esrgan": ESRGANConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
     "liif": LIIFConfig,
+    "lmf_ciaosr": LMFCiaoSRConfig,
+    "lmf_liif": LMFLIIFConfig,
+    "lmf_lte": LMFLTEConfig,
+    "lte": LTEConfig,
     "metasr": MetaSRConfig,
     "mst_l": MSTLConfig,
     "mstpp": MSTPlusPlusConfig,
     "refdiff": RefDiffConfig,
+    "rrdb": RRDBMethodConfig,
     "scdm": SCDMConfig,
+    "spandrel": SpandrelConfig,
     "spectral_cnn": SpectralCNNConfig,
     "spectral_linear": SpectralLinearConfig,
     "sr3": SR3Config,
@@ -58,6 +70,7 @@ __all__ = [
     "BicubicMethodConfig",
     "BlindDiffConfig",
     "BlindSRSNFConfig",
+    "CiaoSRConfig",
     "DANv2Config",
     "DASRConfig",
     "DCLSConfig",
@@ -66,6 +79,7 @@ __all__ = [
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",
     "EDiffSRConfig",
+    "ESRGANConfig",
     "EdmSrConfig",
     "HSCNNPlusConfig",
     "LCMSRConfig",
@@ -74,10 +88,16 @@ __all__ = [
     "LIIFConfig",
     "MSTLConfig",
     "MSTPlusPlusConfig",
+    "LMFCiaoSRConfig",
+    "LMFLIIFConfig",
+    "LMFLTEConfig",
+    "LTEConfig",
     "MetaSRConfig",
+    "RRDBMethodConfig",
     "RefDiffConfig",
     "SCDMConfig",
     "SR3Config",
+    "SpandrelConfig",
     "SpectralCNNConfig",
     "SpectralLinearConfig",
 ]

@@ -103,8 +103,21 @@ class RRDBNet(nn.Module):
         return self.head(self.trunk(x)[-1], size)
 
 
+def nearest_stages(scale: int) -> tuple[int, ...]:
+    """Return the nearest-neighbour stages of KAIR's RRDBNet, one per factor 2 or 3 of the scale; raises ValueError for other factors."""
+    stages: list[int] = []
+    rest = scale
+    for factor in (2, 3):
+        while rest > 1 and rest % factor == 0:
+            stages.append(factor)
+            rest //= factor
+    if rest != 1 or scale < 2:
+        raise ValueError(f"RRDBNet was asked for scale {scale}; it enlarges by factors of 2 and 3: set scale=2, 3 or 4.")
+    return tuple(stages)
+
+
 def rrdb_stages(scale: int) -> tuple[int, tuple[int, int]]:
     """Return (unshuffle, enlargements) of BasicSR's RRDBNet, whose head is always x4; raises ValueError for scales it has not."""
     if scale not in (1, 2, 4):
-        raise ValueError(f"RRDBNet was asked for scale {scale}; BasicSR's network exists for 1, 2 and 4: set scale to one of them.")
+        raise ValueError(f"RRDBNet was asked for scale {scale}; BasicSR's network exists for 1, 2 and 4: set scale=1, 2 or 4.")
     return 4 // scale, (2, 2)

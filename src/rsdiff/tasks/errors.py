@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -29,6 +30,14 @@ ADVICE: Mapping[int, str] = {
 }
 
 
+class Terminated(KeyboardInterrupt):
+    """A scheduler's signal `signal` ended the run, as Ctrl-C does; the same command continues."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
 def wants_traceback() -> bool:
     """Whether the user asked for tracebacks."""
     return os.environ.get("RSDIFF_TRACEBACK") == "1"
@@ -38,16 +47,18 @@ def is_interruption(error: BaseException) -> bool:
     """Whether the run was stopped from outside and can be continued, rather than having failed."""
     from rsdiff.training.trainer import Interrupted  # imports Accelerate, which --help and config errors do not need
 
-    return isinstance(error, KeyboardInterrupt | Interrupted)
+    return isinstance(error, KeyboardInterrupt | SystemExit | Interrupted)
 
 
 def stops_everything(error: BaseException) -> bool:
     """Whether a run was stopped by someone who wants the whole sweep to stop: Ctrl-C or a scheduler's signal, not the run's time limit."""
-    return is_interruption(error) and getattr(error, "by_signal", True)
+    return is_interruption(error) and getattr(error, "signal", signal.SIGINT) is not None
 
 
 def exit_code(error: BaseException) -> int:
     """Return the exit code that tells scripts what kind of failure it was."""
+    if isinstance(error, Terminated):
+        return TO_BE_CONTINUED
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, ConfigError | HydraException | OmegaConfBaseException | yaml.YAMLError):
@@ -57,7 +68,7 @@ def exit_code(error: BaseException) -> int:
 
 def one_sentence(error: BaseException) -> str:
     """Return what went wrong in one line: rsdiff's own errors say it themselves, the others are named."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | SystemExit):
         return "interrupted; the same command continues from the last checkpoint."
     text = " ".join(str(error).split())
     if isinstance(error, OutOfMemoryError):

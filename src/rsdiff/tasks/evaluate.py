@@ -21,7 +21,7 @@ from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import bicubic
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
-from rsdiff.reporting.records import write_whole
+from rsdiff.reporting.records import CSV, PARQUET, write_whole
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
 from rsdiff.tasks.result import TaskResult
@@ -47,9 +47,9 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
                 f"dataset={settings.choices['dataset']} has {problem.lr_bands} to {problem.bands}; choose data with as many bands."
             )
     else:
-        method = build_method(settings.model, problem, settings.seed)
-        if any(True for _ in method.parameters()):
+        if not settings.model.is_ready:
             raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=evaluate needs checkpoint=RUN_FOLDER.")
+        method = build_method(settings.model, problem, settings.seed)
         method.eval()
     method.to(accelerator.device)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device)
@@ -110,6 +110,7 @@ def report(
         ],
         summary=figures,
         report=page,
+        files=[page, folder.path / "results.md", folder.path / "evaluation" / CSV, folder.path / "evaluation" / PARQUET],
     )
 
 

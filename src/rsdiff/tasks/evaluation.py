@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from rsdiff.reporting.spectra import FEWEST_BANDS, write_spectra
 from rsdiff.tasks.experiment import draw_of
 from rsdiff.tasks.options import EvaluateTask
 from rsdiff.tasks.settings import RunSettings
+from rsdiff.training.processes import wait_for_all
 
 Row = dict[str, RecordValue]
 Progress = Callable[[int, int], None]
@@ -74,7 +76,7 @@ def evaluate_case(
     kept = RowFiles(folder / "rows")
     case.evaluator.keep_features_in(folder / "features")
     done = kept.read()
-    accelerator.wait_for_everyone()  # every process has read the same rows before any adds one
+    wait_for_all(accelerator)  # every process has read the same rows before any adds one
     total = len(case.samples)
     waiting = [index for index in range(total) if case.samples.name(index) not in done]
     share = waiting[accelerator.process_index :: accelerator.num_processes]
@@ -92,7 +94,7 @@ def evaluate_case(
                 draw_spectra(settings, restored, position, folder / "panels")
         kept.add(accelerator.process_index, rows)
         progress(min(len(done) + number * accelerator.num_processes, total), total)
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     found = kept.read()
     ordered = [found[case.samples.name(index)] for index in range(total)]
     drawn = [path for path in sorted((folder / "panels").glob("*.png")) if path.with_suffix("").suffix == ""]
@@ -146,10 +148,12 @@ class RowFiles:
         self.folder = folder
 
     def add(self, process: int, rows: list[Row]) -> None:
-        """Append rows, flushed."""
+        """Append rows, flushed; a line that a kill or a full disk left incomplete is ended first."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{process}.jsonl").open("a") as stream:
-            stream.writelines(json.dumps(row) + "\n" for row in rows)
+        with (self.folder / f"{process}.jsonl").open("ab+") as stream:
+            if stream.tell() and os.pread(stream.fileno(), 1, stream.tell() - 1) != b"\n":
+                stream.write(b"\n")
+            stream.writelines(f"{json.dumps(row)}\n".encode() for row in rows)
 
     def read(self) -> dict[str, Row]:
         """Return the complete rows of all processes by image name; a line that a kill left incomplete is ignored."""

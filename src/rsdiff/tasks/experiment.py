@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -19,16 +17,13 @@ from rsdiff.methods import METHODS
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.training.checkpoints import Checkpoint, CheckpointError
+from rsdiff.training.processes import process_timeout
 from rsdiff.training.trainer import load_weights
 
 
 def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no") -> Accelerator:
-    """Return the Accelerate handle of this process.
-
-    RSDIFF_PROCESS_TIMEOUT_MINUTES (30): a process that waits longer than this for another, because that one died, ends with an error.
-    """
-    timeout = timedelta(minutes=float(os.environ.get("RSDIFF_PROCESS_TIMEOUT_MINUTES", "30")))
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)])
+    """Return the Accelerate handle of this process, which waits for others no longer than `process_timeout` says."""
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=process_timeout())])
 
 
 def open_source(settings: RunSettings, split: Split) -> ImageSource:

@@ -42,6 +42,7 @@ class TaskOptions:
     needs      top-level settings that must be given
     pairs_data whether the model meets the data of `dataset` and `degradation`, so that they must fit together
     starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
+    only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
     """
 
@@ -51,6 +52,7 @@ class TaskOptions:
     pairs_data: ClassVar[bool] = False
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
+    only_looks: ClassVar[bool] = False
 
     def function(self) -> Callable[..., Any]:
         """Return the task's `run(settings, folder, tracker) -> TaskResult`."""
@@ -124,6 +126,20 @@ class PreviewTask(TaskOptions):
         for name in ("images", "columns", "draws", "patch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} was given; give at least 1.")
+
+
+@config
+class StatusTask(TaskOptions):
+    """Show how the cells of a sweep stand, and run those again that failed."""
+
+    module: ClassVar[str] = "rsdiff.tasks.status"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    only_looks: ClassVar[bool] = True
+
+    sweep: str | None = None
+    """The sweep's signature or folder; None means the one that was started last."""
+    retry_failed: bool = False
+    """Run the cells again that failed or were killed, with the sweep's own launcher."""
 
 
 @config

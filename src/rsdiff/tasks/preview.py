@@ -48,7 +48,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             messages.append(f"drawn parameters   {parameters}")
         messages.append(f"table of draws     {folder.path / 'records.csv'}")
     messages.append(f"next               python run.py dataset={settings.choices['dataset']} degradation={settings.choices['degradation']}")
-    return TaskResult(messages=messages, summary={"images": len(crops), "draws": len(drawn)}, report=sheet)
+    return TaskResult(messages=messages, summary={"images": len(crops), "draws": len(drawn)}, report=sheet, files=[sheet])
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,8 @@ def told(settings: RunSettings, inputs: Sequence[Path], results: Sequence[SceneR
         "megapixels": round(sum(result.size[0] * result.size[1] for result in results) / 1e6, 3),
         "seam_score": max(scores) if scores else float("nan"),
     }
-    return TaskResult(messages, summary, page if page.exists() else first.outputs[0])
+    made = [path for result in results for path in result.outputs]
+    return TaskResult(messages, summary, page if page.exists() else first.outputs[0], made)
 
 
 def scenes_of(given: Path) -> list[Path]:
@@ -196,9 +197,9 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
     with without_warnings(), SceneReader(first, task.bands, task.nodata) as reader:
         bands = len(reader.bands)
     problem = Problem(settings.scale, bands, bands)
-    method = build_method(settings.model, problem, settings.seed)
-    if any(True for _ in method.parameters()):
+    if not settings.model.is_ready:
         raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
+    method = build_method(settings.model, problem, settings.seed)
     method.eval()
     return Restorer(method, problem, None)
 

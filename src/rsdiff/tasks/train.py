@@ -24,7 +24,7 @@ from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
-from rsdiff.training.checkpoints import read_checkpoint
+from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
 from rsdiff.training.processes import gather_rows
 from rsdiff.training.trainer import Trainer, load_weights
 
@@ -110,6 +110,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             "choices": dict(settings.choices),
             "problem": asdict(problem),
             "normaliser": asdict(source.normaliser),
+            "data": source.fingerprint(),
             "signature": settings.signature,
             "version": rsdiff.__version__,
             "parameters": parameters,
@@ -123,7 +124,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
-    return evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
+    result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
+    return replace(result, files=[*result.files, best.folder / WEIGHTS])
 
 
 def degrade_in_worker(degradation: Degradation, batch: Batch) -> Batch:

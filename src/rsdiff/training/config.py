@@ -126,8 +126,8 @@ class TrainerConfig:
     """Validate, and save a checkpoint, every so many steps and at the end; 0 means never."""
     validation_images: int = 8
     """Images of the validation split that are restored each time."""
-    best_metric: str = "psnr"
-    """Column of the validation rows that decides which checkpoint is the best."""
+    best_metric: str | None = "psnr"
+    """Column of the validation rows that decides which checkpoint is the best; None takes the last one (GANs, which PSNR does not rank)."""
     save_every_steps: int = 500
     """Save a checkpoint to resume from every so many steps."""
     keep_checkpoints: int = 2

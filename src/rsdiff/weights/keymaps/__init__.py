@@ -8,10 +8,12 @@ from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.ediffsr import EDiffSRKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
+from rsdiff.weights.keymaps.implicit import CiaoSRKeyMap, LMFCiaoSRKeyMap, LMFLIIFKeyMap, LMFLTEKeyMap, LTEKeyMap
 from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
-from rsdiff.weights.keymaps.liif import QueryKeyMap
+from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
+from rsdiff.weights.keymaps.rrdb import ESRGANKeyMap, RRDBKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.spectral_regression import AWANKeyMap, HSCNNPlusKeyMap, MSTLKeyMap, MSTPlusPlusKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
@@ -20,6 +22,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "awan": AWANKeyMap(),
     "blinddiff": BlindDiffKeyMap(),
     "blindsrsnf": BlindSRSNFKeyMap(),
+    "ciaosr": CiaoSRKeyMap(),
     "danv2": DANv2KeyMap(),
     "dasr": DASRKeyMap(),
     "dcls": DCLSKeyMap(),
@@ -30,13 +33,21 @@ KEY_MAPS: dict[str, KeyMap] = {
     "ediffsr": EDiffSRKeyMap(),
     "edm_sr": EdmSrKeyMap(),
     "hscnn_plus": HSCNNPlusKeyMap(),
+    "esrgan": ESRGANKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
     "liif": QueryKeyMap("liif"),
     "metasr": QueryKeyMap("metasr"),
     "mst_l": MSTLKeyMap(),
     "mstpp": MSTPlusPlusKeyMap(),
+    "liif": LIIFKeyMap(),
+    "lmf_ciaosr": LMFCiaoSRKeyMap(),
+    "lmf_liif": LMFLIIFKeyMap(),
+    "lmf_lte": LMFLTEKeyMap(),
+    "lte": LTEKeyMap(),
+    "metasr": MetaSRKeyMap(),
     "refdiff": RefDiffKeyMap(),
+    "rrdb": RRDBKeyMap(),
     "scdm": SCDMKeyMap(),
     "sr3": SR3KeyMap(),
 }
