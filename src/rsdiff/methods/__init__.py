@@ -24,6 +24,7 @@ from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
+from rsdiff.methods.spsr import SPSRConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
@@ -60,6 +61,7 @@ METHODS: dict[str, type] = {
     "spandrel": SpandrelConfig,
     "spectral_cnn": SpectralCNNConfig,
     "spectral_linear": SpectralLinearConfig,
+    "spsr": SPSRConfig,
     "sr3": SR3Config,
 }
 """Config class of every method by `kind`."""
@@ -96,6 +98,7 @@ __all__ = [
     "RRDBMethodConfig",
     "RefDiffConfig",
     "SCDMConfig",
+    "SPSRConfig",
     "SR3Config",
     "SpandrelConfig",
     "SpectralCNNConfig",

@@ -16,6 +16,7 @@ from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
 from rsdiff.weights.keymaps.rrdb import ESRGANKeyMap, RRDBKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.spectral_regression import AWANKeyMap, HSCNNPlusKeyMap, MSTLKeyMap, MSTPlusPlusKeyMap
+from rsdiff.weights.keymaps.spsr import SPSRKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
 KEY_MAPS: dict[str, KeyMap] = {
@@ -47,6 +48,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "refdiff": RefDiffKeyMap(),
     "rrdb": RRDBKeyMap(),
     "scdm": SCDMKeyMap(),
+    "spsr": SPSRKeyMap(),
     "sr3": SR3KeyMap(),
 }
 """Key maps by method kind."""
