@@ -38,8 +38,6 @@ KEY_MAPS: dict[str, KeyMap] = {
     "hscnn_plus": HSCNNPlusKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
-    "mst_l": MSTLKeyMap(),
-    "mstpp": MSTPlusPlusKeyMap(),
     "liif": LIIFKeyMap(),
     "lmf_ciaosr": LMFCiaoSRKeyMap(),
     "lmf_liif": LMFLIIFKeyMap(),
