@@ -25,6 +25,7 @@ from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
+from rsdiff.methods.spsr import SPSRConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
@@ -42,8 +43,8 @@ METHODS: dict[str, type] = {
     "drsr": DRSRConfig,
     "ediffsr": EDiffSRConfig,
     "edm_sr": EdmSrConfig,
-    "hscnn_plus": HSCNNPlusConfig,
     "esrgan": ESRGANConfig,
+    "hscnn_plus": HSCNNPlusConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
@@ -62,6 +63,7 @@ METHODS: dict[str, type] = {
     "spandrel": SpandrelConfig,
     "spectral_cnn": SpectralCNNConfig,
     "spectral_linear": SpectralLinearConfig,
+    "spsr": SPSRConfig,
     "sr3": SR3Config,
 }
 """Config class of every method by `kind`."""
@@ -99,6 +101,7 @@ __all__ = [
     "RefDiffConfig",
     "SADNConfig",
     "SCDMConfig",
+    "SPSRConfig",
     "SR3Config",
     "SpandrelConfig",
     "SpectralCNNConfig",

@@ -59,7 +59,7 @@ def smooth(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[t
 
 
 def metric_histograms(records: pandas.DataFrame, summary: Summary) -> str | None:
-    """Return the distribution over images of every per-image metric, method and bicubic on common bins; None for fewer than five images."""
+    """Return the distribution over images of every per-image metric, method and baseline alike; None for fewer than five images."""
     shown = [entry for entry in summary.metrics if not entry.metric.of_set and entry.metric.name in records and entry.count >= 5]
     if not shown:
         return None
@@ -69,7 +69,7 @@ def metric_histograms(records: pandas.DataFrame, summary: Summary) -> str | None
         figure = Figure(figsize=(2.7 * columns, 2.15 * rows), layout="constrained")
         cells = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, entry in zip(cells, shown, strict=False):
-            _histogram(axes, records, entry)
+            _histogram(axes, records, entry, summary.baseline)
         for axes in cells[len(shown) :]:
             axes.set_visible(False)
         handles, labels = cells[0].get_legend_handles_labels()
@@ -173,9 +173,9 @@ def _frontier(points: Sequence[CostPoint], higher_is_better: bool) -> list[CostP
     return kept
 
 
-def _histogram(axes: Axes, records: pandas.DataFrame, entry: MetricSummary) -> None:
+def _histogram(axes: Axes, records: pandas.DataFrame, entry: MetricSummary, baseline: str) -> None:
     name = entry.metric.name
-    series = {"method": (name, METHOD), "bicubic": (f"bicubic_{name}", BASELINE)}
+    series = {"method": (name, METHOD), baseline: (f"{baseline}_{name}", BASELINE)}
     present = {
         label: (_finite(records[column].to_numpy(dtype=float)), colour) for label, (column, colour) in series.items() if column in records
     }

@@ -18,7 +18,7 @@ from rsdiff.reporting.records import write_whole
 from rsdiff.reporting.tables import ARROWS, cells_of, number
 
 REPORT = "report.html"
-PREFIXES = {"": "", "bicubic_": "Bicubic ", "hr_": "HR "}
+PREFIXES = {"": "", "bicubic_": "Bicubic ", "linear_": "Linear ", "hr_": "HR "}
 
 
 @dataclass(frozen=True)
@@ -129,12 +129,12 @@ def _slide(panel: Path) -> Slide | None:
 
 
 def _headline(summary: Summary) -> list[dict[str, str]]:
-    """The first four metrics, large: value, unit, and the difference from bicubic interpolation in words."""
+    """The first four metrics, large: value, unit, and the difference from the baseline in words."""
     cards = []
     for entry in summary.metrics[:4]:
         difference = entry.difference
         verdict = {True: "better", False: "worse", None: "same"}[entry.is_better] if difference is not None else ""
-        against = "" if difference is None else f"{number(entry.metric, difference, signed=True)} against bicubic"
+        against = "" if difference is None else f"{number(entry.metric, difference, signed=True)} against {summary.baseline}"
         arrow = ARROWS[entry.metric.direction]
         cards.append(
             {
@@ -154,7 +154,7 @@ def _image_table(records: pandas.DataFrame) -> tuple[list[dict[str, str]], list[
     cells: list[list[tuple[str, str]]] = []
     for column in records.columns:
         prefix = next(
-            (prefix for prefix in ("bicubic_", "hr_") if str(column).startswith(prefix) and str(column)[len(prefix) :] in METRICS), ""
+            (prefix for prefix in PREFIXES if prefix and str(column).startswith(prefix) and str(column)[len(prefix) :] in METRICS), ""
         )
         metric = METRICS.get(str(column)[len(prefix) :])
         numeric = pandas.api.types.is_numeric_dtype(records[column])

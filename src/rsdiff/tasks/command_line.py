@@ -134,8 +134,9 @@ def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]]
     require_fields(f"model={choices['model']}", requires, given, choices, _offers)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
+        degradation = settings.degradation.for_wavelengths(getattr(settings.dataset, "wavelengths", ()))
         try:
-            lr_bands = settings.degradation.lr_bands(bands)
+            lr_bands = degradation.lr_bands(bands)
         except ValueError as refusal:
             raise ConfigError(f"degradation={choices['degradation']}: {refusal}") from refusal
         reason = settings.model.refuse(Problem(settings.scale, bands, lr_bands))

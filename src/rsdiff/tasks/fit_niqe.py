@@ -33,7 +33,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         raise ValueError(f"dataset={settings.choices['dataset']} has no HR images, of which NIQE learns; choose data that have.")
     if source.bands == 2 or max(options.rgb_bands) >= max(source.bands, 3):
         raise ValueError(
-            f"task.rgb_bands={list(options.rgb_bands)} are no colours of {source.bands} bands; name the red, green and blue one."
+            f"task.rgb_bands={list(options.rgb_bands)} are not colours of {source.bands} bands; name the red, green and blue one."
         )
     output = settings.output or DEFAULT_OUTPUT
     model = niqe.fit(lumas(source, options, tracker), options.block, options.sharpness)
