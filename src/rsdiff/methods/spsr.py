@@ -108,7 +108,9 @@ class SPSRConfig(ESRGANConfig):
 
     def refuse(self, problem: Problem) -> str | None:
         if self.generator.head == "always_x4" and problem.scale in (1, 2):
-            return f"model spsr enlarges by stages and the scale is {problem.scale:g}; set model.generator.head=stages and a scale from 2 on."
+            return (
+                f"model spsr enlarges by stages and the scale is {problem.scale:g}; set model.generator.head=stages and a scale from 2 on."
+            )
         return refuse_bands(self.perceptual, problem) or self.generator.refuse("spsr", problem)
 
     def build(self, problem: Problem) -> SPSR:
