@@ -19,6 +19,7 @@ from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.methods.rrdb import RRDBMethodConfig
+from rsdiff.methods.sadn import SADNConfig
 from rsdiff.methods.scdm import SCDMConfig
 from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
@@ -57,6 +58,7 @@ METHODS: dict[str, type] = {
     "mstpp": MSTPlusPlusConfig,
     "refdiff": RefDiffConfig,
     "rrdb": RRDBMethodConfig,
+    "sadn": SADNConfig,
     "scdm": SCDMConfig,
     "spandrel": SpandrelConfig,
     "spectral_cnn": SpectralCNNConfig,
@@ -97,6 +99,7 @@ __all__ = [
     "MetaSRConfig",
     "RRDBMethodConfig",
     "RefDiffConfig",
+    "SADNConfig",
     "SCDMConfig",
     "SPSRConfig",
     "SR3Config",

@@ -115,14 +115,14 @@ def levels_of(row: Row, scale: float) -> list[tuple[float, float, float]]:
         thresholds.append(1.0)
     levels = [(d, low, high) for d, low, high in zip(decode, thresholds, thresholds[1:], strict=False) if d >= 1]
     last = len(levels) - 1
-    return [
-        (d, -math.inf if i == 0 and i != last else low, math.inf if i == last else high) for i, (d, low, high) in enumerate(levels)
-    ]
+    return [(d, -math.inf if i == 0 and i != last else low, math.inf if i == last else high) for i, (d, low, high) in enumerate(levels)]
 
 
 @torch.no_grad()
-def build_row(method: CMSRRegression, images: Sequence[Tensor], scale: int, tolerance: float, decode_scales: Sequence[float]) -> dict[float, float]:
-    """Return the row for an enlargement by `scale`: up to which difficulty each decode scale stays within `tolerance` of the full rendering.
+def build_row(
+    method: CMSRRegression, images: Sequence[Tensor], scale: int, tolerance: float, decode_scales: Sequence[float]
+) -> dict[float, float]:
+    """Return the row for an enlargement by `scale`: up to which difficulty a decode scale stays within `tolerance` of the full rendering.
 
     images         normalised LR images (1, C, h, w), worked through one after the other
     tolerance      mean squared difference between the full rendering and an enlarged coarse one, in normalised units
@@ -145,8 +145,8 @@ def _tighten(method: CMSRRegression, lr: Tensor, scale: int, tolerance: float, r
     full = method.render(lr, prepared, asked, told)[0].mT
     difficulty = nearest(method.network.difficulty(prepared)[:, None], asked[None])[0, :, 0]
     candidates = [CANDIDATE_STEP * k for k in range(CANDIDATES)]
-    threshold = 0.0
     for decode in [d for d in row if d < scale]:
+        threshold = row[decode]
         coarse_size = (int(h * decode), int(w * decode))
         cell = cell_of(coarse_size).to(lr)[None]
         coordinates = pixel_centres(coarse_size, device=lr.device).to(lr.dtype).flatten(0, 1)
@@ -155,7 +155,6 @@ def _tighten(method: CMSRRegression, lr: Tensor, scale: int, tolerance: float, r
         for candidate in list(candidates):
             near = (difficulty - candidate).abs() <= CANDIDATE_RADIUS
             if not bool(near.any()):
-                threshold = candidate
                 continue
             if float(squared[near].mean()) > tolerance:
                 break

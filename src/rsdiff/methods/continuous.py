@@ -58,7 +58,13 @@ class QueryConfig(MethodConfig):
 
     def build_encoder(self, in_channels: int) -> EDSR | RDN | SwinIR:
         """Return the chosen encoder with fresh weights."""
-        return {"edsr": self.edsr, "rdn": self.rdn, "swinir": self.swinir}[self.encoder].build(in_channels)
+        match self.encoder:
+            case "edsr":
+                return self.edsr.build(in_channels)
+            case "rdn":
+                return self.rdn.build(in_channels)
+            case "swinir":
+                return self.swinir.build(in_channels)
 
 
 @config

@@ -140,12 +140,19 @@ class ESRGAN(RRDBMethod):
     def image_terms(self, image: Tensor, hr: Tensor) -> dict[str, Term]:
         """Return what the generator's objective says of an image (B, C, H, W)."""
         options = self.options
-        target = sharpen(hr) if options.sharpened_target else hr
+        target = self._target(hr)
         terms = {"pixel": (options.pixel_weight, F.l1_loss(image, target))}
         if options.perceptual.weight:
             terms["perceptual"] = (options.perceptual.weight, self.perceptual(image, target))
         adversarial = options.adversarial.generator_loss(self.discriminator, image, hr)
         return terms | {"adversarial": (options.adversarial.weight, adversarial)}
+
+    def _target(self, hr: Tensor) -> Tensor:
+        """Return what pixel and perceptual loss compare with."""
+        if not self.options.sharpened_target:
+            return hr
+        with torch.no_grad(), torch.autocast(hr.device.type, enabled=False):
+            return sharpen(hr.float())
 
     def _discriminator_losses(self, batch: Batch) -> Losses:
         return self.judged(self.discriminator, self.made(batch), batch.need("hr"))

@@ -14,6 +14,7 @@ from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
 from rsdiff.weights.keymaps.rrdb import ESRGANKeyMap, RRDBKeyMap
+from rsdiff.weights.keymaps.sadn import SADNKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.spectral_regression import AWANKeyMap, HSCNNPlusKeyMap, MSTLKeyMap, MSTPlusPlusKeyMap
 from rsdiff.weights.keymaps.spsr import SPSRKeyMap
@@ -47,6 +48,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "mstpp": MSTPlusPlusKeyMap(),
     "refdiff": RefDiffKeyMap(),
     "rrdb": RRDBKeyMap(),
+    "sadn": SADNKeyMap(),
     "scdm": SCDMKeyMap(),
     "spsr": SPSRKeyMap(),
     "sr3": SR3KeyMap(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,7 +46,10 @@ class LTEKeyMap(QueryKeyMap):
         """LTE+ has 1x1 convolutions where LTE has linear layers."""
         if config.pairing == "neighbours":
             return state
-        return {f"imnet.{key}" if _is_layer(key) else key: value.flatten(1) if _is_layer(key) and value.ndim == 4 else value for key, value in state.items()}
+        return {
+            f"imnet.{key}" if _is_layer(key) else key: value.flatten(1) if _is_layer(key) and value.ndim == 4 else value
+            for key, value in state.items()
+        }
 
     def from_ours(self, state: dict[str, Tensor], config: LTEConfig) -> dict[str, Tensor]:
         state = super().from_ours(state, config)
@@ -113,7 +117,10 @@ def attention_options(arguments: Mapping[str, Any], state: Mapping[str, Tensor],
     """
     coarse = tuple(s for s in (3, 4) if f"cs_attn.downx{s}.weight" in state)
     scales = (2, *coarse) if (value - key) // width > len(coarse) else coarse
-    return {"scales": tuple(arguments.get("multi_scale", scales)) if value > key else (), "temperature": float(arguments.get("softmax_scale", 1))}
+    return {
+        "scales": tuple(arguments.get("multi_scale", scales)) if value > key else (),
+        "temperature": float(arguments.get("softmax_scale", 1)),
+    }
 
 
 def _without_lowest_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -192,13 +199,13 @@ class CiaoSRKeyMap(QueryKeyMap):
             hidden=keys[1:-1],
             neighbourhood=arguments.get("local_size", 2),
             **attention_options(arguments, state, values[-1], keys[-1], encoder_width(encoder)),
-            **self.form(),
-            **encoder,
+            **self.form(encoder),
         )
 
-    def form(self) -> dict[str, Any]:
-        """Return the options that the two forms differ in."""
-        return {}
+    def form(self, encoder: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of the encoder and those that the two forms differ in."""
+        mirrored = "swinir" in encoder
+        return {**encoder, "swinir": replace(encoder["swinir"], mirror=False)} if mirrored else dict(encoder)
 
     def encoder_naming(self, config: QueryConfig) -> Name:
         return ciaosr_encoder_name(config)
@@ -215,8 +222,8 @@ class CiaoSROfLMFKeyMap(CiaoSRKeyMap):
 
     prefix = "encoder."
 
-    def form(self) -> dict[str, Any]:
-        return {"centre": "half", "attention_tile": 48, "tile": 0}
+    def form(self, encoder: Mapping[str, Any]) -> dict[str, Any]:
+        return {**encoder, "centre": "half", "attention_tile": 48, "tile": 0}
 
     def encoder_naming(self, config: QueryConfig) -> Name:
         return encoder_name(config)
