@@ -46,7 +46,7 @@ ACCIDENTS = {
     "a picture vanishes": ({"do": "delete", "to": "in/{picture}"}, ["{picture}", "does not exist"]),
     "a picture is replaced": ({"do": "replace", "to": "in/{picture}"}, ["{picture}", "changed since this run began"]),
     "a loader process is killed": ({"do": "kill a loader process"}, ["a process that loads images", "the same command"]),
-    "the memory is full once": ({"do": "out of memory"}, ["memory is too small", "trainer.accumulate"]),
+    "the memory is full once": ({"do": "out of memory"}, ["memory is too small", "trainer.accumulate=auto"]),
     "the clock goes back by a day": ({"do": "clock"}, []),
 }
 

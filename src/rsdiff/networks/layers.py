@@ -201,6 +201,15 @@ def reflect_to(x: Tensor, height: int, width: int) -> Tensor:
     return x.index_select(-2, rows).index_select(-1, columns)
 
 
+def mirror_to(x: Tensor, height: int, width: int) -> Tensor:
+    """Return x (..., h, w) extended at the bottom and the right to (height, width) by mirroring; the last pixel is repeated."""
+    for axis, target in ((-2, height), (-1, width)):
+        size = x.shape[axis]
+        index = torch.arange(target, device=x.device) % (2 * size)
+        x = x.index_select(axis, torch.where(index < size, index, 2 * size - 1 - index))
+    return x
+
+
 def _reflected_indices(size: int, target: int, device: torch.device) -> Tensor:
     period = max(2 * (size - 1), 1)
     index = torch.arange(target, device=device) % period

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import OutOfMemoryError
 
 from rsdiff.config import ConfigError
+from rsdiff.data.loading import LOST_WORKER
 
 OK, RUN_ERROR, CONFIG_ERROR, TO_BE_CONTINUED, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes. 75 (EX_TEMPFAIL): stopped in good order by a time limit or a signal, the same command continues."""
@@ -72,7 +73,12 @@ def one_sentence(error: BaseException) -> str:
         return "interrupted; the same command continues from the last checkpoint."
     text = " ".join(str(error).split())
     if isinstance(error, OutOfMemoryError):
-        return f"the accelerator's memory is too small ({text[:160]}); lower trainer.batch or trainer.patch, or raise trainer.accumulate."
+        return f"the accelerator's memory is too small ({text[:160]}); set trainer.accumulate=auto, or lower trainer.patch."
+    if is_lost_loader(error):
+        return (
+            "a process that loads images was killed, or ran out of memory; give the same command again, which continues from the last "
+            "checkpoint, with fewer of them (trainer.workers) if it happens again."
+        )
     if isinstance(error, OSError) and error.errno is not None:
         advice = ADVICE.get(error.errno, (error.strerror or type(error).__name__).lower())
         return f"{error.filename}: {advice}." if error.filename else f"{advice}."
@@ -90,8 +96,14 @@ def print_error(error: BaseException) -> None:
         return
     rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
     print(f"error{rank}: {one_sentence(error)}", file=sys.stderr)
-    if not _is_ours(error) and not isinstance(error, OSError | KeyboardInterrupt | OutOfMemoryError):
+    explained = _is_ours(error) or is_lost_loader(error) or isinstance(error, OSError | KeyboardInterrupt | OutOfMemoryError)
+    if not explained:
         print("Set RSDIFF_TRACEBACK=1 to see where it happened.", file=sys.stderr)
+
+
+def is_lost_loader(error: BaseException) -> bool:
+    """Whether PyTorch says that a loader process is gone."""
+    return isinstance(error, RuntimeError) and LOST_WORKER in str(error)
 
 
 def _is_ours(error: BaseException) -> bool:

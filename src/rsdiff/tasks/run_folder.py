@@ -181,7 +181,7 @@ def read_status(path: Path) -> Status:
         return Status(**json.loads((path / "status.json").read_text()))
     except FileNotFoundError:
         return Status()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise OSError(f"{path / 'status.json'} cannot be read; delete it to let the run continue from its last checkpoint.") from None
 
 

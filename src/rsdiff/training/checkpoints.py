@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -109,8 +110,10 @@ def read_checkpoint(path: Path, with_training_state: bool = False) -> Checkpoint
             state = torch.load(folder / TRAINING_STATE, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a complete checkpoint: {Path(str(error.filename)).name} is missing.") from None
-    except (SafetensorError, ValueError, OSError, RuntimeError) as error:
+    except (SafetensorError, UnpicklingError, ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{folder} cannot be read ({type(error).__name__}: {str(error)[:120]}); use another checkpoint.") from None
+    if not isinstance(card, dict) or not {"config", "problem"} <= set(card):
+        raise CheckpointError(f"{folder / CARD} does not say what the weights are; use another checkpoint.")
     if card.get("format") != FORMAT:
         raise CheckpointError(f"{folder} has checkpoint format {card.get('format')}, this version of rsdiff reads format {FORMAT}.")
     return Checkpoint(folder, card, weights, averages, state)
@@ -153,7 +156,7 @@ def best_checkpoint(store: Path) -> Path | None:
     pointer = store / "best.json"
     if not pointer.exists():
         return None
-    folder = store / str(json.loads(pointer.read_text())["folder"])
+    folder = store / Path(str(json.loads(pointer.read_text())["folder"])).name
     return folder if is_complete(folder) else None
 
 

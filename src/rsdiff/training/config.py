@@ -90,8 +90,8 @@ class TrainerConfig:
     """Optimiser steps."""
     batch: int = 16
     """Images per optimiser step, over all processes and micro-batches."""
-    accumulate: int = 1
-    """Micro-batches per optimiser step and process."""
+    accumulate: int | Literal["auto"] = 1
+    """Micro-batches per optimiser step and process; auto: as few as the memory allows, found when the run begins and kept."""
     patch: int = 128
     """Side of the square HR crop in pixels."""
     crop_step: int = 1
@@ -143,7 +143,7 @@ class TrainerConfig:
         if self.scale_per == "image" and (self.scale_range is None or self.scale_keeps == "hr"):
             raise ValueError("scale_per=image needs a scale_range and scale_keeps=lr, for the LR images of a step must have one size.")
         for name in ("steps", "batch", "accumulate", "patch", "crop_step", "save_every_steps", "log_every_steps"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) != "auto" and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
     def optimiser_of(self, group: str) -> OptimiserConfig:

@@ -23,6 +23,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed
 from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.inference.memory import PeakMemory
 from rsdiff.methods.base import Method, Stage
 from rsdiff.training import checkpoints
 from rsdiff.training.config import TrainerConfig
@@ -145,6 +146,35 @@ class Trainer:
                     message = f"stopped after step {self.step} of {self.config.steps}; the same command continues from there."
                     raise Interrupted(message, self._stop_signal)
         return metrics
+
+    @property
+    def standing_bytes(self) -> int:
+        """Bytes that the first step will add and keep: two moments per weight at most."""
+        return 2 * sum(parameter.nbytes for optimiser in self.optimisers.values() for parameter in optimiser.parameters)
+
+    def step_bytes(self, batch: Batch) -> int:
+        """Return the bytes of the tensors that are alive at once in a step on `batch` as its only micro-batch; changes nothing."""
+        stage = self._enter_stage(None)
+        device = self.accelerator.device
+        kept = [(buffer, buffer.clone()) for buffer in self.method.buffers()]
+        peak = 0
+        try:
+            for group in stage.groups:
+                with step_randomness(self.seed, 0, 0, device), only_gradients_of(self.method, self.optimisers[group].parameters):
+                    with PeakMemory() as memory:
+                        made = degrade_on(batch, device, self.degradation, self.config.channels_last)
+                        with self.accelerator.autocast():
+                            losses = self.method.losses(made, group, training_noise(self.seed, group, 0, made))
+                        losses.total.backward()
+                    peak = max(peak, memory.peak)
+                    del losses, made
+                for parameter in self.method.parameters():
+                    parameter.grad = None
+        finally:
+            with torch.no_grad():
+                for buffer, value in kept:
+                    buffer.copy_(value)
+        return peak
 
     def _enter_stage(self, current: Stage | None) -> Stage:
         """Return the stage of this step, telling the method when it begins; a resumed run enters its stage anew."""
