@@ -240,7 +240,7 @@ def test_what_cannot_work_is_refused_in_one_sentence():
     assert EDM.refuse(Problem(scale=4, bands=48, lr_bands=3)) is None
     for config in (REFDIFF, EDM):
         method, odd = built(config), replace(batch(1, 24, 24), size=(23, 24))
-        with pytest.raises(ValueError, match="multiples of 2"):
+        with pytest.raises(ValueError, match="multiple of 2"):
             method.losses(odd, "restorer", noise(1))
     with pytest.raises(ValueError, match="positive"):
         RefDiffConfig(loss_divisor=0)

@@ -224,6 +224,13 @@ def test_an_x2_file_of_the_other_family_is_refused_by_its_name(head: Any, other:
         import_weights("rrdb", published, RRDBMethodConfig(generator=replace(GENERATOR, head=other)))
 
 
+def test_input_and_target_may_differ_in_bands() -> None:
+    torch.manual_seed(0)
+    state = PLAIN.build(Problem(scale=4, bands=3, lr_bands=6)).state_dict()
+    _, weights = import_weights("rrdb", export_weights("rrdb", PLAIN, state), PLAIN)
+    assert all(torch.equal(weights[key], value) for key, value in state.items())
+
+
 def test_a_file_of_another_network_is_one_sentence() -> None:
     with pytest.raises(ValueError, match="no RRDBNet"):
         import_weights("rrdb", {"conv.weight": torch.zeros(3)})

@@ -19,11 +19,13 @@ from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.methods.rrdb import RRDBMethodConfig
+from rsdiff.methods.sadn import SADNConfig
 from rsdiff.methods.scdm import SCDMConfig
 from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
+from rsdiff.methods.spsr import SPSRConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
@@ -41,8 +43,8 @@ METHODS: dict[str, type] = {
     "drsr": DRSRConfig,
     "ediffsr": EDiffSRConfig,
     "edm_sr": EdmSrConfig,
-    "hscnn_plus": HSCNNPlusConfig,
     "esrgan": ESRGANConfig,
+    "hscnn_plus": HSCNNPlusConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
@@ -56,10 +58,12 @@ METHODS: dict[str, type] = {
     "mstpp": MSTPlusPlusConfig,
     "refdiff": RefDiffConfig,
     "rrdb": RRDBMethodConfig,
+    "sadn": SADNConfig,
     "scdm": SCDMConfig,
     "spandrel": SpandrelConfig,
     "spectral_cnn": SpectralCNNConfig,
     "spectral_linear": SpectralLinearConfig,
+    "spsr": SPSRConfig,
     "sr3": SR3Config,
 }
 """Config class of every method by `kind`."""
@@ -95,7 +99,9 @@ __all__ = [
     "MetaSRConfig",
     "RRDBMethodConfig",
     "RefDiffConfig",
+    "SADNConfig",
     "SCDMConfig",
+    "SPSRConfig",
     "SR3Config",
     "SpandrelConfig",
     "SpectralCNNConfig",

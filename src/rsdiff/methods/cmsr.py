@@ -145,8 +145,8 @@ def _tighten(method: CMSRRegression, lr: Tensor, scale: int, tolerance: float, r
     full = method.render(lr, prepared, asked, told)[0].mT
     difficulty = nearest(method.network.difficulty(prepared)[:, None], asked[None])[0, :, 0]
     candidates = [CANDIDATE_STEP * k for k in range(CANDIDATES)]
-    threshold = 0.0
     for decode in [d for d in row if d < scale]:
+        threshold = row[decode]
         coarse_size = (int(h * decode), int(w * decode))
         cell = cell_of(coarse_size).to(lr)[None]
         coordinates = pixel_centres(coarse_size, device=lr.device).to(lr.dtype).flatten(0, 1)
@@ -155,7 +155,6 @@ def _tighten(method: CMSRRegression, lr: Tensor, scale: int, tolerance: float, r
         for candidate in list(candidates):
             near = (difficulty - candidate).abs() <= CANDIDATE_RADIUS
             if not bool(near.any()):
-                threshold = candidate
                 continue
             if float(squared[near].mean()) > tolerance:
                 break

@@ -30,6 +30,8 @@ from rsdiff.networks.patch_discriminator import PatchDiscriminator
 from rsdiff.networks.unet_discriminator import UNetDiscriminator
 from rsdiff.networks.vgg_discriminator import VGGDiscriminator
 
+Term = tuple[float, Tensor]
+"""(weight, unweighted loss)"""
 Discriminator = UNetDiscriminator | PatchDiscriminator | VGGDiscriminator
 
 
@@ -43,6 +45,8 @@ class GanDiscriminatorConfig:
     """Channels of its first convolution."""
     layers: int = 3
     """Strided convolutions of the patch discriminator."""
+    biases: bool = False
+    """Convolutions of the vgg discriminator have a bias where a norm follows, too (ESRGAN's first code, SPSR)."""
     size: int = 128
     """Side of the targets that the vgg discriminator is built for: trainer.patch, or degradation.crop times the scale."""
 
@@ -56,7 +60,7 @@ class GanDiscriminatorConfig:
         """Return the discriminator of images of so many bands, with fresh weights."""
         match self.network:
             case "vgg":
-                return VGGDiscriminator(bands, self.width, self.size)
+                return VGGDiscriminator(bands, self.width, self.size, "esrgan" if self.biases else "basicsr")
             case "unet":
                 return UNetDiscriminator(bands, self.width)
             case "patch":
@@ -129,23 +133,45 @@ class ESRGAN(RRDBMethod):
         self._made.clear()
 
     def _generator_losses(self, batch: Batch) -> Losses:
-        options, hr = self.options, batch.need("hr")
         image = self.network(batch.need("lr"))
         self._made[id(batch)] = image.detach()
-        target = sharpen(hr) if options.sharpened_target else hr
-        terms = {"pixel": F.l1_loss(image, target)}
-        total = options.pixel_weight * terms["pixel"]
+        return weighted_sum(self.image_terms(image, batch.need("hr")))
+
+    def image_terms(self, image: Tensor, hr: Tensor) -> dict[str, Term]:
+        """Return what the generator's objective says of an image (B, C, H, W)."""
+        options = self.options
+        target = self._target(hr)
+        terms = {"pixel": (options.pixel_weight, F.l1_loss(image, target))}
         if options.perceptual.weight:
-            terms["perceptual"] = self.perceptual(image, target)
-            total = total + options.perceptual.weight * terms["perceptual"]
-        terms["adversarial"] = options.adversarial.generator_loss(self.discriminator, image, hr)
-        total = total + options.adversarial.weight * terms["adversarial"]
-        return Losses(total, {name: value.detach() for name, value in terms.items()})
+            terms["perceptual"] = (options.perceptual.weight, self.perceptual(image, target))
+        adversarial = options.adversarial.generator_loss(self.discriminator, image, hr)
+        return terms | {"adversarial": (options.adversarial.weight, adversarial)}
+
+    def _target(self, hr: Tensor) -> Tensor:
+        """Return what pixel and perceptual loss compare with."""
+        if not self.options.sharpened_target:
+            return hr
+        with torch.no_grad(), torch.autocast(hr.device.type, enabled=False):
+            return sharpen(hr.float())
 
     def _discriminator_losses(self, batch: Batch) -> Losses:
-        made = self._made.pop(id(batch), None)
+        return self.judged(self.discriminator, self.made(batch), batch.need("hr"))
+
+    def made(self, batch: Batch) -> Tensor:
+        """Return the image that the generator made of a batch before its own step; restores where it has not been asked before."""
+        made = self._made.get(id(batch))
         if made is None:
             with torch.no_grad():
                 made = self.network(batch.need("lr"))
-        verdict = self.options.adversarial.discriminator_loss(self.discriminator, made, batch.need("hr"))
+        return made
+
+    def judged(self, discriminator: nn.Module, made: Tensor, real: Tensor) -> Losses:
+        """Return the objective of a discriminator."""
+        verdict = self.options.adversarial.discriminator_loss(discriminator, made, real)
         return Losses(verdict.total, {"loss": verdict.total.detach(), "real": verdict.real, "fake": verdict.fake})
+
+
+def weighted_sum(terms: Mapping[str, Term]) -> Losses:
+    """Return the sum of the terms times their weights, and the terms without."""
+    total = torch.stack([weight * value for weight, value in terms.values()]).sum()
+    return Losses(total, {name: value.detach() for name, (_, value) in terms.items()})

@@ -21,6 +21,7 @@ from rsdiff.methods.continuous import ContinuousRegression, QueryConfig
 from rsdiff.networks.ciaosr import CiaoSR
 from rsdiff.networks.lmf import LMFLIIF, LMFLTE, LMFCiaoSR
 from rsdiff.networks.lte import LTE, Pairing
+from rsdiff.networks.swinir import SwinIRConfig
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 TILED_UP_TO = 4  # enlargement
@@ -176,6 +177,8 @@ class CiaoSRConfig(ResidualQueryConfig):
     """Non-local features are found within parts of about so many LR pixels a side (LMF's copy: 48); 0 means in the whole image."""
     centre: Literal["div2k", "half"] = "div2k"
     """What is subtracted from images: the mean of DIV2K's bands, or 0.5 before a division by 0.5 (LMF's copy)."""
+    swinir: SwinIRConfig = SwinIRConfig(out_channels=0, mirror=False)
+    """Options of encoder=swinir."""
     tile: int = 192
     """Restoration by whole factors up to 4 works in parts of so many LR pixels a side; 0 means on the whole image."""
     tile_overlap: int = 32

@@ -28,6 +28,7 @@ from rsdiff.config import ConfigError
 from rsdiff.config.compatibility import Offers, require_fields
 from rsdiff.config.typed import nearest
 from rsdiff.data.source import DataError
+from rsdiff.degradations.grid import GridConfig
 from rsdiff.methods.base import Problem
 from rsdiff.tasks.groups import GROUPS
 from rsdiff.tasks.settings import RunSettings, group_config, settings_from
@@ -81,7 +82,7 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
                 f"{lists[0].input_line} gives several values; add -m to run each of them, or quote a value that holds commas."
             )
         choices = choices_of(everything)
-        runs = [_check_run(conf, loader, combination) for combination in combinations(choices)]
+        runs = [check_run(conf, loader, combination) for combination in combinations(choices)]
     return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [])
 
 
@@ -104,9 +105,10 @@ def combinations(choices: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[values[min(k, len(values) - 1)] for values in choices] for k in range(longest)]
 
 
-def check_compatible(settings: RunSettings) -> None:
+def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]] | None = None) -> None:
     """Raise ConfigError if model, data and degradation of a run do not fit together.
 
+    fields  what data set and degradation give (see `fields_given`), where that is known already
     Where the data set's options tell its bands without looking at files, the method is asked now whether it can treat them; else when it
     is built.
     """
@@ -115,7 +117,12 @@ def check_compatible(settings: RunSettings) -> None:
     choices = settings.choices
     if "trainer" in settings.task.uses and settings.model.is_ready:
         raise ConfigError(f"model={choices['model']} is not trained; add task=evaluate, or task=restore with input= and output=.")
-    given = {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
+    if "trainer" in settings.task.uses and isinstance(settings.degradation, GridConfig):
+        raise ConfigError(
+            f"degradation={choices['degradation']} is a list of test sets, which cannot be trained on; train with another one and evaluate "
+            "the checkpoint on the list."
+        )
+    given = fields if fields is not None else {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, _offers)
     if "lr" in given["dataset"] - settings.degradation.requires:
@@ -127,7 +134,12 @@ def check_compatible(settings: RunSettings) -> None:
     require_fields(f"model={choices['model']}", requires, given, choices, _offers)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
-        reason = settings.model.refuse(Problem(settings.scale, bands, settings.degradation.lr_bands(bands)))
+        degradation = settings.degradation.for_wavelengths(getattr(settings.dataset, "wavelengths", ()))
+        try:
+            lr_bands = degradation.lr_bands(bands)
+        except ValueError as refusal:
+            raise ConfigError(f"degradation={choices['degradation']}: {refusal}") from refusal
+        reason = settings.model.refuse(Problem(settings.scale, bands, lr_bands))
         if reason is not None:
             raise ConfigError(f"model={choices['model']}: {reason}")
 
@@ -161,7 +173,8 @@ def _offers() -> Offers:
     return offers
 
 
-def _check_run(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> RunSettings:
+def check_run(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> RunSettings:
+    """Return the settings of one run, composed by `loader` (see `composing`) and checked; raises ConfigError in one sentence."""
     composed = _compose(conf, loader, overrides)
     try:
         settings = settings_from(composed, composed.hydra)

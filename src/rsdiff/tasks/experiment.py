@@ -13,6 +13,7 @@ from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource, Split
 from rsdiff.data.views import Draw
 from rsdiff.degradations import Degradation, Paired
+from rsdiff.degradations.base import DegradationConfig
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.tasks.settings import RunSettings
@@ -45,10 +46,16 @@ def draw_of(degradation: Degradation, source: ImageSource) -> Draw | None:
     return degradation.draw
 
 
+def degradation_for(settings: RunSettings, source: ImageSource) -> DegradationConfig:
+    """Return the options of the degradation, told the wavelengths of the data."""
+    degradation: DegradationConfig = settings.degradation
+    return degradation.for_wavelengths(source.wavelengths)
+
+
 def problem_of(settings: RunSettings, source: ImageSource) -> Problem:
     """Return what the method must know of the data."""
     bands = source.bands
-    lr_bands = source.lr_bands if "lr" in source.gives else settings.degradation.lr_bands(bands)
+    lr_bands = source.lr_bands if "lr" in source.gives else degradation_for(settings, source).lr_bands(bands)
     return Problem(scale=settings.scale, bands=bands, lr_bands=lr_bands)
 
 

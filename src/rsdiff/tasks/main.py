@@ -155,7 +155,7 @@ def _run(settings: RunSettings, begun: Callable[[Path], None] = lambda path: Non
         _say(settings.task.function()(settings).messages)
         return Status("finished")
     status = read_status(settings.run_path)
-    if status.state == "finished":
+    if status.state == "finished" and not settings.task.repeats:
         lost = status.lost_files()
         if not lost:
             _say([f"already finished: {status.report or settings.run_path}", f"Delete {settings.run_path} to run it again."])

@@ -17,8 +17,9 @@ from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
 from rsdiff.degradations import Degradation, degrade, named_cases
 from rsdiff.inference.images import restore_images
 from rsdiff.tasks import evaluate
+from rsdiff.tasks.baseline import baseline_for
 from rsdiff.tasks.evaluation import build_test_cases
-from rsdiff.tasks.experiment import build_method, draw_of, make_accelerator, open_source, problem_of
+from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_source, problem_of
 from rsdiff.tasks.predecessor import begin
 from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
@@ -34,13 +35,9 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     """Train (or continue), then evaluate and report; see the trainer and rsdiff.tasks.evaluate."""
     config = settings.trainer
     accelerator = make_accelerator(config.precision)
-    (_, degradation), *others = named_cases(settings.degradation.build())
-    if others:
-        raise ValueError(
-            f"degradation={settings.choices['degradation']} is a list of test sets, which cannot be trained on; train with another one "
-            "and evaluate the checkpoint on the list."
-        )
     everything, test = open_source(settings, "train"), open_source(settings, "test")
+    options = degradation_for(settings, everything)
+    ((_, degradation),) = named_cases(options.build())
     source, validation = hold_out(everything, config.validation_images)
     problem = problem_of(settings, source)
     draw = draw_of(degradation, source)
@@ -64,7 +61,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         begin(method, settings.model, settings.resolved["model"]["kind"], (problem.bands, problem.lr_bands), start)
         if accelerator.is_main_process:
             print(f"starting from {start}", flush=True)
-    cases = build_test_cases(settings, test, problem.bands, accelerator.device)
+    baseline = baseline_for(settings, problem, source)
+    cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
     tell_unavailable(cases[0].evaluator.check(), accelerator.is_main_process)
     parameters = sum(parameter.numel() for parameter in method.parameters())
     if accelerator.is_main_process:
@@ -74,15 +72,15 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     def loader(start: int) -> Iterator[Sequence[Batch]]:
         world, rank = accelerator.num_processes, accelerator.process_index
         batches = KeyBatches(len(samples), config.batch, settings.seed, start, rank, world, accumulate)
-        in_workers = draw is not None and settings.degradation.in_workers
+        in_workers = draw is not None and options.in_workers
         finish = partial(degrade_in_worker, degradation) if in_workers else None
         return steps_of(make_loader(samples, batches, config.workers, finish), accumulate)
 
-    ((_, test_degradation),) = named_cases(settings.degradation.for_tests().build())
+    ((_, test_degradation),) = named_cases(options.for_tests().build())
     test_draw = draw_of(test_degradation, validation)
     held_out = TestSamples(validation, settings.scale, settings.seed, test_draw, size_rule=settings.dataset.size_rule)
     validator = settings.metrics.for_validation().build(
-        problem.bands, True, None if test_draw is None else test_degradation, accelerator.device
+        problem.bands, True, None if test_draw is None else test_degradation, accelerator.device, baseline
     )
 
     def validate(step: int) -> dict[str, float]:
@@ -112,6 +110,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             "problem": asdict(problem),
             "normaliser": asdict(source.normaliser),
             "data": source.fingerprint(),
+            "wavelengths": list(source.wavelengths),
             "signature": settings.signature,
             "version": rsdiff.__version__,
             "parameters": parameters,

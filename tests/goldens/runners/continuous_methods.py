@@ -57,19 +57,14 @@ def outputs(method: ContinuousRegression, lr: Tensor, sizes: list[tuple[int, int
     return {f"rgb_{H}x{W}": method.predict(normalised, (H, W), cell_of((H, W)) * factor) for H, W, factor in sizes}
 
 
-@runner("continuous_methods", "lte", "lmf_lte", "lmf_liif", "lmf_ciaosr", "ciaosr_lmf")
+@runner("continuous_methods", "lte", "lte_fast", "lmf_lte", "lmf_liif", "lmf_ciaosr", "ciaosr_lmf")
 @torch.no_grad()
 def networks(case: Case) -> dict[str, Any]:
     """Images are as large as the features: what surrounds an image in evaluation has a case of its own."""
     method = load(case)
     method.options = dataclasses.replace(method.options, swinir=dataclasses.replace(method.options.swinir, mirror=False))
-    return {name: rgb.movedim(1, -1) for name, rgb in outputs(method, drawn(case, "lr"), case.config["sizes"]).items()}
-
-
-@runner("continuous_methods", "lte_fast")
-@torch.no_grad()
-def lte_fast(case: Case) -> dict[str, Any]:
-    return outputs(load(case), drawn(case, "lr"), case.config["sizes"])
+    made = outputs(method, drawn(case, "lr"), case.config["sizes"])
+    return made if case.kind == "lte_fast" else {name: rgb.movedim(1, -1) for name, rgb in made.items()}
 
 
 @runner("continuous_methods", "lte_window_eval")
@@ -136,7 +131,7 @@ def load_cmsr(case: Case, **options: Any) -> CMSRRegression:
 @runner("continuous_methods", "cmsr")
 @torch.no_grad()
 def cmsr(case: Case) -> dict[str, Any]:
-    """Where a case says that float rounding decides a pixel, 0 is compared with 0: see its notes."""
+    """Pixels that a case says float rounding decides (`stable` is 0, see its notes) are left out."""
     tables = case.config["cmsr_spec"]["s2m_tables"]
     rows = tuple((float(s), *(float(x) for pair in row.items() for x in pair)) for s, row in tables.items())
     method = load_cmsr(case, table=rows, clamp=True)
@@ -144,7 +139,7 @@ def cmsr(case: Case) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for H, W, factor in case.config["sizes"]:
         name = f"rgb_{H}x{W}"
-        stable = case.tensor(f"{name}_stable") if f"{name}_stable" in case.arrays else torch.ones(len(lr), H, W)
+        made[f"{name}_stable"] = stable = case.published(f"{name}_stable")
         rgb = method.predict(lr, (H, W)).movedim(1, -1)
         made[name] = torch.where(stable[..., None] == 1, rgb, case.published(name))
         told = (cell_of((H, W)) * factor).expand(len(lr), -1)

@@ -184,10 +184,12 @@ def gan_method(case: Case, generator: GeneratorConfig, problem: Problem) -> ESRG
     assert settings["D_init_iters"] == 0
     assert settings["F_use_input_norm"]
     assert not settings["F_use_range_norm"]
+    compared = settings["F_feature_layer"]
+    alone = isinstance(compared, int)  # then KAIR ignores the weights
     perceptual = PerceptualLossConfig(
         weight=settings["F_lossfn_weight"],
-        layers=tuple(LAYERS[number] for number in settings["F_feature_layer"]),
-        layer_weights=tuple(settings["F_weights"]),
+        layers=(LAYERS[compared],) if alone else tuple(LAYERS[number] for number in compared),
+        layer_weights=(1.0,) if alone else tuple(settings["F_weights"]),
         distance="l1" if settings["F_lossfn_type"] == "l1" else "l2",
     )
     config = ESRGANConfig(

@@ -14,8 +14,10 @@ from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
 from rsdiff.weights.keymaps.rrdb import ESRGANKeyMap, RRDBKeyMap
+from rsdiff.weights.keymaps.sadn import SADNKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.spectral_regression import AWANKeyMap, HSCNNPlusKeyMap, MSTLKeyMap, MSTPlusPlusKeyMap
+from rsdiff.weights.keymaps.spsr import SPSRKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
 KEY_MAPS: dict[str, KeyMap] = {
@@ -32,21 +34,23 @@ KEY_MAPS: dict[str, KeyMap] = {
     "drsr": DRSRKeyMap(),
     "ediffsr": EDiffSRKeyMap(),
     "edm_sr": EdmSrKeyMap(),
-    "hscnn_plus": HSCNNPlusKeyMap(),
     "esrgan": ESRGANKeyMap(),
+    "hscnn_plus": HSCNNPlusKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
-    "mst_l": MSTLKeyMap(),
-    "mstpp": MSTPlusPlusKeyMap(),
     "liif": LIIFKeyMap(),
     "lmf_ciaosr": LMFCiaoSRKeyMap(),
     "lmf_liif": LMFLIIFKeyMap(),
     "lmf_lte": LMFLTEKeyMap(),
     "lte": LTEKeyMap(),
     "metasr": MetaSRKeyMap(),
+    "mst_l": MSTLKeyMap(),
+    "mstpp": MSTPlusPlusKeyMap(),
     "refdiff": RefDiffKeyMap(),
     "rrdb": RRDBKeyMap(),
+    "sadn": SADNKeyMap(),
     "scdm": SCDMKeyMap(),
+    "spsr": SPSRKeyMap(),
     "sr3": SR3KeyMap(),
 }
 """Key maps by method kind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -198,13 +199,13 @@ class CiaoSRKeyMap(QueryKeyMap):
             hidden=keys[1:-1],
             neighbourhood=arguments.get("local_size", 2),
             **attention_options(arguments, state, values[-1], keys[-1], encoder_width(encoder)),
-            **self.form(),
-            **encoder,
+            **self.form(encoder),
         )
 
-    def form(self) -> dict[str, Any]:
-        """Return the options that the two forms differ in."""
-        return {}
+    def form(self, encoder: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of the encoder and those that the two forms differ in."""
+        mirrored = "swinir" in encoder
+        return {**encoder, "swinir": replace(encoder["swinir"], mirror=False)} if mirrored else dict(encoder)
 
     def encoder_naming(self, config: QueryConfig) -> Name:
         return ciaosr_encoder_name(config)
@@ -221,8 +222,8 @@ class CiaoSROfLMFKeyMap(CiaoSRKeyMap):
 
     prefix = "encoder."
 
-    def form(self) -> dict[str, Any]:
-        return {"centre": "half", "attention_tile": 48, "tile": 0}
+    def form(self, encoder: Mapping[str, Any]) -> dict[str, Any]:
+        return {**encoder, "centre": "half", "attention_tile": 48, "tile": 0}
 
     def encoder_naming(self, config: QueryConfig) -> Name:
         return encoder_name(config)

@@ -78,8 +78,8 @@ def rrdb_layout(keys: Mapping[str, Any]) -> Layout:
 def rrdb_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the constructor arguments of `rsdiff.networks.rrdb.RRDBNet` that the shapes of a published state dict tell.
 
-    `in_channels` and `unshuffle` share one number (3 x 4 channels enter BasicSR's x2): images are taken to have as many bands as the
-    result, which holds for every published file. Every stage is taken to enlarge by 2.
+    `in_channels` and `unshuffle` share one number: 4 or 16 times the result's bands are taken to be BasicSR's x2 or x1 of images with as
+    many bands, which holds for every published file. Every stage is taken to enlarge by 2.
     """
     layout = rrdb_layout(state)
     numbers = [int(match[1]) for key in state if (match := re.match(r"(?:body|RRDB_trunk|model\.1\.sub)\.(\d+)\.(?:rdb|RDB)", key))]
@@ -91,14 +91,15 @@ def rrdb_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
         stages = sum(rrdb_name(layout)(f"conv_up.{i}.weight") in state for i in range(3))
     name = rrdb_name(layout, blocks, stages)
     first, last = state[name("conv_first.weight")], state[name("conv_last.weight")]
-    bands = last.shape[0]
+    bands, entering = last.shape[0], first.shape[1]
+    unshuffle = {4 * bands: 2, 16 * bands: 4}.get(entering, 1) if stages == 2 else 1
     return {
-        "in_channels": bands,
+        "in_channels": entering // unshuffle**2,
         "out_channels": bands,
         "width": first.shape[0],
         "blocks": blocks,
         "growth": state[name("body.0.dense.0.convs.0.weight")].shape[0],
-        "unshuffle": round((first.shape[1] / bands) ** 0.5),
+        "unshuffle": unshuffle,
         "enlargements": (2,) * stages,
     }
 
@@ -210,9 +211,9 @@ def _find_discriminator(content: Mapping[str, Any]) -> dict[str, Tensor] | None:
 def _network(state: Mapping[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:
     """Return the generator's entries of a method's state dict; raises ValueError for another head, in a sentence of its own."""
     options = rrdb_options(state)
-    stages, unshuffle, bands = len(options["enlargements"]), options["unshuffle"], options["out_channels"]
-    scale = 2**stages // unshuffle
-    problem = Problem(scale=scale, bands=bands, lr_bands=bands)
+    unshuffle = options["unshuffle"]
+    scale = 2 ** len(options["enlargements"]) // unshuffle
+    problem = Problem(scale=scale, bands=options["out_channels"], lr_bands=options["in_channels"])
     if scale != 4 and (config.head == "stages") != (unshuffle == 1):
         theirs = "stages" if unshuffle == 1 else "always_x4"
         raise ValueError(f"the file's head for x{scale} is that of model.generator.head={theirs} and {config.head} was chosen; change it.")
