@@ -40,12 +40,14 @@ class Plan:
     where      folder the command was given in
     processes  processes of `accelerate launch`, 1 without it
     cells      the settings of every run
+    is_whole   whether the command is the sweep and nothing else, so that it can be given again for some of the cells
     """
 
     command: tuple[str, ...]
     where: str
     processes: int
     cells: tuple[tuple[str, ...], ...]
+    is_whole: bool
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,15 @@ class Record:
         return replace(self, state=state)
 
 
-def start(folder: Path, cells: Sequence[Sequence[str]]) -> Path:
-    """Make the sweep's folder, note what the sweep is to do, and return it. Records of an earlier attempt stay until their cells begin."""
+def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -> Path:
+    """Make the sweep's folder, note what the sweep is to do, and return it. Records of an earlier attempt stay until their cells begin.
+
+    is_whole  see `Plan`
+    """
     if _is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-        write_json(folder / PLAN, asdict(Plan(tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells))))
+        write_json(folder / PLAN, asdict(Plan(tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)))
     return folder
 
 
@@ -103,7 +108,7 @@ def read_plan(folder: Path) -> Plan:
     try:
         content = json.loads((folder / PLAN).read_text())
         cells = tuple(tuple(cell) for cell in content["cells"])
-        return Plan(tuple(content["command"]), content["where"], content["processes"], cells)
+        return Plan(tuple(content["command"]), content["where"], content["processes"], cells, content["is_whole"])
     except FileNotFoundError:
         raise ValueError(f"{folder} is not the folder of a sweep; sweeps are in outputs/sweeps.") from None
     except (ValueError, KeyError, TypeError):
