@@ -11,6 +11,7 @@ from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
 from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.idm import IDMConfig
 from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
@@ -35,6 +36,7 @@ METHODS: dict[str, type] = {
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
     "drsr": DRSRConfig,
     "edm_sr": EdmSrConfig,
+    "idm": IDMConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
@@ -67,6 +69,7 @@ __all__ = [
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",
     "EdmSrConfig",
+    "IDMConfig",
     "LCMSRConfig",
     "LDCSRConfig",
     "LDCSRVaeConfig",

@@ -7,6 +7,7 @@ from rsdiff.weights.keymaps.danv2 import DANv2KeyMap
 from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
+from rsdiff.weights.keymaps.idm import IDMKeyMap
 from rsdiff.weights.keymaps.implicit import CiaoSRKeyMap, LMFCiaoSRKeyMap, LMFLIIFKeyMap, LMFLTEKeyMap, LTEKeyMap
 from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
@@ -28,6 +29,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "diffbsr_srdiff": DiffBSRSRDiffKeyMap(),
     "drsr": DRSRKeyMap(),
     "edm_sr": EdmSrKeyMap(),
+    "idm": IDMKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
     "liif": LIIFKeyMap(),
