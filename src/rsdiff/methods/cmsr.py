@@ -115,14 +115,14 @@ def levels_of(row: Row, scale: float) -> list[tuple[float, float, float]]:
         thresholds.append(1.0)
     levels = [(d, low, high) for d, low, high in zip(decode, thresholds, thresholds[1:], strict=False) if d >= 1]
     last = len(levels) - 1
-    return [
-        (d, -math.inf if i == 0 and i != last else low, math.inf if i == last else high) for i, (d, low, high) in enumerate(levels)
-    ]
+    return [(d, -math.inf if i == 0 and i != last else low, math.inf if i == last else high) for i, (d, low, high) in enumerate(levels)]
 
 
 @torch.no_grad()
-def build_row(method: CMSRRegression, images: Sequence[Tensor], scale: int, tolerance: float, decode_scales: Sequence[float]) -> dict[float, float]:
-    """Return the row for an enlargement by `scale`: up to which difficulty each decode scale stays within `tolerance` of the full rendering.
+def build_row(
+    method: CMSRRegression, images: Sequence[Tensor], scale: int, tolerance: float, decode_scales: Sequence[float]
+) -> dict[float, float]:
+    """Return the row for an enlargement by `scale`: up to which difficulty each decode scale stays near the full rendering.
 
     images         normalised LR images (1, C, h, w), worked through one after the other
     tolerance      mean squared difference between the full rendering and an enlarged coarse one, in normalised units

@@ -19,7 +19,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.cmsr import CMSRQueryConfig, CMSRRegression
 from rsdiff.methods.continuous import ContinuousRegression, QueryConfig
 from rsdiff.networks.ciaosr import CiaoSR
-from rsdiff.networks.lmf import LMFCiaoSR, LMFLIIF, LMFLTE
+from rsdiff.networks.lmf import LMFLIIF, LMFLTE, LMFCiaoSR
 from rsdiff.networks.lte import LTE, Pairing
 from rsdiff.networks.swinir import SwinIRConfig
 
@@ -93,9 +93,7 @@ class LMFLTEConfig(LMFConfig, ResidualQueryConfig):
 
     def build(self, problem: Problem) -> CMSRRegression:
         encoder = self.build_encoder(problem.lr_bands)
-        network = LMFLTE(
-            encoder.out_channels, problem.bands, self.width, self.hidden, self.render_width, self.render_depth, self.compress
-        )
+        network = LMFLTE(encoder.out_channels, problem.bands, self.width, self.hidden, self.render_width, self.render_depth, self.compress)
         return CMSRRegression(self, encoder, network, residual=True)
 
 

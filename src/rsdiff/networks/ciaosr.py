@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsdiff.networks.coordinates import EPSILON, cell_centres, nearest, steps_of, unfold_neighbours
 from rsdiff.networks.cross_scale_attention import CrossScaleAttention

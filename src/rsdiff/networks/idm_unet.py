@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -104,7 +105,7 @@ class StylePath(nn.Module):
         )
         self.weigh_feature = nn.ModuleList(nn.Linear(1, out) for out in widths[1:])
         self.weigh_condition = nn.ModuleList(nn.Linear(1, out) for out in widths[1:])
-        self.shift = nn.ModuleList(EqualisedConv(a, b, bias=True) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.shift = nn.ModuleList(EqualisedConv(a, b, bias=True) for a, b in pairwise(widths))
 
     def forward(self, condition: Tensor, scaler: Tensor) -> list[Gate]:
         """Return the gates of levels 1, 2, ..; scaler (B, 1) or (1, 1)."""

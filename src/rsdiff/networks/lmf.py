@@ -68,7 +68,14 @@ class LMFLTE(LMFNetwork):
     """
 
     def __init__(
-        self, feature_channels: int, out_channels: int, width: int, hidden: Sequence[int], render_width: int, render_depth: int, compress: bool
+        self,
+        feature_channels: int,
+        out_channels: int,
+        width: int,
+        hidden: Sequence[int],
+        render_width: int,
+        render_depth: int,
+        compress: bool,
     ) -> None:
         super().__init__()
         self.maps = FourierMaps(feature_channels, width)

@@ -48,7 +48,9 @@ class LTE(QueryNetwork):
     pairing  see `fourier`
     """
 
-    def __init__(self, feature_channels: int, out_channels: int, width: int, hidden: Sequence[int], pairing: Pairing = "neighbours") -> None:
+    def __init__(
+        self, feature_channels: int, out_channels: int, width: int, hidden: Sequence[int], pairing: Pairing = "neighbours"
+    ) -> None:
         super().__init__()
         self.pairing = pairing
         self.maps = FourierMaps(feature_channels, width)

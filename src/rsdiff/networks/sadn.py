@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 
-
 def normalised_conv(in_channels: int, out_channels: int, size: int) -> nn.Module:
     """Return a zero-padded convolution with weight normalisation."""
     return weight_norm(nn.Conv2d(in_channels, out_channels, size, padding=size // 2))

@@ -128,7 +128,13 @@ class SwinIR(nn.Module):
         self.head = nn.Conv2d(in_channels, width, 3, padding=1)
         self.norm_in, self.norm_out = nn.LayerNorm(width), nn.LayerNorm(width)
         self.groups = nn.ModuleList(
-            SwinGroup([SwinBlock(width, heads, options.window, block % 2 * (options.window // 2), options.mlp_ratio, next(drops)) for block in range(depth)], width)
+            SwinGroup(
+                [
+                    SwinBlock(width, heads, options.window, block % 2 * (options.window // 2), options.mlp_ratio, next(drops))
+                    for block in range(depth)
+                ],
+                width,
+            )
             for depth, heads in zip(options.depths, options.heads, strict=True)
         )
         self.tail = nn.Conv2d(width, width, 3, padding=1)
@@ -163,8 +169,6 @@ def relative_positions(window: int) -> Tensor:
 
 def shift_mask(size: tuple[int, int], window: int, shift: int) -> Tensor:
     """Return (windows, window^2, window^2): 0 between cells that were neighbours before the shift, UNSEEN between others."""
-    rows, columns = (
-        torch.bucketize(torch.arange(side), torch.tensor([side - window, side - shift]), right=True) for side in size
-    )
+    rows, columns = (torch.bucketize(torch.arange(side), torch.tensor([side - window, side - shift]), right=True) for side in size)
     labels = _windows((3 * rows[:, None] + columns)[None, :, :, None], window)[0, :, :, 0]
     return torch.where(labels[:, None] == labels[:, :, None], 0.0, UNSEEN)

@@ -34,7 +34,9 @@ DEAD = (r"imnet\..*", r"encoder\.(sub|add)_mean\..*", *(rf"denoise_fn\.{pattern}
 def unet_names(config: IDMConfig) -> dict[str, str]:
     """Return our parameter name -> published one, for every parameter of the U-Net (and some that a configuration leaves out)."""
     levels = len(config.multipliers)
-    modules = {theirs: ours for theirs, ours in module_names("continuous", levels, config.blocks).items() if not ours.endswith("leave.conv")}
+    modules = {
+        theirs: ours for theirs, ours in module_names("continuous", levels, config.blocks).items() if not ours.endswith("leave.conv")
+    }
     for theirs, ours, _ in list_positions(levels, config.blocks):
         if ours.endswith(".leave.conv"):
             block, leave = theirs.removesuffix(".conv"), ours.removesuffix(".conv")
@@ -101,9 +103,14 @@ class IDMKeyMap:
     @staticmethod
     def _config(network: Mapping[str, Tensor], published: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> IDMConfig:
         # An enlargement stands where SR3 has a convolution, which tells the levels apart.
-        like_sr3 = {key.replace("imnet.0.weight", "conv.weight") if key.startswith("ups.") else key: value for key, value in network.items()}
+        like_sr3 = {
+            key.replace("imnet.0.weight", "conv.weight") if key.startswith("ups.") else key: value for key, value in network.items()
+        }
         found = infer_config(like_sr3)
-        log.warning("The file does not tell the groups of its normalisations: %d are assumed. Give the model's config if that is wrong.", found.norm_groups)
+        log.warning(
+            "The file does not tell the groups of its normalisations: %d are assumed. Give the model's config if that is wrong.",
+            found.norm_groups,
+        )
         schedule = infer_schedule(buffers["betas"]) if "betas" in buffers else ScheduleConfig()
         if schedule is None:
             raise ValueError("the file's noise schedule is none of those known; give the model's config with its schedule.")

@@ -46,7 +46,10 @@ class LTEKeyMap(QueryKeyMap):
         """LTE+ has 1x1 convolutions where LTE has linear layers."""
         if config.pairing == "neighbours":
             return state
-        return {f"imnet.{key}" if _is_layer(key) else key: value.flatten(1) if _is_layer(key) and value.ndim == 4 else value for key, value in state.items()}
+        return {
+            f"imnet.{key}" if _is_layer(key) else key: value.flatten(1) if _is_layer(key) and value.ndim == 4 else value
+            for key, value in state.items()
+        }
 
     def from_ours(self, state: dict[str, Tensor], config: LTEConfig) -> dict[str, Tensor]:
         state = super().from_ours(state, config)
@@ -114,7 +117,10 @@ def attention_options(arguments: Mapping[str, Any], state: Mapping[str, Tensor],
     """
     coarse = tuple(s for s in (3, 4) if f"cs_attn.downx{s}.weight" in state)
     scales = (2, *coarse) if (value - key) // width > len(coarse) else coarse
-    return {"scales": tuple(arguments.get("multi_scale", scales)) if value > key else (), "temperature": float(arguments.get("softmax_scale", 1))}
+    return {
+        "scales": tuple(arguments.get("multi_scale", scales)) if value > key else (),
+        "temperature": float(arguments.get("softmax_scale", 1)),
+    }
 
 
 def _without_lowest_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:

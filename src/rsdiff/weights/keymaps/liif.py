@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rsdiff.methods.base import Problem
 from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig, QueryConfig
-from rsdiff.weights.keymaps.encoders import DEAD, count, encoder_name, encoder_options, linear_widths, swinir_constants
+from rsdiff.weights.keymaps.encoders import DEAD, encoder_name, encoder_options, linear_widths, swinir_constants
 from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, published_from_ours, renamed
 
 
@@ -94,9 +94,7 @@ class LIIFKeyMap(QueryKeyMap):
         width = encoder_width(encoder)
         unfold = bool(arguments.get("feat_unfold", inputs >= 9 * width))
         cell = bool(arguments.get("cell_decode", inputs == width * (9 if unfold else 1) + 4))
-        return LIIFConfig(
-            hidden=tuple(hidden), unfold=unfold, cell=cell, ensemble=bool(arguments.get("local_ensemble", True)), **encoder
-        )
+        return LIIFConfig(hidden=tuple(hidden), unfold=unfold, cell=cell, ensemble=bool(arguments.get("local_ensemble", True)), **encoder)
 
 
 class MetaSRKeyMap(QueryKeyMap):
