@@ -150,12 +150,11 @@ def test_a_table_that_finds_all_easy_renders_at_the_smallest_scale() -> None:
     assert asked == [30]
 
 
-def test_a_table_of_infinite_tolerance_finds_all_easy() -> None:
-    row = build_row(cmsr_method(), [2 * torch.rand(1, 3, 5, 6) - 1], 6, 1e9, [1.0, 3.0, 6.0])
-    assert list(row) == [1.0, 3.0, 6.0]
-    assert row[6.0] == 0.5
-    none = build_row(cmsr_method(), [2 * torch.rand(1, 3, 5, 6) - 1], 6, 0.0, [1.0, 3.0, 6.0])
-    assert none[6.0] == 0.5
+def test_a_table_finds_more_easy_the_more_it_tolerates() -> None:
+    lr = 2 * torch.rand(1, 3, 5, 6) - 1
+    rows = [build_row(cmsr_method(), [lr], 6, tolerance, [1.0, 3.0, 6.0]) for tolerance in (0.0, 1e9)]
+    assert [row[6.0] for row in rows] == [0.5, 0.5]
+    assert rows[0][1.0] == 0 < rows[1][1.0]
 
 
 @pytest.mark.parametrize(("length", "tile", "overlap"), [(13, 8, 3), (8, 8, 3), (40, 8, 0), (9, 8, 7)])

@@ -20,7 +20,7 @@ from rsdiff.weights.state_dicts import find_state_dict
 
 log = logging.getLogger(__name__)
 
-MARKER = "denoise_fn.condition_scale1.0.weight"
+MARKER = "denoise_fn.condition_scale1.1.weight"
 DEAD_UNET = (
     r"ups\.\d+\.style\.(weight|modulated_conv\..*)",
     r"final_(down1|down2|linear|styleconv)\..*",
