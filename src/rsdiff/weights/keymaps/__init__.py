@@ -8,6 +8,7 @@ from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.ediffsr import EDiffSRKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
+from rsdiff.weights.keymaps.idm import IDMKeyMap
 from rsdiff.weights.keymaps.implicit import CiaoSRKeyMap, LMFCiaoSRKeyMap, LMFLIIFKeyMap, LMFLTEKeyMap, LTEKeyMap
 from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
@@ -36,6 +37,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "edm_sr": EdmSrKeyMap(),
     "esrgan": ESRGANKeyMap(),
     "hscnn_plus": HSCNNPlusKeyMap(),
+    "idm": IDMKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
     "liif": LIIFKeyMap(),
