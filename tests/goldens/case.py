@@ -83,10 +83,14 @@ class Case:
     def tensor(self, name: str) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.input(name)))
 
+    def published(self, name: str) -> torch.Tensor:
+        """Return an output as published, which is compared all the same: where a later output is ill-conditioned in an earlier one."""
+        return torch.from_numpy(np.ascontiguousarray(self.arrays[name]))
+
     def weights(self, field: str = "keys") -> dict[str, torch.Tensor]:
         """Return the filled published state dict of the network under `field`, following the case's fill, scale and alias rules."""
         rule = self.spec.get("fill", {})
-        salt = rule.get("salt", self.config.get("fill_salt", 0))
+        salt = rule.get("salt", self.config.get("fill_salt", self.spec.get("salt", 0)))
         gain, by_substring = rule.get("gain", 1.0), rule.get("gain_by_substring", {})
         filled: dict[str, torch.Tensor] = {}
         for key, shape in self.spec[field].items():

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from rsdiff.losses.adversarial import answer_loss
 
 HIGHEST_WEIGHT = 1e4
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
     """Return the discriminator's loss (), 0.5 (mean relu(1 - D(real)) + mean relu(1 + D(fake))), from its answers of any shape."""
-    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+    return 0.5 * (answer_loss("hinge", real, True) + answer_loss("hinge", fake, False))
 
 
 def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, layer: Tensor) -> Tensor:

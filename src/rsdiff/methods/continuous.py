@@ -7,11 +7,12 @@ and `Batch.sizes` holds the true ones. Coordinates are those of the crop, not of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
@@ -20,36 +21,45 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.networks.coordinates import pixel_centres
 from rsdiff.networks.edsr import EDSR, EDSRConfig
-from rsdiff.networks.liif import LIIF, MetaSR
+from rsdiff.networks.layers import mirror_to
+from rsdiff.networks.liif import LIIF, MetaSR, QueryNetwork
 from rsdiff.networks.rdn import RDN, RDNConfig
+from rsdiff.networks.swinir import SwinIR, SwinIRConfig
 
 
 @config
 class QueryConfig(MethodConfig):
     """What methods with an encoder and queries have in common."""
 
-    encoder: Literal["edsr", "rdn"] = "edsr"
+    encoder: Literal["edsr", "rdn", "swinir"] = "edsr"
     """Which encoder makes the feature map."""
     edsr: EDSRConfig = EDSRConfig()
     """Options of encoder=edsr."""
     rdn: RDNConfig = RDNConfig()
     """Options of encoder=rdn."""
+    swinir: SwinIRConfig = SwinIRConfig()
+    """Options of encoder=swinir."""
     queries: int = 2304
     """Pixels per training image at which the loss is measured, drawn without replacement; 0 means all (images of one size only)."""
     chunk: int = 30_000
     """Pixels answered at once in restoration."""
+    largest_told: float = 0.0
+    """Beyond this enlargement restoration tells the network the pixels of this one (LTE and LMF: 4); 0 tells the true ones."""
 
     def __post_init__(self) -> None:
         if self.queries < 0 or self.chunk < 1:
             raise ValueError(f"queries={self.queries} and chunk={self.chunk} were given; choose 0 or more, and at least 1.")
+        if self.largest_told < 0:
+            raise ValueError(f"largest_told={self.largest_told} was given; choose an enlargement of at least 1, or 0 for no limit.")
 
     @property
     def any_scale(self) -> bool:
         return True
 
-    def build_encoder(self, in_channels: int) -> EDSR | RDN:
+    def build_encoder(self, in_channels: int) -> EDSR | RDN | SwinIR:
         """Return the chosen encoder with fresh weights."""
-        return self.edsr.build(in_channels) if self.encoder == "edsr" else self.rdn.build(in_channels)
+        options: dict[str, EDSRConfig | RDNConfig | SwinIRConfig] = {"edsr": self.edsr, "rdn": self.rdn, "swinir": self.swinir}
+        return options[self.encoder].build(in_channels)
 
 
 @config
@@ -84,38 +94,98 @@ class MetaSRConfig(QueryConfig):
 
 
 class ContinuousRegression(Method):
-    """An encoder and a query network (see LIIF), trained together."""
+    """An encoder and a query network (see LIIF), trained together.
 
-    def __init__(self, options: QueryConfig, encoder: EDSR | RDN, network: LIIF | MetaSR) -> None:
+    residual  the network's answers are added to the bilinearly enlarged input
+    centre    what is subtracted from images in [0, 1], per band or for all; `span` is what they are divided by then
+    """
+
+    centre: Tensor
+
+    def __init__(
+        self,
+        options: QueryConfig,
+        encoder: nn.Module,
+        network: QueryNetwork,
+        residual: bool = False,
+        centre: Sequence[float] = (0.5,),
+        span: float = 0.5,
+    ) -> None:
         super().__init__()
         self.options = options
         self.encoder = encoder
         self.network = network
+        self.residual, self.span = residual, span
+        with torch.device("cpu"):
+            self.register_buffer("centre", torch.tensor(centre)[:, None, None], persistent=False)
 
-    def predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the image (B, C, H, W) of `size` in [-1, 1], unbounded, of lr in [-1, 1]; `chunk` pixels at a time."""
-        prepared = self.network.prepare(self.encoder(lr))
-        coordinates = pixel_centres(size, device=lr.device).to(lr.dtype).flatten(0, 1).expand(len(lr), -1, -1)
-        cell = cell_of(size).to(lr)
-        parts = [self.network(prepared, asked, cell.expand_as(asked)) for asked in coordinates.split(self.options.chunk, dim=1)]
-        return torch.cat(parts, dim=1).mT.unflatten(2, size)
+    def normalised(self, image: Tensor) -> Tensor:
+        """Return an image in [0, 1] as the networks see it."""
+        return (image - self.centre) / self.span
+
+    def answer(self, lr: Tensor, prepared: Tensor, coordinates: Tensor, cell: Tensor) -> Tensor:
+        """Return colours (B, Q, C) at coordinates (B, Q, 2); lr (B, C, h, w) is what `prepared` was made of, cell (B, 2)."""
+        colours = self.network(prepared, coordinates, cell)
+        return colours + enlarged_at(lr, coordinates) if self.residual else colours
+
+    def predict(self, lr: Tensor, size: tuple[int, int], cell: Tensor | None = None) -> Tensor:
+        """Return the image (B, C, H, W) of `size`, unbounded and normalised as lr is; `chunk` pixels at a time.
+
+        cell  (2,) height and width of the pixels that the network is told; None follows `largest_told`
+        """
+        h, w = lr.shape[-2:]
+        cell = cell_of(size) * self._enlargement_factor((h, w), size) if cell is None else cell
+        coordinates = pixel_centres(size, device=lr.device).to(lr.dtype).flatten(0, 1)
+        extended = self.extended(lr)
+        if extended is not lr:  # the image is the upper left part of [-1, 1]
+            share = torch.tensor([h / extended.shape[-2], w / extended.shape[-1]])
+            coordinates, cell = (coordinates + 1) * share.to(lr) - 1, cell * share
+        told = cell.to(lr).expand(len(lr), -1)
+        return self.render(extended, self.network.prepare(self.encoder(extended), told), coordinates, told).unflatten(2, size)
+
+    def render(self, lr: Tensor, prepared: Tensor, coordinates: Tensor, cell: Tensor) -> Tensor:
+        """Return (B, C, Q) at coordinates (Q, 2), the same for all images; for the rest see `answer`."""
+        asked = coordinates.expand(len(lr), -1, -1).split(self.options.chunk, dim=1)
+        return torch.cat([self.answer(lr, prepared, part, cell) for part in asked], dim=1).mT
+
+    def extended(self, lr: Tensor) -> Tensor:
+        """Return the image to restore, with the mirrored border that published evaluations give SwinIR."""
+        swinir = self.options.swinir
+        if self.options.encoder != "swinir" or not swinir.mirror:
+            return lr
+        height, width = ((side // swinir.window + 1) * swinir.window for side in lr.shape[-2:])
+        return mirror_to(lr, height, width)
+
+    def _enlargement_factor(self, lr_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        ratio = torch.tensor([size[0] / lr_size[0], size[1] / lr_size[1]])
+        limit = self.options.largest_told
+        return (ratio / limit).clamp_min(1) if limit else torch.ones(2)
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
-        hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
+        hr, lr = self.normalised(batch.need("hr")), self.normalised(batch.need("lr"))
         if self.options.queries == 0:
-            loss = F.l1_loss(self.predict(lr, batch.size), hr)
+            coordinates = pixel_centres(batch.size, device=lr.device).to(lr.dtype).flatten(0, 1)
+            cell = cell_of(batch.size).to(lr).expand(len(lr), -1)
+            made = self.render(lr, self.network.prepare(self.encoder(lr), cell), coordinates, cell)
+            loss = F.l1_loss(made, hr.flatten(2))
             return Losses(loss, {"l1": loss.detach()})
         sizes = true_sizes(batch)
         order = noise.uniform((len(lr), hr.shape[-2] * hr.shape[-1]))  # smallest numbers first: pixels without replacement
         asked = [query(image, size, row, self.options.queries) for image, size, row in zip(hr, sizes, order, strict=True)]
-        coordinates, colours, cells = (torch.stack(part) for part in zip(*asked, strict=True))
-        answers = self.network(self.network.prepare(self.encoder(lr)), coordinates, cells)
-        loss = F.l1_loss(answers, colours)
+        coordinates, colours = (torch.stack(part) for part in zip(*asked, strict=True))
+        cells = torch.stack([cell_of(size) for size in sizes]).to(lr)
+        loss = F.l1_loss(self.answer(lr, self.network.prepare(self.encoder(lr), cells), coordinates, cells), colours)
         return Losses(loss, {"l1": loss.detach()})
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return (self.predict(2 * batch.need("lr") - 1, batch.size) + 1) / 2
+        return self.predict(self.normalised(batch.need("lr")), batch.size) * self.span + self.centre
+
+
+def enlarged_at(image: Tensor, coordinates: Tensor) -> Tensor:
+    """Return (B, Q, C), image (B, C, h, w) bilinearly at coordinates (B, Q, 2); its border goes on beyond it."""
+    grid = coordinates.flip(-1)[:, None]
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)[:, :, 0].mT
 
 
 def cell_of(size: tuple[int, int]) -> Tensor:
@@ -128,8 +198,8 @@ def true_sizes(batch: Batch) -> list[tuple[int, int]]:
     return batch.sizes or [batch.size] * len(batch)
 
 
-def query(hr: Tensor, size: tuple[int, int], order: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return coordinates (count, 2), colours (count, C) and cells (count, 2) of pixels of the upper left `size` of hr (C, H, W).
+def query(hr: Tensor, size: tuple[int, int], order: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return coordinates (count, 2) and colours (count, C) of pixels of the upper left `size` of hr (C, H, W).
 
     order  at least size[0] * size[1] numbers; the pixels of the smallest are taken
     Raises ValueError when the image has fewer pixels than are asked for.
@@ -140,4 +210,4 @@ def query(hr: Tensor, size: tuple[int, int], order: Tensor, count: int) -> tuple
     chosen = order[:pixels].argsort()[:count].to(hr.device)
     coordinates = pixel_centres(size, device=hr.device).flatten(0, 1)[chosen].to(hr.dtype)
     colours = hr[:, : size[0], : size[1]].flatten(1)[:, chosen].mT
-    return coordinates, colours, cell_of(size).to(hr).expand(count, -1)
+    return coordinates, colours

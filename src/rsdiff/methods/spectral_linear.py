@@ -19,6 +19,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
+from rsdiff.networks.running_regression import RunningRegression
 
 
 @config
@@ -51,44 +52,25 @@ def refuse_other_scales(name: str, problem: Problem) -> str | None:
 
 
 class SpectralLinear(Method):
-    """See the module and `SpectralLinearConfig`. The sums of the normal equations are buffers: a resumed run continues them."""
-
-    gram: Tensor
-    moments: Tensor
-    solution: Tensor
+    """See the module and `SpectralLinearConfig`."""
 
     def __init__(self, options: SpectralLinearConfig, problem: Problem) -> None:
         super().__init__()
-        self.options = options
-        features = problem.lr_bands * options.degree + 1
-        self.weights = nn.Parameter(torch.zeros(features, problem.bands))
-        self.register_buffer("gram", torch.zeros(features, features, dtype=torch.float64))
-        self.register_buffer("solution", torch.zeros(features, problem.bands))
-        self.register_buffer("moments", torch.zeros(features, problem.bands, dtype=torch.float64))
-
-    def features(self, lr: Tensor) -> Tensor:
-        """Return (B, h, w, features): powers of the input bands, and 1."""
-        powers = [lr**power for power in range(1, self.options.degree + 1)]
-        return torch.cat([*powers, torch.ones_like(lr[:, :1])], dim=1).movedim(1, -1)
+        self.regression = RunningRegression(problem.lr_bands, problem.bands, options.ridge, options.degree)
+        self.weights = nn.Parameter(torch.zeros_like(self.regression.solution))
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
-        inputs, target = self.features(batch.need("lr")), batch.need("hr").movedim(1, -1)
+        lr, hr = batch.need("lr"), batch.need("hr")
         if self.training:
-            rows, values = inputs.detach().flatten(0, 2).double(), target.flatten(0, 2).double()
-            if batch.valid is not None:
-                rows = rows * batch.valid.movedim(1, -1).flatten(0, 2)
-            self.gram += rows.T @ rows
-            self.moments += rows.T @ values
-        total = F.mse_loss(inputs @ self.weights, target)
+            self.regression.accumulate(lr, hr, batch.valid)
+        total = F.mse_loss(self.regression.features(lr) @ self.weights, hr.movedim(1, -1))
         return Losses(total, {"error": total.detach()})
 
     @torch.no_grad()
     def after_step(self, stage: Stage, step: int) -> None:
-        size = len(self.gram)
-        penalty = self.options.ridge * self.gram.diagonal().mean() * torch.eye(size, dtype=torch.float64, device=self.gram.device)
-        self.solution.copy_(torch.linalg.solve(self.gram + penalty, self.moments))
-        self.weights.copy_(self.solution)
+        self.regression.solve()
+        self.weights.copy_(self.regression.solution)
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return (self.features(batch.need("lr")) @ self.solution).movedim(-1, 1)
+        return self.regression(batch.need("lr"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from rsdiff.networks.coordinates import cell_centres, nearest, pixel_centres, steps_of
 
@@ -16,13 +19,25 @@ GATE_WIDTH = 64
 class CSUM(nn.Module):
     """Continuous-scale upsampling: maps of 1, 2, 4, .. times the size, resized to the target, weighted by the scale and fused per pixel.
 
-    forward(x (B, width, h, w), (H, W)) -> (B, out_channels, H, W). The weights are told h / H, rows only, for the whole batch.
-    fuse_width  channels of the four layers that work at target size
-    Source: MoooJianG/LDCSR, modules/upsampler.py, SADNUpsampler.
+    forward(x, (H, W)) -> (B, out_channels, H, W), of one map (B, width, h, w) for all levels or a map for each (SADN). The weights are
+    told h / H, rows only, for the whole batch.
+    fuse_width   channels of the four layers that work at target size
+    normalise    weight normalisation of every layer (SADN)
+    interpolate  how maps are resized
+    Source: MoooJianG/LDCSR, modules/upsampler.py, SADNUpsampler; hanlinwu/SADN, archs/upsampler.py, UPLayer_MS_V9 and UPLayer_MS_WN.
     """
 
-    def __init__(self, width: int, out_channels: int, levels: int = 4, fuse_width: int = 256) -> None:
+    def __init__(
+        self,
+        width: int,
+        out_channels: int,
+        levels: int = 4,
+        fuse_width: int = 256,
+        normalise: bool = False,
+        interpolate: Literal["bilinear", "bicubic"] = "bilinear",
+    ) -> None:
         super().__init__()
+        self.interpolate = interpolate
         self.doublings = nn.ModuleList(nn.Conv2d(width, 4 * width, 3, padding=1) for _ in range(levels - 1))
         self.gate = nn.Sequential(nn.Linear(1, GATE_WIDTH), nn.ReLU(), nn.Linear(GATE_WIDTH, levels))
         widths = [levels * width, *[fuse_width] * 4]
@@ -30,13 +45,17 @@ class CSUM(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 1), nn.ReLU()]
         self.fuse = nn.Sequential(*layers, nn.Conv2d(fuse_width, out_channels, 1))
+        if normalise:
+            for layer in list(self.modules()):
+                if isinstance(layer, nn.Conv2d | nn.Linear):
+                    weight_norm(layer)
 
     @property
-    def last_layer(self) -> Tensor:
-        """The weights that adaptive loss weights are measured at."""
+    def last_layer(self) -> nn.Conv2d:
+        """The layer that makes the image; adaptive loss weights are measured at its weights."""
         last = self.fuse[-1]
         assert isinstance(last, nn.Conv2d)
-        return last.weight
+        return last
 
     def weights(self, h: int, H: int) -> Tensor:
         """Return the weight of each level in (0, 1), (levels,), for h rows that become H."""
@@ -45,12 +64,16 @@ class CSUM(nn.Module):
         scale = torch.full((1,), h / H, dtype=first.weight.dtype, device=first.weight.device)
         return self.gate(scale).sigmoid()
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        weights = self.weights(x.shape[-2], size[0])
+    def forward(self, x: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        shared = isinstance(x, Tensor)
+        current = x if isinstance(x, Tensor) else x[0]
+        weights = self.weights(current.shape[-2], size[0])
         maps = []
         for level in range(len(self.doublings) + 1):
-            x = F.pixel_shuffle(self.doublings[level - 1](x), 2) if level else x
-            maps.append(F.interpolate(x, size=size, mode="bilinear", align_corners=False) * weights[level])
+            current, done = (current, level - 1) if shared else (x[level], 0)
+            for doubling in self.doublings[max(done, 0) : level]:
+                current = F.pixel_shuffle(doubling(current), 2)
+            maps.append(F.interpolate(current, size=size, mode=self.interpolate, align_corners=False) * weights[level])
         return self.fuse(torch.cat(maps, dim=1))
 
 
@@ -65,11 +88,11 @@ class NearestMLP(nn.Module):
         self.layers = nn.Sequential(nn.Linear(width + 2, width), nn.ReLU(), nn.Linear(width, out_channels))
 
     @property
-    def last_layer(self) -> Tensor:
+    def last_layer(self) -> nn.Linear:
         """See CSUM."""
         last = self.layers[-1]
         assert isinstance(last, nn.Linear)
-        return last.weight
+        return last
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         coordinates = pixel_centres(size, device=x.device).to(x.dtype).flatten(0, 1).expand(len(x), -1, -1)
@@ -93,11 +116,11 @@ class FixedX4(nn.Module):
         )
 
     @property
-    def last_layer(self) -> Tensor:
+    def last_layer(self) -> nn.Conv2d:
         """See CSUM."""
         last = self.shuffle[-1]
         assert isinstance(last, nn.Conv2d)
-        return last.weight
+        return last
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Return (B, out_channels, 4 h, 4 w); raises ValueError when `size` is another one."""

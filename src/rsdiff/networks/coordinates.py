@@ -5,13 +5,15 @@ All geometry is that of align_corners=False: an axis of n pixels spans [-1, 1] a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Interval = tuple[float, float]
+EPSILON = 1e-6  # moves a query off the line between two cells
+CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
 def pixel_centres(size: Sequence[int], ranges: Sequence[Interval] | None = None, device: torch.device | str = "cpu") -> Tensor:
@@ -49,3 +51,28 @@ def unfold_neighbours(features: Tensor) -> Tensor:
 def steps_of(features: Tensor) -> Tensor:
     """Return (h, w) of a feature map as a tensor: offsets in [-1, 1] times it are measured in half cells."""
     return torch.tensor([features.shape[-2], features.shape[-1]], dtype=features.dtype, device=features.device)
+
+
+def local_ensemble(
+    features: Tensor, coordinates: Tensor, answer: Callable[[Tensor, Tensor], Tensor], corners: Sequence[tuple[int, int]] = CORNERS
+) -> Tensor:
+    """Return (B, Q, out), the answers from the cells of several corners, each weighed by the area of the opposite corner.
+
+    features     (B, C, h, w)
+    coordinates  (B, Q, 2), (row, column) in [-1, 1]
+    answer       maps the features (B, Q, C) of cells and the queries' offsets from them (B, Q, 2), in half cells, to (B, Q, out)
+    corners      CORNERS, or ((0, 0),) for the nearest cell alone
+    Source: LIIF (Chen et al., CVPR 2021), local ensemble.
+    """
+    centres, size = cell_centres(features), steps_of(features)
+    answers, areas = [], []
+    for corner in corners:
+        asked = coordinates
+        if any(corner):
+            asked = coordinates + (torch.tensor(corner, dtype=size.dtype, device=size.device) / size + EPSILON)
+        asked = asked.clamp(-1 + EPSILON, 1 - EPSILON)
+        offset = (coordinates - nearest(centres, asked)) * size
+        answers.append(answer(nearest(features, asked), offset))
+        areas.append(offset.prod(-1).abs() + 1e-9)
+    weights = torch.stack(areas[::-1]) / torch.stack(areas).sum(0)
+    return (torch.stack(answers) * weights[..., None]).sum(0)

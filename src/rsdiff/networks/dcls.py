@@ -86,7 +86,8 @@ class DeepConstrainedLeastSquares(nn.Module):
 
     def smoothing_filters(self, reduced: Tensor) -> Tensor:
         """Return one 3x3 filter of mean 0 per channel and image, (B, width / reduction, 3, 3)."""
-        filters = self.smoother(reduced).exp()
+        with torch.autocast(reduced.device.type, enabled=False):
+            filters = self.smoother(reduced.float()).exp()
         return filters - filters.mean(dim=(-2, -1), keepdim=True)
 
     def forward(self, feature: Tensor, kernel: Tensor) -> Tensor:
@@ -96,15 +97,19 @@ class DeepConstrainedLeastSquares(nn.Module):
                 "give a larger image."
             )
         reduced = self.reduce(feature)
+        return self.deconvolve(reduced, kernel, self.smoothing_filters(reduced))
+
+    def deconvolve(self, reduced: Tensor, kernel: Tensor, filters: Tensor) -> Tensor:
+        """Return features (B, width, h, w) of the reduced ones (B, width / reduction, h, w) under kernels (B, k, k) and 3x3 `filters`."""
         pad = kernel.shape[-1]
         padded = F.pad(reduced, (pad, pad, pad, pad), mode="replicate")
         size = (int(padded.shape[-2]), int(padded.shape[-1]))
         # Spectra are float32 under mixed precision too: there is no half-precision FFT of such sizes.
-        with torch.autocast(feature.device.type, enabled=False):
+        with torch.autocast(reduced.device.type, enabled=False):
             blur = transfer_function(kernel.float(), size)[:, None]
-            inverse = least_squares_inverse(blur, transfer_function(self.smoothing_filters(reduced.float()), size))
+            inverse = least_squares_inverse(blur, transfer_function(filters.float(), size))
             deblurred = apply_transfer(padded.float(), inverse)[..., pad:-pad, pad:-pad]
-        return self.expand(deblurred.to(feature.dtype))
+        return self.expand(deblurred.to(reduced.dtype))
 
 
 class Restorer(nn.Module):

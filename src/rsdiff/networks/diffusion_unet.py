@@ -19,6 +19,7 @@ from rsdiff.networks.layers import Upsample
 
 BlockMaker = Callable[[int, int, bool], nn.Module]
 """(in_channels, out_channels, attention) -> block, called as block(x, *conditions)."""
+Enlarger = Callable[[int, nn.Module, Tensor, Tensor], Tensor]
 
 
 class DownLevel(nn.Module):
@@ -132,15 +133,18 @@ class DiffusionUNet(nn.Module):
             x = self._run_block(block, x, conditions)
         return x
 
-    def up_pass(self, x: Tensor, skips: list[Tensor], conditions: tuple[Tensor, ...]) -> Tensor:
-        """Return the output; `skips` are taken from the end, several streams joined along their channels, and the list is used up."""
-        for level in reversed(self.up):
+    def up_pass(self, x: Tensor, skips: list[Tensor], conditions: tuple[Tensor, ...], enlarge: Enlarger | None = None) -> Tensor:
+        """Return the output; `skips` are taken from the end, several streams joined along their channels, and the list is used up.
+
+        enlarge  how a level is left, called as enlarge(its index, its enlargement, x, the skip that x joins next); None: enlargement(x)
+        """
+        for index, level in reversed(list(enumerate(self.up))):
             assert isinstance(level, UpLevel)
             for block in level.blocks:
                 skip = skips.pop()
                 joined = torch.cat([x[..., : skip.shape[-2], : skip.shape[-1]], skip], dim=1)
                 x = self._run_block(block, joined, conditions)
-            x = level.leave(x)
+            x = enlarge(index, level.leave, x, skips[-1]) if index and enlarge else level.leave(x)
         return self.conv_out(F.silu(self.norm_out(x)))
 
     def _run_block(self, block: nn.Module, x: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rsdiff.networks.coordinates import cell_centres, nearest, steps_of, unfold_neighbours
-
-EPSILON = 1e-6  # moves a query off the line between two cells
+from rsdiff.networks.coordinates import CORNERS, EPSILON, cell_centres, local_ensemble, nearest, steps_of, unfold_neighbours
 
 
 class MLP(nn.Module):
@@ -31,8 +29,29 @@ class MLP(nn.Module):
         return self.layers(x)
 
 
-class LIIF(nn.Module):
-    """The query network.
+class QueryNetwork(nn.Module):
+    """A network that answers at any coordinate of a feature map."""
+
+    def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
+        """Return the map (B, C', h, w) that `forward` is queried on, made once per image.
+
+        features  (B, C, h, w)
+        cell      (B, 2), see `forward`
+        """
+        raise NotImplementedError
+
+    def forward(self, prepared: Tensor, coordinates: Tensor, cell: Tensor) -> Tensor:
+        """Return colours (B, Q, out_channels).
+
+        prepared     what `prepare` returned
+        coordinates  (B, Q, 2), (row, column) in [-1, 1]
+        cell         (B, 2), height and width of an image's queried pixels in the same units: 2 / H, 2 / W
+        """
+        raise NotImplementedError
+
+
+class LIIF(QueryNetwork):
+    """LIIF's query network.
 
     feature_channels  channels of the encoder's feature map
     ensemble          average the answers of the four nearest cells, by the area of the opposite corner; else the nearest cell answers
@@ -48,37 +67,24 @@ class LIIF(nn.Module):
         width = feature_channels * (9 if unfold else 1) + 2 + (2 if cell else 0)
         self.mlp = MLP(width, out_channels, hidden)
 
-    def prepare(self, features: Tensor) -> Tensor:
-        """Return the map that `forward` is queried on, once per image: (B, C, h, w) with neighbours where they are used."""
+    def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
+        """See QueryNetwork; with neighbours where they are used."""
         return unfold_neighbours(features) if self.unfold else features
 
-    def forward(self, prepared: Tensor, coordinates: Tensor, cells: Tensor) -> Tensor:
-        """Return colours (B, Q, out_channels).
+    def forward(self, prepared: Tensor, coordinates: Tensor, cell: Tensor) -> Tensor:
+        """See QueryNetwork."""
+        told = [(cell * steps_of(prepared))[:, None].expand_as(coordinates)] if self.cell else []
 
-        prepared     what `prepare` returned
-        coordinates  (B, Q, 2), (row, column) in [-1, 1]
-        cells        (B, Q, 2), height and width of the queried pixels in the same units: 2 / H, 2 / W
-        """
-        centres, size = cell_centres(prepared), steps_of(prepared)
-        answers, areas = [], []
-        for row, column in [(-1, -1), (-1, 1), (1, -1), (1, 1)] if self.ensemble else [(0, 0)]:
-            asked = coordinates
-            if self.ensemble:
-                shift = torch.tensor([row, column], dtype=size.dtype, device=size.device) / size + EPSILON
-                asked = coordinates + shift
-            asked = asked.clamp(-1 + EPSILON, 1 - EPSILON)
-            offset = (coordinates - nearest(centres, asked)) * size
-            known = [nearest(prepared, asked), offset, *([cells * size] if self.cell else [])]
-            answers.append(self.mlp(torch.cat(known, dim=-1)))
-            areas.append(offset.prod(-1).abs() + 1e-9)
-        weights = torch.stack(areas[::-1]) / torch.stack(areas).sum(0)  # a corner is weighed by the opposite one's area
-        return (torch.stack(answers) * weights[..., None]).sum(0)
+        def answer(known: Tensor, offset: Tensor) -> Tensor:
+            return self.mlp(torch.cat([known, offset, *told], dim=-1))
+
+        return local_ensemble(prepared, coordinates, answer, CORNERS if self.ensemble else ((0, 0),))
 
 
-class MetaSR(nn.Module):
+class MetaSR(QueryNetwork):
     """Predicts, for every target pixel, the filter that turns the nearest 3x3 features into its colour.
 
-    forward and prepare as in LIIF. Source: yinboc/liif, models/misc.py (Hu et al., CVPR 2019, on LIIF's interface). The filter is told
+    Source: yinboc/liif, models/misc.py (Hu et al., CVPR 2019, on LIIF's interface). The filter is told
     the pixel's height only, so anisotropic enlargement is not seen, as published.
     """
 
@@ -87,12 +93,13 @@ class MetaSR(nn.Module):
         self.out_channels = out_channels
         self.mlp = MLP(3, 9 * feature_channels * out_channels, hidden)
 
-    def prepare(self, features: Tensor) -> Tensor:
-        """See LIIF."""
+    def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
+        """See QueryNetwork."""
         return unfold_neighbours(features)
 
-    def forward(self, prepared: Tensor, coordinates: Tensor, cells: Tensor) -> Tensor:
-        """See LIIF."""
+    def forward(self, prepared: Tensor, coordinates: Tensor, cell: Tensor) -> Tensor:
+        """See QueryNetwork."""
+        cells = cell[:, None].expand_as(coordinates)
         size = steps_of(prepared)
         corner_of_pixel = coordinates - cells / 2
         asked = (corner_of_pixel + EPSILON).clamp(-1 + EPSILON, 1 - EPSILON)

@@ -76,7 +76,7 @@ class SRDiffUNet(nn.Module):
         deepest = widths[-1]
         self.size_multiple = 2 ** (len(widths) - 1)
         self.condition = nn.ConvTranspose2d(feature_channels, width, 2 * scale, scale, scale // 2)
-        self.step = TimeEmbedding(width, nn.Mish, endpoint=True)
+        self.step = TimeEmbedding(width, nn.Mish, inclusive=True)
         self.down = nn.ModuleList(
             SRDiffLevel(before, after, width, halve(after) if level < len(widths) - 1 else nn.Identity())
             for level, (before, after) in enumerate(pairwise([bands, *widths]))

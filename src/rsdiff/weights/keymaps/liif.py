@@ -1,119 +1,116 @@
-"""LIIF's and MetaSR's released checkpoints, {"model": {"name", "args", "sd"}}, and the encoders they share with later methods."""
+"""Released checkpoints of query networks, {"model": {"name", "args", "sd"}}: LIIF, MetaSR, LTE and the methods of LMF."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rsdiff.methods.base import Problem
-from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig
-from rsdiff.networks.edsr import EDSRConfig
-from rsdiff.networks.rdn import RDNConfig
+from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig, QueryConfig
+from rsdiff.weights.keymaps.encoders import DEAD, encoder_name, encoder_options, linear_widths, swinir_constants
 from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, published_from_ours, renamed
 
-DEAD = (r"encoder\.(sub|add)_mean\.(weight|bias)",)
-RDN_RULES: tuple[Rule, ...] = (
-    (r"^shallow(\d)\.", r"SFENet\1."),
-    (r"^dense\.(\d+)\.convs\.(\d+)\.", r"RDBs.\1.convs.\2.conv.0."),
-    (r"^dense\.(\d+)\.fuse\.", r"RDBs.\1.LFF."),
-    (r"^fuse\.", "GFF."),
-)
 
-
-def edsr_name(blocks: int) -> Name:
-    """Return the naming of an EDSR encoder with so many blocks."""
-    rules: tuple[Rule, ...] = (
-        (r"^head\.", "head.0."),
-        (r"^body\.(\d+)\.conv1\.", r"body.\1.body.0."),
-        (r"^body\.(\d+)\.conv2\.", r"body.\1.body.2."),
-        (r"^tail\.", f"body.{blocks}."),
-    )
-    return lambda key: renamed(key, rules)
-
-
-def rdn_name(key: str) -> str:
-    """Return the published name of a parameter of RDN."""
-    return renamed(key, RDN_RULES)
-
-
-def encoder_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the options encoder, edsr or rdn that the shapes of a published state dict under 'encoder.' tell."""
-    if "encoder.SFENet1.weight" in state:
-        layers = _numbers(state, r"encoder\.RDBs\.0\.convs\.(\d+)\.")
-        first = state["encoder.RDBs.0.convs.0.conv.0.weight"]
-        blocks = _numbers(state, r"encoder\.RDBs\.(\d+)\.")
-        return {"encoder": "rdn", "rdn": RDNConfig(width=first.shape[1], blocks=blocks, layers=layers, growth=first.shape[0])}
-    if "encoder.head.0.weight" not in state:
-        raise ValueError("the file has neither an EDSR nor an RDN encoder; choose the model it belongs to.")
-    blocks = _numbers(state, r"encoder\.body\.(\d+)\.") - 1
-    return {"encoder": "edsr", "edsr": EDSRConfig(width=state["encoder.head.0.weight"].shape[0], blocks=blocks)}
-
-
-def _numbers(state: Mapping[str, Tensor], pattern: str) -> int:
-    return 1 + max(int(found[1]) for key in state if (found := re.match(pattern, key)))
-
-
-@dataclass(frozen=True)
 class QueryKeyMap:
-    """The `KeyMap` of LIIF and of MetaSR."""
+    """The `KeyMap` of one method; subclasses say how its network is called and what the shapes of a file tell."""
 
-    model: Literal["liif", "metasr"]
+    names: ClassVar[tuple[str, ...]]
+    """What published files call the model."""
+    rules: ClassVar[tuple[Rule, ...]] = ((r"^mlp\.", "imnet."),)
+    """Names of the query network's parameters."""
+    last: ClassVar[str] = "imnet."
+    """What precedes the layers of the MLP whose result are colours."""
+    prefix: ClassVar[str] = "encoder."
+    """What precedes the encoder's parameters."""
 
-    def to_ours(
-        self, content: Mapping[str, Any], config: LIIFConfig | MetaSRConfig | None
-    ) -> tuple[LIIFConfig | MetaSRConfig, dict[str, Tensor]]:
-        arguments, published = self._unwrapped(content)
-        config = config or self._config(arguments, published)
-        bands, lr_bands = self._bands(published, config)
-        with torch.device("meta"):
-            own = config.build(Problem(scale=4, bands=bands, lr_bands=lr_bands)).state_dict()
-        return config, ours_from_published(published, own, self._name(config), DEAD)
+    def infer(self, arguments: Mapping[str, Any], state: Mapping[str, Tensor], encoder: Mapping[str, Any]) -> QueryConfig:
+        """Return the config of constructor arguments and a state dict, whose encoder has the options `encoder`."""
+        raise NotImplementedError
 
-    def to_published(self, config: LIIFConfig | MetaSRConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The mean shifts of EDSR, which nothing applies, are left out."""
-        return published_from_ours(state_dict, self._name(config))
+    def bands(self, state: Mapping[str, Tensor], config: Any) -> int:
+        """Return the bands of the result."""
+        return linear_widths(state, self.last)[-1]
 
-    def _unwrapped(self, content: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
-        """Return (constructor arguments, state dict); a bare state dict has no arguments."""
-        inner = content.get("model", content)
-        if isinstance(inner, Mapping) and "sd" in inner:
-            if inner.get("name") != self.model:
-                raise ValueError(f"the file holds a model '{inner.get('name')}' and model {self.model} was chosen; choose the other.")
-            return inner.get("args", {}), dict(inner["sd"])
-        return {}, {key: value for key, value in inner.items() if isinstance(value, Tensor)}
-
-    def _config(self, arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -> LIIFConfig | MetaSRConfig:
-        options = encoder_options(state)
-        linear = sorted((int(found[1]), key) for key in state if (found := re.match(r"imnet\.layers\.(\d+)\.weight", key)))
-        hidden = tuple(state[key].shape[0] for _, key in linear[:-1])
-        if self.model == "metasr":
-            return MetaSRConfig(hidden=hidden, **options)
-        inputs, width = state[linear[0][1]].shape[1], options[options["encoder"]].width
-        unfold = bool(arguments.get("feat_unfold", inputs >= 9 * width))
-        cell = bool(arguments.get("cell_decode", inputs == width * (9 if unfold else 1) + 4))
-        return LIIFConfig(hidden=hidden, unfold=unfold, cell=cell, ensemble=bool(arguments.get("local_ensemble", True)), **options)
-
-    def _bands(self, state: Mapping[str, Tensor], config: LIIFConfig | MetaSRConfig) -> tuple[int, int]:
-        first = "encoder.head.0.weight" if config.encoder == "edsr" else "encoder.SFENet1.weight"
-        if first not in state:
-            raise ValueError(f"the file has no encoder {config.encoder}; set model.encoder to the other one.")
-        last: Sequence[str] = sorted(
-            (key for key in state if re.match(r"imnet\.layers\.\d+\.weight", key)), key=lambda k: int(k.split(".")[2])
-        )
-        outputs = state[last[-1]].shape[0]
-        width = config.edsr.width if config.encoder == "edsr" else config.rdn.width
-        return outputs // (9 * width) if self.model == "metasr" else outputs, state[first].shape[1]
-
-    def _name(self, config: LIIFConfig | MetaSRConfig) -> Name:
-        encoder = edsr_name(config.edsr.blocks) if config.encoder == "edsr" else rdn_name
+    def naming(self, config: Any) -> Name:
+        """Return how our parameters are published."""
+        encoder = self.encoder_naming(config)
 
         def name(key: str) -> str:
             part, _, rest = key.partition(".")
-            return f"encoder.{encoder(rest)}" if part == "encoder" else rest.replace("mlp.", "imnet.", 1)
+            return self.prefix + encoder(rest) if part == "encoder" else renamed(rest, self.rules)
 
         return name
+
+    def encoder_naming(self, config: QueryConfig) -> Name:
+        """Return the naming of a config's encoder."""
+        return encoder_name(config)
+
+    def from_published(self, state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+        """Return the published tensors in our shapes, less constants that we compute."""
+        return state
+
+    def from_ours(self, state: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
+        """Return tensors under their published names in the published shapes, with constants."""
+        return state | (swinir_constants(config.swinir, self.prefix) if config.encoder == "swinir" else {})
+
+    def to_ours(self, content: Mapping[str, Any], config: Any | None) -> tuple[Any, dict[str, Tensor]]:
+        """See KeyMap."""
+        arguments, published = self.unwrapped(content)
+        found = encoder_options(published, self.encoder_naming, self.prefix)
+        if config is not None and config.encoder != found["encoder"]:
+            raise ValueError(f"the file has no encoder {config.encoder}; set model.encoder={found['encoder']}.")
+        config = config or self.infer(arguments, published, found)
+        name = self.naming(config)
+        first = name("encoder.shallow1.weight" if config.encoder == "rdn" else "encoder.head.weight")
+        bands, lr_bands = self.bands(published, config), published[first].shape[1]
+        with torch.device("meta"):
+            own = config.build(Problem(scale=4, bands=bands, lr_bands=lr_bands)).state_dict()
+        return config, ours_from_published(self.from_published(published, config), own, name, DEAD)
+
+    def to_published(self, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See KeyMap. The mean shifts of EDSR, which nothing applies, are left out."""
+        return self.from_ours(published_from_ours(state_dict, self.naming(config)), config)
+
+    def unwrapped(self, content: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+        """Return (constructor arguments, state dict); a bare state dict has no arguments."""
+        inner = content.get("model", content)
+        if isinstance(inner, Mapping) and "sd" in inner:
+            if inner.get("name") not in self.names:
+                raise ValueError(f"the file holds a model '{inner.get('name')}' and this is '{self.names[0]}'; choose the other.")
+            return inner.get("args", {}), dict(inner["sd"])
+        return {}, {key: value for key, value in inner.items() if isinstance(value, Tensor)}
+
+
+class LIIFKeyMap(QueryKeyMap):
+    """The `KeyMap` of LIIF."""
+
+    names = ("liif",)
+
+    def infer(self, arguments: Mapping[str, Any], state: Mapping[str, Tensor], encoder: Mapping[str, Any]) -> LIIFConfig:
+        inputs, *hidden, _ = linear_widths(state, self.last)
+        width = encoder_width(encoder)
+        unfold = bool(arguments.get("feat_unfold", inputs >= 9 * width))
+        cell = bool(arguments.get("cell_decode", inputs == width * (9 if unfold else 1) + 4))
+        return LIIFConfig(hidden=tuple(hidden), unfold=unfold, cell=cell, ensemble=bool(arguments.get("local_ensemble", True)), **encoder)
+
+
+class MetaSRKeyMap(QueryKeyMap):
+    """The `KeyMap` of MetaSR."""
+
+    names = ("metasr",)
+
+    def infer(self, arguments: Mapping[str, Any], state: Mapping[str, Tensor], encoder: Mapping[str, Any]) -> MetaSRConfig:
+        return MetaSRConfig(hidden=linear_widths(state, self.last)[1:-1], **encoder)
+
+    def bands(self, state: Mapping[str, Tensor], config: MetaSRConfig) -> int:
+        width = encoder_width({"encoder": config.encoder, config.encoder: getattr(config, config.encoder)})
+        return super().bands(state, config) // (9 * width)
+
+
+def encoder_width(options: Mapping[str, Any]) -> int:
+    """Return the channels of the features of an encoder given by the options encoder and edsr, rdn or swinir."""
+    chosen = options[options["encoder"]]
+    return int(getattr(chosen, "out_channels", 0) or chosen.width)

@@ -1,0 +1,108 @@
+"""Adversarial losses: what a discriminator's answers (logits) about real and restored images cost it, and the generator.
+
+Source: GANLoss of BasicSR and of KAIR, and the step of their ESRGAN and GAN models; Jolicoeur-Martineau, ICLR 2019 (relativistic).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.config import config
+
+AdversarialKind = Literal["vanilla", "least_squares", "wasserstein", "hinge"]
+Relative = Literal["no", "to_mean", "to_batch_mean"]
+Discriminate = Callable[[Tensor], Tensor]
+
+
+def answer_loss(kind: AdversarialKind, answers: Tensor, is_real: bool, of_generator: bool = False) -> Tensor:
+    """Return the mean loss () of answers of any shape that should say `is_real`.
+
+    kind          vanilla: cross entropy, which is softplus of the wrong-signed logit; least_squares: squared distance to 1 or 0;
+                  wasserstein: the wrong-signed logit; hinge: that plus 1, where positive
+    of_generator  hinge does not saturate for the generator: there it is wasserstein
+    """
+    wrong = -answers if is_real else answers
+    match kind:
+        case "vanilla":
+            return F.softplus(wrong).mean()
+        case "least_squares":
+            return (answers - float(is_real)).square().mean()
+        case "wasserstein":
+            return wrong.mean()
+        case "hinge":
+            return wrong.mean() if of_generator else F.relu(1 + wrong).mean()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a discriminator's step minimises and sees: total (), and the mean answers to real and restored images, detached."""
+
+    total: Tensor
+    real: Tensor
+    fake: Tensor
+
+
+@config
+class AdversarialLossConfig:
+    """The game between generator and discriminator."""
+
+    kind: AdversarialKind = "vanilla"
+    """Loss of an answer: cross entropy (vanilla), least_squares, wasserstein or hinge."""
+    relative: Relative = "no"
+    """Answers count by themselves, relative to the mean answer to the other kind of image, or to that mean position by position (KAIR)."""
+    joint: bool = False
+    """A relative discriminator judges every image once and learns from both answers of a comparison (ESRGAN's first code, SPSR), not from
+    one at a time (BasicSR)."""
+    weight: float = 0.1
+    """Factor of the generator's adversarial loss."""
+
+    def __post_init__(self) -> None:
+        if self.joint and self.relative == "no":
+            raise ValueError("joint has no effect where answers count by themselves; set relative=to_mean, or leave joint out.")
+        if self.weight < 0:
+            raise ValueError(f"the weight of the adversarial loss is {self.weight}; choose 0 or more.")
+
+    def generator_loss(self, discriminate: Discriminate, fake: Tensor, real: Tensor) -> Tensor:
+        """Return the unweighted loss () of a generator that made `fake`; images (B, C, H, W). Gradients reach `fake` alone.
+
+        A relativistic generator is judged by both kinds of images: restored ones shall seem more real than real ones.
+        """
+        if self.relative == "no":
+            return answer_loss(self.kind, discriminate(fake), True, of_generator=True)
+        of_real = discriminate(real).detach()
+        of_fake = discriminate(fake)
+        losses = answer_loss(self.kind, of_real - self._mean(of_fake), False), answer_loss(self.kind, of_fake - self._mean(of_real), True)
+        return (losses[0] + losses[1]) / 2
+
+    def discriminator_loss(self, discriminate: Discriminate, fake: Tensor, real: Tensor) -> Verdict:
+        """Return the loss of the discriminator, whose gradients must not reach `fake`: it is detached here.
+
+        Relativistic losses are halved, as published, and compare with answers that carry no gradient; restored images are judged anew for
+        the second half, which counts where judging turns the vectors of a spectral norm.
+        """
+        fake = fake.detach()
+        if self.relative == "no":
+            of_real = discriminate(real)
+            of_fake = discriminate(fake)
+            total = answer_loss(self.kind, of_real, True) + answer_loss(self.kind, of_fake, False)
+        elif self.joint:
+            of_real = discriminate(real)
+            of_fake = discriminate(fake)
+            total = self._halves(of_real - self._mean(of_fake), of_fake - self._mean(of_real))
+        else:
+            before = discriminate(fake).detach()
+            of_real = discriminate(real)
+            of_fake = discriminate(fake)
+            total = self._halves(of_real - self._mean(before), of_fake - self._mean(of_real.detach()))
+        return Verdict(total, of_real.detach().mean(), of_fake.detach().mean())
+
+    def _halves(self, of_real: Tensor, of_fake: Tensor) -> Tensor:
+        return (answer_loss(self.kind, of_real, True) + answer_loss(self.kind, of_fake, False)) / 2
+
+    def _mean(self, answers: Tensor) -> Tensor:
+        return answers.mean(0, keepdim=True) if self.relative == "to_batch_mean" else answers.mean()

@@ -1,0 +1,70 @@
+"""CiaoSR: attention over neighbouring cells, with non-local features among the values, in place of LIIF's ensemble.
+
+Source: caojiezhang/CiaoSR, sr_backbones/ciaosr_net.py (Cao et al., CVPR 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rsdiff.networks.coordinates import EPSILON, cell_centres, nearest, steps_of, unfold_neighbours
+from rsdiff.networks.cross_scale_attention import CrossScaleAttention
+from rsdiff.networks.liif import MLP, QueryNetwork
+
+
+class CiaoSR(QueryNetwork):
+    """The query network. Its answers are added to the bilinearly enlarged image.
+
+    hidden         widths of the hidden layers of the three MLPs
+    neighbourhood  cells a side that are attended to: 1, 2 or 3
+    temperature    divides the scores before the softmax
+    scales, tile   those of `CrossScaleAttention`; without scales there are no non-local features
+    """
+
+    def __init__(
+        self,
+        feature_channels: int,
+        out_channels: int,
+        hidden: Sequence[int],
+        neighbourhood: int = 2,
+        temperature: float = 1.0,
+        scales: Sequence[int] = (2,),
+        tile: int = 0,
+    ) -> None:
+        super().__init__()
+        self.shifts = {1: (0,), 2: (-1, 1), 3: (-1, 0, 1)}[neighbourhood]
+        self.temperature = temperature
+        self.local = 9 * feature_channels
+        width = self.local + len(scales) * feature_channels
+        self.attention = CrossScaleAttention(feature_channels, scales, tile) if scales else None
+        self.mlp_key = MLP(self.local + 4, self.local, hidden)
+        self.mlp_value = MLP(width + 4, width, hidden)
+        self.mlp_query = MLP(width, out_channels, hidden)
+
+    def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
+        """See QueryNetwork."""
+        local = unfold_neighbours(features)
+        return local if self.attention is None else torch.cat([local, self.attention(features)], dim=1)
+
+    def forward(self, prepared: Tensor, coordinates: Tensor, cell: Tensor) -> Tensor:
+        """See QueryNetwork."""
+        size, centres = steps_of(prepared), cell_centres(prepared)
+        # As published: not half a cell but (1 - pixel) / (cells - 1), and the query itself is not moved off the line between two cells.
+        step = ((1 - cell) / (size - 1).clamp_min(1))[:, None]
+        told = (cell * size)[:, None].expand_as(coordinates)
+        query = nearest(prepared[:, : self.local], coordinates)
+        scores, values = [], []
+        for row in self.shifts:
+            for column in self.shifts:
+                moved = torch.tensor([row, column], dtype=size.dtype, device=size.device)
+                asked = (coordinates + moved * step + EPSILON * moved.abs()).clamp(-1 + EPSILON, 1 - EPSILON)
+                offset = (coordinates - nearest(centres, asked)) * size
+                value = nearest(prepared, asked)
+                key = value[..., : self.local]
+                scores.append((query * key * self.mlp_key(torch.cat([key, offset, told], dim=-1))).sum(-1))
+                values.append(value * self.mlp_value(torch.cat([value, offset, told], dim=-1)))
+        weights = (torch.stack(scores) / self.temperature).softmax(dim=0)
+        return self.mlp_query((torch.stack(values) * weights[..., None]).sum(0))
