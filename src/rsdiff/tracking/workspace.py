@@ -23,7 +23,9 @@ def libraries() -> tuple[Any, Any]:
         import wandb_workspaces.reports.v2 as panels
         import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
-        raise ImportError("the W&B workspace needs wandb-workspaces, which is not installed; type pip install 'rsdiff[dashboards]'.") from error
+        raise ImportError(
+            "the W&B workspace needs wandb-workspaces, which is not installed; type pip install 'rsdiff[dashboards]'."
+        ) from error
     return workspaces, panels
 
 
@@ -44,7 +46,10 @@ def make_workspace(entity: str, project: str) -> Any:
     ]
     against_time = [
         panels.ScatterPlot(
-            title=f"{metric} against seconds per image", x=panels.SummaryMetric("seconds_per_image"), y=panels.SummaryMetric(metric), log_x=True
+            title=f"{metric} against seconds per image",
+            x=panels.SummaryMetric("seconds_per_image"),
+            y=panels.SummaryMetric(metric),
+            log_x=True,
         )
         for metric in METRICS
     ]
