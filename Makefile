@@ -3,7 +3,15 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: env demo test test-slow test-goldens benchmark lint format
+.PHONY: env demo test test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+
+TABLE ?= all
+BUDGET ?= quick
+SEEDS ?= 1
+DATA_ROOT ?=
+LAUNCHER ?= joblib
+JOBS ?= 2
+OUTPUTS ?= outputs
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +24,21 @@ env: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python run.py trainer.steps=300
 
+# Published tables made again: TABLE=all or a name in sweeps/tables (several with commas), BUDGET=quick or paper, SEEDS, DATA_ROOT (the
+# folder of your data sets), LAUNCHER (joblib, basic, submitit_slurm), JOBS (processes of joblib). The same command runs what is missing.
+reproduce-tables: $(STAMP)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py task=tables "task.tables=[$(TABLE)]" task.budget=$(BUDGET) task.seeds=$(SEEDS) \
+	  task.data_root=$(or $(DATA_ROOT),null) outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
+	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
+
+# Every model with every data set, degradation and scale; every allowed pair takes a training step and restores an image (many minutes).
+matrix: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/runs/test_matrix.py
+
+# The table of features in README.md, from that matrix.
+feature-table: $(STAMP)
+	$(BIN)/python -m rsdiff.tasks.matrix
+
 # One test process per core and one thread each: PyTorch's threads and pytest's processes would fight over the cores.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not cuda" --ignore tests/benchmarks
@@ -25,6 +48,11 @@ test-slow: $(STAMP)
 
 test-goldens: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/goldens
+
+# Kills and broken disks at many moments, dead processes, accidents, a sweep on Slurm, damaged files: hours, or as many tries as you allow.
+TRIES ?= 200
+test-faults: $(STAMP)
+	OMP_NUM_THREADS=1 RSDIFF_FAULT_TRIES=$(TRIES) RSDIFF_FUZZ_EXAMPLES=$(TRIES) $(BIN)/python -m pytest -s tests/faults tests/hostile tests/runs/test_slurm.py
 
 # Speed and memory as ratios; not part of the tests, because a busy machine proves nothing.
 benchmark: $(STAMP)

@@ -14,7 +14,7 @@ import pytest
 
 from rsdiff.config import ConfigError, config
 from rsdiff.degradations import BicubicConfig
-from rsdiff.methods.base import Problem
+from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.tasks.options import TaskOptions
 from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
@@ -31,10 +31,8 @@ class ToyBlock:
 
 
 @config
-class ToyModel:
-    """A model that needs no training."""
-
-    usual_scale: ClassVar[int] = 4
+class ToyModel(MethodConfig):
+    """A model that is never built."""
 
     width: int = 8
     """Channels."""

@@ -90,7 +90,7 @@ class Case:
     def weights(self, field: str = "keys") -> dict[str, torch.Tensor]:
         """Return the filled published state dict of the network under `field`, following the case's fill, scale and alias rules."""
         rule = self.spec.get("fill", {})
-        salt = rule.get("salt", self.config.get("fill_salt", 0))
+        salt = rule.get("salt", self.config.get("fill_salt", self.spec.get("salt", 0)))
         gain, by_substring = rule.get("gain", 1.0), rule.get("gain_by_substring", {})
         filled: dict[str, torch.Tensor] = {}
         for key, shape in self.spec[field].items():

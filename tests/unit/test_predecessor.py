@@ -15,14 +15,17 @@ from rsdiff.config.typed import plain_values
 from rsdiff.tasks.predecessor import begin, locate, starting_point
 from rsdiff.training.checkpoints import CheckpointError, write_checkpoint
 from tests.unit.test_ldcsr import FIRST, PROBLEM, SECOND
+from tests.unit.test_rrdb import GAN, PLAIN
 
-SETTINGS: dict[str, Any] = {"dataset": {"kind": "synthetic"}, "seed": 0}
+SETTINGS: dict[str, Any] = {"dataset": {"kind": "synthetic"}, "seed": 0, "scale": 4.0, "degradation": {"kind": "bicubic"}}
 CARD_PROBLEM = {"scale": 4.0, "bands": 3, "lr_bands": 3}
 
 
-def write_run(outputs: Path, signature: str, config: Any = FIRST, state: str = "finished", **settings: Any) -> Path:
+def write_run(
+    outputs: Path, signature: str, config: Any = FIRST, state: str = "finished", kind: str = "ldcsr_vae", **settings: Any
+) -> Path:
     folder = outputs / "train" / "ldcsr_vae-synthetic" / signature
-    card = {"config": {**SETTINGS, **settings, "model": {"kind": "ldcsr_vae", **plain_values(config)}}, "problem": CARD_PROBLEM}
+    card = {"config": {**SETTINGS, **settings, "model": {"kind": kind, **plain_values(config)}}, "problem": CARD_PROBLEM}
     torch.manual_seed(1)
     write_checkpoint(folder / "checkpoints", 5, config.build(PROBLEM).state_dict(), [], card, None)
     (folder / "status.json").write_text(json.dumps({"state": state}))
@@ -38,6 +41,19 @@ def test_the_finished_first_stage_of_the_same_options_data_and_seed_is_found(tmp
     found = starting_point(SECOND, SETTINGS, None, tmp_path)
     assert found is not None
     assert found.parents[1] == wanted
+
+
+def test_the_scale_tells_runs_apart_unless_one_serves_all_and_the_degradation_always(tmp_path: Path) -> None:
+    write_run(tmp_path, "aaaa000000", scale=2.0)
+    assert starting_point(SECOND, SETTINGS, None, tmp_path) is not None  # LDCSR serves every scale
+    write_run(tmp_path / "other", "bbbb000000", degradation={"kind": "iso"})
+    with pytest.raises(ConfigError, match="train it first"):
+        starting_point(SECOND, SETTINGS, None, tmp_path / "other")
+    for signature, scale in (("cccc000000", 2.0), ("dddd000000", 4.0)):
+        write_run(tmp_path / "gan", signature, config=PLAIN, kind="rrdb", scale=scale)
+    found = starting_point(GAN, SETTINGS, None, tmp_path / "gan")
+    assert found is not None
+    assert found.parents[1].name == "dddd000000"
 
 
 def test_none_and_several_are_one_sentence(tmp_path: Path) -> None:

@@ -172,6 +172,46 @@ def test_blindsrsnf_folders_are_found(tmp_path: Path) -> None:
     assert shipped("salcssr_google15", tmp_path).build("test", 4).name(0) == "benchmark/Google-15/HR/1"
 
 
+@pytest.fixture
+def your_data(tmp_path: Path) -> Path:
+    """LDCSR's layout for one's own data, x4, with different content everywhere."""
+    for split, count in (("Train", 3), ("Val", 1), ("Test", 2)):
+        for number in range(count):
+            write(tmp_path / "YourData" / split / "HR" / f"{split}_{number}.png", pixels(24, 16, number))
+            write(tmp_path / "YourData" / split / "LR" / f"{split}_{number}.png", pixels(6, 4, 10 + number))
+    return tmp_path / "YourData"
+
+
+def test_ldcsr_folders_of_ones_own_data_are_read_as_they_are(your_data: Path) -> None:
+    for split, stem, count in (("train", "Train", 3), ("test", "Test", 2)):
+        alone = shipped("folder", your_data).build(split, 4)
+        pairs = shipped("paired", your_data).build(split, 4)
+        inputs = shipped("folder", your_data, images_are="lr").build(split, 4)
+        names = [f"{stem}/{stem}_{number}" for number in range(count)]
+        for source in (alone, pairs, inputs):
+            assert [source.name(index) for index in range(len(source))] == names
+        for index in range(count):
+            hr, lr = pixels(24, 16, index), pixels(6, 4, 10 + index)
+            assert np.array_equal((255 * alone.read(index).hr.numpy()).round(), hr)
+            assert alone.read(index).lr is None
+            assert np.array_equal((255 * pairs.read(index).hr.numpy()).round(), hr)
+            assert np.array_equal((255 * pairs.read(index).lr.numpy()).round(), lr)
+            assert np.array_equal((255 * inputs.read(index).lr.numpy()).round(), lr)
+
+
+def test_the_val_folder_tests_where_there_is_no_test_folder(your_data: Path) -> None:
+    (your_data / "Test").rename(your_data / "later")
+    for name in ("folder", "paired"):
+        source = shipped(name, your_data).build("test", 4)
+        assert [source.name(index) for index in range(len(source))] == ["Val/Val_0"]
+
+
+def test_one_folder_named_hr_is_a_class_like_any_other(tmp_path: Path) -> None:
+    for folder in ("HR", "other"):
+        write(tmp_path / folder / "a.png", pixels(8, 8, 0))
+    assert len(shipped("folder", tmp_path, split="all").build("test", 2)) == 2
+
+
 def test_worldstrat_trains_on_hr_and_tests_on_its_real_lr(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write(tmp_path / split / "HR" / "1.png", pixels(16, 16, 0))

@@ -99,6 +99,62 @@ def test_a_missing_mask_may_be_assumed_or_estimated_but_not_when_it_must_be_give
         assert set(mask.unique().tolist()) <= values
 
 
+def test_a_checked_mask_also_calls_changed_what_the_reference_contradicts():
+    ref = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(1)), size=(96, 96))
+    now = ref.clone()
+    now[..., 32:64, 32:64] = 1 - now[..., 32:64, 32:64]
+    given = torch.full((1, 1, 96, 96), 0.25)
+    given[..., :16, :] = 0.5  # a class of changed ground, in the data's own code
+    lr = torch.nn.functional.avg_pool2d(now, 8)
+    seen = Batch([SampleMeta("pair")], (96, 96), (12, 12), hr=now, lr=lr, ref=ref, change_mask=given)
+    config = replace(REFDIFF, mask="checked", change_threshold=0.1, unchanged_code=0.25, changed_code=0.75)
+    assert config.requires == REFDIFF.requires
+    mask = built(config).change_mask(seen)
+    assert (mask[..., 40:56, 40:56] == 0.75).all()
+    assert (mask[..., :16, :] == 0.5).all()
+    assert torch.equal(mask[..., 80:, :], given[..., 80:, :])
+    agreeing = replace(seen, lr=torch.nn.functional.avg_pool2d(0.8 * ref + 0.05, 8))  # another light
+    assert torch.equal(built(config).change_mask(agreeing), given)
+
+
+def test_a_wrong_reference_is_checked_as_the_wrong_one():
+    """Where every image of a batch gets its neighbour's reference, the mask must follow from that one."""
+    config = replace(REFDIFF, mask="checked", change_threshold=0.02)
+    generator = torch.Generator().manual_seed(3)
+    hr = torch.nn.functional.interpolate(torch.rand(2, 3, 2, 3, generator=generator), size=(16, 24))
+    pair = replace(batch(), hr=hr, ref=hr, lr=torch.nn.functional.avg_pool2d(hr, 8), change_mask=torch.zeros(2, 1, 16, 24))
+    seen = []
+    for chance in (0.0, 1.0):
+        method = built(replace(config, wrong_reference=chance))
+        inner = method.denoiser
+
+        def watched(lr, ref, mask, inner=inner):
+            seen.append((ref, mask))
+            return inner(lr, ref, mask)
+
+        method.denoiser = watched
+        method.losses(pair, "restorer", noise())
+    (right, right_mask), (wrong, wrong_mask) = seen
+    assert torch.equal(wrong, right.roll(1, dims=0))
+    assert not right_mask.any()
+    assert wrong_mask.mean() > 0.5
+
+
+def test_a_hidden_reference_is_read_where_nothing_changed_and_only_there():
+    def restored(changed_reference, ref):
+        method = built(replace(REFDIFF, changed_reference=changed_reference))
+        return method.restore(replace(seen, ref=ref), SAMPLER, noise(1))
+
+    seen = batch(1)
+    seen.change_mask = torch.ones_like(seen.change_mask)
+    other = 1 - seen.ref
+    assert torch.equal(restored("hidden", seen.ref), restored("hidden", other))
+    assert not torch.equal(restored("shown", seen.ref), restored("shown", other))
+    seen.change_mask = torch.zeros_like(seen.change_mask)
+    assert torch.equal(restored("hidden", other), restored("shown", other))
+    assert not torch.equal(restored("hidden", seen.ref), restored("hidden", other))
+
+
 def test_classes_may_have_a_mask_channel_each():
     config = replace(REFDIFF, mask_codes=(0, 85, 255))
     method, masked = built(config), batch()
@@ -184,7 +240,7 @@ def test_what_cannot_work_is_refused_in_one_sentence():
     assert EDM.refuse(Problem(scale=4, bands=48, lr_bands=3)) is None
     for config in (REFDIFF, EDM):
         method, odd = built(config), replace(batch(1, 24, 24), size=(23, 24))
-        with pytest.raises(ValueError, match="multiples of 2"):
+        with pytest.raises(ValueError, match="multiple of 2"):
             method.losses(odd, "restorer", noise(1))
     with pytest.raises(ValueError, match="positive"):
         RefDiffConfig(loss_divisor=0)

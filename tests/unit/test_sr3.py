@@ -119,7 +119,7 @@ def test_eight_bit_condition_is_eight_bit() -> None:
 
 
 def test_training_patches_that_cannot_be_halved_are_refused() -> None:
-    with pytest.raises(ValueError, match="choose patches that are multiples of 2"):
+    with pytest.raises(ValueError, match=r"choose trainer\.patch as a multiple of 2"):
         tiny().losses(batch(1, (15, 16)), "restorer", noise(1))
 
 

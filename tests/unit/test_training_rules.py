@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from rsdiff.data.order import windowed_shuffle
-from rsdiff.training.config import EmaConfig, LearningRateConfig
+from rsdiff.training.checkpoints import is_better
+from rsdiff.training.config import EmaConfig, LearningRateConfig, OptimiserConfig
 from rsdiff.training.ema import Ema, constant, half_life, power_function
 from rsdiff.training.learning_rate import learning_rate_factor
+from rsdiff.training.optimisers import build_optimiser
 
 
 def factors(config: LearningRateConfig, steps: list[int], total: int = 100) -> list[float]:
@@ -132,3 +134,19 @@ def test_without_shuffling_the_order_is_the_data_sets() -> None:
     assert list(itertools.islice(windowed_shuffle(3, 0, 1, seed=0, shuffle=False), 7)) == [0, 1, 2, 0, 1, 2, 0]
     with pytest.raises(ValueError, match="at least one sample"):
         next(windowed_shuffle(0, 0, 1, seed=0))
+
+
+def test_the_best_checkpoint_is_the_one_with_the_lowest_error_or_the_highest_score() -> None:
+    assert is_better("rmse", 0.1, 0.2)
+    assert not is_better("rmse", 0.3, 0.2)
+    assert is_better("psnr", 30, 20)
+    assert not is_better("psnr", 10, 20)
+    assert is_better("sam", 5, None)
+
+
+def test_lion_moves_every_weight_by_the_learning_rate_and_shrinks_it_by_the_decay() -> None:
+    weights = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    optimiser = build_optimiser(OptimiserConfig(algorithm="lion", lr=0.1, betas=(0.9, 0.99), weight_decay=0.5), [weights])
+    weights.grad = torch.tensor([5.0, -1e-3, 0.0])
+    optimiser.step()
+    torch.testing.assert_close(weights.detach(), torch.tensor([0.95 - 0.1, -1.9 + 0.1, 2.85]))

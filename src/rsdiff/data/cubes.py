@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,22 @@ import numpy as np
 import scipy.io
 from numpy.typing import NDArray
 
+from rsdiff.data.plausible import require_plausible
 from rsdiff.data.source import DataError, Window, cut
 
-_NUMBERS = {"double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"}
+_NUMBERS = {
+    "double": 8,
+    "single": 4,
+    "int8": 1,
+    "uint8": 1,
+    "int16": 2,
+    "uint16": 2,
+    "int32": 4,
+    "uint32": 4,
+    "int64": 8,
+    "uint64": 8,
+}
+"""Bytes of MATLAB's numeric classes."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +46,15 @@ def is_cube(path: Path, head: bytes) -> bool:
 
 
 def cube_info(path: Path, variable: str = "") -> CubeInfo:
-    """Return shape and type of the cube; raises DataError where there is none or the choice is unclear."""
+    """Return shape and type of the cube; raises DataError where there is none, the choice is unclear or the size not plausible."""
     if _is_numpy(path):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         return CubeInfo(_three_axes(array.shape, path), array.dtype, has_windows=True)
     if _is_hdf5(path):
         with h5py.File(path, "r") as file:
             array = file[_hdf5_variable(file, path, variable)]
+            block = math.prod(array.chunks or (1,)) * array.dtype.itemsize
+            require_plausible(path, block, [path])
             bands, columns, rows = array.shape if _is_reversed(path) else (array.shape[0], array.shape[2], array.shape[1])
             return CubeInfo((bands, rows, columns), array.dtype, has_windows=True)
     name, (rows, columns, bands) = _matlab5_variable(path, variable)
@@ -60,6 +76,7 @@ def read_cube(path: Path, window: Window | None = None, variable: str = "") -> N
             array = file[_hdf5_variable(file, path, variable)]
             reverse = _is_reversed(path)
             if window is None:
+                require_plausible(path, array.nbytes, [path])
                 part = array[...]
             else:
                 rows, columns = _span(window.top, window.height), _span(window.left, window.width)
@@ -96,8 +113,10 @@ def _three_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
 
 
 def _matlab5_variable(path: Path, variable: str) -> tuple[str, tuple[int, int, int]]:
-    found = {name: shape for name, shape, kind in scipy.io.whosmat(path) if len(shape) == 3 and kind in _NUMBERS}
+    arrays = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path) if len(shape) == 3 and kind in _NUMBERS}
+    found = {name: shape for name, (shape, _) in arrays.items()}
     name = _choose(found, path, variable)
+    require_plausible(path, _NUMBERS[arrays[name][1]] * math.prod(found[name]), [path])
     return name, _three_axes(found[name], path)
 
 
@@ -106,7 +125,7 @@ def _hdf5_variable(file: h5py.File, path: Path, variable: str) -> str:
 
     def collect(name: str, found: Any) -> None:
         # Follows no link that leads out of the file.
-        if isinstance(found, h5py.Dataset) and not name.startswith("#"):
+        if isinstance(found, h5py.Dataset) and not name.startswith("#") and not found.is_virtual and not found.external:
             arrays[name] = found
 
     file.visititems(collect)

@@ -80,6 +80,7 @@ class FileSource:
         kept, self.left_out = scan(items, options)
         self._items, self._infos = [item for item, _ in kept], [infos for _, infos in kept]
         self._sizes = [target_size(item, infos, scale) for item, infos in zip(self._items, self._infos, strict=True)]
+        self._states = {path: state_of(path) for item in self._items for path in item.paths.values()}
         self._memo: tuple[Path, Raster] | None = None
         first = self._infos[0]
         roles = set(first)
@@ -142,16 +143,21 @@ class FileSource:
         digest = hashlib.blake2b(digest_size=16)
         for item in self._items:
             for role, path in sorted(item.paths.items()):
-                state = path.stat()
+                size, changed = self._states[path]
                 part = f"\0{item.window}" if item.window is not None else ""
-                digest.update(f"{item.name}\0{role}\0{state.st_size}\0{state.st_mtime_ns}{part}\n".encode())
+                digest.update(f"{item.name}\0{role}\0{size}\0{changed}{part}\n".encode())
         return digest.hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memo": None}
 
     def _read(self, path: Path, info: RasterInfo, window: Window, role: str) -> Raster:
-        """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image)."""
+        """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image).
+
+        Raises DataError where the file is not the one whose header was read: results would depend on when it was replaced.
+        """
+        if state_of(path) != self._states[path]:
+            raise DataError(f"{path} changed since this run began; put the former file back, or delete the run's folder to begin anew.")
         as_codes, variable = role == "change_mask", self._options.variable
         if info.has_windows:
             return read_raster(path, window, as_codes, variable)
@@ -192,6 +198,15 @@ class FileSource:
                 yield values if raster.valid is None else np.where(raster.valid, values, np.nan)
 
         return self._options.normaliser.build(info.dtype, self._bands_after(info), images)
+
+
+def state_of(path: Path) -> tuple[int, int]:
+    """Return size and time of change of a file, which tell it from its successors; raises DataError where there is none any more."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} does not exist any more or cannot be reached ({error.strerror}); put it back.") from None
+    return found.st_size, found.st_mtime_ns
 
 
 Headers = tuple[Item, dict[str, RasterInfo]]

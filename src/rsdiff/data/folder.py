@@ -12,6 +12,7 @@ from rsdiff.data.packed import PackedSource, is_packed
 from rsdiff.data.regions import Region, RegionSource
 from rsdiff.data.source import DataError, ImageSource, Split, cached
 from rsdiff.data.splits import by_fraction, by_list, by_pattern, limited, split_folder
+from rsdiff.data.stretching import StretchedSource
 
 
 @config
@@ -50,7 +51,11 @@ class SplitOptions(FileOptions):
 
 @config
 class FolderDataset(SplitOptions):
-    """A folder of images, nested as it may be; the name of an image's own folder becomes its label 'class'."""
+    """A folder of images, nested as it may be; the name of an image's own folder becomes its label 'class'.
+
+    Where the folder of a split (or the root) has sub-folders HR and LR, as in LDCSR's YourData/{Train,Val,Test}/{HR,LR}, only the one that
+    `images_are` names is read.
+    """
 
     images_are: Literal["hr", "lr"] = "hr"
     """hr: targets, whose LR a degradation makes; lr: inputs to restore, without targets."""
@@ -68,7 +73,12 @@ class FolderDataset(SplitOptions):
 
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test images."""
-        return open_split(self, split, scale, lambda folder, prefix: list_items(folder, prefix, self.images_are, self.extensions))
+        return open_split(
+            self,
+            split,
+            scale,
+            lambda folder, prefix: list_items(role_folder(folder, self.images_are), prefix, self.images_are, self.extensions),
+        )
 
 
 @config
@@ -92,11 +102,15 @@ class PairedDataset(SplitOptions):
     """Test pixels that count in metrics: all, or those that the mask calls unchanged or changed."""
     unchanged_code: int = 0
     """Value of unchanged ground in the mask files, which decides `region`."""
+    stretch_lr: bool = False
+    """Stretch every LR image to fill [0, 1], from its darkest to its brightest value over all bands (ARAD_1K)."""
 
     def __post_init__(self) -> None:
         SplitOptions.__post_init__(self)
         if self.region != "all" and not self.mask_folder:
             raise ValueError(f"region is {self.region} without change masks; name their folder in mask_folder, or use region=all.")
+        if self.stretch_lr and not self.lr_folder:
+            raise ValueError("stretch_lr was set without LR images; name their folder in lr_folder, or leave it out.")
         if not self.hr_folder:
             raise ValueError(
                 "hr_folder is empty; name the folder of the targets, or use dataset=folder dataset.images_are=lr without targets."
@@ -123,6 +137,8 @@ class PairedDataset(SplitOptions):
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test pairs."""
         source = open_split(self, split, scale, lambda folder, prefix: self._match(folder, prefix, scale))
+        if self.stretch_lr:
+            source = StretchedSource(source)
         return RegionSource(source, self.region, self.unchanged_code) if split == "test" and self.region != "all" else source
 
     def _folders(self) -> dict[str, str]:
@@ -206,6 +222,12 @@ def split_names(options: SplitOptions, split: Split, names: Sequence[str], root:
             return by_pattern(names, split, options.test_pattern)
         case _:
             return by_fraction(names, split, options.test_fraction, str(root))
+
+
+def role_folder(folder: Path, role: str) -> Path:
+    """Return the sub-folder HR or LR (in any case) of `folder` where it has both, else `folder` itself."""
+    roles = {name: subfolder(folder, name) for name in ("hr", "lr")}
+    return (roles[role] or folder) if all(roles.values()) else folder
 
 
 def list_items(folder: Path, prefix: str, role: str, extensions: Sequence[str]) -> list[Item]:

@@ -10,11 +10,18 @@ from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from rsdiff.data.sample import Batch, Sample, collate
 from rsdiff.data.seeding import keyed_generator
-from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
+from rsdiff.data.views import SampleKey, TrainingSamples
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals by which schedulers announce the end of a job, beside Ctrl-C's SIGINT."""
+
+
+LOST_WORKER = "DataLoader worker (pid"
+"""What PyTorch says, from a signal handler and thus anywhere, of a loader process that is gone."""
 
 
 class KeyBatches:
@@ -65,35 +72,6 @@ def make_loader(
 
     finish  what the workers do with every micro-batch, such as making its LR
     """
-    return _loader(samples, batches, workers, finish)
-
-
-def steps_of(loader: DataLoader[Any], accumulate: int) -> Iterator[list[Batch]]:
-    """Yield the `accumulate` micro-batches of every optimiser step."""
-    stream = iter(loader)
-    while True:
-        yield [next(stream) for _ in range(accumulate)]
-
-
-def make_test_loader(samples: TestSamples, batch: int, workers: int, rank: int = 0, world: int = 1) -> DataLoader[Any]:
-    """Return a loader that passes once over this process's share of the test images, in batches of equal size."""
-    return _loader(samples, equal_size_batches(samples, batch)[rank::world], workers)
-
-
-def equal_size_batches(samples: TestSamples, batch: int) -> list[list[int]]:
-    """Return the test indices in batches of at most `batch` images of one size; images of the first size come first."""
-    groups: dict[tuple[tuple[int, int], tuple[int, int]], list[int]] = {}
-    for index in range(len(samples)):
-        groups.setdefault(samples.sizes(index), []).append(index)
-    return [group[start : start + batch] for group in groups.values() for start in range(0, len(group), batch)]
-
-
-def _loader(
-    samples: Dataset[Sample],
-    batches: KeyBatches | Sequence[list[int]],
-    workers: int,
-    finish: Callable[[Batch], Batch] | None = None,
-) -> DataLoader[Any]:
     return DataLoader(
         samples,
         batch_sampler=batches,
@@ -105,6 +83,13 @@ def _loader(
         multiprocessing_context=_start_method() if workers else None,
         generator=torch.Generator(),  # its own: a loader must not advance the global generator
     )
+
+
+def steps_of(loader: DataLoader[Any], accumulate: int) -> Iterator[list[Batch]]:
+    """Yield the `accumulate` micro-batches of every optimiser step."""
+    stream = iter(loader)
+    while True:
+        yield [next(stream) for _ in range(accumulate)]
 
 
 def _start_method() -> str | None:
@@ -119,10 +104,10 @@ def _collate_and_finish(finish: Callable[[Batch], Batch], samples: Sequence[Samp
 def _start_worker(_worker: int) -> None:
     """Prepare a loader process.
 
-    One thread each: many workers with many threads each are slower. Ctrl-C and a scheduler's SIGTERM reach the whole process group; the
+    One thread each: many workers with many threads each are slower. Ctrl-C and a scheduler's signals reach the whole process group; the
     training process stops in good order and then ends its workers, which would otherwise die first and take it down with an error.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -7,11 +7,16 @@ MATLAB, HDF5 and NumPy cubes through `cubes`, everything else through GDAL (rast
 from __future__ import annotations
 
 import math
+import re
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -20,12 +25,21 @@ import rasterio.errors
 import rasterio.windows
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from rasterio.enums import Interleaving
+from rasterio.io import DatasetReader
+from scipy.io.matlab import MatReadError
 
 from rsdiff.data import cubes
+from rsdiff.data.plausible import require_plausible
 from rsdiff.data.sample import Georeference
 from rsdiff.data.source import DataError, Window, cut
 
 _PILLOW_BANDS = {"1": 1, "L": 1, "P": 3, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
+_REFERRING = frozenset(
+    {"VRT", "WMS", "WMTS", "WCS", "HTTP", "GTI", "STACIT", "STACTA", "PLMOSAIC", "DAAS", "EEDA", "EEDAI", "DERIVED", "Rasterlite", "MRF"}
+    | {"PDF", "KMLSUPEROVERLAY", "MEM", "Memory", "MBTiles", "GPKG", "SQLite", "OZI", "MAP", "ESRIC", "OSM", "GNMFile", "GNMDatabase"}
+)
+_REACHES_OUT = re.compile(r"/vsi|\w+://|PixelFunction|<GDAL_WMS", re.IGNORECASE)
 _PILLOW_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF")
 
 
@@ -72,8 +86,9 @@ def raster_info(path: Path, as_codes: bool = False, variable: str = "") -> Raste
         if _is_for_pillow(head):
             with Image.open(path) as image:
                 bands = 1 if as_codes and image.mode == "P" else _bands_of_mode(image.mode, path)
+                require_plausible(path, bands * image.height * image.width, [path])
                 return RasterInfo(bands, image.height, image.width, np.dtype(np.uint16 if image.mode == "I;16" else np.uint8))
-        with rasterio.open(path) as file:
+        with open_raster(path) as file:
             return _info_of_dataset(file, path)
 
 
@@ -89,15 +104,41 @@ def read_raster(path: Path, window: Window | None = None, as_codes: bool = False
             return Raster(values, _finite(values))
         if _is_for_pillow(head):
             with Image.open(path) as image:
+                require_plausible(path, 4 * image.height * image.width, [path])
                 values = _pillow_values(image, as_codes, path)
             return Raster(values if window is None else np.ascontiguousarray(cut(values, window)))
-        with rasterio.open(path) as file:
+        with open_raster(path) as file:
+            if window is None:
+                require_plausible(path, sum(np.dtype(kind).itemsize for kind in file.dtypes) * file.height * file.width, file.files)
             part = None if window is None else rasterio.windows.Window(window.left, window.top, window.width, window.height)
             values = file.read(window=part)
             declared = _declares_nodata(file)
             valid = (file.dataset_mask(window=part) > 0)[None] if declared else None
         finite = _finite(values)
         return Raster(values, finite if valid is None else valid if finite is None else valid & finite)
+
+
+def open_raster(path: Path) -> Any:
+    """Open a file with GDAL for reading; a context manager.
+
+    Formats that fetch their pixels from elsewhere (other files, servers) are not tried: an image from a stranger must not make this
+    machine read or ask for anything but itself. A mosaic of own files is opened by its name, *.vrt, unless it names servers or code.
+    """
+    if path.suffix.lower() == ".vrt":
+        text = path.read_text(errors="replace")
+        if _REACHES_OUT.search(text):
+            raise DataError(f"{path} refers to servers, archives or code, which are not followed; build it anew of files on this disk.")
+        return rasterio.open(path, driver="VRT")
+    # rasterio.open takes one driver, or all of them; what it returns takes a list
+    with rasterio.env.env_ctx_if_needed():
+        return DatasetReader(str(path), driver=_drivers())
+
+
+@cache
+def _drivers() -> list[str]:
+    """Return GDAL's drivers for files that hold their own pixels, or find them beside themselves."""
+    with rasterio.Env() as environment:
+        return sorted(set(environment.drivers()) - _REFERRING)
 
 
 def _pillow_values(image: Image.Image, as_codes: bool, path: Path) -> NDArray[Any]:
@@ -141,6 +182,8 @@ def _info_of_dataset(file: Any, path: Path) -> RasterInfo:
     if len(types) > 1:
         raise DataError(f"{path} mixes bands of types {', '.join(sorted(types))}; export it with one type.")
     dtype = np.dtype(file.dtypes[0])
+    block = max(rows * columns for rows, columns in file.block_shapes) * dtype.itemsize
+    require_plausible(path, block * (file.count if file.interleaving == Interleaving.pixel else 1), file.files)
     if dtype.kind not in "uif":
         raise DataError(f"{path} holds values of type {dtype}; integers and real numbers are accepted: export it as such.")
     placed = file.crs is not None and not file.transform.is_identity
@@ -181,7 +224,7 @@ def bad_bands(path: Path) -> tuple[int, ...]:
     with in_one_sentence(path), without_warnings():
         if cubes.is_cube(path, _head(path)) or _is_for_pillow(_head(path)):
             return ()
-        with rasterio.open(path) as file:
+        with open_raster(path) as file:
             marks = file.tags(ns="ENVI").get("bbl", "").strip("{} \n").split(",")
             if len(marks) != file.count:
                 return ()
@@ -221,7 +264,9 @@ def in_one_sentence(path: Path) -> Iterator[None]:
         if "not recognized" in str(error) or isinstance(error, UnidentifiedImageError):
             raise DataError(f"{path} is not an image of a known format; delete it, or leave it out with dataset.extensions.") from None
         raise _broken(path, error) from None
-    except (OSError, SyntaxError, ValueError, rasterio.errors.RasterioError) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, ZeroDivisionError) as error:
+        raise _broken(path, error) from None
+    except (EOFError, RuntimeError, struct.error, zlib.error, MatReadError, TokenError, rasterio.errors.RasterioError) as error:
         raise _broken(path, error) from None
 
 

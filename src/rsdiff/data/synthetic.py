@@ -61,6 +61,11 @@ class SyntheticDataset:
             raise ValueError(f"changes is {self.changes} (0 to 1 are accepted) and illumination {self.illumination} (0 to 3).")
 
     @property
+    def wavelengths(self) -> tuple[float, ...]:
+        """Band centres in nm."""
+        return wavelengths_of(self.bands)
+
+    @property
     def gives(self) -> frozenset[str]:
         """Fields of every sample."""
         return frozenset({"hr", "ref", "change_mask"} if self.second_date else {"hr"})
@@ -83,7 +88,7 @@ class SyntheticSource:
         self._length = options.train_images if split == "train" else options.test_images
         self.gives = options.gives
         self.bands = self.lr_bands = options.bands
-        self.wavelengths = wavelengths_of(options.bands)
+        self.wavelengths = options.wavelengths
         self._is_8_bit = options.bands in (1, 3)
         self.normaliser = self.lr_normaliser = Normaliser((0.0,), (255.0 if self._is_8_bit else float(_REFLECTANCE_UNIT),))
         self._last: RawSample | None = None

@@ -42,6 +42,7 @@ class TrainingSamples(Dataset[Sample]):
     draw         the degradation's draw, or None where the data bring their LR
     views        crops per image under one degradation; all get the image's own flips
     augment      flip and transpose, each with probability 1/2
+    crop_step    crops begin at multiples of so many pixels
     small        what happens to images smaller than the crop
     scale_range  (lowest, highest): the scale is drawn anew for every step
     scale_keeps  lr: with a range of scales the LR crop keeps patch // highest pixels; hr: the HR crop keeps `patch`
@@ -58,6 +59,7 @@ class TrainingSamples(Dataset[Sample]):
         *,
         views: int = 1,
         augment: bool = True,
+        crop_step: int = 1,
         small: SmallRule = "refuse",
         scale_range: tuple[float, float] | None = None,
         scale_keeps: Kept = "lr",
@@ -77,6 +79,7 @@ class TrainingSamples(Dataset[Sample]):
             )
         self._make_lr = make_lr
         self._source, self._seed, self._draw = source, seed, draw
+        self._crop_step = crop_step
         self._views, self._augment, self._pads = views, augment, small == "pad"
         self._scale, self._scale_range = scale, scale_range
         self._kept: Kept = scale_keeps
@@ -138,10 +141,10 @@ class TrainingSamples(Dataset[Sample]):
         return replace(sample, hr=F.pad(sample.hr, missing), lr=lr, decisions=(), hr_size=(H, W), valid=None)
 
     def _crop(self, index: int, patch: int, lr_patch: int, generator: Generator) -> Sample:
-        """Return a crop at a drawn position; beside an LR image, positions are multiples of the scale."""
+        """Return a crop at a drawn position; beside an LR image, positions are multiples of the scale, too."""
         H, W = self._source.size(index)
-        unit = patch // lr_patch if "lr" in self._source.gives else 1
-        top, left = (unit * draw_integer((side - patch) // unit, generator) for side in (H, W))
+        step = math.lcm(self._crop_step, patch // lr_patch if "lr" in self._source.gives else 1)
+        top, left = (step * draw_integer(len(crop_positions(side, patch, step)) - 1, generator) for side in (H, W))
         window = Window(top, left, min(patch, H), min(patch, W))
         sample = self._source.read(index, window)
         return padded(sample, patch, lr_patch) if self._pads and (patch > H or patch > W) else sample
@@ -206,6 +209,11 @@ def lr_patch_of(patch: int, scale: float) -> int:
         fitting = max(1, round(patch / scale)) * int(scale)
         raise DataError(f"trainer.patch={patch} is not a multiple of scale={scale:g}; set trainer.patch={fitting}.")
     return math.floor(patch / scale)
+
+
+def crop_positions(side: int, patch: int, step: int) -> range:
+    """Return where crops of `patch` pixels may begin along a side of an image, `step` pixels apart; none where it is smaller."""
+    return range(0, side - patch + 1, step)
 
 
 def usable_images(source: ImageSource, patch: int, small: SmallRule) -> list[int]:

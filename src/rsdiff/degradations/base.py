@@ -85,6 +85,10 @@ class DegradationConfig:
         """Return the options for test images, which are degraded whole: without what only crops training patches."""
         return self
 
+    def for_wavelengths(self, wavelengths: Sequence[float]) -> Self:
+        """Return the options for images whose files say their band centres in nm (empty where they do not)."""
+        return self
+
     def build(self) -> Any:
         """Return the `Degradation` (for a list of test sets, see rsdiff.degradations.grid, the `DegradationGrid`)."""
         raise NotImplementedError

@@ -44,15 +44,21 @@ class GridConfig(DegradationConfig):
     "what the cases share: kernel size, resize back-end, rounding, clamping"
     cases: tuple[NamedCase, ...]
     "the cases, in the order of the report"
+    only: tuple[str, ...] = ()
+    "names of the cases to use; empty means all"
 
     def __post_init__(self) -> None:
         names = [case.name for case in self.cases]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"cases={names} must be at least one case, each with a name of its own.")
+        unknown = sorted(set(self.only) - set(names))
+        if unknown:
+            raise ValueError(f"only={list(self.only)} names {', '.join(unknown)}; the cases are {', '.join(names)}.")
         self.build()  # a case that is not a valid degradation is refused here, before any data are touched
 
     def build(self) -> DegradationGrid:
-        return DegradationGrid({case.name: case.degradation(self.common).build() for case in self.cases})
+        used = [case for case in self.cases if not self.only or case.name in self.only]
+        return DegradationGrid({case.name: case.degradation(self.common).build() for case in used})
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class SrfConfig(DegradationConfig):
     normalise: bool = True
     "divide every response by its sum over the bands of the target; without it, published tables are used as they are"
     wavelengths: tuple[float, ...] = ()
-    "band centres of the target in nm; conf/degradation/srf.yaml takes those of the data set's options"
+    "band centres of the target in nm; empty takes those of the data set: of its options, of its files' headers"
     resize: ResizeBackend = "matlab"
     "back-end that shrinks the result where the scale is not 1, see rsdiff.degradations.resizing"
 
@@ -69,7 +69,7 @@ class SrfConfig(DegradationConfig):
         """Return the weight of every band of the target in every band of the sensor, (bands, m)."""
         if len(self.wavelengths) != bands:
             raise ValueError(
-                f"spectral responses need the wavelengths of the {bands} bands of the images and {len(self.wavelengths)} were given; "
+                f"spectral responses need the wavelengths of the {bands} bands of the images and {len(self.wavelengths)} are known; "
                 "set dataset.wavelengths (or degradation.wavelengths) to one value in nm per band, or choose degradation=bands."
             )
         centres = np.asarray(self.wavelengths)
@@ -84,6 +84,9 @@ class SrfConfig(DegradationConfig):
         grid = np.arange(200.0, 3000.0, 0.5)
         require_coverage(centres, grid, response(grid, ranges))
         return weighted_by_width(centres, response(centres, ranges), self.normalise)
+
+    def for_wavelengths(self, wavelengths: Sequence[float]) -> Self:
+        return self if self.wavelengths or not wavelengths else replace(self, wavelengths=tuple(wavelengths))
 
     def build(self) -> Srf:
         return Srf(self)

@@ -17,7 +17,8 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, variance_preserving_sca
 Network = Callable[[Tensor, Tensor], Tensor]
 """network(x, time): x (B, C, H, W) in the network's dtype, time (B,); returns (B, C', H, W), C' >= C."""
 
-DataRange = tuple[float, float]
+DataRange = tuple[float, float] | tuple[Tensor, Tensor]
+"""Lowest and highest value of clean images, or the same for every pixel (residuals of an image)."""
 TimeInput = Literal["level", "index", "fractional_index"]
 
 

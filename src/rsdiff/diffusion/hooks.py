@@ -30,15 +30,17 @@ class DenoiserHook:
 
 
 class Clamped(DenoiserHook):
-    """Clamps the clean estimate to [low, high] at every evaluation (SR3's clip_denoised)."""
+    """Clamps the clean estimate to [low, high], of all pixels or of each, at every evaluation (SR3's clip_denoised)."""
 
-    def __init__(self, denoiser: Denoiser, low: float, high: float) -> None:
+    def __init__(self, denoiser: Denoiser, low: float | Tensor, high: float | Tensor) -> None:
         super().__init__(denoiser)
         self.low = low
         self.high = high
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        return self.denoiser(y, sigma).clamp(self.low, self.high)
+        clean = self.denoiser(y, sigma)
+        low, high = (torch.as_tensor(bound).to(clean) for bound in (self.low, self.high))
+        return clean.clamp(low, high)
 
 
 class TwoCall(DenoiserHook):

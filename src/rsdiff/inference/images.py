@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Method
 
+Combination = Literal["mean", "median"]
+Ensemble = Literal["none", "mean", "median"]
 Transform = tuple[bool, bool, bool]  # flip rows, flip columns, transpose
 VARIANTS: Sequence[Transform] = [(rows, columns, swap) for swap in (False, True) for columns in (False, True) for rows in (False, True)]
 """The eight geometric variants of an image."""
@@ -74,11 +77,11 @@ def restore_images(
     seed: int,
     device: torch.device,
     batch_size: int = 1,
-    ensemble: bool = False,
+    ensemble: Ensemble = "none",
 ) -> Iterator[Restored]:
     """Degrade and restore test samples in order; images of equal size that follow each other share a batch.
 
-    An image's result depends on (seed, name) only, not on the batch it was in. `ensemble` averages over the eight flips and transposes.
+    An image's result depends on (seed, name) only, not on the batch it was in. `ensemble` combines those of the eight flips and transposes.
     """
     for group in batches_of_equal_size(samples, batch_size):
         batch = collate(group).to(device)
@@ -86,7 +89,10 @@ def restore_images(
             batch = degrade(batch, degradation)
         start = time.perf_counter()
         with torch.no_grad():
-            image = (restore_ensemble if ensemble else restore_seeded)(method, batch, sampler, seed)
+            if ensemble == "none":
+                image = restore_seeded(method, batch, sampler, seed)
+            else:
+                image = restore_ensemble(method, batch, sampler, seed, ensemble)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         yield Restored(batch, image, (time.perf_counter() - start) / len(batch))
@@ -98,12 +104,20 @@ def restore_seeded(method: Method, batch: Batch, sampler: SamplerConfig, seed: i
     return restore(method, batch, sampler, noise)
 
 
-def restore_ensemble(method: Method, batch: Batch, sampler: SamplerConfig, seed: int) -> Tensor:
-    """Mean over the eight geometric variants of the input, each with noise of its own."""
-    total = torch.zeros((), device=batch.need("lr").device)
-    for number, transform in enumerate(VARIANTS):
-        total = total + undo(restore_seeded(method, transformed(batch, transform), sampler, seed, number), transform)
-    return total / len(VARIANTS)
+def restore_ensemble(method: Method, batch: Batch, sampler: SamplerConfig, seed: int, combine: Combination) -> Tensor:
+    """Restore the eight geometric variants of the input, each with noise of its own, and combine the results."""
+    return combined(lambda variant, number: restore_seeded(method, variant, sampler, seed, number), batch, combine)
+
+
+def combined(restore_variant: Callable[[Batch, int], Tensor], batch: Batch, combine: Combination) -> Tensor:
+    """Return the mean or the median of what `restore_variant` (batch, number of the variant) makes of the eight variants of a batch.
+
+    The median is the lower one of the two in the middle: the fourth smallest value.
+    """
+    images = (undo(restore_variant(transformed(batch, transform), number), transform) for number, transform in enumerate(VARIANTS))
+    if combine == "mean":
+        return sum(images, torch.zeros((), device=batch.need("lr").device)) / len(VARIANTS)
+    return torch.stack(list(images)).median(0).values
 
 
 def transformed(batch: Batch, transform: Transform) -> Batch:

@@ -16,7 +16,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 
 from rsdiff.data.normalisation import Normaliser, measured, type_range
-from rsdiff.data.rasters import in_one_sentence, raster_info, read_raster
+from rsdiff.data.rasters import in_one_sentence, open_raster, raster_info, read_raster
 from rsdiff.data.source import DataError
 from rsdiff.inference.scene_options import SceneOptions
 
@@ -42,7 +42,7 @@ class SceneReader:
         self.path = path
         info = raster_info(path)
         with in_one_sentence(path):
-            self.dataset = rasterio.open(path)
+            self.dataset = open_raster(path)
         self.dtype = info.dtype
         self.height, self.width = info.height, info.width
         self.wavelengths = info.wavelengths
@@ -178,7 +178,7 @@ class AlignedRaster:
         info = raster_info(path, as_codes=resampling == Resampling.nearest)
         self.dtype = info.dtype
         with in_one_sentence(path):
-            self.source = rasterio.open(path)
+            self.source = open_raster(path)
         self.dataset = self.source
         own, other = scene.dataset, self.source
         transform = own.transform * own.transform.scale(1 / float(scale))

@@ -44,7 +44,7 @@ class SceneOptions:
     compress: Literal["deflate", "zstd", "lzw", "none"] = "deflate"
     """Compression of the output, all without loss."""
     wavelengths: tuple[float, ...] = ()
-    """Band centres of the output in nanometres; empty keeps those of the input where the bands are the same."""
+    """Band centres of the output in nanometres; empty takes those of the input or, where bands are added, of the training data."""
     reference: str | None = None
     """Raster of another date for reference-based methods; aligned by its georeference."""
     change_mask: str | None = None

@@ -25,6 +25,7 @@ from torch import Tensor
 from rsdiff.data.normalisation import Normaliser, type_range
 from rsdiff.data.rasters import without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
+from rsdiff.data.source import mask_values
 from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.noise import TileNoise
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -437,7 +438,7 @@ class _Work:
             if name == "ref":
                 parts_in_range = [self._reference(raster, values, valid) for values, valid in parts]
             else:
-                parts_in_range = [np.where(valid, values, 0).astype(np.float32) for values, valid in parts]
+                parts_in_range = [np.where(valid, mask_values(values), np.float32(0)) for values, valid in parts]
             windows[name] = torch.from_numpy(np.stack(parts_in_range))
         return windows
 

@@ -55,10 +55,15 @@ class AdversarialLossConfig:
     """Loss of an answer: cross entropy (vanilla), least_squares, wasserstein or hinge."""
     relative: Relative = "no"
     """Answers count by themselves, relative to the mean answer to the other kind of image, or to that mean position by position (KAIR)."""
+    joint: bool = False
+    """A relative discriminator judges every image once and learns from both answers of a comparison (ESRGAN's first code, SPSR), not from
+    one at a time (BasicSR)."""
     weight: float = 0.1
     """Factor of the generator's adversarial loss."""
 
     def __post_init__(self) -> None:
+        if self.joint and self.relative == "no":
+            raise ValueError("joint has no effect where answers count by themselves; set relative=to_mean, or leave joint out.")
         if self.weight < 0:
             raise ValueError(f"the weight of the adversarial loss is {self.weight}; choose 0 or more.")
 
@@ -85,16 +90,19 @@ class AdversarialLossConfig:
             of_real = discriminate(real)
             of_fake = discriminate(fake)
             total = answer_loss(self.kind, of_real, True) + answer_loss(self.kind, of_fake, False)
+        elif self.joint:
+            of_real = discriminate(real)
+            of_fake = discriminate(fake)
+            total = self._halves(of_real - self._mean(of_fake), of_fake - self._mean(of_real))
         else:
             before = discriminate(fake).detach()
             of_real = discriminate(real)
             of_fake = discriminate(fake)
-            halves = (
-                answer_loss(self.kind, of_real - self._mean(before), True),
-                answer_loss(self.kind, of_fake - self._mean(of_real.detach()), False),
-            )
-            total = (halves[0] + halves[1]) / 2
+            total = self._halves(of_real - self._mean(before), of_fake - self._mean(of_real.detach()))
         return Verdict(total, of_real.detach().mean(), of_fake.detach().mean())
+
+    def _halves(self, of_real: Tensor, of_fake: Tensor) -> Tensor:
+        return (answer_loss(self.kind, of_real, True) + answer_loss(self.kind, of_fake, False)) / 2
 
     def _mean(self, answers: Tensor) -> Tensor:
         return answers.mean(0, keepdim=True) if self.relative == "to_batch_mean" else answers.mean()

@@ -10,20 +10,27 @@ from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
 from rsdiff.methods.drsr import DRSRConfig
+from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.methods.esrgan import ESRGANConfig
 from rsdiff.methods.idm import IDMConfig
 from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
+from rsdiff.methods.rrdb import RRDBMethodConfig
 from rsdiff.methods.sadn import SADNConfig
 from rsdiff.methods.scdm import SCDMConfig
+from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
+from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
+from rsdiff.methods.spsr import SPSRConfig
 from rsdiff.methods.sr3 import SR3Config
 
 METHODS: dict[str, type] = {
+    "awan": AWANConfig,
     "bicubic": BicubicMethodConfig,
     "blinddiff": BlindDiffConfig,
     "blindsrsnf": BlindSRSNFConfig,
@@ -35,8 +42,11 @@ METHODS: dict[str, type] = {
     "diffbsr_ddpm": DiffBSRDDPMConfig,
     "diffbsr_srdiff": DiffBSRSRDiffConfig,
     "drsr": DRSRConfig,
+    "ediffsr": EDiffSRConfig,
     "edm_sr": EdmSrConfig,
     "idm": IDMConfig,
+    "esrgan": ESRGANConfig,
+    "hscnn_plus": HSCNNPlusConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,
     "ldcsr_vae": LDCSRVaeConfig,
@@ -46,17 +56,23 @@ METHODS: dict[str, type] = {
     "lmf_lte": LMFLTEConfig,
     "lte": LTEConfig,
     "metasr": MetaSRConfig,
+    "mst_l": MSTLConfig,
+    "mstpp": MSTPlusPlusConfig,
     "refdiff": RefDiffConfig,
+    "rrdb": RRDBMethodConfig,
     "sadn": SADNConfig,
     "scdm": SCDMConfig,
+    "spandrel": SpandrelConfig,
     "spectral_cnn": SpectralCNNConfig,
     "spectral_linear": SpectralLinearConfig,
+    "spsr": SPSRConfig,
     "sr3": SR3Config,
 }
 """Config class of every method by `kind`."""
 
 __all__ = [
     "METHODS",
+    "AWANConfig",
     "BicubicMethodConfig",
     "BlindDiffConfig",
     "BlindSRSNFConfig",
@@ -68,7 +84,10 @@ __all__ = [
     "DiffBSRConfig",
     "DiffBSRDDPMConfig",
     "DiffBSRSRDiffConfig",
+    "EDiffSRConfig",
+    "ESRGANConfig",
     "EdmSrConfig",
+    "HSCNNPlusConfig",
     "IDMConfig",
     "LCMSRConfig",
     "LDCSRConfig",
@@ -78,11 +97,16 @@ __all__ = [
     "LMFLIIFConfig",
     "LMFLTEConfig",
     "LTEConfig",
+    "MSTLConfig",
+    "MSTPlusPlusConfig",
     "MetaSRConfig",
+    "RRDBMethodConfig",
     "RefDiffConfig",
     "SADNConfig",
     "SCDMConfig",
+    "SPSRConfig",
     "SR3Config",
+    "SpandrelConfig",
     "SpectralCNNConfig",
     "SpectralLinearConfig",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -70,6 +71,8 @@ class MethodConfig:
 
     usual_scale: ClassVar[int] = 4
     """Scale of a run that gives none; 1 for methods that add bands and keep the pixels."""
+    takes_checkpoint: ClassVar[bool] = False
+    """Whether `checkpoint=FILE` is the method's own option `weights`: a file that is no checkpoint of rsdiff."""
 
     @property
     def requires(self) -> frozenset[str]:
@@ -85,6 +88,16 @@ class MethodConfig:
     def any_scale(self) -> bool:
         """Whether one set of weights serves every scale."""
         return False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `build` returns a method that restores without training and without a checkpoint."""
+        return False
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files that `build` reads: runs are told apart by their content."""
+        return ()
 
     @property
     def predecessor(self) -> Predecessor | None:

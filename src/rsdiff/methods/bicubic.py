@@ -30,6 +30,10 @@ class BicubicMethodConfig(MethodConfig):
     def any_scale(self) -> bool:
         return True
 
+    @property
+    def is_ready(self) -> bool:
+        return True
+
     def refuse(self, problem: Problem) -> str | None:
         if problem.bands != problem.lr_bands:
             return (
@@ -45,7 +49,7 @@ class BicubicMethodConfig(MethodConfig):
 
 
 class Bicubic(Method):
-    """See the module. It has no optimiser groups and no stages: training it is refused by having nothing to do."""
+    """See the module. It has no optimiser groups and no stages."""
 
     def __init__(self, options: BicubicMethodConfig) -> None:
         super().__init__()

@@ -25,29 +25,8 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.methods.joint_blind import ContrastConfig, Estimate, JointBlindDiffusion
+from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNet
-from rsdiff.networks.rrdb import RRDBNet, rrdb_stages
-
-
-@config
-class RRDBConfig:
-    """The RRDB network that restores and conditions."""
-
-    width: int = 64
-    """Channels of the trunk, and of the feature the U-Net sees."""
-    blocks: int = 23
-    """Residual-in-residual dense blocks."""
-    growth: int = 32
-    """Channels each dense convolution adds."""
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.blocks, self.growth) < 1:
-            raise ValueError(f"width={self.width}, blocks={self.blocks}, growth={self.growth}; choose numbers of at least 1.")
-
-    def build(self, problem: Problem) -> RRDBNet:
-        """Return the network with fresh weights."""
-        unshuffle, enlargements = rrdb_stages(int(problem.scale))
-        return RRDBNet(problem.lr_bands, problem.bands, self.width, self.blocks, self.growth, unshuffle, enlargements)
 
 
 @config

@@ -58,8 +58,13 @@ class QueryConfig(MethodConfig):
 
     def build_encoder(self, in_channels: int) -> EDSR | RDN | SwinIR:
         """Return the chosen encoder with fresh weights."""
-        options: dict[str, EDSRConfig | RDNConfig | SwinIRConfig] = {"edsr": self.edsr, "rdn": self.rdn, "swinir": self.swinir}
-        return options[self.encoder].build(in_channels)
+        match self.encoder:
+            case "edsr":
+                return self.edsr.build(in_channels)
+            case "rdn":
+                return self.rdn.build(in_channels)
+            case "swinir":
+                return self.swinir.build(in_channels)
 
 
 @config

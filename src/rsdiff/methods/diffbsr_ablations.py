@@ -21,9 +21,9 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods import blindsrsnf
 from rsdiff.methods.base import MethodConfig, Problem
-from rsdiff.methods.blindsrsnf import RRDBConfig
 from rsdiff.methods.diffbsr import SRDSRANConfig, add_residual, refuse_scale, residual
 from rsdiff.methods.joint_blind import ContrastConfig, Estimate, JointBlindDiffusion
+from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.rrdb import RRDBNet
 from rsdiff.networks.srdiff_unet import EVERY, SRDiffUNet

@@ -22,6 +22,7 @@ from rsdiff.diffusion.preconditioning import EdmPreconditioning, Preconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.methods.enlargement import Enlargement, enlarge
+from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.song_unet import SongUNetConfig
@@ -106,12 +107,7 @@ class EdmSr(Method):
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         """EDM's loss: per image the sum of the weighted squared error, averaged over the batch. Draws: augmentation, level, noise."""
-        multiple = self.options.size_multiple
-        if batch.size[0] % multiple or batch.size[1] % multiple:
-            raise ValueError(
-                f"training images of {batch.size[0]}x{batch.size[1]} pixels were given to a network that halves them; "
-                f"choose patches that are multiples of {multiple}."
-            )
+        require_multiple(batch, self.options.size_multiple)
         hr, labels = 2 * batch.need("hr") - 1, None
         lr = enlarge(batch.need("lr"), batch.size, self.options.enlargement)
         if self.options.augments:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -28,7 +27,7 @@ from rsdiff.losses.adaptive_gan import adaptive_weight, hinge_loss
 from rsdiff.losses.gaussian import DiagonalGaussian
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.metrics.lpips import SMALLEST_SIDE, TRUNK_FILES, Lpips, read_trunk
-from rsdiff.metrics.weight_files import find_weight_file, weight_folders
+from rsdiff.metrics.weight_files import require_weight_file
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig
 from rsdiff.networks.patch_discriminator import PatchDiscriminator
 
@@ -152,7 +151,8 @@ class LDCSRVae(Method):
         """Raises ValueError when the perceptual loss has no weights file."""
         self.is_adversarial = stage.name == "adversarial"
         if self.options.perceptual_weight and not self._perceptual:
-            self.use_perceptual(Lpips("vgg", read_trunk(vgg_file(self.options.weight_folders))))
+            path = require_weight_file(TRUNK_FILES["vgg"], self.options.weight_folders, "model.weight_folders", "model.perceptual_weight")
+            self.use_perceptual(Lpips("vgg", read_trunk(path)))
 
     def use_perceptual(self, network: Lpips) -> None:
         """Measure perceptual distance by `network`."""
@@ -205,7 +205,7 @@ class LDCSRVae(Method):
     def adversarial_terms(self, nll: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return (-mean D(image), its weight): the adaptive weight at the decoder's last layer times `discriminator.weight`."""
         adversarial = -self.discriminator(image).mean()
-        last = self.autoencoder.decoder.upsampler.last_layer
+        last = self.autoencoder.decoder.upsampler.last_layer.weight
         return adversarial, self.options.discriminator.weight * adaptive_weight(nll, adversarial, last)
 
     @torch.no_grad()
@@ -222,16 +222,3 @@ class LDCSRVae(Method):
                 "model=ldcsr_vae encodes targets and cannot restore an image without one; train model=ldcsr on it and restore with that."
             )
         return (self.reconstruct(2 * batch.hr - 1, lr, None).image + 1) / 2
-
-
-def vgg_file(folders: Sequence[str]) -> Path:
-    """Return the path of VGG16's weights; raises ValueError in one sentence when it is nowhere."""
-    name = TRUNK_FILES["vgg"]
-    found = find_weight_file([name], folders)
-    if found is None:
-        where = ", ".join(map(str, weight_folders(folders)))
-        raise ValueError(
-            f"the perceptual loss needs {name}, which is not in {where}; put it there, set model.weight_folders, or train with "
-            "model.perceptual_weight=0."
-        )
-    return found

@@ -16,6 +16,7 @@ Unlike the published code:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -31,6 +32,7 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.methods.change_mask import estimate_change
 from rsdiff.methods.enlargement import Enlargement, enlarge
+from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 
@@ -57,9 +59,13 @@ class RefDiffConfig(MethodConfig):
     wrong_reference: float = 0.0
     """Probability that a training image gets the reference of another image of its batch, which teaches the model to check the reference
     against the LR image (ours; published 0)."""
-    mask: Literal["given", "unchanged", "changed", "estimated"] = "given"
-    """The change mask: the data's, nothing changed (trust the reference everywhere), everything changed (trust it nowhere), or estimated
-    from LR and reference, as the last three do without the data's mask."""
+    mask: Literal["given", "checked", "unchanged", "changed", "estimated"] = "given"
+    """The change mask: the data's; the data's, and changed too where LR and reference disagree (ours: against a wrong, cloudy or shifted
+    reference); nothing changed (trust the reference everywhere); everything changed (trust it nowhere); or estimated from LR and reference.
+    The last three do without the data's mask."""
+    changed_reference: Literal["shown", "hidden"] = "shown"
+    """What the network sees where the mask says changed: the reference, as published, or the enlarged LR in its place (ours: nothing then
+    leaks from ground that is known to differ)."""
     mask_codes: tuple[int, ...] = ()
     """Grey codes (0 to 255) of the classes: each becomes a mask channel of 0 and 1, without an order among classes. Empty is as published:
     one channel, code / 255."""
@@ -68,8 +74,8 @@ class RefDiffConfig(MethodConfig):
     changed_code: float = 1.0
     """Mask value of changed ground of unknown class, for masks that the data do not give."""
     change_threshold: float = 0.05
-    """Difference of LR and reference, in units of [0, 1], beyond which mask=estimated calls a pixel changed. On generated scenes at x8 the
-    default finds 68 % of the changed pixels and 83 % of what it calls changed is (ours)."""
+    """Difference of LR and reference, in units of [0, 1], beyond which mask=estimated and mask=checked call a pixel changed. On generated
+    scenes at x8 the default finds 68 % of the changed pixels and 83 % of what it calls changed is (ours)."""
 
     def __post_init__(self) -> None:
         if self.loss_divisor is not None and self.loss_divisor <= 0:
@@ -83,7 +89,7 @@ class RefDiffConfig(MethodConfig):
 
     @property
     def requires(self) -> frozenset[str]:
-        return frozenset({"hr", "lr", "ref"} | ({"change_mask"} if self.mask == "given" else set()))
+        return frozenset({"hr", "lr", "ref"} | ({"change_mask"} if self.mask in ("given", "checked") else set()))
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.lr_bands != problem.bands:
@@ -118,18 +124,14 @@ class RefDiff(Method):
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         options = self.options
-        multiple = options.network.trunk.size_multiple
-        if batch.size[0] % multiple or batch.size[1] % multiple:
-            raise ValueError(
-                f"training images of {batch.size[0]}x{batch.size[1]} pixels were given to a network that halves them; "
-                f"choose patches that are multiples of {multiple}."
-            )
+        require_multiple(batch, options.network.trunk.size_multiple)
         lr = enlarge(batch.need("lr"), batch.size, options.train_enlargement, options.train_eight_bit)
-        ref = batch.need("ref")
         if options.wrong_reference > 0:
+            ref = batch.need("ref")
             is_wrong = noise.uniform((len(batch), 1, 1, 1), ref.device) < options.wrong_reference
-            ref = torch.where(is_wrong, ref.roll(1, dims=0), ref)
-        denoiser = self.denoiser(lr, 2 * ref - 1, self.change_mask(batch))
+            batch = replace(batch, ref=torch.where(is_wrong, ref.roll(1, dims=0), ref))
+        mask = self.change_mask(batch)
+        denoiser = self.denoiser(lr, self.seen_reference(batch, lr, mask), mask)
         target = 2 * batch.need("hr") - 1
         error = denoising_error(denoiser, options.levels, target - lr if options.residual else target, noise).error
         mean = error.mean()
@@ -142,11 +144,23 @@ class RefDiff(Method):
         if options.mask == "given":
             return batch.need("change_mask")
         ref = batch.need("ref")
-        if options.mask == "estimated":
-            changed = estimate_change(batch.need("lr"), ref, options.change_threshold)
+        if options.mask in ("estimated", "checked"):
+            differs = estimate_change(batch.need("lr"), ref, options.change_threshold) > 0
         else:
-            changed = torch.full_like(ref[:, :1], float(options.mask == "changed"))
-        return torch.where(changed > 0, options.changed_code, options.unchanged_code)
+            differs = torch.full_like(ref[:, :1], float(options.mask == "changed")) > 0
+        if options.mask == "checked":
+            given = batch.need("change_mask")
+            return torch.where(differs & self.is_unchanged(given), options.changed_code, given)
+        return torch.where(differs, options.changed_code, options.unchanged_code)
+
+    def is_unchanged(self, mask: Tensor) -> Tensor:
+        """Return whether each pixel of a mask in [0, 1] has the code of unchanged ground."""
+        return (mask - self.options.unchanged_code).abs() < 0.5 / 255
+
+    def seen_reference(self, batch: Batch, lr: Tensor, mask: Tensor) -> Tensor:
+        """Return the reference (B, C, H, W) in [-1, 1] as the network may see it; lr is the enlarged LR in [-1, 1]."""
+        ref = 2 * batch.need("ref") - 1
+        return ref if self.options.changed_reference == "shown" else torch.where(self.is_unchanged(mask), ref, lr.to(ref.dtype))
 
     def encoded(self, mask: Tensor) -> Tensor:
         """Return the mask (B, 1, H, W) in [0, 1] as the network takes it: itself, or one channel per code."""
@@ -157,9 +171,9 @@ class RefDiff(Method):
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         multiple = self.options.network.trunk.size_multiple
         height, width = (-(-length // multiple) * multiple for length in batch.size)
-        lr = reflect_to(enlarge(batch.need("lr"), batch.size, self.options.enlargement), height, width)
-        ref = reflect_to(2 * batch.need("ref") - 1, height, width)
-        denoiser = self.denoiser(lr, ref, reflect_to(self.change_mask(batch), height, width))
+        lr, mask = enlarge(batch.need("lr"), batch.size, self.options.enlargement), self.change_mask(batch)
+        lr, ref, mask = (reflect_to(image, height, width) for image in (lr, self.seen_reference(batch, lr, mask), mask))
+        denoiser = self.denoiser(lr, ref, mask)
         base = lr if self.options.residual else torch.zeros_like(lr)
         image = base + sample(sampler, denoiser, lr.shape, noise, device=lr.device, image=lr - base)
         return (image[..., : batch.size[0], : batch.size[1]].float() + 1) / 2

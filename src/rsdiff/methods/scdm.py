@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import EpsDenoiser, per_image
+from rsdiff.diffusion.denoisers import Denoiser, EpsDenoiser, X0Denoiser, per_image
 from rsdiff.diffusion.hooks import TwoCall, clamp_to_quantile
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
@@ -34,6 +34,7 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import Observers
 from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.spectral_linear import refuse_other_scales
 from rsdiff.networks.scdm_unet import SCDMUNet
 
@@ -70,8 +71,10 @@ class SCDMConfig(MethodConfig):
     """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
     schedule: ScheduleConfig = ScheduleConfig(steps=1000, start=1e-4, end=2e-2)
     """Noise levels of training."""
+    predicts: Literal["noise", "clean"] = "noise"
+    """What the networks predict: the noise, as published, or the clean bands, which narrow networks can learn (ours)."""
     loss: Literal["l1", "l2"] = "l1"
-    """Mean absolute or mean squared error of the predicted noise."""
+    """Mean absolute or mean squared error of what is predicted."""
     angle_weight: float = 1.0
     """Weight of the spectral angle of the clean estimate."""
     empty_share: float = 0.1
@@ -144,13 +147,13 @@ class Objective:
 
     x      (B, C, H, W), the noisy target
     clean  (B, C, H, W), the estimate of the target, not clamped
-    noise  mean error of the predicted noise
+    error  mean error of what the network predicts
     angle  `spectral_angle_loss` of the estimate
     """
 
     x: Tensor
     clean: Tensor
-    noise: Tensor
+    error: Tensor
     angle: Tensor
 
 
@@ -175,19 +178,14 @@ class SCDM(Method):
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         stage, hr = list(self.groups()).index(group), batch.need("hr")
-        multiple = self.options.size_multiple
-        if batch.size[0] % multiple or batch.size[1] % multiple:
-            raise ValueError(
-                f"training images of {batch.size[0]}x{batch.size[1]} pixels were given to a model that halves them "
-                f"{len(self.options.multipliers) - 1} times; choose trainer.patch as a multiple of {multiple}."
-            )
+        require_multiple(batch, self.options.size_multiple)
         target = self.normalise(hr[:, :: self.options.strides[stage]])
         condition = self.normalise(hr[:, :: self.options.strides[stage - 1]] if stage else batch.need("lr"))
         t = noise.integers(0, len(self.schedule), (len(hr),), hr.device)
         kept = noise.uniform((len(hr),), hr.device) > self.options.empty_share
         found = self.objective(stage, target, condition * per_image(kept.to(hr), hr), t, noise.normal(target.shape, hr.device))
-        total = found.noise + self.options.angle_weight * found.angle
-        return Losses(total, {"noise": found.noise.detach(), "angle": found.angle.detach()})
+        total = found.error + self.options.angle_weight * found.angle
+        return Losses(total, {self.options.predicts: found.error.detach(), "angle": found.angle.detach()})
 
     def objective(self, stage: int, target: Tensor, condition: Tensor, t: Tensor, drawn: Tensor) -> Objective:
         """Return the terms of `stage` for images in its units, steps t (B,) int64 and noise `drawn` of the target's shape."""
@@ -195,8 +193,10 @@ class SCDM(Method):
         signal, deviation = (per_image(part.sqrt(), target) for part in (alphas_bar, 1 - alphas_bar))
         x = signal * target + deviation * drawn
         predicted = self.networks[stage](x, condition, t)
-        clean = x * per_image((1 / alphas_bar).sqrt(), x) - predicted * per_image((1 / alphas_bar - 1).sqrt(), x)
-        error = F.l1_loss(predicted, drawn) if self.options.loss == "l1" else F.mse_loss(predicted, drawn)
+        clean, wanted = predicted, target
+        if self.options.predicts == "noise":
+            clean, wanted = x * per_image((1 / alphas_bar).sqrt(), x) - predicted * per_image((1 / alphas_bar - 1).sqrt(), x), drawn
+        error = F.l1_loss(predicted, wanted) if self.options.loss == "l1" else F.mse_loss(predicted, wanted)
         return Objective(x, clean, error, spectral_angle_loss(clean, target))
 
     def denoiser(self, stage: int, condition: Tensor) -> TwoCall:
@@ -205,8 +205,10 @@ class SCDM(Method):
         # What `sampler.clip` limits estimates to; the published sampler does not clip.
         limits = ((0 - self.options.centre) / self.options.spread, (1 - self.options.centre) / self.options.spread)
 
-        def bound(given: Tensor) -> EpsDenoiser:
-            return EpsDenoiser(lambda x, t: self.networks[stage](x, given.to(x.dtype), t), self.schedule, time="index", data_range=limits)
+        wrapper = EpsDenoiser if self.options.predicts == "noise" else X0Denoiser
+
+        def bound(given: Tensor) -> Denoiser:
+            return wrapper(lambda x, t: self.networks[stage](x, given.to(x.dtype), t), self.schedule, time="index", data_range=limits)
 
         return TwoCall(bound(condition), bound(torch.zeros_like(condition)), self.options.guidance_weights[stage])
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.data.sample import Batch
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.spectral import spectral_angle_loss
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, MethodConfig, Problem
 from rsdiff.methods.spectral_linear import refuse_other_scales
+from rsdiff.methods.spectral_regression import SpectralRegression
 from rsdiff.networks.spectral_cnn import SpectralCNN
 
 
@@ -39,22 +36,10 @@ class SpectralCNNConfig(MethodConfig):
         return refuse_other_scales("spectral_cnn", problem)
 
     def build(self, problem: Problem) -> SpectralRegression:
-        return SpectralRegression(self, problem)
+        network = SpectralCNN(in_bands=problem.lr_bands, out_bands=problem.bands, width=self.width, blocks=self.blocks)
+        return SpectralRegression(network, self.objective)
 
-
-class SpectralRegression(Method):
-    """See the module and `SpectralCNNConfig`."""
-
-    def __init__(self, options: SpectralCNNConfig, problem: Problem) -> None:
-        super().__init__()
-        self.options = options
-        self.network = SpectralCNN(in_bands=problem.lr_bands, out_bands=problem.bands, width=options.width, blocks=options.blocks)
-
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
-        target, estimate = batch.need("hr"), self.network(batch.need("lr"))
+    def objective(self, estimate: Tensor, target: Tensor) -> Losses:
+        """Return the mean absolute error plus the weighted spectral angle."""
         error, angle = F.l1_loss(estimate, target), spectral_angle_loss(estimate, target)
-        return Losses(error + self.options.angle_weight * angle, {"error": error.detach(), "angle": angle.detach()})
-
-    @torch.no_grad()
-    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return self.network(batch.need("lr"))
+        return Losses(error + self.angle_weight * angle, {"error": error.detach(), "angle": angle.detach()})

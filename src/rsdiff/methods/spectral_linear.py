@@ -20,6 +20,9 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 
+ROWS = 256
+"""Rows of an image whose sums are made at a time: bounds the memory that float64 takes for whole scenes."""
+
 
 @config
 class SpectralLinearConfig(MethodConfig):
@@ -72,18 +75,28 @@ class SpectralLinear(Method):
         return torch.cat([*powers, torch.ones_like(lr[:, :1])], dim=1).movedim(1, -1)
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
-        inputs, target = self.features(batch.need("lr")), batch.need("hr").movedim(1, -1)
         if self.training:
-            rows, values = inputs.detach().flatten(0, 2).double(), target.flatten(0, 2).double()
-            if batch.valid is not None:
-                rows = rows * batch.valid.movedim(1, -1).flatten(0, 2)
-            self.gram += rows.T @ rows
-            self.moments += rows.T @ values
-        total = F.mse_loss(inputs @ self.weights, target)
+            self.accumulate(batch)
+        total = F.mse_loss(self.features(batch.need("lr")) @ self.weights, batch.need("hr").movedim(1, -1))
         return Losses(total, {"error": total.detach()})
 
     @torch.no_grad()
+    def accumulate(self, batch: Batch) -> None:
+        """Add the valid pixels of a batch to the sums of the normal equations."""
+        lr, hr = batch.need("lr"), batch.need("hr")
+        valid = torch.ones_like(hr[:, :1]) if batch.valid is None else batch.valid
+        for some_lr, some_hr, counts in zip(lr.split(ROWS, -2), hr.split(ROWS, -2), valid.split(ROWS, -2), strict=True):
+            rows = (self.features(some_lr) * counts.movedim(1, -1)).flatten(0, 2).double()
+            self.gram += rows.T @ rows
+            self.moments += rows.T @ some_hr.movedim(1, -1).flatten(0, 2).double()
+
+    @torch.no_grad()
     def after_step(self, stage: Stage, step: int) -> None:
+        self.solve()
+
+    @torch.no_grad()
+    def solve(self) -> None:
+        """Set the solution, and the weights, to that of all pixels seen so far."""
         size = len(self.gram)
         penalty = self.options.ridge * self.gram.diagonal().mean() * torch.eye(size, dtype=torch.float64, device=self.gram.device)
         self.solution.copy_(torch.linalg.solve(self.gram + penalty, self.moments))
@@ -91,4 +104,8 @@ class SpectralLinear(Method):
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return (self.features(batch.need("lr")) @ self.solution).movedim(-1, 1)
+        return self.regressed(batch.need("lr"))
+
+    def regressed(self, lr: Tensor) -> Tensor:
+        """Return (B, C, h, w), all bands of the pixels of `lr`; may leave [0, 1]."""
+        return (self.features(lr) @ self.solution).movedim(-1, 1)

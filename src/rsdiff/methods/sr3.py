@@ -32,6 +32,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.sr3_unet import SR3UNet
@@ -195,12 +196,7 @@ class SR3(Method):
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         hr = 2 * batch.need("hr") - 1
-        multiple = self.options.size_multiple
-        if batch.size[0] % multiple or batch.size[1] % multiple:
-            raise ValueError(
-                f"training images of {batch.size[0]}x{batch.size[1]} pixels were given to a model that halves them "
-                f"{len(self.options.multipliers) - 1} times; choose patches that are multiples of {multiple}."
-            )
+        require_multiple(batch, self.options.size_multiple)
         noised = self.noised(hr, noise)
         x = noised.x
         if self.options.condition != "none":

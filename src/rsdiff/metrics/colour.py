@@ -14,7 +14,7 @@ from torch import Tensor
 
 Quantisation = Literal["round", "clip", "none"]
 Space = Literal["bands", "y_studio", "y_studio_rounded", "y_full", "y_full_rounded", "y_dasr"]
-Border = Literal["none", "scale", "ceil_scale", "scale_plus_6"]
+Border = Literal["none", "scale", "ceil_scale", "scale_plus_6"] | int
 
 STUDIO = (65.481, 128.553, 24.966)
 FULL = (0.299, 0.587, 0.114)
@@ -77,10 +77,12 @@ def rgb_planes(image: Tensor, rgb_bands: tuple[int, int, int]) -> Tensor:
 
 
 def border_width(rule: Border, scale: float) -> int:
-    """Return the pixels that `rule` takes off each side of the target: 0, scale, ceil(scale) or ceil(scale) + 6.
+    """Return the pixels that `rule` takes off each side of the target: a number, 0, scale, ceil(scale) or ceil(scale) + 6.
 
     `scale` is the ratio of target to input height; the rule 'scale' needs a whole number, as the scripts that use it do.
     """
+    if isinstance(rule, int):
+        return rule
     if rule == "none":
         return 0
     if rule == "scale" and scale != round(scale):

@@ -1,4 +1,4 @@
-"""Scores restored images: one row of values per image and values of the whole set, for a method and bicubic interpolation beside it."""
+"""Scores restored images: one row of values per image and values of the whole set, for a method and a baseline beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.base import Degradation, RecordValue
 from rsdiff.degradations.paired import Paired
-from rsdiff.metrics.baseline import bicubic
+from rsdiff.metrics.baseline import BICUBIC, Baseline
 from rsdiff.metrics.features import FeatureStore
 from rsdiff.metrics.kernel import KERNEL_PSNR
 from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
@@ -25,8 +25,8 @@ from rsdiff.metrics.weight_files import file_hash, find_weight_file, missing_sen
 
 Row = dict[str, RecordValue]
 
-METHOD, BASELINE, REFERENCE = "", "bicubic_", "hr_"
-"""Prefixes of a row's columns."""
+METHOD, REFERENCE = "", "hr_"
+"""Prefixes of a row's columns; those of the baseline begin with its name."""
 
 
 class Evaluator:
@@ -34,12 +34,22 @@ class Evaluator:
 
     has_hr       whether the data set has references
     degradation  the operator that made the LR images, or None where the data set brings them
+    baseline     what is scored beside the method
     Metrics that cannot be computed are listed in `unavailable` from the start; everything else is ready when the constructor returns, so
     that a run fails, or warns, before it has trained. Values of an image do not depend on the batch it came in.
     """
 
-    def __init__(self, config: MetricsConfig, bands: int, has_hr: bool, degradation: Degradation | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: MetricsConfig,
+        bands: int,
+        has_hr: bool,
+        degradation: Degradation | None,
+        device: torch.device,
+        baseline: Baseline = BICUBIC,
+    ) -> None:
         self.config = config
+        self.baseline = baseline
         self.device = device
         # Paired data bring their LR: the operator that made it is not known.
         self.degradation = None if isinstance(degradation, Paired) else degradation
@@ -81,8 +91,8 @@ class Evaluator:
 
         restored  (B, C, H, W) in [0, 1], not rounded: what the method made of batch.lr
         seconds   restoration time per image, one value for all or one each
-        A row holds name, labels, what the degradation drew, `seconds`, the metrics of the method, those of bicubic interpolation
-        (bicubic_*), and of the reference where a metric asks for it (hr_*). A metric that refuses an image (too small for it) is NaN
+        A row holds name, labels, what the degradation drew, `seconds`, the metrics of the method, those of the baseline (bicubic_*,
+        linear_*), and of the reference where a metric asks for it (hr_*). A metric that refuses an image (too small for it) is NaN
         there, and the summary says why.
         """
         per_image = [float(seconds)] * len(batch) if isinstance(seconds, int | float) else [float(value) for value in seconds]
@@ -97,7 +107,15 @@ class Evaluator:
         of_set = {metric.name: self._of_set(metric, names) for metric in self.metrics if metric.of_set}
         refused = [Unavailable(name, f"{METRICS[name].title} of some images", reason) for name, reason in self._refused.items()]
         estimated = [KERNEL_PSNR] if any(KERNEL_PSNR.name in row for row in rows) else []
-        return summarise(rows, [*self.metrics, *estimated], self.config.protocol, [*self.unavailable, *refused], self.weight_hashes, of_set)
+        return summarise(
+            rows,
+            [*self.metrics, *estimated],
+            self.config.protocol,
+            [*self.unavailable, *refused],
+            self.weight_hashes,
+            of_set,
+            self.baseline.name,
+        )
 
     def _row(self, batch: Batch, index: int, restored: Tensor, seconds: float) -> Row:
         meta = batch.metas[index]
@@ -110,8 +128,9 @@ class Evaluator:
         views = {METHOD: view}
         if view.hr is not None:
             views[REFERENCE] = replace(view, image=view.hr, shared={})
-        if self.config.baseline and view.lr is not None and view.lr.shape[0] == view.image.shape[0]:
-            views[BASELINE] = replace(view, image=bicubic(view.lr, batch.size), shared={})
+        compared = self.compared_with(view.lr, view.image.shape[0], batch.size)
+        if compared is not None:
+            views[self._prefix] = replace(view, image=compared, shared={})
         for metric in self.metrics:
             for prefix, seen in views.items():
                 if not metric.of_set and (prefix != REFERENCE or metric.on_hr):
@@ -120,6 +139,16 @@ class Evaluator:
             features = {prefix + name: score.features(seen) for name, score in self._set_scores.items() for prefix, seen in views.items()}
             self._features.add(meta.name, features)
         return row
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.baseline.name}_"
+
+    def compared_with(self, lr: Tensor | None, bands: int, size: tuple[int, int]) -> Tensor | None:
+        """Return what the baseline makes of an LR image (c, h, w), (bands, H, W), or None where there is none."""
+        if not self.config.baseline or lr is None or (lr.shape[0] != bands and not self.baseline.any_bands):
+            return None
+        return self.baseline.restore(lr, size)
 
     def _value(self, metric: Metric, view: View) -> float:
         try:
@@ -133,7 +162,7 @@ class Evaluator:
         score = self._set_scores[metric.name]
         reference = self._features.stacked(REFERENCE + metric.name, names)
         values: dict[str, float] = {}
-        for prefix in (METHOD, BASELINE):
+        for prefix in (METHOD, self._prefix):
             features = self._features.stacked(prefix + metric.name, names)
             if features is not None and len(features) > 1:
                 values[prefix] = score.distance(features, reference)

@@ -9,6 +9,7 @@ import torch
 
 from rsdiff.config import config
 from rsdiff.config.typed import nearest
+from rsdiff.metrics.baseline import BICUBIC, Baseline
 from rsdiff.metrics.inception import Preset
 from rsdiff.metrics.opensr import OpensrConfig
 from rsdiff.metrics.protocol import ProtocolConfig
@@ -30,7 +31,7 @@ class MetricsConfig:
     rgb_bands: tuple[int, int, int] = (0, 1, 2)
     """Indices of the red, green and blue band of images with more than three: what luma and the perceptual networks see."""
     baseline: bool = True
-    """Whether bicubic interpolation of the LR is scored beside the method, on the same images."""
+    """Whether a baseline is scored beside the method: bicubic interpolation, or a linear regression per pixel where bands are added."""
     panels: int = 6
     """How many of the first test images are drawn as comparison panels in the report."""
     fid_preset: Preset = "pytorch_fid"
@@ -65,9 +66,14 @@ class MetricsConfig:
         return replace(self, metrics=cheap or ("psnr",), baseline=False)
 
     def build(
-        self, bands: int, has_hr: bool = True, degradation: Degradation | None = None, device: torch.device | str = "cpu"
+        self,
+        bands: int,
+        has_hr: bool = True,
+        degradation: Degradation | None = None,
+        device: torch.device | str = "cpu",
+        baseline: Baseline = BICUBIC,
     ) -> Evaluator:
         """Return the evaluator for images of `bands` bands; `degradation` is what made their LR, None where the data set brings it."""
         from rsdiff.metrics.evaluator import Evaluator
 
-        return Evaluator(self, bands, has_hr, degradation, torch.device(device))
+        return Evaluator(self, bands, has_hr, degradation, torch.device(device), baseline)

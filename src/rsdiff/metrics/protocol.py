@@ -22,7 +22,7 @@ class ProtocolConfig:
     quantise: Quantisation = "round"
     """round: scored as the 8-bit file it would be saved as; clip: float clamped to the peak; none: float as the network gave it."""
     border: Border = "ceil_scale"
-    """Pixels removed on each side before scoring, from the scale of the image: nothing, scale, ceil(scale), ceil(scale) + 6."""
+    """Pixels removed on each side before scoring: a number, or by the scale of the image: nothing, scale, ceil(scale), ceil(scale) + 6."""
     peak: float = 255.0
     """Largest pixel value: images are multiplied by it before rounding, and it is the unit of MSE and of the average gradient."""
     epsilon: float = 0.0
@@ -37,6 +37,8 @@ class ProtocolConfig:
     def __post_init__(self) -> None:
         if self.peak <= 0:
             raise ValueError(f"peak must be positive and is {self.peak}.")
+        if isinstance(self.border, int) and self.border < 0:
+            raise ValueError(f"border={self.border} was given; choose 0 or more pixels, or a rule.")
         if self.epsilon < 0:
             raise ValueError(f"epsilon must be 0 or more and is {self.epsilon}.")
 
@@ -46,13 +48,14 @@ class ProtocolConfig:
             self.quantise
         ]
         space = "all bands" if self.space == "bands" else f"luma {self.space}"
-        border = {
+        borders = {
             "none": "no border crop",
             "scale": "border scale px",
             "ceil_scale": "border ceil(scale) px",
             "scale_plus_6": "border ceil(scale)+6 px",
         }
-        parts = [precision, space, border[self.border], "mean of images" if self.average == "mean_of_images" else "pooled error"]
+        border = f"border {self.border} px" if isinstance(self.border, int) else borders[self.border]
+        parts = [precision, space, border, "mean of images" if self.average == "mean_of_images" else "pooled error"]
         if self.epsilon:
             parts.append(f"epsilon {self.epsilon:g}")
         return f"{self.name}: " + ", ".join(parts)

@@ -1,4 +1,4 @@
-"""Values over a set of images: means, spreads, counts, and the difference from bicubic interpolation."""
+"""Values over a set of images: means, spreads, counts, and the difference from a baseline."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class MetricSummary:
     std       sample standard deviation over the images (not of the mean); NaN for fewer than two images and for values of a set
     count     finite values in the mean; for a value of a set, its images
     infinite  images equal to their reference (PSNR), which the mean leaves out
-    bicubic   mean of bicubic interpolation over the same images, or None
+    baseline  mean of the baseline over the same images, or None
     hr        mean of the reference itself, or None
     """
 
@@ -39,17 +39,17 @@ class MetricSummary:
     std: float
     count: int
     infinite: int = 0
-    bicubic: float | None = None
+    baseline: float | None = None
     hr: float | None = None
 
     @property
     def difference(self) -> float | None:
-        """Method minus bicubic interpolation."""
-        return None if self.bicubic is None else self.mean - self.bicubic
+        """Method minus baseline."""
+        return None if self.baseline is None else self.mean - self.baseline
 
     @property
     def is_better(self) -> bool | None:
-        """Whether the method is better than bicubic interpolation; None where that cannot be said."""
+        """Whether the method is better than the baseline; None where that cannot be said."""
         difference = self.difference
         if difference is None or math.isnan(difference) or difference == 0 or self.metric.direction == "none":
             return None
@@ -58,7 +58,10 @@ class MetricSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """All metrics over a set, with what is needed to compare them with another table."""
+    """All metrics over a set, with what is needed to compare them with another table.
+
+    baseline  name of what stands beside the method, as its columns begin
+    """
 
     protocol: str
     images: int
@@ -66,6 +69,7 @@ class Summary:
     metrics: tuple[MetricSummary, ...]
     unavailable: tuple[Unavailable, ...] = ()
     weight_hashes: tuple[tuple[str, str], ...] = ()
+    baseline: str = "bicubic"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; NaN and infinity become None."""
@@ -83,7 +87,7 @@ class Summary:
                     "std": plain(entry.std),
                     "count": entry.count,
                     "infinite": entry.infinite,
-                    "bicubic": plain(entry.bicubic),
+                    self.baseline: plain(entry.baseline),
                     "difference": plain(entry.difference),
                     "hr": plain(entry.hr),
                     "unit": entry.metric.unit,
@@ -103,17 +107,21 @@ def summarise(
     unavailable: Sequence[Unavailable] = (),
     weight_hashes: Mapping[str, str] | None = None,
     of_set: Mapping[str, Mapping[str, float]] | None = None,
+    baseline: str = "bicubic",
 ) -> Summary:
     """Summarise rows that were gathered from all processes.
 
-    of_set  values of set metrics by column prefix: {'fid': {'': 31.2, 'bicubic_': 80.3, 'hr_': 12.0}}
+    of_set    values of set metrics by column prefix: {'fid': {'': 31.2, 'bicubic_': 80.3, 'hr_': 12.0}}
+    baseline  with which the columns of the baseline begin
     Several rows of one name (the padding of a distributed loader's last batch) count once.
     """
     unique = {str(row["name"]): row for row in rows}
     kept = list(unique.values())
     seconds = [float(row["seconds"]) for row in kept if "seconds" in row]
     entries = [
-        _of_set(metric, (of_set or {}).get(metric.name, {}), len(kept)) if metric.of_set else _of_images(metric, kept, protocol)
+        _of_set(metric, (of_set or {}).get(metric.name, {}), len(kept), baseline)
+        if metric.of_set
+        else _of_images(metric, kept, protocol, baseline)
         for metric in metrics
     ]
     return Summary(
@@ -123,10 +131,11 @@ def summarise(
         metrics=tuple(entries),
         unavailable=tuple(unavailable),
         weight_hashes=tuple(sorted((weight_hashes or {}).items())),
+        baseline=baseline,
     )
 
 
-def _of_images(metric: Metric, rows: Sequence[Mapping[str, RecordValue]], protocol: ProtocolConfig) -> MetricSummary:
+def _of_images(metric: Metric, rows: Sequence[Mapping[str, RecordValue]], protocol: ProtocolConfig, baseline: str) -> MetricSummary:
     def finite(column: str) -> list[float]:
         return [value for row in rows if column in row and math.isfinite(value := float(row[column]))]
 
@@ -138,7 +147,7 @@ def _of_images(metric: Metric, rows: Sequence[Mapping[str, RecordValue]], protoc
         return math.fsum(values) / len(values)
 
     values = finite(metric.name)
-    bicubic, hr = finite(f"bicubic_{metric.name}"), finite(f"hr_{metric.name}")
+    compared, hr = finite(f"{baseline}_{metric.name}"), finite(f"hr_{metric.name}")
     return MetricSummary(
         metric=metric,
         mean=mean(values),
@@ -147,12 +156,17 @@ def _of_images(metric: Metric, rows: Sequence[Mapping[str, RecordValue]], protoc
         else math.nan,
         count=len(values),
         infinite=sum(math.isinf(float(row[metric.name])) for row in rows if metric.name in row),
-        bicubic=mean(bicubic) if bicubic else None,
+        baseline=mean(compared) if compared else None,
         hr=mean(hr) if hr else None,
     )
 
 
-def _of_set(metric: Metric, values: Mapping[str, float], images: int) -> MetricSummary:
+def _of_set(metric: Metric, values: Mapping[str, float], images: int, baseline: str) -> MetricSummary:
     return MetricSummary(
-        metric=metric, mean=values.get("", math.nan), std=math.nan, count=images, bicubic=values.get("bicubic_"), hr=values.get("hr_")
+        metric=metric,
+        mean=values.get("", math.nan),
+        std=math.nan,
+        count=images,
+        baseline=values.get(f"{baseline}_"),
+        hr=values.get("hr_"),
     )

@@ -29,6 +29,21 @@ def missing_sentence(names: Sequence[str], folders: Sequence[str]) -> str:
     return f"needs {' or '.join(names)}, which is not in {where}; put it there or set metrics.weight_folders."
 
 
+def require_weight_file(name: str, folders: Sequence[str], folders_option: str, weight_option: str) -> Path:
+    """Return the path of the weights that a loss cannot do without; raises ValueError in one sentence when it is nowhere.
+
+    folders_option, weight_option  options that say where the file is looked for and how much the loss counts, for the sentence
+    """
+    found = find_weight_file([name], folders)
+    if found is None:
+        where = ", ".join(map(str, weight_folders(folders)))
+        raise ValueError(
+            f"the perceptual loss needs {name}, which is not in {where}; put it there, set {folders_option}, or train with "
+            f"{weight_option}=0."
+        )
+    return found
+
+
 def file_hash(path: Path) -> str:
     """Return the first 8 hexadecimal digits of the SHA-256 of a file, as torchvision's file names carry them."""
     with path.open("rb") as file:

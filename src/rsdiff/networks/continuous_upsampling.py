@@ -51,11 +51,11 @@ class CSUM(nn.Module):
                     weight_norm(layer)
 
     @property
-    def last_layer(self) -> Tensor:
-        """The weights that adaptive loss weights are measured at."""
+    def last_layer(self) -> nn.Conv2d:
+        """The layer that makes the image; adaptive loss weights are measured at its weights."""
         last = self.fuse[-1]
         assert isinstance(last, nn.Conv2d)
-        return last.weight
+        return last
 
     def weights(self, h: int, H: int) -> Tensor:
         """Return the weight of each level in (0, 1), (levels,), for h rows that become H."""
@@ -88,11 +88,11 @@ class NearestMLP(nn.Module):
         self.layers = nn.Sequential(nn.Linear(width + 2, width), nn.ReLU(), nn.Linear(width, out_channels))
 
     @property
-    def last_layer(self) -> Tensor:
+    def last_layer(self) -> nn.Linear:
         """See CSUM."""
         last = self.layers[-1]
         assert isinstance(last, nn.Linear)
-        return last.weight
+        return last
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         coordinates = pixel_centres(size, device=x.device).to(x.dtype).flatten(0, 1).expand(len(x), -1, -1)
@@ -116,11 +116,11 @@ class FixedX4(nn.Module):
         )
 
     @property
-    def last_layer(self) -> Tensor:
+    def last_layer(self) -> nn.Conv2d:
         """See CSUM."""
         last = self.shuffle[-1]
         assert isinstance(last, nn.Conv2d)
-        return last.weight
+        return last
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Return (B, out_channels, 4 h, 4 w); raises ValueError when `size` is another one."""

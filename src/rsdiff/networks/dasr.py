@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.networks.layers import filter_each
-from rsdiff.networks.modulated import SLOPE, CodeGate, ModulatedNetwork
+from rsdiff.networks.modulated import SLOPE, ModulatedLayer, ModulatedNetwork
 
 MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K, of 1; images of other than three bands are shifted by its average."""
 
 
-class PredictedFilter(nn.Module):
+class PredictedFilter(ModulatedLayer):
     """Features filtered by predicted 3x3 depthwise kernels and mixed by a 1x1 convolution, plus the features gated by the code.
 
     x (B, width, h, w), code (B, width)
     """
 
     def __init__(self, width: int, reduction: int) -> None:
-        super().__init__()
+        super().__init__(width, reduction)
         self.kernel = nn.Sequential(nn.Linear(width, width, bias=False), nn.LeakyReLU(SLOPE), nn.Linear(width, 9 * width, bias=False))
         self.mix = nn.Conv2d(width, width, 1)
-        self.gate = CodeGate(width, reduction)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         kernels = self.kernel(code).view(len(x), -1, 3, 3)
@@ -38,28 +35,10 @@ class DASRNetwork(ModulatedNetwork):
     The shifts are frozen 1x1 convolutions, as in the released files, which hold their weights.
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        width: int = 64,
-        groups: int = 5,
-        blocks: int = 5,
-        reduction: int = 8,
-        code_channels: int = 256,
-        scale: int = 4,
-    ) -> None:
-        super().__init__(
-            partial(PredictedFilter, width, reduction),
-            in_channels=in_channels,
-            out_channels=out_channels,
-            width=width,
-            groups=groups,
-            blocks=blocks,
-            code_channels=code_channels,
-            scale=scale,
-        )
+    layer = PredictedFilter
+
+    def __init__(self, *, in_channels: int = 3, out_channels: int = 3, **sizes: int) -> None:
+        super().__init__(in_channels=in_channels, out_channels=out_channels, **sizes)
         self.subtract_mean = _shift(in_channels, -255.0)
         self.add_mean = _shift(out_channels, 255.0)
 

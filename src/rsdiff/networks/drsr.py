@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.networks.modulated import SLOPE, CodeGate, ModulatedNetwork
+from rsdiff.networks.modulated import SLOPE, ModulatedLayer, ModulatedNetwork
 
 MAPS = 10
 """Constant maps that the code becomes in every layer."""
 
 
-class DualModulation(nn.Module):
+class DualModulation(ModulatedLayer):
     """Convolutions of the features beside maps made from the code, plus the features gated by the code.
 
     x (B, width, h, w), code (B, width). The paper's figure gates once per block; the released code gates in every modulated layer.
     """
 
     def __init__(self, width: int, reduction: int) -> None:
-        super().__init__()
+        super().__init__(width, reduction)
         self.maps = nn.Sequential(nn.Linear(width, MAPS, bias=False), nn.LeakyReLU(SLOPE), nn.Linear(MAPS, MAPS, bias=False))
         self.conv1 = nn.Conv2d(width + MAPS, width // 2, 3, padding=1)
         self.conv2 = nn.Conv2d(width // 2, width, 3, padding=1)
-        self.gate = CodeGate(width, reduction)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         maps = self.maps(code)[:, :, None, None].expand(-1, -1, *x.shape[-2:])
@@ -36,25 +33,4 @@ class DualModulation(nn.Module):
 class DRSRNetwork(ModulatedNetwork):
     """See ModulatedNetwork; input and output in 0..255."""
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        width: int = 64,
-        groups: int = 5,
-        blocks: int = 5,
-        reduction: int = 8,
-        code_channels: int = 256,
-        scale: int = 4,
-    ) -> None:
-        super().__init__(
-            partial(DualModulation, width, reduction),
-            in_channels=in_channels,
-            out_channels=out_channels,
-            width=width,
-            groups=groups,
-            blocks=blocks,
-            code_channels=code_channels,
-            scale=scale,
-        )
+    layer = DualModulation

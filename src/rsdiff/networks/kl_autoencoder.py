@@ -63,6 +63,8 @@ class GAPDecoderConfig:
     """Channels of the layers at target size that fuse the maps of the csum, most of the work; not read by the others."""
     upsampler: Upsampler = "csum"
     """csum; nearest_mlp (ablation wo_csum); fixed_x4 (the fixed-scale variant)."""
+    starts_bicubic: bool = False
+    """Begin training with the last layer at zero, so that a fresh decoder gives the enlarged LR (ours, for short trainings)."""
 
     def __post_init__(self) -> None:
         check_width(self.width, self.multipliers, self.blocks)
@@ -77,7 +79,7 @@ class GAPDecoderConfig:
 
     def build(self, latent_channels: int, in_channels: int, out_channels: int) -> GAPDecoder:
         """Return the decoder with fresh weights."""
-        return GAPDecoder(
+        decoder = GAPDecoder(
             latent_channels=latent_channels,
             in_channels=in_channels,
             out_channels=out_channels,
@@ -90,6 +92,10 @@ class GAPDecoderConfig:
             upsampler=self.upsampler,
             fuse_width=self.fuse_width,
         )
+        if self.starts_bicubic:
+            for parameter in decoder.upsampler.last_layer.parameters():
+                nn.init.zeros_(parameter)
+        return decoder
 
 
 @config

@@ -17,18 +17,19 @@ from torch import Tensor, nn
 class SinusoidalEmbedding(nn.Module):
     """Maps scalars to [sin(v f_0), .., cos(v f_0), ..] with frequencies f_k = 1e4^(-k / K), k = 0 .. K-1, K = width / 2.
 
-    v  (B,), noise levels, diffusion times or integer steps; returns (B, width) float32. `width` is even.
+    v          (B,), noise levels, diffusion times or integer steps; returns (B, width) float32. `width` is even.
+    inclusive  the lowest frequency is 1e-4: f_k = 1e4^(-k / (K - 1)), which needs a width of at least 4
     The values are not rescaled: with levels in (0, 1] the low frequencies barely move, which is what the published SR3 does.
     """
 
     frequencies: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, inclusive: bool = False) -> None:
         super().__init__()
-        if width % 2:
-            raise ValueError(f"an embedding of {width} values was asked for; it holds sines and cosines, so give an even number.")
+        if width % 2 or (inclusive and width < 4):
+            raise ValueError(f"an embedding of {width} values was asked for; it holds sines and cosines, so give an even number from 4 on.")
         # On the CPU even where parameters are made on the meta device: no state dict brings the frequencies.
-        exponents = torch.arange(width // 2, dtype=torch.float64, device="cpu") * (2 / width)
+        exponents = torch.arange(width // 2, dtype=torch.float64, device="cpu") / (width // 2 - inclusive)
         self.register_buffer("frequencies", torch.exp(-math.log(1e4) * exponents).float(), persistent=False)
 
     def forward(self, v: Tensor) -> Tensor:
@@ -147,6 +148,17 @@ def shuffle_upscale(width: int, out_channels: int, scale: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(width, out_channels, 3, padding=1))
 
 
+def channel_attention(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor) -> Tensor:
+    """Attention of channels to channels: cost grows with the number of pixels, not its square.
+
+    query, key, value  (B, heads, d, pixels); queries and keys are brought to unit length over all pixels
+    temperature        (heads, 1, 1), what logits are multiplied by
+    Returns (B, heads, d, pixels): row i is the values averaged with the weights of query i.
+    """
+    logits = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT * temperature
+    return logits.softmax(-1) @ value
+
+
 def filter_each(x: Tensor, kernels: Tensor) -> Tensor:
     """Cross-correlate every channel of every image with a kernel of its own, zero-padded to the size of the input.
 
@@ -167,6 +179,16 @@ def orthogonal_(module: nn.Module) -> None:
             nn.init.orthogonal_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation of every pixel over its channels (B, C, H, W), eps 1e-5; always with a scale, with an offset if `bias`."""
+
+    def __init__(self, channels: int, bias: bool = True) -> None:
+        super().__init__(channels, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def reflect_to(x: Tensor, height: int, width: int) -> Tensor:

@@ -13,17 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rsdiff.networks.layers import SinusoidalEmbedding
+from rsdiff.networks.layers import ChannelNorm, SinusoidalEmbedding, channel_attention
 
 KERNEL_STRIDES = (1, 1, 1, 2, 1, 1)
 """Strides of the 5x5 convolutions of the kernel head."""
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation of every pixel over its channels (B, C, H, W), eps 1e-5."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class TransposedAttention(nn.Module):
@@ -43,8 +36,8 @@ class TransposedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         parts = self.depthwise(self.query_key_value(x)).chunk(3, dim=1)
         query, key, value = (part.unflatten(1, (self.heads, -1)).flatten(3) for part in parts)
-        logits = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT * self.temperature
-        return self.out((logits.softmax(-1) @ value).flatten(1, 2).unflatten(2, x.shape[-2:]))
+        attended = channel_attention(query, key, value, self.temperature)
+        return self.out(attended.flatten(1, 2).unflatten(2, x.shape[-2:]))
 
 
 class GatedFeedForward(nn.Module):

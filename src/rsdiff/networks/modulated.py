@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,9 +12,6 @@ from torch import Tensor, nn
 from rsdiff.networks.layers import shuffle_upscale
 
 SLOPE = 0.1
-
-Modulation = Callable[[], nn.Module]
-"""Makes a layer that maps features (B, width, h, w) and a compressed code (B, width) to features of the same shape."""
 
 
 class CodeGate(nn.Module):
@@ -34,6 +33,17 @@ class CodeGate(nn.Module):
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         return x * self.weights(code)
+
+
+class ModulatedLayer(nn.Module):
+    """Maps features (B, width, h, w) and a compressed code (B, width) to features of the same shape."""
+
+    def __init__(self, width: int, reduction: int) -> None:
+        super().__init__()
+        self.gate = CodeGate(width, reduction)
+
+
+Modulation = Callable[[], ModulatedLayer]
 
 
 class ModulatedBlock(nn.Module):
@@ -71,22 +81,25 @@ class ModulatedGroup(nn.Module):
 class ModulatedNetwork(nn.Module):
     """LR image (B, c, h, w) and degradation code (B, code_channels) -> image (B, C, scale h, scale w), in the range of its input.
 
-    modulation  makes the modulated layers: where DASR and DRSR differ
+    Subclasses name their modulated `layer`, made from (width, reduction): where DASR and DRSR differ. Defaults are the published sizes.
     """
+
+    layer: ClassVar[type[ModulatedLayer]]
 
     def __init__(
         self,
-        modulation: Modulation,
         *,
-        in_channels: int,
-        out_channels: int,
-        width: int,
-        groups: int,
-        blocks: int,
-        code_channels: int,
-        scale: int,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        width: int = 64,
+        groups: int = 5,
+        blocks: int = 5,
+        reduction: int = 8,
+        code_channels: int = 256,
+        scale: int = 4,
     ) -> None:
         super().__init__()
+        modulation = partial(type(self).layer, width, reduction)
         self.compress = nn.Linear(code_channels, width, bias=False)
         self.head = nn.Conv2d(in_channels, width, 3, padding=1)
         self.groups = nn.ModuleList(ModulatedGroup(width, blocks, modulation) for _ in range(groups))

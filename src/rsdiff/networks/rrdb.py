@@ -6,7 +6,7 @@ single blocks). Published copies differ in key names only: see rsdiff.weights.ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +16,24 @@ RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residuals are shrunk so that a trun
 SLOPE = 0.2
 
 
+def shrink_weights(network: nn.Module) -> None:
+    """Draw the weights of every convolution anew as ESRGAN does: Kaiming normal, times 0.1; biases 0."""
+    for conv in network.modules():
+        if isinstance(conv, nn.Conv2d):
+            nn.init.kaiming_normal_(conv.weight)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+            with torch.no_grad():
+                conv.weight.mul_(0.1)
+
+
 class DenseBlock(nn.Module):
     """Five 3x3 convolutions, each fed with everything before it; `out = x + 0.2 * conv5`."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(width + i * growth, growth if i < 4 else width, 3, padding=1) for i in range(5))
-        for conv in self.convs:
-            assert isinstance(conv, nn.Conv2d)
-            assert conv.bias is not None
-            nn.init.kaiming_normal_(conv.weight)
-            nn.init.zeros_(conv.bias)
-            with torch.no_grad():
-                conv.weight.mul_(0.1)
+        shrink_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, h, w) to the same shape."""
@@ -93,9 +98,7 @@ class RRDBNet(nn.Module):
 
     def head(self, feature: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Enlarge a trunk feature (B, width, h, w) to the image, which is not clamped; the last stage goes to `size` (H, W) if given."""
-        for stage, (factor, conv) in enumerate(zip(self.enlargements, self.conv_up, strict=True), start=1):
-            to = size if size is not None and stage == len(self.enlargements) else (feature.shape[-2] * factor, feature.shape[-1] * factor)
-            feature = F.leaky_relu(conv(F.interpolate(feature, size=to, mode="nearest")), SLOPE)
+        feature = enlarge_nearest(feature, self.enlargements, self.conv_up, size)
         return self.conv_last(F.leaky_relu(self.conv_hr(feature), SLOPE))
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
@@ -103,8 +106,31 @@ class RRDBNet(nn.Module):
         return self.head(self.trunk(x)[-1], size)
 
 
+def enlarge_nearest(
+    feature: Tensor, enlargements: Sequence[int], convs: Iterable[nn.Module], size: tuple[int, int] | None = None
+) -> Tensor:
+    """Enlarge a feature by stages: nearest-neighbour by each factor, convolution, activation; the last to `size` (H, W) if given."""
+    for stage, (factor, conv) in enumerate(zip(enlargements, convs, strict=True), start=1):
+        to = size if size is not None and stage == len(enlargements) else (feature.shape[-2] * factor, feature.shape[-1] * factor)
+        feature = F.leaky_relu(conv(F.interpolate(feature, size=to, mode="nearest")), SLOPE)
+    return feature
+
+
+def nearest_stages(scale: int) -> tuple[int, ...]:
+    """Return the nearest-neighbour stages of KAIR's RRDBNet, one per factor 2 or 3 of the scale; raises ValueError for other factors."""
+    stages: list[int] = []
+    rest = scale
+    for factor in (2, 3):
+        while rest > 1 and rest % factor == 0:
+            stages.append(factor)
+            rest //= factor
+    if rest != 1 or scale < 2:
+        raise ValueError(f"RRDBNet was asked for scale {scale}; it enlarges by factors of 2 and 3: set scale=2, 3 or 4.")
+    return tuple(stages)
+
+
 def rrdb_stages(scale: int) -> tuple[int, tuple[int, int]]:
     """Return (unshuffle, enlargements) of BasicSR's RRDBNet, whose head is always x4; raises ValueError for scales it has not."""
     if scale not in (1, 2, 4):
-        raise ValueError(f"RRDBNet was asked for scale {scale}; BasicSR's network exists for 1, 2 and 4: set scale to one of them.")
+        raise ValueError(f"RRDBNet was asked for scale {scale}; BasicSR's network exists for 1, 2 and 4: set scale=1, 2 or 4.")
     return 4 // scale, (2, 2)

@@ -27,14 +27,15 @@ class SpectralConv2d(nn.Conv2d):
 
     def normalised_weight(self) -> Tensor:
         """Return W / (u . W v), in training after one turn of u and v; gradients do not pass through the vectors."""
-        matrix = self.weight.flatten(1)
-        if self.training:
-            with torch.no_grad():
-                self.weight_v.copy_(F.normalize(matrix.T @ self.weight_u, dim=0, eps=EPSILON))
-                self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0, eps=EPSILON))
-        # Copies: a second forward before the backward pass of the first turns the buffers in place.
-        u, v = self.weight_u.clone(), self.weight_v.clone()
-        return self.weight / torch.dot(u, matrix @ v)
+        with torch.autocast(self.weight.device.type, enabled=False):  # rounded products would turn the vectors astray
+            matrix = self.weight.flatten(1)
+            if self.training:
+                with torch.no_grad():
+                    self.weight_v.copy_(F.normalize(matrix.T @ self.weight_u, dim=0, eps=EPSILON))
+                    self.weight_u.copy_(F.normalize(matrix @ self.weight_v, dim=0, eps=EPSILON))
+            # Copies: a second forward before the backward pass of the first turns the buffers in place.
+            u, v = self.weight_u.clone(), self.weight_v.clone()
+            return self.weight / torch.dot(u, matrix @ v)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) as nn.Conv2d does."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rsdiff.networks.layers import SinusoidalEmbedding
 
 EVERY = 3
 """Every third feature of the condition network is shown: of eight RRDBs and their global sum, the third, sixth and ninth."""
@@ -19,14 +20,11 @@ class StepEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.width = width
+        self.code = SinusoidalEmbedding(width, inclusive=True)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
 
     def forward(self, step: Tensor) -> Tensor:
-        half = self.width // 2
-        frequencies = torch.exp(torch.arange(half, device=step.device) * (-math.log(1e4) / (half - 1)))
-        angles = step.float()[:, None] * frequencies
-        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+        return self.mlp(self.code(step))
 
 
 class MishConv(nn.Sequential):

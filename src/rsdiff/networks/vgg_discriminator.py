@@ -10,7 +10,7 @@ from torch import Tensor, nn
 SLOPE = 0.2
 HIDDEN = 100
 
-VGGVariant = Literal["basicsr", "kair"]
+VGGVariant = Literal["basicsr", "esrgan", "kair"]
 
 
 class VGGDiscriminator(nn.Module):
@@ -18,7 +18,7 @@ class VGGDiscriminator(nn.Module):
 
     width    channels of the first level; they double with each level, up to 8 times (64 published)
     size     side of the images; every level halves it, until at most 4 pixels are left
-    variant  basicsr: convolutions before a batch norm have no bias;
+    variant  basicsr: convolutions before a batch norm have no bias; esrgan: all have one (ESRGAN's first code, SPSR);
              kair: all have one, nothing stands between the first two convolutions, batch norms have eps 1e-4 and momentum 0.9
     Each level is a 3x3 convolution and a 4x4 one of stride 2; all but the very first are followed by a batch norm.
     Source: VGGStyleDiscriminator of BasicSR, Discriminator_VGG_96/128/192 of KAIR.
@@ -33,7 +33,7 @@ class VGGDiscriminator(nn.Module):
         while sides[-1] > 4:
             sides.append(sides[-1] // 2)
         widths = [width * min(2**level, 8) for level in range(len(sides) - 1)]
-        has_bias = variant == "kair"
+        has_bias = variant != "basicsr"
         convs: list[nn.Conv2d] = []
         for level, own in enumerate(widths):
             before = widths[level - 1] if level else in_channels
@@ -53,7 +53,7 @@ class VGGDiscriminator(nn.Module):
                 "set the size of the discriminator to that of the training targets."
             )
         x = self.convs[0](images)
-        if self.variant == "basicsr":
+        if self.variant != "kair":
             x = F.leaky_relu(x, SLOPE)
         for conv, norm in zip(list(self.convs)[1:], self.norms, strict=True):
             x = F.leaky_relu(norm(conv(x)), SLOPE)

@@ -59,7 +59,7 @@ def smooth(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[t
 
 
 def metric_histograms(records: pandas.DataFrame, summary: Summary) -> str | None:
-    """Return the distribution over images of every per-image metric, method and bicubic on common bins; None for fewer than five images."""
+    """Return the distribution over images of every per-image metric, method and baseline alike; None for fewer than five images."""
     shown = [entry for entry in summary.metrics if not entry.metric.of_set and entry.metric.name in records and entry.count >= 5]
     if not shown:
         return None
@@ -69,7 +69,7 @@ def metric_histograms(records: pandas.DataFrame, summary: Summary) -> str | None
         figure = Figure(figsize=(2.7 * columns, 2.15 * rows), layout="constrained")
         cells = figure.subplots(rows, columns, squeeze=False).ravel()
         for axes, entry in zip(cells, shown, strict=False):
-            _histogram(axes, records, entry)
+            _histogram(axes, records, entry, summary.baseline)
         for axes in cells[len(shown) :]:
             axes.set_visible(False)
         handles, labels = cells[0].get_legend_handles_labels()
@@ -124,6 +124,45 @@ def quality_against_cost(points: Sequence[CostPoint], cost: str, quality: str, h
         return _svg(figure)
 
 
+@dataclass(frozen=True)
+class PlanePoint:
+    """One method in the perception-distortion plane; points of one group share a colour."""
+
+    label: str
+    distortion: float
+    perception: float
+    group: str = ""
+
+
+def perception_distortion(points: Sequence[PlanePoint], distortion: str, perception: str, higher_is_better: bool = True) -> str | None:
+    """Return a scatter plot of a distortion metric (horizontal) and a perceptual one for which lower is better; None without points.
+
+    Both axes are turned so that better is right and down: no method can move both ways without end (Blau and Michaeli 2018).
+    """
+    kept = [point for point in points if math.isfinite(point.distortion) and math.isfinite(point.perception)]
+    if not kept:
+        return None
+    groups = list(dict.fromkeys(point.group for point in kept))
+    with styled():
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for index, group in enumerate(groups):
+            members = [point for point in kept if point.group == group]
+            x, y = [point.distortion for point in members], [point.perception for point in members]
+            axes.scatter(x, y, color=SERIES[index % len(SERIES)], s=28, zorder=3, label=group or None)
+        for point in kept:
+            place = (point.distortion, point.perception)
+            axes.annotate(point.label, place, xytext=(6, 5), textcoords="offset points", fontsize=7.5, color=MUTED)
+        if not higher_is_better:
+            axes.invert_xaxis()
+        axes.margins(x=0.18, y=0.15)
+        axes.set_xlabel(distortion)
+        axes.set_ylabel(perception)
+        if len(groups) > 1:
+            axes.legend(fontsize=8)
+        return _svg(figure)
+
+
 def _frontier(points: Sequence[CostPoint], higher_is_better: bool) -> list[CostPoint]:
     sign = 1 if higher_is_better else -1
     best, kept = -math.inf, []
@@ -134,9 +173,9 @@ def _frontier(points: Sequence[CostPoint], higher_is_better: bool) -> list[CostP
     return kept
 
 
-def _histogram(axes: Axes, records: pandas.DataFrame, entry: MetricSummary) -> None:
+def _histogram(axes: Axes, records: pandas.DataFrame, entry: MetricSummary, baseline: str) -> None:
     name = entry.metric.name
-    series = {"method": (name, METHOD), "bicubic": (f"bicubic_{name}", BASELINE)}
+    series = {"method": (name, METHOD), baseline: (f"{baseline}_{name}", BASELINE)}
     present = {
         label: (_finite(records[column].to_numpy(dtype=float)), colour) for label, (column, colour) in series.items() if column in records
     }

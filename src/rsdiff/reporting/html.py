@@ -18,7 +18,7 @@ from rsdiff.reporting.records import write_whole
 from rsdiff.reporting.tables import ARROWS, cells_of, number
 
 REPORT = "report.html"
-PREFIXES = {"": "", "bicubic_": "Bicubic ", "hr_": "HR "}
+PREFIXES = {"": "", "bicubic_": "Bicubic ", "linear_": "Linear ", "hr_": "HR "}
 
 
 @dataclass(frozen=True)
@@ -69,32 +69,40 @@ def write_report(
     history  records of the training, as `read_history` returns them; empty where nothing was trained
     cases    (name, summary) of each test set where there are several; `summary` is then over all of them
     """
-    environment = jinja2.Environment(
+    columns, rows = _image_table(records)
+    page = (
+        page_environment()
+        .get_template("report.html.jinja")
+        .render(
+            facts=facts,
+            summary=summary,
+            results=[(entry, cells_of(entry)) for entry in summary.metrics],
+            headline=_headline(summary),
+            cases=[(name, [(entry, cells_of(entry)) for entry in part.metrics]) for name, part in cases],
+            panels=[(path.stem, embedded(path)) for path in panels],
+            spectra=[(path.stem, embedded(curves)) for path in panels if (curves := path.with_suffix(".spectra.png")).is_file()],
+            slides=[slide for path in panels if (slide := _slide(path)) is not None],
+            curve=safe_svg(loss_curve(history)),
+            histograms=safe_svg(metric_histograms(records, summary)),
+            columns=columns,
+            rows=rows,
+        )
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / REPORT
+    write_whole(path, lambda at: at.write_text(page, encoding="utf-8"))
+    return path
+
+
+def page_environment() -> jinja2.Environment:
+    """Return the environment that every page of several sections is rendered in; page.css and page.js are what they share."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("rsdiff.reporting", "."),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    columns, rows = _image_table(records)
-    page = environment.get_template("report.html.jinja").render(
-        facts=facts,
-        summary=summary,
-        results=[(entry, cells_of(entry)) for entry in summary.metrics],
-        headline=_headline(summary),
-        cases=[(name, [(entry, cells_of(entry)) for entry in part.metrics]) for name, part in cases],
-        panels=[(path.stem, embedded(path)) for path in panels],
-        spectra=[(path.stem, embedded(curves)) for path in panels if (curves := path.with_suffix(".spectra.png")).is_file()],
-        slides=[slide for path in panels if (slide := _slide(path)) is not None],
-        curve=_svg(loss_curve(history)),
-        histograms=_svg(metric_histograms(records, summary)),
-        columns=columns,
-        rows=rows,
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / REPORT
-    write_whole(path, lambda at: at.write_text(page, encoding="utf-8"))
-    return path
 
 
 def embedded(path: Path) -> str:
@@ -107,7 +115,8 @@ def data_address(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
-def _svg(figure: str | None) -> Markup | None:
+def safe_svg(figure: str | None) -> Markup | None:
+    """Return a figure made here (see `figures`) as markup that a page takes as it is."""
     return None if figure is None else Markup(figure)
 
 
@@ -120,12 +129,12 @@ def _slide(panel: Path) -> Slide | None:
 
 
 def _headline(summary: Summary) -> list[dict[str, str]]:
-    """The first four metrics, large: value, unit, and the difference from bicubic interpolation in words."""
+    """The first four metrics, large: value, unit, and the difference from the baseline in words."""
     cards = []
     for entry in summary.metrics[:4]:
         difference = entry.difference
         verdict = {True: "better", False: "worse", None: "same"}[entry.is_better] if difference is not None else ""
-        against = "" if difference is None else f"{number(entry.metric, difference, signed=True)} against bicubic"
+        against = "" if difference is None else f"{number(entry.metric, difference, signed=True)} against {summary.baseline}"
         arrow = ARROWS[entry.metric.direction]
         cards.append(
             {
@@ -145,7 +154,7 @@ def _image_table(records: pandas.DataFrame) -> tuple[list[dict[str, str]], list[
     cells: list[list[tuple[str, str]]] = []
     for column in records.columns:
         prefix = next(
-            (prefix for prefix in ("bicubic_", "hr_") if str(column).startswith(prefix) and str(column)[len(prefix) :] in METRICS), ""
+            (prefix for prefix in PREFIXES if prefix and str(column).startswith(prefix) and str(column)[len(prefix) :] in METRICS), ""
         )
         metric = METRICS.get(str(column)[len(prefix) :])
         numeric = pandas.api.types.is_numeric_dtype(records[column])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas
 
 from rsdiff.degradations.base import RecordValue
+from rsdiff.metrics import Summary
 
 PARQUET = "records.parquet"
 CSV = "records.csv"
+SUMMARIES = "summary.json"
 
 
 def write_records(folder: Path, rows: Sequence[Mapping[str, RecordValue]]) -> pandas.DataFrame:
@@ -35,6 +39,22 @@ def read_records(folder: Path) -> pandas.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; run task=evaluate first.")
     return pandas.read_parquet(path)
+
+
+def write_summaries(folder: Path, summary: Summary, cases: Sequence[tuple[str, Summary]]) -> None:
+    """Write `folder`/summary.json: the means over everything under '' and those of every test set under its name."""
+    content = {"": summary.as_dict(), **{name: part.as_dict() for name, part in cases}}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / SUMMARIES, lambda path: path.write_text(json.dumps(content, indent=1), encoding="utf-8"))
+
+
+def read_summaries(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what `write_summaries` wrote; raises FileNotFoundError that names the command which makes it."""
+    path = folder / SUMMARIES
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; run task=evaluate first.")
+    summaries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return summaries
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

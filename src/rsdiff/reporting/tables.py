@@ -1,4 +1,4 @@
-"""The table of results, for the terminal and for Markdown: method beside bicubic interpolation, with the protocol it was made under."""
+"""The table of results, for the terminal and for Markdown: method beside a baseline, with the protocol it was made under."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from rich.table import Table
 from rsdiff.metrics import Metric, MetricSummary, Summary
 
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
-HEADINGS = ("metric", "method", "std", "bicubic", "difference", "reference", "images")
+
+
+def headings(summary: Summary) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    return "metric", "method", "std", summary.baseline, "difference", "reference", "images"
 
 
 def console_table(summary: Summary, title: str) -> Table:
-    """Return the results as a rich table; better than bicubic is green, worse red; metrics left out are named below with the reason."""
+    """Return the results as a rich table; what beats the baseline is green, worse red; metrics left out are named below."""
     left_out = "\n".join(f"{entry.title}: {entry.reason}" for entry in summary.unavailable)
     caption = summary.protocol + (f"\nnot computed: {left_out}" if left_out else "")
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
-    for heading in HEADINGS:
+    for heading in headings(summary):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for entry in summary.metrics:
         cells = cells_of(entry)
@@ -29,7 +33,7 @@ def console_table(summary: Summary, title: str) -> Table:
 
 def markdown_table(summary: Summary) -> str:
     """Return the results as a Markdown table followed by its protocol, the hashes of weight files and what was left out and why."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|---|" + "---:|" * (len(HEADINGS) - 1)]
+    lines = ["| " + " | ".join(headings(summary)) + " |", "|---|" + "---:|" * (len(headings(summary)) - 1)]
     lines += ["| " + " | ".join(cells_of(entry)) + " |" for entry in summary.metrics]
     lines += ["", f"Protocol {summary.protocol}; {summary.images} images."]
     if summary.weight_hashes:
@@ -39,7 +43,7 @@ def markdown_table(summary: Summary) -> str:
 
 
 def cells_of(entry: MetricSummary) -> list[str]:
-    """Return a metric's row of text under `HEADINGS`; '-' where there is no value."""
+    """Return a metric's row of text under `headings`; '-' where there is no value."""
     metric = entry.metric
     unit = f" ({metric.unit})" if metric.unit else ""
     count = f"{entry.count}" + (f" (+{entry.infinite} infinite)" if entry.infinite else "")
@@ -47,7 +51,7 @@ def cells_of(entry: MetricSummary) -> list[str]:
         f"{metric.title}{unit} {ARROWS[metric.direction]}".rstrip(),
         number(metric, entry.mean),
         number(metric, entry.std),
-        number(metric, entry.bicubic),
+        number(metric, entry.baseline),
         number(metric, entry.difference, signed=True),
         number(metric, entry.hr),
         count,

@@ -1,6 +1,16 @@
 """What a user can ask for, one task per module, and the way from the command line to it."""
 
-from rsdiff.tasks.options import EvaluateTask, ImportTask, PrepareTask, PreviewTask, RestoreTask, TrainTask
+from rsdiff.tasks.options import (
+    EvaluateTask,
+    FitNiqeTask,
+    ImportTask,
+    PrepareTask,
+    PreviewTask,
+    RestoreTask,
+    StatusTask,
+    TablesTask,
+    TrainTask,
+)
 
 TASKS: dict[str, type] = {
     "train": TrainTask,
@@ -9,7 +19,21 @@ TASKS: dict[str, type] = {
     "prepare": PrepareTask,
     "preview": PreviewTask,
     "import": ImportTask,
+    "status": StatusTask,
+    "fit-niqe": FitNiqeTask,
+    "tables": TablesTask,
 }
 """Config class of every task by `kind`."""
 
-__all__ = ["TASKS", "EvaluateTask", "ImportTask", "PrepareTask", "PreviewTask", "RestoreTask", "TrainTask"]
+__all__ = [
+    "TASKS",
+    "EvaluateTask",
+    "FitNiqeTask",
+    "ImportTask",
+    "PrepareTask",
+    "PreviewTask",
+    "RestoreTask",
+    "StatusTask",
+    "TablesTask",
+    "TrainTask",
+]

@@ -6,6 +6,7 @@ Composing succeeds for most commands, so the diagnosis, which composes more than
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from rsdiff.config import ConfigError
 from rsdiff.config.compatibility import Offers, require_fields
 from rsdiff.config.typed import nearest
 from rsdiff.data.source import DataError
+from rsdiff.degradations.grid import GridConfig
 from rsdiff.methods.base import Problem
 from rsdiff.tasks.groups import GROUPS
 from rsdiff.tasks.settings import RunSettings, group_config, settings_from
@@ -39,10 +41,18 @@ NEEDED_BY_TRAINING = frozenset({"hr", "hr_views"})
 
 @dataclass(frozen=True)
 class Command:
-    """A checked command line: its runs (for a large sweep: enough of them to have tried every value) and whether it is a sweep."""
+    """A checked command line.
+
+    runs   its settings (of a large sweep: of enough runs to have tried every value)
+    cells  the overrides of every run of a sweep, in Hydra's order; empty for a single run
+    """
 
     runs: Sequence[RunSettings]
-    is_sweep: bool
+    cells: Sequence[Sequence[str]]
+
+    @property
+    def is_sweep(self) -> bool:
+        return bool(self.cells)
 
 
 @contextmanager
@@ -71,38 +81,48 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
             raise ConfigError(
                 f"{lists[0].input_line} gives several values; add -m to run each of them, or quote a value that holds commas."
             )
-        runs = [_check_run(conf, loader, combination) for combination in combinations(everything)]
-    return Command(runs, is_sweep)
+        choices = choices_of(everything)
+        runs = [check_run(conf, loader, combination) for combination in combinations(choices)]
+    return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [])
 
 
-def combinations(overrides: Sequence[Override]) -> list[list[str]]:
-    """Return the command lines of a sweep's runs; of a large sweep only as many as try every value once."""
-    choices = [
+def choices_of(overrides: Sequence[Override]) -> list[list[str]]:
+    """Return the settings that every override of a sweep stands for; a sweep's runs are their product."""
+    return [
         [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
         if override.is_discrete_sweep()
         else [_text(override)]
         for override in overrides
         if override.is_discrete_sweep() or not override.is_sweep_override()
     ]
-    total = 1
-    for values in choices:
-        total *= len(values)
-    if total <= MAX_COMBINATIONS_CHECKED:
+
+
+def combinations(choices: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Return the command lines of a sweep's runs; of a large sweep only as many as try every value once."""
+    if math.prod(len(values) for values in choices) <= MAX_COMBINATIONS_CHECKED:
         return [list(combination) for combination in itertools.product(*choices)]
     longest = max(len(values) for values in choices)
     return [[values[min(k, len(values) - 1)] for values in choices] for k in range(longest)]
 
 
-def check_compatible(settings: RunSettings) -> None:
+def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]] | None = None) -> None:
     """Raise ConfigError if model, data and degradation of a run do not fit together.
 
+    fields  what data set and degradation give (see `fields_given`), where that is known already
     Where the data set's options tell its bands without looking at files, the method is asked now whether it can treat them; else when it
     is built.
     """
     if not settings.task.pairs_data:
         return
     choices = settings.choices
-    given = {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
+    if "trainer" in settings.task.uses and settings.model.is_ready:
+        raise ConfigError(f"model={choices['model']} is not trained; add task=evaluate, or task=restore with input= and output=.")
+    if "trainer" in settings.task.uses and isinstance(settings.degradation, GridConfig):
+        raise ConfigError(
+            f"degradation={choices['degradation']} is a list of test sets, which cannot be trained on; train with another one and evaluate "
+            "the checkpoint on the list."
+        )
+    given = fields if fields is not None else {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, _offers)
     if "lr" in given["dataset"] - settings.degradation.requires:
@@ -114,7 +134,12 @@ def check_compatible(settings: RunSettings) -> None:
     require_fields(f"model={choices['model']}", requires, given, choices, _offers)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
-        reason = settings.model.refuse(Problem(settings.scale, bands, settings.degradation.lr_bands(bands)))
+        degradation = settings.degradation.for_wavelengths(getattr(settings.dataset, "wavelengths", ()))
+        try:
+            lr_bands = degradation.lr_bands(bands)
+        except ValueError as refusal:
+            raise ConfigError(f"degradation={choices['degradation']}: {refusal}") from refusal
+        reason = settings.model.refuse(Problem(settings.scale, bands, lr_bands))
         if reason is not None:
             raise ConfigError(f"model={choices['model']}: {reason}")
 
@@ -148,7 +173,8 @@ def _offers() -> Offers:
     return offers
 
 
-def _check_run(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> RunSettings:
+def check_run(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> RunSettings:
+    """Return the settings of one run, composed by `loader` (see `composing`) and checked; raises ConfigError in one sentence."""
     composed = _compose(conf, loader, overrides)
     try:
         settings = settings_from(composed, composed.hydra)
@@ -243,6 +269,11 @@ def _options(conf: Path, loader: ConfigLoader, group: str) -> list[str]:
 def options_of(folder: Path) -> list[str]:
     """Return the options that the files of a group's folder are, those in sub-folders as 'folder/name'."""
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def _own(cell: Sequence[str]) -> list[str]:
+    """Return the settings of a run without those of Hydra itself, such as its launcher."""
+    return [setting for setting in cell if not setting.lstrip("+").startswith(("hydra/", "hydra."))]
 
 
 def _text(override: Override) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import OutOfMemoryError
 
 from rsdiff.config import ConfigError
+from rsdiff.data.loading import LOST_WORKER
 
 OK, RUN_ERROR, CONFIG_ERROR, TO_BE_CONTINUED, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes. 75 (EX_TEMPFAIL): stopped in good order by a time limit or a signal, the same command continues."""
@@ -29,6 +31,14 @@ ADVICE: Mapping[int, str] = {
 }
 
 
+class Terminated(KeyboardInterrupt):
+    """A scheduler's signal `signal` ended the run, as Ctrl-C does; the same command continues."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
 def wants_traceback() -> bool:
     """Whether the user asked for tracebacks."""
     return os.environ.get("RSDIFF_TRACEBACK") == "1"
@@ -38,16 +48,18 @@ def is_interruption(error: BaseException) -> bool:
     """Whether the run was stopped from outside and can be continued, rather than having failed."""
     from rsdiff.training.trainer import Interrupted  # imports Accelerate, which --help and config errors do not need
 
-    return isinstance(error, KeyboardInterrupt | Interrupted)
+    return isinstance(error, KeyboardInterrupt | SystemExit | Interrupted)
 
 
 def stops_everything(error: BaseException) -> bool:
     """Whether a run was stopped by someone who wants the whole sweep to stop: Ctrl-C or a scheduler's signal, not the run's time limit."""
-    return is_interruption(error) and getattr(error, "by_signal", True)
+    return is_interruption(error) and getattr(error, "signal", signal.SIGINT) is not None
 
 
 def exit_code(error: BaseException) -> int:
     """Return the exit code that tells scripts what kind of failure it was."""
+    if isinstance(error, Terminated):
+        return TO_BE_CONTINUED
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     if isinstance(error, ConfigError | HydraException | OmegaConfBaseException | yaml.YAMLError):
@@ -57,11 +69,16 @@ def exit_code(error: BaseException) -> int:
 
 def one_sentence(error: BaseException) -> str:
     """Return what went wrong in one line: rsdiff's own errors say it themselves, the others are named."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt | SystemExit):
         return "interrupted; the same command continues from the last checkpoint."
     text = " ".join(str(error).split())
     if isinstance(error, OutOfMemoryError):
-        return f"the accelerator's memory is too small ({text[:160]}); lower trainer.batch or trainer.patch, or raise trainer.accumulate."
+        return f"the accelerator's memory is too small ({text[:160]}); set trainer.accumulate=auto, or lower trainer.patch."
+    if is_lost_loader(error):
+        return (
+            "a process that loads images was killed, or ran out of memory; give the same command again, which continues from the last "
+            "checkpoint, with fewer of them (trainer.workers) if it happens again."
+        )
     if isinstance(error, OSError) and error.errno is not None:
         advice = ADVICE.get(error.errno, (error.strerror or type(error).__name__).lower())
         return f"{error.filename}: {advice}." if error.filename else f"{advice}."
@@ -79,8 +96,14 @@ def print_error(error: BaseException) -> None:
         return
     rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
     print(f"error{rank}: {one_sentence(error)}", file=sys.stderr)
-    if not _is_ours(error) and not isinstance(error, OSError | KeyboardInterrupt | OutOfMemoryError):
+    explained = _is_ours(error) or is_lost_loader(error) or isinstance(error, OSError | KeyboardInterrupt | OutOfMemoryError)
+    if not explained:
         print("Set RSDIFF_TRACEBACK=1 to see where it happened.", file=sys.stderr)
+
+
+def is_lost_loader(error: BaseException) -> bool:
+    """Whether PyTorch says that a loader process is gone."""
+    return isinstance(error, RuntimeError) and LOST_WORKER in str(error)
 
 
 def _is_ours(error: BaseException) -> bool:

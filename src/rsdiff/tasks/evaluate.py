@@ -16,12 +16,14 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from rsdiff.data.source import DataError
 from rsdiff.inference.images import Restored
 from rsdiff.methods.base import Method
-from rsdiff.metrics.baseline import bicubic
+from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
-from rsdiff.reporting.records import write_whole
+from rsdiff.reporting.records import CSV, PARQUET, write_summaries, write_whole
+from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
 from rsdiff.tasks.result import TaskResult
@@ -47,12 +49,18 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
                 f"dataset={settings.choices['dataset']} has {problem.lr_bands} to {problem.bands}; choose data with as many bands."
             )
     else:
-        method = build_method(settings.model, problem, settings.seed)
-        if any(True for _ in method.parameters()):
+        if not settings.model.is_ready:
             raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=evaluate needs checkpoint=RUN_FOLDER.")
+        method = build_method(settings.model, problem, settings.seed)
         method.eval()
     method.to(accelerator.device)
-    cases = build_test_cases(settings, test, problem.bands, accelerator.device)
+    baseline = BICUBIC
+    if needs_training_images(settings, problem):
+        try:
+            baseline = baseline_for(settings, problem, open_source(settings, "train"))
+        except DataError as reason:
+            print(f"the linear regression is left out: {reason}", file=sys.stderr, flush=True)
+    cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
     if accelerator.is_main_process:
         tracker.rewind(0)
         for sentence in cases[0].evaluator.check():
@@ -86,8 +94,9 @@ def report(
         return TaskResult([], figures)
     facts = run_facts(settings, method, checkpoint, folder)
     records = write_records(folder.path / "evaluation", rows)
-    panels = [panel for result in results for panel in result.panels]
     by_case = [(result.name, result.summary) for result in results if result.name]
+    write_summaries(folder.path / "evaluation", summary, by_case)
+    panels = [panel for result in results for panel in result.panels]
     page = write_report(folder.path, facts, summary, records, panels, read_history(folder.path), by_case)
     tables = markdown_table(summary) + "".join(f"\n### {name}\n\n{markdown_table(part)}" for name, part in by_case)
     write_whole(folder.path / "results.md", lambda path: path.write_text(f"# {facts.title}\n\n{tables}", encoding="utf-8"))
@@ -110,6 +119,7 @@ def report(
         ],
         summary=figures,
         report=page,
+        files=[page, folder.path / "results.md", folder.path / "evaluation" / CSV, folder.path / "evaluation" / PARQUET],
     )
 
 
@@ -119,12 +129,12 @@ def named_row(result: CaseResult, row: Row) -> Row:
 
 
 def summary_row(summary: Summary) -> dict[str, float | int | str]:
-    """Return the means as one flat row: psnr, bicubic_psnr, ..., images, seconds_per_image."""
+    """Return the means as one flat row: psnr, bicubic_psnr (or linear_psnr), ..., images, seconds_per_image."""
     row: dict[str, float | int | str] = {}
     for entry in summary.metrics:
         row[entry.metric.name] = entry.mean
-        if entry.bicubic is not None:
-            row[f"bicubic_{entry.metric.name}"] = entry.bicubic
+        if entry.baseline is not None:
+            row[f"{summary.baseline}_{entry.metric.name}"] = entry.baseline
     return {**row, "images": summary.images, "seconds_per_image": summary.seconds_per_image}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,15 @@ from rsdiff.degradations import Degradation, RecordValue, named_cases
 from rsdiff.inference.images import Restored, restore_images
 from rsdiff.methods.base import Method
 from rsdiff.metrics import Evaluator
-from rsdiff.metrics.baseline import bicubic
+from rsdiff.metrics.baseline import BICUBIC, Baseline, bicubic
 from rsdiff.metrics.kernel import KERNEL_PSNR, kernel_psnr
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting.panels import Panel, write_panel
-from rsdiff.reporting.spectra import FEWEST_BANDS, write_spectra
-from rsdiff.tasks.experiment import draw_of
+from rsdiff.reporting.spectra import FEWEST_BANDS, SpectralImages, write_spectra
+from rsdiff.tasks.experiment import degradation_for, draw_of
+from rsdiff.tasks.options import EvaluateTask
 from rsdiff.tasks.settings import RunSettings
+from rsdiff.training.processes import wait_for_all
 
 Row = dict[str, RecordValue]
 Progress = Callable[[int, int], None]
@@ -52,13 +55,15 @@ class CaseResult:
     panels: list[Path]
 
 
-def build_test_cases(settings: RunSettings, source: ImageSource, bands: int, device: torch.device) -> list[TestCase]:
+def build_test_cases(
+    settings: RunSettings, source: ImageSource, bands: int, device: torch.device, baseline: Baseline = BICUBIC
+) -> list[TestCase]:
     """Return the test sets of the settings with their evaluators, ready: what cannot be computed is known from here on."""
     cases = []
-    for name, degradation in named_cases(settings.degradation.for_tests().build()):
+    for name, degradation in named_cases(degradation_for(settings, source).for_tests().build()):
         samples = TestSamples(source, settings.scale, settings.seed, draw_of(degradation, source), size_rule=settings.dataset.size_rule)
         operator = None if "lr" in source.gives else degradation
-        cases.append(TestCase(name, degradation, samples, settings.metrics.build(bands, "hr" in source.gives, operator, device)))
+        cases.append(TestCase(name, degradation, samples, settings.metrics.build(bands, "hr" in source.gives, operator, device, baseline)))
     return cases
 
 
@@ -73,16 +78,14 @@ def evaluate_case(
     kept = RowFiles(folder / "rows")
     case.evaluator.keep_features_in(folder / "features")
     done = kept.read()
-    accelerator.wait_for_everyone()  # every process has read the same rows before any adds one
+    wait_for_all(accelerator)  # every process has read the same rows before any adds one
     total = len(case.samples)
     waiting = [index for index in range(total) if case.samples.name(index) not in done]
     share = waiting[accelerator.process_index :: accelerator.num_processes]
-    for number, restored in enumerate(
-        restore_images(
-            method, (case.samples[index] for index in share), case.degradation, settings.sampler, settings.seed, accelerator.device
-        ),
-        start=1,
-    ):
+    samples = (case.samples[index] for index in share)
+    ensemble = settings.task.ensemble if isinstance(settings.task, EvaluateTask) else "none"
+    restoring = restore_images(method, samples, case.degradation, settings.sampler, settings.seed, accelerator.device, ensemble=ensemble)
+    for number, restored in enumerate(restoring, start=1):
         rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds)
         kernels = kernels_of(method, restored.batch)
         for position, row in enumerate(rows):
@@ -90,10 +93,10 @@ def evaluate_case(
                 row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
             if restored.batch.metas[position].index < panels:
                 draw_panel(settings, restored, position, row, folder / "panels", kernels)
-                draw_spectra(settings, restored, position, folder / "panels")
+                draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
         kept.add(accelerator.process_index, rows)
         progress(min(len(done) + number * accelerator.num_processes, total), total)
-    accelerator.wait_for_everyone()
+    wait_for_all(accelerator)
     found = kept.read()
     ordered = [found[case.samples.name(index)] for index in range(total)]
     drawn = [path for path in sorted((folder / "panels").glob("*.png")) if path.with_suffix("").suffix == ""]
@@ -124,13 +127,23 @@ def draw_panel(settings: RunSettings, restored: Restored, position: int, row: Ro
     )
 
 
-def draw_spectra(settings: RunSettings, restored: Restored, position: int, folder: Path) -> None:
+def draw_spectra(settings: RunSettings, evaluator: Evaluator, restored: Restored, position: int, folder: Path) -> None:
     """Write the spectra and band errors of one image of a batch, if it has so many bands that they make a curve."""
     batch = restored.batch
     if batch.hr is None or batch.hr.shape[1] < FEWEST_BANDS:
         return
     meta = batch.metas[position]
-    write_spectra(folder, meta.name, restored.image[position].cpu(), batch.hr[position].cpu(), settings.choices["model"], meta.wavelengths)
+    lr, hr = batch.need("lr")[position], batch.hr[position]
+    compared = evaluator.compared_with(lr, len(hr), batch.size)
+    images = SpectralImages(
+        name=meta.name,
+        method=settings.choices["model"],
+        restored=restored.image[position],
+        hr=hr,
+        baseline=None if compared is None else (evaluator.baseline.name, compared),
+        wavelengths=meta.wavelengths,
+    )
+    write_spectra(folder, images)
 
 
 def caption(row: Row, prefix: str) -> str:
@@ -147,10 +160,12 @@ class RowFiles:
         self.folder = folder
 
     def add(self, process: int, rows: list[Row]) -> None:
-        """Append rows, flushed."""
+        """Append rows, flushed; a line that a kill or a full disk left incomplete is ended first."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f"{process}.jsonl").open("a") as stream:
-            stream.writelines(json.dumps(row) + "\n" for row in rows)
+        with (self.folder / f"{process}.jsonl").open("ab+") as stream:
+            if stream.tell() and os.pread(stream.fileno(), 1, stream.tell() - 1) != b"\n":
+                stream.write(b"\n")
+            stream.writelines(f"{json.dumps(row)}\n".encode() for row in rows)
 
     def read(self) -> dict[str, Row]:
         """Return the complete rows of all processes by image name; a line that a kill left incomplete is ignored."""

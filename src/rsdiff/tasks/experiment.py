@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -15,20 +13,18 @@ from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource, Split
 from rsdiff.data.views import Draw
 from rsdiff.degradations import Degradation, Paired
+from rsdiff.degradations.base import DegradationConfig
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.training.checkpoints import Checkpoint, CheckpointError
+from rsdiff.training.processes import process_timeout
 from rsdiff.training.trainer import load_weights
 
 
 def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no") -> Accelerator:
-    """Return the Accelerate handle of this process.
-
-    RSDIFF_PROCESS_TIMEOUT_MINUTES (30): a process that waits longer than this for another, because that one died, ends with an error.
-    """
-    timeout = timedelta(minutes=float(os.environ.get("RSDIFF_PROCESS_TIMEOUT_MINUTES", "30")))
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)])
+    """Return the Accelerate handle of this process, which waits for others no longer than `process_timeout` says."""
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=process_timeout())])
 
 
 def open_source(settings: RunSettings, split: Split) -> ImageSource:
@@ -50,10 +46,16 @@ def draw_of(degradation: Degradation, source: ImageSource) -> Draw | None:
     return degradation.draw
 
 
+def degradation_for(settings: RunSettings, source: ImageSource) -> DegradationConfig:
+    """Return the options of the degradation, told the wavelengths of the data."""
+    degradation: DegradationConfig = settings.degradation
+    return degradation.for_wavelengths(source.wavelengths)
+
+
 def problem_of(settings: RunSettings, source: ImageSource) -> Problem:
     """Return what the method must know of the data."""
     bands = source.bands
-    lr_bands = source.lr_bands if "lr" in source.gives else settings.degradation.lr_bands(bands)
+    lr_bands = source.lr_bands if "lr" in source.gives else degradation_for(settings, source).lr_bands(bands)
     return Problem(scale=settings.scale, bands=bands, lr_bands=lr_bands)
 
 

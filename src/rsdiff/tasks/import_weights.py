@@ -16,7 +16,7 @@ from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
-from rsdiff.training.checkpoints import write_checkpoint
+from rsdiff.training.checkpoints import WEIGHTS, write_checkpoint
 from rsdiff.training.trainer import load_weights
 from rsdiff.weights.importer import files_in, import_weights
 
@@ -62,6 +62,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         ],
         summary={"parameters": parameters},
         report=checkpoint,
+        files=[checkpoint / WEIGHTS],
     )
 
 

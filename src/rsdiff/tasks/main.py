@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -21,11 +22,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rsdiff.config.signature import run_signature
+from rsdiff.data.loading import STOP_SIGNALS
 from rsdiff.tasks import sweep
 from rsdiff.tasks.command_line import CONFIG_NAME, check_command, check_compatible
-from rsdiff.tasks.errors import OK, RUN_ERROR, exit_code, print_error, stops_everything, wants_traceback
+from rsdiff.tasks.errors import OK, RUN_ERROR, Terminated, exit_code, print_error, stops_everything, wants_traceback
 from rsdiff.tasks.groups import register_schemas
 from rsdiff.tasks.help import print_help
+from rsdiff.tasks.ownership import OwnedElsewhereError
 from rsdiff.tasks.run_folder import RunFolder, Status, read_status
 from rsdiff.tasks.settings import RunSettings, settings_from
 from rsdiff.tracking import RunIdentity, Tracker, Trackers
@@ -88,13 +91,28 @@ def run_one(composed: DictConfig) -> None:
         except Exception as error:
             raise RunEnded(error) from error
         return
+    if sweep.is_chosen(int(node.job.num)):
+        _run_cell(composed, node, Path(node.sweep.dir))
+
+
+def _run_cell(composed: DictConfig, node: Any, folder: Path) -> None:
+    """Do one run of a sweep, keeping its record in the sweep's folder."""
     record = sweep.Record(number=int(node.job.num), overrides=tuple(node.overrides.task))
-    folder = Path(node.sweep.dir)
+
+    def begun(path: Path) -> None:
+        nonlocal record
+        record = record.begun(path)
+        sweep.write_record(folder, record)
+
     try:
         settings = settings_from(composed, node)
-        status = _run(settings)
-    except KeyboardInterrupt:
-        sweep.write_record(folder, record.ended("interrupted"))
+        status = _run(settings, begun)
+    except OwnedElsewhereError as error:
+        print_error(error)  # the record belongs to the process that works on this cell
+        return
+    except (KeyboardInterrupt, SystemExit) as error:
+        sweep.write_record(folder, record.failed(error))
+        hand_on(error)
         raise
     except Exception as error:
         if wants_traceback():
@@ -102,9 +120,20 @@ def run_one(composed: DictConfig) -> None:
         print_error(error)
         sweep.write_record(folder, record.failed(error))
         if stops_everything(error):
+            hand_on(error)
             raise KeyboardInterrupt from error
         return
     sweep.write_record(folder, record.of(settings, status))
+
+
+def hand_on(error: BaseException) -> None:
+    """Pass the signal that ended a cell to the launcher, if it listens: on SIGUSR2 submitit puts the job into the queue again.
+
+    Its handler must not run before: it exits at once, without a checkpoint.
+    """
+    number = getattr(error, "signal", None)
+    if number is not None and callable(signal.getsignal(number)):
+        signal.raise_signal(number)
 
 
 def _prepare(conf: Path, overrides: Sequence[str], multirun: bool) -> Path | None:
@@ -113,18 +142,28 @@ def _prepare(conf: Path, overrides: Sequence[str], multirun: bool) -> Path | Non
     if not command.is_sweep:
         return None
     os.environ[SWEEP] = run_signature({"overrides": sorted(overrides)})
-    return sweep.start(command.runs[0].outputs / "sweeps" / os.environ[SWEEP])
+    return sweep.start(command.runs[0].outputs / "sweeps" / os.environ[SWEEP], command.cells)
 
 
-def _run(settings: RunSettings) -> Status:
-    """Do the run in its folder and say where its results are; a finished run is reported and not repeated."""
+def _run(settings: RunSettings, begun: Callable[[Path], None] = lambda path: None) -> Status:
+    """Do the run in its folder and say where its results are; a finished run is reported and not repeated.
+
+    begun  called with the run's folder when this process owns it
+    """
     check_compatible(settings)
+    if settings.task.only_looks:
+        _say(settings.task.function()(settings).messages)
+        return Status("finished")
     status = read_status(settings.run_path)
-    if status.state == "finished":
-        _say([f"already finished: {status.report or settings.run_path}", f"Delete {settings.run_path} to run it again."])
-        return status
+    if status.state == "finished" and not settings.task.repeats:
+        lost = status.lost_files()
+        if not lost:
+            _say([f"already finished: {status.report or settings.run_path}", f"Delete {settings.run_path} to run it again."])
+            return status
+        _say([f"finished before, but {lost[0]} is gone; it is made again."])
     folder = RunFolder(settings.run_path, settings.signature, settings.resolved, sys.argv, Path(os.environ[REPOSITORY]))
     with _terminate_as_interrupt(), folder, _tracking(settings, folder) as tracker:
+        begun(folder.path)
         folder.finish(settings.task.function()(settings, folder, tracker))
     assert folder.result is not None
     _say(folder.result.messages)
@@ -154,24 +193,28 @@ def _tracking(settings: RunSettings, folder: RunFolder) -> Iterator[Tracker]:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does, so that its folder says so. Loader workers, which inherit the handler, die as before."""
+    """Let a scheduler's signals end the run as Ctrl-C does, so that its folder says so.
+
+    Training itself waits for the end of a step, see the trainer. Loader workers, which inherit the handler, die as before.
+    """
     owner = os.getpid()
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         if os.getpid() != owner:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        raise KeyboardInterrupt
+        raise Terminated(number)
 
     try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
+        previous = {number: signal.signal(number, interrupt) for number in STOP_SIGNALS}
     except ValueError:  # not the main thread
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from rsdiff.config import config
 from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.tasks.table_options import TableConfig
 
 
 @config
@@ -42,7 +43,9 @@ class TaskOptions:
     needs      top-level settings that must be given
     pairs_data whether the model meets the data of `dataset` and `degradation`, so that they must fit together
     starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
+    only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
+    repeats    whether a finished run is done again, because it collects what other runs made
     """
 
     module: ClassVar[str]
@@ -51,6 +54,8 @@ class TaskOptions:
     pairs_data: ClassVar[bool] = False
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
+    only_looks: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
 
     def function(self) -> Callable[..., Any]:
         """Return the task's `run(settings, folder, tracker) -> TaskResult`."""
@@ -76,6 +81,9 @@ class EvaluateTask(TaskOptions):
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
+
+    ensemble: Literal["none", "mean", "median"] = "none"
+    """Restore the eight flips and transposes of every input and take the mean or the (lower) median of the results."""
 
 
 @config
@@ -124,6 +132,20 @@ class PreviewTask(TaskOptions):
 
 
 @config
+class StatusTask(TaskOptions):
+    """Show how the cells of a sweep stand, and run those again that failed."""
+
+    module: ClassVar[str] = "rsdiff.tasks.status"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    only_looks: ClassVar[bool] = True
+
+    sweep: str | None = None
+    """The sweep's signature or folder; None means the one that was started last."""
+    retry_failed: bool = False
+    """Run the cells again that failed or were killed, with the sweep's own launcher."""
+
+
+@config
 class ImportTask(TaskOptions):
     """Convert released weights into a checkpoint of rsdiff, executing nothing of the file."""
 
@@ -139,3 +161,50 @@ class ImportTask(TaskOptions):
     """Stored pixel value that the model shall see as 0, common or per band."""
     high: tuple[float, ...] = (255.0,)
     """Stored pixel value that the model shall see as 1, common or per band; 255 for weights trained on 8-bit images."""
+
+
+@config
+class FitNiqeTask(TaskOptions):
+    """Fit a NIQE model on the HR training images of a data set, for the metric niqe_rs."""
+
+    module: ClassVar[str] = "rsdiff.tasks.fit_niqe"
+    uses: ClassVar[frozenset[str]] = frozenset({"dataset"})
+
+    block: int = 96
+    """Side of the blocks in pixels; scores of models with other blocks cannot be compared."""
+    sharpness: float = 0.75
+    """A block counts if its sharpness exceeds this share of the sharpest block of its own image."""
+    rgb_bands: tuple[int, int, int] = (0, 1, 2)
+    """Bands shown as red, green and blue, counted from 0."""
+
+    def __post_init__(self) -> None:
+        if self.block < 16 or self.block % 2:
+            raise ValueError(f"block={self.block} was given; give an even number of at least 16 pixels.")
+        if not 0 <= self.sharpness < 1:
+            raise ValueError(f"sharpness={self.sharpness} was given; give a share from 0 to below 1.")
+
+
+@config
+class TablesTask(TaskOptions):
+    """Run what a published table needs and is not finished yet, and write the table with published values beside ours."""
+
+    module: ClassVar[str] = "rsdiff.tasks.tables"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    repeats: ClassVar[bool] = True
+
+    table: TableConfig | None = None
+    """The table; chosen by its file: sweeps=tables/<name>."""
+    tables: tuple[str, ...] = ("all",)
+    """Names of table files, made together in one run (all: every one); used where `table` is not chosen."""
+    budget: Literal["quick", "paper"] = "quick"
+    """quick: tiny models, generated data, a few steps, which checks the machinery; paper: the published recipes and data."""
+    seeds: int = 1
+    """Trainings per method, with the seeds 0, 1, ...; tables give their mean and spread."""
+    data_root: str | None = None
+    """Folder of published data sets, each in a folder of its own name; None takes the folder of the data set's file."""
+
+    def __post_init__(self) -> None:
+        if self.table is None and not self.tables:
+            raise ValueError("no table was named; choose sweeps=tables/NAME, or task.tables=[NAME, ..] or [all].")
+        if self.seeds < 1:
+            raise ValueError(f"seeds={self.seeds} was given; give at least 1.")

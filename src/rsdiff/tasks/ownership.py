@@ -109,6 +109,19 @@ def read_owner(folder: Path) -> Owner | None:
         return None
 
 
+def is_owned(folder: Path) -> bool:
+    """Whether a living process owns `folder`, as far as this host can tell; takes nothing and leaves nothing."""
+    owner = read_owner(folder)
+    if owner is None:
+        return False
+    if owner.host == socket.gethostname():
+        return _is_alive(owner.pid)
+    try:
+        return record_age(folder) < DEAD_AFTER_S
+    except OSError:  # a folder that may only be read: the clocks of the hosts have to do
+        return time.time() - (folder / RECORD).stat().st_mtime < DEAD_AFTER_S
+
+
 def record_age(folder: Path) -> float:
     """Return the seconds since the folder's record was renewed, by the file system's own clock; infinity without a record."""
     try:

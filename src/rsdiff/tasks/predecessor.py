@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,36 +36,43 @@ def starting_point(model: Any, settings: Mapping[str, Any], checkpoint: Path | N
 
     settings  the composed settings of the run to start, as plain values
     Where `checkpoint` is not given and the model needs a predecessor, the one finished run is taken whose options are those it needs, on
-    the same data set with the same seed. Raises ConfigError when there is none, or more than one.
+    the same data set under the same kind of degradation with the same seed, and at the same scale unless it serves all. Raises
+    ConfigError when there is none, or more than one.
     """
     if checkpoint is not None:
         return find_checkpoint(checkpoint)
     wanted = model.predecessor if isinstance(model, MethodConfig) else None
     if wanted is None:
         return None
-    runs = [folder for folder in sorted(outputs.glob("train/*/*")) if is_predecessor(folder, wanted, settings)]
+    fixed = ("dataset", "seed") if model.any_scale else ("dataset", "seed", "scale")
+    runs = [folder for folder in sorted(outputs.glob("train/*/*")) if is_predecessor(folder, wanted, settings, fixed)]
     if len(runs) == 1:
         return find_checkpoint(runs[0])
     if not runs:
         raise ConfigError(
             f"this model starts from a trained '{wanted.kind}' of the same {', '.join(wanted.options)}, and {outputs} holds no finished "
-            "one on this data set with this seed; train it first, or give checkpoint=RUN_FOLDER or its signature."
+            "one on this data set, degradation and scale with this seed; train it first, or give checkpoint=RUN_FOLDER or its signature."
         )
     raise ConfigError(
         f"this model could start from {len(runs)} runs ({', '.join(str(run) for run in runs[:4])}); choose one with checkpoint=SIGNATURE."
     )
 
 
-def is_predecessor(folder: Path, wanted: Predecessor, settings: Mapping[str, Any]) -> bool:
-    """Whether the run in `folder` is finished, is what is wanted, and was trained on the data set and with the seed of `settings`."""
+def is_predecessor(folder: Path, wanted: Predecessor, settings: Mapping[str, Any], fixed: Sequence[str]) -> bool:
+    """Whether the run in `folder` is finished, is what is wanted, and was trained with the `fixed` settings and kind of degradation."""
     if read_status(folder).state != "finished":
         return False
     try:
         trained = json.loads((find_checkpoint(folder) / "card.json").read_text())["config"]
     except (CheckpointError, OSError, ValueError, KeyError):
         return False
-    same = all(trained.get(name) == settings.get(name) for name in ("dataset", "seed"))
-    return same and fits(trained["model"], wanted)
+    same = all(trained.get(name) == settings.get(name) for name in fixed)
+    return same and kind_of_degradation(trained) == kind_of_degradation(settings) and fits(trained["model"], wanted)
+
+
+def kind_of_degradation(settings: Mapping[str, Any]) -> Any:
+    """Return the kind of a run's degradation: its options may differ between the stages (what their targets are)."""
+    return settings.get("degradation", {}).get("kind")
 
 
 def fits(trained: Mapping[str, Any], wanted: Predecessor) -> bool:

@@ -24,7 +24,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     source = read_from(settings.dataset, settings.source)
     output = settings.output or folder.path / "packed.h5"
     report = prepare(source, output, on_error, lambda done, total: tracker.progress("packing", done, total), settings.scale)
-    return TaskResult(messages=told(report), summary={"images": report.images, "bands": report.bands, "bytes": report.size_bytes})
+    figures: dict[str, float | int | str] = {"images": report.images, "bands": report.bands, "bytes": report.size_bytes}
+    return TaskResult(messages=told(report), summary=figures, files=[report.output])
 
 
 def prepare(

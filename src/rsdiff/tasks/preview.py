@@ -15,7 +15,7 @@ from rsdiff.data.views import SampleKey, TrainingSamples
 from rsdiff.degradations import Degradation, RecordValue, named_cases
 from rsdiff.reporting.preview import PreviewRow, write_contact_sheet, write_parameter_sheet
 from rsdiff.reporting.records import write_records
-from rsdiff.tasks.experiment import draw_of, open_source
+from rsdiff.tasks.experiment import degradation_for, draw_of, open_source
 from rsdiff.tasks.options import PreviewTask
 from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
@@ -30,7 +30,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     crops = first_crops(settings, options, source)
     columns: list[Column] = []
     drawn: list[dict[str, RecordValue]] = []
-    for name, degradation in named_cases(settings.degradation.for_tests().build()):
+    for name, degradation in named_cases(degradation_for(settings, source).for_tests().build()):
         if draw_of(degradation, source) is None:
             columns.append(Column("Input (LR)", [lr_of(crop) for crop in crops]))
             continue
@@ -48,7 +48,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             messages.append(f"drawn parameters   {parameters}")
         messages.append(f"table of draws     {folder.path / 'records.csv'}")
     messages.append(f"next               python run.py dataset={settings.choices['dataset']} degradation={settings.choices['degradation']}")
-    return TaskResult(messages=messages, summary={"images": len(crops), "draws": len(drawn)}, report=sheet)
+    return TaskResult(messages=messages, summary={"images": len(crops), "draws": len(drawn)}, report=sheet, files=[sheet])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,12 @@ PREVIEW_SIDE, DETAIL_SIDE = 900, 360
 
 @dataclass(frozen=True)
 class Restorer:
-    """What restores: a method, the problem it was built for and the normaliser of the data it was trained on, if any."""
+    """What restores: a method, the problem it was built for, and of the data it was trained on, if any, the normaliser and wavelengths."""
 
     method: Method
     problem: Problem
     trained: Normaliser | None
+    wavelengths: tuple[float, ...] = ()
 
 
 class Processes:
@@ -71,6 +72,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     outputs = outputs_of(inputs, settings.input, settings.output, settings.scale)
     restorer = build_restorer(settings, inputs[0])
     restorer.method.to(accelerator.device)
+    adds_bands = restorer.problem.bands != restorer.problem.lr_bands
+    options = replace(task, wavelengths=restorer.wavelengths) if adds_bands and not task.wavelengths else task
     if accelerator.is_main_process:
         with without_warnings():
             require_space(inputs, outputs, folder, settings.scale, task, restorer.problem.bands)
@@ -85,7 +88,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             problem=restorer.problem,
             scale=settings.scale,
             sampler=settings.sampler,
-            options=task,
+            options=options,
             trained=restorer.trained,
             needs=settings.model.requires - {"hr", "lr"},
             seed=settings.seed,
@@ -138,7 +141,8 @@ def told(settings: RunSettings, inputs: Sequence[Path], results: Sequence[SceneR
         "megapixels": round(sum(result.size[0] * result.size[1] for result in results) / 1e6, 3),
         "seam_score": max(scores) if scores else float("nan"),
     }
-    return TaskResult(messages, summary, page if page.exists() else first.outputs[0])
+    made = [path for result in results for path in result.outputs]
+    return TaskResult(messages, summary, page if page.exists() else first.outputs[0], made)
 
 
 def scenes_of(given: Path) -> list[Path]:
@@ -190,15 +194,16 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
     if settings.checkpoint is not None:
         checkpoint = read_checkpoint(settings.checkpoint)
         trained = method_from(checkpoint, settings.scale, settings.model)
-        return Restorer(trained.method, trained.problem, Normaliser.from_json(checkpoint.card["normaliser"]))
+        wavelengths = tuple(float(value) for value in checkpoint.card.get("wavelengths", ()))
+        return Restorer(trained.method, trained.problem, Normaliser.from_json(checkpoint.card["normaliser"]), wavelengths)
     task = settings.task
     assert isinstance(task, RestoreTask)
     with without_warnings(), SceneReader(first, task.bands, task.nodata) as reader:
         bands = len(reader.bands)
     problem = Problem(settings.scale, bands, bands)
-    method = build_method(settings.model, problem, settings.seed)
-    if any(True for _ in method.parameters()):
+    if not settings.model.is_ready:
         raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
+    method = build_method(settings.model, problem, settings.seed)
     method.eval()
     return Restorer(method, problem, None)
 

@@ -51,8 +51,13 @@ class Status:
     messages: Sequence[str] = ()
     summary: Mapping[str, float | int | str] = field(default_factory=dict)
     report: str | None = None
+    files: Sequence[str] = ()
     launch: str | None = None
     updated: str | None = None
+
+    def lost_files(self) -> list[Path]:
+        """Return which of the run's results were deleted since it finished."""
+        return [path for path in map(Path, self.files) if not path.exists()]
 
 
 class RunFolder:
@@ -100,6 +105,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._ownership.__enter__()
         try:
+            self._remove_leftovers()
             self.was_started_before = self.status.state != "new"
             write_text(self.path / "config.yaml", yaml.safe_dump(dict(self.settings), sort_keys=False))
             with (self.path / "provenance.jsonl").open("a") as stream:
@@ -137,13 +143,22 @@ class RunFolder:
                 "free some or set outputs=FOLDER on another disk."
             )
 
+    def _remove_leftovers(self) -> None:
+        """Delete what killed processes were writing: nobody else works here now."""
+        for leftover in self.path.rglob(".*.partial"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
     def _end(self, error: BaseException | None) -> Status:
         if error is not None:
             return Status("interrupted" if is_interruption(error) else "failed", error=one_sentence(error))
         if self.result is None:
             return Status("failed", error="the task ended without a result.")
         report = str(self.result.report) if self.result.report else None
-        return Status("finished", None, tuple(self.result.messages), dict(self.result.summary), report)
+        files = tuple(str(path.absolute()) for path in self.result.files)
+        return Status("finished", None, tuple(self.result.messages), dict(self.result.summary), report, files)
 
     def _write(self, status: Status) -> None:
         write_json(self.path / "status.json", asdict(replace(status, updated=time.strftime("%Y-%m-%d %H:%M:%S"))))
@@ -166,7 +181,7 @@ def read_status(path: Path) -> Status:
         return Status(**json.loads((path / "status.json").read_text()))
     except FileNotFoundError:
         return Status()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise OSError(f"{path / 'status.json'} cannot be read; delete it to let the run continue from its last checkpoint.") from None
 
 

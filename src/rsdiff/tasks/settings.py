@@ -122,6 +122,7 @@ class RunSettings:
     def signature(self) -> str:
         """Hash of what can change the run's result; see rsdiff.config.signature."""
         used = sorted(self.task.uses)
+        files = self.model.files if "model" in used else ()
         return run_signature(
             {
                 "task": [self.resolved["task"]["kind"], self.task],
@@ -131,6 +132,7 @@ class RunSettings:
                 "input": self.input,
                 "source": self.source,
                 "output": str(self.output.resolve()) if self.output else None,
+                **({"files": list(files)} if files else {}),
                 **{f"group/{group}": [self.resolved[group]["kind"], self.groups[group]] for group in used},
             }
         )
@@ -156,6 +158,8 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
     options = _options(plain)
     if options.checkpoint is not None:
         options = replace(options, checkpoint=str(locate(options.checkpoint, Path(options.outputs))))
+    if "model" in task.uses and options.checkpoint is not None and _takes_checkpoint(plain["model"]):
+        plain["model"]["weights"], options = options.checkpoint, replace(options, checkpoint=None)
     if task.continues and options.checkpoint is not None:
         plain, choices = _with_settings_of(Path(options.checkpoint), plain, choices, overrides)
         options = replace(_options(plain), checkpoint=options.checkpoint)
@@ -169,6 +173,12 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
 def group_config(composed: DictConfig, group: str) -> Any:
     """Return the typed config of one group of a composed config; raises ConfigError."""
     return _typed(group, cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=False))[group])
+
+
+def _takes_checkpoint(model: Mapping[str, Any]) -> bool:
+    """Whether `checkpoint` is a file that the model chosen reads itself."""
+    cls: Any = GROUPS["model"].get(str(model.get("kind")), MethodConfig)
+    return bool(cls.takes_checkpoint)
 
 
 def _options(plain: Mapping[str, Any]) -> RunOptions:

@@ -1,10 +1,19 @@
-"""The table of a sweep: every run leaves a record in the sweep's folder, whichever launcher ran it; the end of the sweep collects them."""
+"""The folder of a sweep, which any process can read at any time, whichever launcher runs the cells.
+
+sweep.json       the command and the settings of every cell
+run_<n>.json     what cell n is doing or how it ended; its own process writes it
+summary.md, csv  one table, at the end of the sweep
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import socket
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,18 +29,54 @@ from rsdiff.training.checkpoints import write_json
 
 WIDTH_OF_LOG_FILES = 200
 """Characters of a table that no terminal limits."""
+PLAN, CHOSEN_CELLS = "sweep.json", "RSDIFF_CELLS"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep was asked to do.
+
+    command    arguments of run.py
+    where      folder the command was given in
+    processes  processes of `accelerate launch`, 1 without it
+    cells      the settings of every run
+    is_whole   whether the command is the sweep and nothing else, so that it can be given again for some of the cells
+    """
+
+    command: tuple[str, ...]
+    where: str
+    processes: int
+    cells: tuple[tuple[str, ...], ...]
+    is_whole: bool
 
 
 @dataclass(frozen=True)
 class Record:
-    """One run of a sweep."""
+    """One run of a sweep.
+
+    state    waiting (it has not begun), running, finished, failed or interrupted
+    place    host and process, and the Slurm job where there is one
+    since    when it last began
+    log      what it prints, where a launcher sends that to a file
+    """
 
     number: int
     overrides: tuple[str, ...]
-    state: str = "unknown"
+    state: str = "waiting"
     folder: str = ""
     error: str = ""
+    place: str = ""
+    since: str = ""
+    log: str = ""
     summary: Mapping[str, float | int | str] = field(default_factory=dict)
+
+    def begun(self, folder: Path) -> Record:
+        """Return the record of a run that begins now in this process."""
+        job = os.environ.get("SLURM_JOB_ID")
+        array = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}" if "SLURM_ARRAY_JOB_ID" in os.environ else job
+        place = f"{socket.gethostname()} pid {os.getpid()}" + (f", Slurm job {array}" if job else "")
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        return replace(self, state="running", folder=str(folder), place=place, since=since, log=str(launcher_log() or ""))
 
     def of(self, settings: RunSettings, status: Status) -> Record:
         """Return the record of a run that ended in good order."""
@@ -46,28 +91,68 @@ class Record:
         return replace(self, state=state)
 
 
-def start(folder: Path) -> Path:
-    """Make the sweep's folder, forgetting the records of an earlier attempt, and return it."""
+def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -> Path:
+    """Make the sweep's folder, note what the sweep is to do, and return it. Records of an earlier attempt stay until their cells begin.
+
+    is_whole  see `Plan`
+    """
     if _is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("run_*.json"):
-            path.unlink(missing_ok=True)
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        write_json(folder / PLAN, asdict(Plan(tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)))
     return folder
+
+
+def read_plan(folder: Path) -> Plan:
+    """Return what the sweep in `folder` is to do; raises OSError or ValueError in one sentence where there is none."""
+    try:
+        content = json.loads((folder / PLAN).read_text())
+        cells = tuple(tuple(cell) for cell in content["cells"])
+        return Plan(tuple(content["command"]), content["where"], content["processes"], cells, content["is_whole"])
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is not the folder of a sweep; sweeps are in outputs/sweeps.") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{folder / PLAN} cannot be read; give the sweep's command again, which runs only what has not finished."
+        ) from None
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Return one record per cell of the sweep, in their order; 'waiting' for cells that have not begun."""
+    records = [Record(number, cell) for number, cell in enumerate(read_plan(folder).cells)]
+    for k, record in enumerate(records):
+        path = _record_path(folder, record.number)
+        if path.exists():
+            records[k] = Record(**json.loads(path.read_text()))
+    return records
+
+
+def is_chosen(number: int) -> bool:
+    """Whether this attempt is to run cell `number`; a retry runs some of a sweep's cells."""
+    chosen = os.environ.get(CHOSEN_CELLS)
+    return chosen is None or str(number) in chosen.split(",")
+
+
+def launcher_log() -> Path | None:
+    """Return the file that this process's errors are printed to, where submitit started it."""
+    if "SUBMITIT_FOLDER" not in os.environ:
+        return None
+    import submitit
+
+    return Path(submitit.JobEnvironment().paths.stderr)
 
 
 def write_record(folder: Path, record: Record) -> None:
     """Keep a run's record for the table."""
     if _is_main_process():
-        write_json(folder / f"run_{record.number:05d}.json", asdict(record))
+        write_json(_record_path(folder, record.number), asdict(record))
 
 
 def conclude(folder: Path) -> int:
     """Write and print the table of all runs; return how many did not finish."""
     if not _is_main_process():
         return 0
-    records = [Record(**json.loads(path.read_text())) for path in sorted(folder.glob("run_*.json"))]
-    if not records:
-        return 0
+    records = read_records(folder)
     rows = table_rows(records)
     columns = columns_of(rows)
     with (folder / "summary.csv").open("w", newline="") as stream:
@@ -75,13 +160,13 @@ def conclude(folder: Path) -> int:
         writer.writeheader()
         writer.writerows(rows)
     (folder / "summary.md").write_text(markdown(rows, columns))
-    _print_table(rows, [column for column in columns if column != "folder"])
+    print(text_table([{name: value for name, value in row.items() if name != "folder"} for row in rows]))
     unfinished = [record for record in records if record.state != "finished"]
     for record in unfinished:
-        print(f"run {record.number} ({' '.join(record.overrides)}) {record.state}: {record.error}")
+        print(f"run {record.number} ({' '.join(record.overrides)}) {record.state}{': ' + record.error if record.error else ''}")
     print(f"{len(records) - len(unfinished)} of {len(records)} runs finished; the table is in {folder / 'summary.md'} and summary.csv.")
     if unfinished:
-        print("The same command runs only what has not finished.")
+        print(f"The same command runs only what has not finished; python run.py task=status task.sweep={folder.name} shows how it stands.")
     return len(unfinished)
 
 
@@ -108,20 +193,28 @@ def markdown(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> str:
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
-def _print_table(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> None:
+def text_table(rows: Sequence[Mapping[str, Cell]]) -> str:
+    """Return rows as a table for the terminal."""
+    columns = columns_of(rows)
     table = Table()
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    console = Console()
-    console.print(table, width=None if console.is_terminal else WIDTH_OF_LOG_FILES, soft_wrap=not console.is_terminal)
+    terminal = sys.stdout.isatty()
+    stream = io.StringIO()
+    Console(file=stream, force_terminal=terminal, width=None if terminal else WIDTH_OF_LOG_FILES).print(table, soft_wrap=not terminal)
+    return stream.getvalue().rstrip()
 
 
 def _cell(value: Cell) -> str:
     if value is None:
         return ""
     return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) and abs(value) >= 1e-3 else str(value)
+
+
+def _record_path(folder: Path, number: int) -> Path:
+    return folder / f"run_{number:05d}.json"
 
 
 def _is_main_process() -> bool:

@@ -12,20 +12,22 @@ from torch import Tensor
 import rsdiff
 from rsdiff.data.holdout import hold_out
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
-from rsdiff.data.sample import Batch
-from rsdiff.data.views import TestSamples, TrainingSamples
+from rsdiff.data.sample import Batch, collate
+from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
 from rsdiff.degradations import Degradation, degrade, named_cases
 from rsdiff.inference.images import restore_images
 from rsdiff.tasks import evaluate
+from rsdiff.tasks.baseline import baseline_for
 from rsdiff.tasks.evaluation import build_test_cases
-from rsdiff.tasks.experiment import build_method, draw_of, make_accelerator, open_source, problem_of
+from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_source, problem_of
 from rsdiff.tasks.predecessor import begin
 from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
-from rsdiff.training.checkpoints import read_checkpoint
-from rsdiff.training.processes import gather_rows
+from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
+from rsdiff.training.micro_batches import fewest_micro_batches, free_for_this_process, images_at_once, recall, remember
+from rsdiff.training.processes import gather_rows, smallest_of_processes
 from rsdiff.training.trainer import Trainer, load_weights
 
 
@@ -33,13 +35,9 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     """Train (or continue), then evaluate and report; see the trainer and rsdiff.tasks.evaluate."""
     config = settings.trainer
     accelerator = make_accelerator(config.precision)
-    (_, degradation), *others = named_cases(settings.degradation.build())
-    if others:
-        raise ValueError(
-            f"degradation={settings.choices['degradation']} is a list of test sets, which cannot be trained on; train with another one "
-            "and evaluate the checkpoint on the list."
-        )
     everything, test = open_source(settings, "train"), open_source(settings, "test")
+    options = degradation_for(settings, everything)
+    ((_, degradation),) = named_cases(options.build())
     source, validation = hold_out(everything, config.validation_images)
     problem = problem_of(settings, source)
     draw = draw_of(degradation, source)
@@ -51,6 +49,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         draw,
         views=settings.model.views,
         augment=config.augment,
+        crop_step=config.crop_step,
         small=settings.dataset.small,
         scale_range=config.scale_range,
         scale_keeps=config.scale_keeps,
@@ -62,7 +61,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         begin(method, settings.model, settings.resolved["model"]["kind"], (problem.bands, problem.lr_bands), start)
         if accelerator.is_main_process:
             print(f"starting from {start}", flush=True)
-    cases = build_test_cases(settings, test, problem.bands, accelerator.device)
+    baseline = baseline_for(settings, problem, source)
+    cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
     tell_unavailable(cases[0].evaluator.check(), accelerator.is_main_process)
     parameters = sum(parameter.numel() for parameter in method.parameters())
     if accelerator.is_main_process:
@@ -71,16 +71,16 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
 
     def loader(start: int) -> Iterator[Sequence[Batch]]:
         world, rank = accelerator.num_processes, accelerator.process_index
-        batches = KeyBatches(len(samples), config.batch, settings.seed, start, rank, world, config.accumulate)
-        in_workers = draw is not None and settings.degradation.in_workers
+        batches = KeyBatches(len(samples), config.batch, settings.seed, start, rank, world, accumulate)
+        in_workers = draw is not None and options.in_workers
         finish = partial(degrade_in_worker, degradation) if in_workers else None
-        return steps_of(make_loader(samples, batches, config.workers, finish), config.accumulate)
+        return steps_of(make_loader(samples, batches, config.workers, finish), accumulate)
 
-    ((_, test_degradation),) = named_cases(settings.degradation.for_tests().build())
+    ((_, test_degradation),) = named_cases(options.for_tests().build())
     test_draw = draw_of(test_degradation, validation)
     held_out = TestSamples(validation, settings.scale, settings.seed, test_draw, size_rule=settings.dataset.size_rule)
     validator = settings.metrics.for_validation().build(
-        problem.bands, True, None if test_draw is None else test_degradation, accelerator.device
+        problem.bands, True, None if test_draw is None else test_degradation, accelerator.device, baseline
     )
 
     def validate(step: int) -> dict[str, float]:
@@ -109,6 +109,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             "choices": dict(settings.choices),
             "problem": asdict(problem),
             "normaliser": asdict(source.normaliser),
+            "data": source.fingerprint(),
+            "wavelengths": list(source.wavelengths),
             "signature": settings.signature,
             "version": rsdiff.__version__,
             "parameters": parameters,
@@ -116,13 +118,36 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         seed=settings.seed,
     )
     trainer.resume()
+    accumulate = config.accumulate if config.accumulate != "auto" else micro_batches(trainer, samples, folder)
     if accelerator.is_main_process:
         tracker.rewind(trainer.step)
     trainer.fit()
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
-    return evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
+    result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
+    return replace(result, files=[*result.files, best.folder / WEIGHTS])
+
+
+def micro_batches(trainer: Trainer, samples: TrainingSamples, folder: RunFolder) -> int:
+    """Return how many micro-batches of this process's share of a step fit the memory; all processes find the same."""
+    accelerator, batch = trainer.accelerator, trainer.config.batch
+    at_once = recall(folder.path)
+    if at_once is None:
+
+        def step_bytes(images: int) -> int:
+            keys = [SampleKey(0, index % len(samples), 0) for index in range(images)]
+            return trainer.step_bytes(collate([samples[key] for key in keys]))
+
+        found = images_at_once(step_bytes, trainer.standing_bytes, free_for_this_process(accelerator.device))
+        at_once = min(batch, smallest_of_processes(accelerator, found))
+        if accelerator.is_main_process:
+            remember(folder.path, at_once)
+    count = fewest_micro_batches(batch, accelerator.num_processes, at_once)
+    if accelerator.is_main_process:
+        share = batch // accelerator.num_processes // count
+        print(f"trainer.accumulate=auto: {count} micro-batches of {share} images; {at_once} fit the memory at once", flush=True)
+    return count
 
 
 def degrade_in_worker(degradation: Degradation, batch: Batch) -> Batch:

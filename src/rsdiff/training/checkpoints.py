@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -26,7 +27,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rsdiff.metrics.table import METRICS
+
 FORMAT = 1
+WEIGHTS, CARD, TRAINING_STATE = "weights.safetensors", "card.json", "training_state.pt"
 NO_SPACE = re.compile("No space left|failed writing file|unexpected pos")
 """What safetensors and PyTorch say, in errors of their own kinds, when the disk is full."""
 
@@ -64,21 +68,23 @@ def write_checkpoint(
     Raises OSError (disk full, read-only folder) with nothing but a removable temporary folder left behind.
     """
     final = folder / f"step_{step:08d}"
-    if final.exists():
+    if is_complete(final) and (training_state is None or (final / TRAINING_STATE).exists()):
         return final
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{final.name}.{os.getpid()}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        save_file(_contiguous(weights), temporary / "weights.safetensors")
+        save_file(_contiguous(weights), temporary / WEIGHTS)
         for k, average in enumerate(averages):
             save_file(_contiguous(average), temporary / f"ema_{k}.safetensors")
-        (temporary / "card.json").write_text(json.dumps({"format": FORMAT, "step": step, **card}, indent=1))
+        (temporary / CARD).write_text(json.dumps({"format": FORMAT, "step": step, **card}, indent=1))
         if training_state is not None:
-            torch.save(dict(training_state), temporary / "training_state.pt")
+            torch.save(dict(training_state), temporary / TRAINING_STATE)
         for path in temporary.iterdir():
             _flush(path)
+        if final.exists():  # somebody deleted parts of it
+            shutil.rmtree(final)
         temporary.rename(final)
         _flush(folder)
     except BaseException as error:
@@ -96,16 +102,18 @@ def read_checkpoint(path: Path, with_training_state: bool = False) -> Checkpoint
     """
     folder = find_checkpoint(path)
     try:
-        card = json.loads((folder / "card.json").read_text())
-        weights = load_file(folder / "weights.safetensors")
+        card = json.loads((folder / CARD).read_text())
+        weights = load_file(folder / WEIGHTS)
         averages = [load_file(file) for file in sorted(folder.glob("ema_*.safetensors"))]
         state: dict[str, Any] = {}
         if with_training_state:
-            state = torch.load(folder / "training_state.pt", map_location="cpu", weights_only=True)
+            state = torch.load(folder / TRAINING_STATE, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a complete checkpoint: {Path(str(error.filename)).name} is missing.") from None
-    except (SafetensorError, ValueError, OSError, RuntimeError) as error:
+    except (SafetensorError, UnpicklingError, ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{folder} cannot be read ({type(error).__name__}: {str(error)[:120]}); use another checkpoint.") from None
+    if not isinstance(card, dict) or not {"config", "problem"} <= set(card):
+        raise CheckpointError(f"{folder / CARD} does not say what the weights are; use another checkpoint.")
     if card.get("format") != FORMAT:
         raise CheckpointError(f"{folder} has checkpoint format {card.get('format')}, this version of rsdiff reads format {FORMAT}.")
     return Checkpoint(folder, card, weights, averages, state)
@@ -119,7 +127,7 @@ def find_checkpoint(path: Path) -> Path:
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} is not a checkpoint of rsdiff; convert it first with task=import source={path} model=NAME.")
         return path.parent
-    if (path / "card.json").exists():
+    if (path / CARD).exists():
         return path
     store = path / "checkpoints" if (path / "checkpoints").is_dir() else path
     complete = list_checkpoints(store)
@@ -130,12 +138,17 @@ def find_checkpoint(path: Path) -> Path:
 
 def list_checkpoints(store: Path) -> list[Path]:
     """Return the complete checkpoints of a store, oldest first."""
-    return sorted(folder for folder in store.glob("step_*") if (folder / "card.json").exists())
+    return sorted(folder for folder in store.glob("step_*") if is_complete(folder))
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a checkpoint's folder holds what evaluation needs."""
+    return (folder / CARD).exists() and (folder / WEIGHTS).exists()
 
 
 def last_checkpoint(store: Path) -> Path | None:
     """Return the newest checkpoint of a store that training can continue from."""
-    return next((folder for folder in reversed(list_checkpoints(store)) if (folder / "training_state.pt").exists()), None)
+    return next((folder for folder in reversed(list_checkpoints(store)) if (folder / TRAINING_STATE).exists()), None)
 
 
 def best_checkpoint(store: Path) -> Path | None:
@@ -143,8 +156,8 @@ def best_checkpoint(store: Path) -> Path | None:
     pointer = store / "best.json"
     if not pointer.exists():
         return None
-    folder = store / str(json.loads(pointer.read_text())["folder"])
-    return folder if (folder / "card.json").exists() else None
+    folder = store / Path(str(json.loads(pointer.read_text())["folder"])).name
+    return folder if is_complete(folder) else None
 
 
 def mark_best(store: Path, checkpoint: Path, metric: str, value: float) -> None:
@@ -158,12 +171,23 @@ def best_value(store: Path) -> float | None:
     return float(json.loads(pointer.read_text())["value"]) if pointer.exists() else None
 
 
+def is_better(metric: str, value: float, best: float | None) -> bool:
+    """Return whether `value` of `metric` beats the best so far: it is lower where lower is better (RMSE, angles), else higher."""
+    if best is None:
+        return True
+    lower = metric in METRICS and METRICS[metric].direction == "lower"
+    return value < best if lower else value > best
+
+
 def prune(store: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and the best one, and what killed writers left behind."""
+    """Remove all but the newest `keep` checkpoints and the best one, and what killed writers left behind.
+
+    A checkpoint is renamed before its files are deleted: a kill in between leaves no half of one under a checkpoint's name.
+    """
     best = best_checkpoint(store)
     for folder in list_checkpoints(store)[: -keep or None]:
         if folder != best:
-            shutil.rmtree(folder)
+            folder.rename(store / f".{folder.name}.{os.getpid()}.partial")
     for leftover in store.glob(".step_*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
 

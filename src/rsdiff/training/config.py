@@ -13,16 +13,16 @@ from rsdiff.config import config
 class OptimiserConfig:
     """One optimiser; every optimiser group of a method has its own."""
 
-    algorithm: Literal["adam", "adamw", "sgd"] = "adam"
-    """Update rule (torch.optim)."""
+    algorithm: Literal["adam", "adamw", "lion", "sgd"] = "adam"
+    """Update rule."""
     lr: float = 1e-4
     """Learning rate at full height."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of the first and second moment (adam, adamw); the first is the momentum of sgd."""
+    """Decay of the first and second moment (adam, adamw, lion); the first is the momentum of sgd."""
     eps: float = 1e-8
     """Term added to the denominator (adam, adamw)."""
     weight_decay: float = 0.0
-    """L2 penalty (adam, sgd) or decoupled decay (adamw)."""
+    """L2 penalty (adam, sgd) or decoupled decay (adamw, lion)."""
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -90,10 +90,12 @@ class TrainerConfig:
     """Optimiser steps."""
     batch: int = 16
     """Images per optimiser step, over all processes and micro-batches."""
-    accumulate: int = 1
-    """Micro-batches per optimiser step and process."""
+    accumulate: int | Literal["auto"] = 1
+    """Micro-batches per optimiser step and process; auto: as few as the memory allows, found when the run begins and kept."""
     patch: int = 128
     """Side of the square HR crop in pixels."""
+    crop_step: int = 1
+    """Crops begin at multiples of so many pixels from the top left corner."""
     scale_range: tuple[float, float] | None = None
     """Draw the scale of every step from (lowest, highest), for continuous-scale methods; None means `scale` always."""
     scale_keeps: Literal["lr", "hr"] = "lr"
@@ -124,8 +126,8 @@ class TrainerConfig:
     """Validate, and save a checkpoint, every so many steps and at the end; 0 means never."""
     validation_images: int = 8
     """Images of the validation split that are restored each time."""
-    best_metric: str = "psnr"
-    """Column of the validation rows that decides which checkpoint is the best."""
+    best_metric: str | None = "psnr"
+    """Column of the validation rows that decides which checkpoint is the best; None takes the last one (GANs, which PSNR does not rank)."""
     save_every_steps: int = 500
     """Save a checkpoint to resume from every so many steps."""
     keep_checkpoints: int = 2
@@ -140,8 +142,8 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         if self.scale_per == "image" and (self.scale_range is None or self.scale_keeps == "hr"):
             raise ValueError("scale_per=image needs a scale_range and scale_keeps=lr, for the LR images of a step must have one size.")
-        for name in ("steps", "batch", "accumulate", "patch", "save_every_steps", "log_every_steps"):
-            if getattr(self, name) < 1:
+        for name in ("steps", "batch", "accumulate", "patch", "crop_step", "save_every_steps", "log_every_steps"):
+            if getattr(self, name) != "auto" and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
     def optimiser_of(self, group: str) -> OptimiserConfig:

@@ -14,6 +14,7 @@ from rsdiff.methods.base import Method
 from rsdiff.training.config import EmaConfig, OptimiserConfig, TrainerConfig
 from rsdiff.training.ema import Ema
 from rsdiff.training.learning_rate import learning_rate_factor
+from rsdiff.training.lion import Lion
 
 
 @dataclass
@@ -56,12 +57,14 @@ class GroupOptimiser:
 
 
 def build_optimiser(settings: OptimiserConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the torch optimiser of `settings`."""
+    """Return the optimiser of `settings`."""
     match settings.algorithm:
         case "adam":
             return torch.optim.Adam(parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
         case "adamw":
             return torch.optim.AdamW(parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
+        case "lion":
+            return Lion(parameters, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
         case "sgd":
             return torch.optim.SGD(parameters, settings.lr, momentum=settings.betas[0], weight_decay=settings.weight_decay)
 

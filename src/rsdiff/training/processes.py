@@ -1,8 +1,12 @@
-"""What several processes of one run must agree on: gradients, buffers, rows of results."""
+"""What several processes of one run must agree on: gradients, buffers, rows of results. None waits for ever for one that died."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +16,45 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 Row = TypeVar("Row")
+TIMEOUT_VARIABLE, TIMEOUT_MINUTES = "RSDIFF_PROCESS_TIMEOUT_MINUTES", 30.0
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of this run is gone or does not answer; one sentence."""
+
+
+def process_timeout() -> timedelta:
+    """Return how long a process waits for another one; the environment variable RSDIFF_PROCESS_TIMEOUT_MINUTES sets it."""
+    given = os.environ.get(TIMEOUT_VARIABLE, str(TIMEOUT_MINUTES))
+    try:
+        minutes = float(given)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < math.inf:
+        raise ValueError(f"{TIMEOUT_VARIABLE}={given} was given; give a number of minutes above 0.")
+    return timedelta(minutes=minutes)
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Name the cause when a collective operation fails: on one process of several, another is gone or late."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        words = " ".join(str(error).split())
+        raise ProcessLostError(
+            f"another process of this run ended or did not answer for {process_timeout().total_seconds() / 60:g} minutes "
+            f"({TIMEOUT_VARIABLE}): read what that one said and give the same command again, which continues from the last checkpoint "
+            f"({words[:120]})."
+        ) from error
+
+
+def wait_for_all(accelerator: Accelerator) -> None:
+    """Return when every process has come here."""
+    with _together():
+        accelerator.wait_for_everyone()
 
 
 def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
@@ -28,7 +71,8 @@ def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Paramete
         return
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in owners]
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    torch.distributed.all_reduce(flat)
+    with _together():
+        torch.distributed.all_reduce(flat)
     flat /= accelerator.num_processes
     offset = 0
     for parameter, gradient in zip(owners, gradients, strict=True):
@@ -40,8 +84,9 @@ def broadcast_buffers(accelerator: Accelerator, module: nn.Module) -> None:
     """Give every process the buffers of the main one (batch-norm statistics, contrastive queues), as DistributedDataParallel does."""
     if accelerator.num_processes == 1:
         return
-    for buffer in module.buffers():
-        torch.distributed.broadcast(buffer, src=0)
+    with _together():
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 def mean_over_processes(accelerator: Accelerator, values: dict[str, Tensor]) -> dict[str, float]:
@@ -50,7 +95,8 @@ def mean_over_processes(accelerator: Accelerator, values: dict[str, Tensor]) -> 
         return {}
     stacked = torch.stack([value.detach().float().to(accelerator.device).reshape(()) for value in values.values()])
     if accelerator.num_processes > 1:
-        torch.distributed.all_reduce(stacked)
+        with _together():
+            torch.distributed.all_reduce(stacked)
         stacked /= accelerator.num_processes
     return dict(zip(values, stacked.tolist(), strict=True))
 
@@ -60,7 +106,8 @@ def any_process(accelerator: Accelerator, condition: bool) -> bool:
     if accelerator.num_processes == 1:
         return condition
     flag = torch.tensor([float(condition)], device=accelerator.device)
-    torch.distributed.all_reduce(flag)
+    with _together():
+        torch.distributed.all_reduce(flag)
     return bool(flag.item() > 0)
 
 
@@ -68,7 +115,8 @@ def gather_rows(accelerator: Accelerator, rows: list[Row]) -> list[Row]:
     """Return the rows of all processes on every process."""
     if accelerator.num_processes == 1:
         return rows
-    gathered: list[Any] = gather_object(rows)
+    with _together():
+        gathered: list[Any] = gather_object(rows)
     return gathered
 
 
@@ -77,5 +125,6 @@ def smallest_of_processes(accelerator: Accelerator, value: int) -> int:
     if accelerator.num_processes == 1:
         return value
     smallest = torch.tensor(value, device=accelerator.device)
-    torch.distributed.all_reduce(smallest, op=torch.distributed.ReduceOp.MIN)
+    with _together():
+        torch.distributed.all_reduce(smallest, op=torch.distributed.ReduceOp.MIN)
     return int(smallest)

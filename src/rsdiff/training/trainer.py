@@ -18,15 +18,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rsdiff.data.loading import STOP_SIGNALS
 from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed
 from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.inference.memory import PeakMemory
 from rsdiff.methods.base import Method, Stage
 from rsdiff.training import checkpoints
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.optimisers import GroupOptimiser, build_average, build_optimisers
-from rsdiff.training.processes import any_process, average_gradients, broadcast_buffers, mean_over_processes
+from rsdiff.training.processes import any_process, average_gradients, broadcast_buffers, mean_over_processes, wait_for_all
 
 
 class TrainingError(RuntimeError):
@@ -34,11 +36,11 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(RuntimeError):  # noqa: N818 - it is no error
-    """Training stopped in good order and can be continued by the same command; a signal asked for it, or the time limit."""
+    """Training stopped in good order and can be continued by the same command; signal `signal` asked for it, or (None) the time limit."""
 
-    def __init__(self, message: str, by_signal: bool) -> None:
+    def __init__(self, message: str, signal: int | None) -> None:
         super().__init__(message)
-        self.by_signal = by_signal
+        self.signal = signal
 
 
 class Journal(Protocol):
@@ -86,11 +88,16 @@ class Trainer:
         self._started = time.monotonic()
 
     def resume(self) -> bool:
-        """Continue from the newest checkpoint of the store, if there is one."""
+        """Continue from the newest checkpoint of the store, if there is one; raises TrainingError where the data are others by now."""
         last = checkpoints.last_checkpoint(self.store)
         if last is None:
             return False
         found = checkpoints.read_checkpoint(last, with_training_state=True)
+        if found.card.get("data") != self.card.get("data"):
+            raise TrainingError(
+                f"the training images changed since step {found.card['step']} was saved in {self.store}; put the former files back, or "
+                "delete the run's folder to begin anew."
+            )
         load_weights(self.method, found.weights, found.folder)
         state = found.training_state
         for name, optimiser in self.optimisers.items():
@@ -137,8 +144,37 @@ class Trainer:
                 if not last and self._must_stop():
                     self._save()
                     message = f"stopped after step {self.step} of {self.config.steps}; the same command continues from there."
-                    raise Interrupted(message, by_signal=self._stop_signal is not None)
+                    raise Interrupted(message, self._stop_signal)
         return metrics
+
+    @property
+    def standing_bytes(self) -> int:
+        """Bytes that the first step will add and keep: two moments per weight at most."""
+        return 2 * sum(parameter.nbytes for optimiser in self.optimisers.values() for parameter in optimiser.parameters)
+
+    def step_bytes(self, batch: Batch) -> int:
+        """Return the bytes of the tensors that are alive at once in a step on `batch` as its only micro-batch; changes nothing."""
+        stage = self._enter_stage(None)
+        device = self.accelerator.device
+        kept = [(buffer, buffer.clone()) for buffer in self.method.buffers()]
+        peak = 0
+        try:
+            for group in stage.groups:
+                with step_randomness(self.seed, 0, 0, device), only_gradients_of(self.method, self.optimisers[group].parameters):
+                    with PeakMemory() as memory:
+                        made = degrade_on(batch, device, self.degradation, self.config.channels_last)
+                        with self.accelerator.autocast():
+                            losses = self.method.losses(made, group, training_noise(self.seed, group, 0, made))
+                        losses.total.backward()
+                    peak = max(peak, memory.peak)
+                    del losses, made
+                for parameter in self.method.parameters():
+                    parameter.grad = None
+        finally:
+            with torch.no_grad():
+                for buffer, value in kept:
+                    buffer.copy_(value)
+        return peak
 
     def _enter_stage(self, current: Stage | None) -> Stage:
         """Return the stage of this step, telling the method when it begins; a resumed run enters its stage anew."""
@@ -204,7 +240,7 @@ class Trainer:
             averages = self.average.weights(self.method) if self.average is not None else []
             facts = {"images": self.step * self.config.batch, "validation": dict(validation)}
             folder = checkpoints.write_checkpoint(self.store, self.step, self.method.state_dict(), averages, {**self.card, **facts}, state)
-        self.accelerator.wait_for_everyone()
+        wait_for_all(self.accelerator)
         return folder
 
     def _validate(self) -> dict[str, float]:
@@ -219,9 +255,11 @@ class Trainer:
 
     def _remember_best(self, folder: Path, validation: Mapping[str, float]) -> None:
         """Mark a checkpoint as the best one if its validation says so."""
-        value, best = validation.get(self.config.best_metric), checkpoints.best_value(self.store)
-        if self.accelerator.is_main_process and value is not None and (best is None or value > best):
-            checkpoints.mark_best(self.store, folder, self.config.best_metric, value)
+        name = self.config.best_metric
+        if name is None or name not in validation or not self.accelerator.is_main_process:
+            return
+        if checkpoints.is_better(name, validation[name], checkpoints.best_value(self.store)):
+            checkpoints.mark_best(self.store, folder, name, validation[name])
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
@@ -246,14 +284,13 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Turn SIGTERM, SIGINT and SIGUSR1 into a stop at the next step boundary."""
+        """Turn a stop signal into a stop at the next step boundary."""
 
         def remember(number: int, _frame: FrameType | None) -> None:
             self._stop_signal = number
 
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
         try:
-            previous = {number: signal.signal(number, remember) for number in numbers}
+            previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, *STOP_SIGNALS)}
         except ValueError:  # not the main thread: the caller's handlers stay
             yield
             return

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from rsdiff.weights import rebuild
@@ -41,7 +42,10 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     """Return the top-level dictionary of a checkpoint: `read_pickle` for torch files and pickles, tensors by name for .safetensors."""
     path = Path(path)
     if path.suffix == ".safetensors":
-        return dict(load_file(path))
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, ValueError, RuntimeError) as error:
+            raise UnsafeFileError(f"{path.name} was not read: {' '.join(str(error).split())[:160]}.") from error
     content = read_pickle(path)
     if isinstance(content, Record):
         content = content.items or content.attributes()

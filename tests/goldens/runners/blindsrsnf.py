@@ -20,8 +20,9 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import BETAS, DiscreteSchedule, ScheduleConfig, make_betas
 from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
 from rsdiff.methods.base import Problem
-from rsdiff.methods.blindsrsnf import BlindSRSNF, BlindSRSNFConfig, BlindSRSNFUNetConfig, RRDBConfig, noised
+from rsdiff.methods.blindsrsnf import BlindSRSNF, BlindSRSNFConfig, BlindSRSNFUNetConfig, noised
 from rsdiff.methods.joint_blind import ContrastConfig
+from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.metrics.colour import border_width, crop, luma
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.ssim import ssim

@@ -15,7 +15,7 @@ from rsdiff.degradations.pca import KernelBasisConfig, encode_kernels, kernel_ba
 from rsdiff.degradations.rounding import to_uint8
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.inference.images import VARIANTS, transformed, undo
+from rsdiff.inference.images import combined
 from rsdiff.methods.base import Problem
 from rsdiff.methods.danv2 import DANv2Config, DANv2Method
 from rsdiff.metrics.colour import crop, luma, quantise
@@ -122,8 +122,8 @@ def self_ensemble(case: Case) -> dict[str, Any]:
     method = load_method(case)
     batch = batch_of(method, given(case, "lr"))
     sampler = SamplerConfig()
-    images = [undo(method.restore(transformed(batch, variant), sampler, NO_NOISE), variant) for variant in VARIANTS]
-    return {"x8": torch.stack(images).mean(0), "single": method.restore(batch, sampler, NO_NOISE)}
+    together = combined(lambda variant, _: method.restore(variant, sampler, NO_NOISE), batch, "mean")
+    return {"x8": together, "single": method.restore(batch, sampler, NO_NOISE)}
 
 
 @runner("danv2", "pca_encoder")

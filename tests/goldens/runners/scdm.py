@@ -144,15 +144,15 @@ def losses(case: Case) -> dict[str, Any]:
     found = method.objective(0, hsi, condition, case.tensor("t"), noise)
     squared = replace(method.options, loss="l2")
     method.options, published = squared, method.options
-    loss_l2 = method.objective(0, hsi, condition, case.tensor("t"), noise).noise
+    loss_l2 = method.objective(0, hsi, condition, case.tensor("t"), noise).error
     method.options = published
-    total = found.noise + published.angle_weight * found.angle
+    total = found.error + published.angle_weight * found.angle
     total.backward()
     name = scdm_name(len(published.multipliers), published.blocks)
     gradients = {name(key): parameter.grad for key, parameter in method.networks[0].named_parameters()}
     norms = {f"gradnorm.{key}": gradient.norm() for key, gradient in gradients.items() if gradient is not None}
     return {
-        "loss_l1": found.noise,
+        "loss_l1": found.error,
         "loss_l2": loss_l2,
         "loss_sam": found.angle,
         "total": total,

@@ -6,6 +6,7 @@ from rsdiff.weights.keymaps.blindsrsnf import BlindSRSNFKeyMap
 from rsdiff.weights.keymaps.danv2 import DANv2KeyMap
 from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
+from rsdiff.weights.keymaps.ediffsr import EDiffSRKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
 from rsdiff.weights.keymaps.idm import IDMKeyMap
 from rsdiff.weights.keymaps.implicit import CiaoSRKeyMap, LMFCiaoSRKeyMap, LMFLIIFKeyMap, LMFLTEKeyMap, LTEKeyMap
@@ -13,11 +14,15 @@ from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
+from rsdiff.weights.keymaps.rrdb import ESRGANKeyMap, RRDBKeyMap
 from rsdiff.weights.keymaps.sadn import SADNKeyMap
 from rsdiff.weights.keymaps.scdm import SCDMKeyMap
+from rsdiff.weights.keymaps.spectral_regression import AWANKeyMap, HSCNNPlusKeyMap, MSTLKeyMap, MSTPlusPlusKeyMap
+from rsdiff.weights.keymaps.spsr import SPSRKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
 
 KEY_MAPS: dict[str, KeyMap] = {
+    "awan": AWANKeyMap(),
     "blinddiff": BlindDiffKeyMap(),
     "blindsrsnf": BlindSRSNFKeyMap(),
     "ciaosr": CiaoSRKeyMap(),
@@ -28,8 +33,11 @@ KEY_MAPS: dict[str, KeyMap] = {
     "diffbsr_ddpm": DiffBSRDDPMKeyMap(),
     "diffbsr_srdiff": DiffBSRSRDiffKeyMap(),
     "drsr": DRSRKeyMap(),
+    "ediffsr": EDiffSRKeyMap(),
     "edm_sr": EdmSrKeyMap(),
     "idm": IDMKeyMap(),
+    "esrgan": ESRGANKeyMap(),
+    "hscnn_plus": HSCNNPlusKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
     "liif": LIIFKeyMap(),
@@ -38,9 +46,13 @@ KEY_MAPS: dict[str, KeyMap] = {
     "lmf_lte": LMFLTEKeyMap(),
     "lte": LTEKeyMap(),
     "metasr": MetaSRKeyMap(),
+    "mst_l": MSTLKeyMap(),
+    "mstpp": MSTPlusPlusKeyMap(),
     "refdiff": RefDiffKeyMap(),
+    "rrdb": RRDBKeyMap(),
     "sadn": SADNKeyMap(),
     "scdm": SCDMKeyMap(),
+    "spsr": SPSRKeyMap(),
     "sr3": SR3KeyMap(),
 }
 """Key maps by method kind."""

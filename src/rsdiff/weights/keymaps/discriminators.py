@@ -31,7 +31,7 @@ def _modules_of(network: Discriminator) -> dict[str, str]:
     if isinstance(network, PatchDiscriminator):
         return _patch_modules(network)
     if isinstance(network, VGGDiscriminator):
-        return _basicsr_vgg_modules(network) if network.variant == "basicsr" else _kair_vgg_modules(network)
+        return _basicsr_vgg_modules(network) if network.variant == "basicsr" else _sequential_vgg_modules(network)
     return {}
 
 
@@ -41,10 +41,11 @@ def _basicsr_vgg_modules(network: VGGDiscriminator) -> dict[str, str]:
     return names | {"hidden": "linear1", "answer": "linear2"}
 
 
-def _kair_vgg_modules(network: VGGDiscriminator) -> dict[str, str]:
-    # One Sequential: two convolutions, then norm, activation and convolution in turn.
-    names = {f"convs.{k}": f"features.{max(k, 3 * k - 2)}" for k in range(len(network.convs))}
-    names |= {f"norms.{k - 1}": f"features.{3 * k - 1}" for k in range(1, len(network.convs))}
+def _sequential_vgg_modules(network: VGGDiscriminator) -> dict[str, str]:
+    # One Sequential: a convolution (and ESRGAN's activation), then convolution, norm and activation in turn.
+    first = 1 if network.variant == "kair" else 2
+    names = {f"convs.{k}": f"features.{first + 3 * (k - 1) if k else 0}" for k in range(len(network.convs))}
+    names |= {f"norms.{k - 1}": f"features.{first + 3 * (k - 1) + 1}" for k in range(1, len(network.convs))}
     return names | {"hidden": "classifier.0", "answer": "classifier.2"}
 
 

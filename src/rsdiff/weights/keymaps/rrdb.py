@@ -1,66 +1,229 @@
-"""Published names of RRDBNet: BasicSR's (BlindSRSNF, Real-ESRGAN) and the older ones of ESRGAN (BSRGAN, SRDiff)."""
+"""Published names of RRDBNet in three layouts, and the released files of `rrdb` and `esrgan` (ESRGAN, BSRGAN, Real-ESRGAN)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.methods.base import Problem
+from rsdiff.methods.esrgan import ESRGANConfig, GanDiscriminatorConfig
+from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig, initialise
+from rsdiff.weights.keymaps.discriminators import discriminator_name
+from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, renamed
+from rsdiff.weights.state_dicts import find_state_dict
 
-Layout = Literal["basicsr", "esrgan"]
+Layout = Literal["basicsr", "esrgan", "sequential"]
+MARKERS: Mapping[Layout, str] = {
+    "basicsr": "body.0.rdb1.conv1.weight",
+    "esrgan": "RRDB_trunk.0.RDB1.conv1.weight",
+    "sequential": "model.1.sub.0.RDB1.conv1.0.weight",
+}
+"""A tensor that every file of a layout has: BasicSR, BlindSRSNF and Real-ESRGAN; ESRGAN, BSRGAN and SRDiff; the first ESRGAN."""
+DISCRIMINATOR_MARKERS = ("conv8.weight_orig", "conv0_0.weight", "model.child0.0.bias")
+"""Of the U-Net, VGG and patch discriminators."""
 
 
 def _published_block(text: str, number: str) -> Rule:
     return number, lambda match: text.format(int(match[1]) + 1)
 
 
-RULES: Mapping[Layout, tuple[Rule, ...]] = {
-    "basicsr": (
-        _published_block("rdb{}", r"dense\.(\d)"),
-        _published_block("conv{}", r"convs\.(\d)"),
-        _published_block("conv_up{}", r"conv_up\.(\d)"),
-    ),
-    "esrgan": (
-        (r"^body\.", "RRDB_trunk."),
-        _published_block("RDB{}", r"dense\.(\d)"),
-        _published_block("conv{}", r"convs\.(\d)"),
-        _published_block("upconv{}", r"conv_up\.(\d)"),
-        (r"^conv_body\.", "trunk_conv."),
-        (r"^conv_hr\.", "HRconv."),
-    ),
-}
+def _rules(layout: Layout, blocks: int, stages: int) -> tuple[Rule, ...]:
+    match layout:
+        case "basicsr":
+            return (
+                _published_block("rdb{}", r"dense\.(\d)"),
+                _published_block("conv{}", r"convs\.(\d)"),
+                _published_block("conv_up{}", r"conv_up\.(\d)"),
+            )
+        case "esrgan":
+            return (
+                (r"^body\.", "RRDB_trunk."),
+                _published_block("RDB{}", r"dense\.(\d)"),
+                _published_block("conv{}", r"convs\.(\d)"),
+                _published_block("upconv{}", r"conv_up\.(\d)"),
+                (r"^conv_body\.", "trunk_conv."),
+                (r"^conv_hr\.", "HRconv."),
+            )
+        case "sequential":
+            # One Sequential: convolution, trunk, then enlargement, convolution and activation per stage, convolution, activation, last.
+            return (
+                (r"^body\.", "model.1.sub."),
+                _published_block("RDB{}", r"dense\.(\d)"),
+                (r"convs\.4\.", "conv5."),
+                _published_block("conv{}.0", r"convs\.(\d)"),
+                (r"^conv_first\.", "model.0."),
+                (r"^conv_body\.", f"model.1.sub.{blocks}."),
+                (r"^conv_up\.(\d)", lambda match: f"model.{3 * (int(match[1]) + 1)}"),
+                (r"^conv_hr\.", f"model.{3 * stages + 2}."),
+                (r"^conv_last\.", f"model.{3 * stages + 4}."),
+            )
 
 
-def rrdb_name(layout: Layout) -> Name:
-    """Return the naming of RRDBNet's parameters in one of the two layouts."""
-    return lambda key: renamed(key, RULES[layout])
+def rrdb_name(layout: Layout, blocks: int = 0, stages: int = 2) -> Name:
+    """Return the naming of RRDBNet's parameters in one of the layouts; the sequential one counts its blocks and stages."""
+    rules = _rules(layout, blocks, stages)
+    return lambda key: renamed(key, rules)
 
 
 def rrdb_layout(keys: Mapping[str, Any]) -> Layout:
     """Tell the layout of a published state dict."""
-    return "esrgan" if any(key.startswith("RRDB_trunk.") for key in keys) else "basicsr"
+    return next((layout for layout, marker in MARKERS.items() if marker in keys), "basicsr")
 
 
 def rrdb_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the constructor arguments of `rsdiff.networks.rrdb.RRDBNet` that the shapes of a published state dict tell.
 
-    `in_channels` and `unshuffle` share one number (3 x 4 channels enter BasicSR's x2): images are taken to have as many bands as the
-    result, which holds for every published file.
+    `in_channels` and `unshuffle` share one number: 4 or 16 times the result's bands are taken to be BasicSR's x2 or x1 of images with as
+    many bands, which holds for every published file. Every stage is taken to enlarge by 2.
     """
-    name = rrdb_name(rrdb_layout(state))
+    layout = rrdb_layout(state)
+    numbers = [int(match[1]) for key in state if (match := re.match(r"(?:body|RRDB_trunk|model\.1\.sub)\.(\d+)\.(?:rdb|RDB)", key))]
+    blocks = 1 + max(numbers)
+    if layout == "sequential":
+        last_number = max(int(match[1]) for key in state if (match := re.match(r"model\.(\d+)\.weight", key)))
+        stages = (last_number - 4) // 3
+    else:
+        stages = sum(rrdb_name(layout)(f"conv_up.{i}.weight") in state for i in range(3))
+    name = rrdb_name(layout, blocks, stages)
     first, last = state[name("conv_first.weight")], state[name("conv_last.weight")]
-    blocks = {re.match(r"(?:body|RRDB_trunk)\.(\d+)\.", key) for key in state}
-    stages = sum(name(f"conv_up.{i}.weight") in state for i in range(3))
-    bands = last.shape[0]
+    bands, entering = last.shape[0], first.shape[1]
+    unshuffle = {4 * bands: 2, 16 * bands: 4}.get(entering, 1) if stages == 2 else 1
     return {
-        "in_channels": bands,
+        "in_channels": entering // unshuffle**2,
         "out_channels": bands,
         "width": first.shape[0],
-        "blocks": len({match[1] for match in blocks if match}),
+        "blocks": blocks,
         "growth": state[name("body.0.dense.0.convs.0.weight")].shape[0],
-        "unshuffle": round((first.shape[1] / bands) ** 0.5),
+        "unshuffle": unshuffle,
         "enlargements": (2,) * stages,
     }
+
+
+def find_generator(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the published state dict of RRDBNet in a file of any of the layouts; raises ValueError when there is none.
+
+    The fifth convolution of the sequential layout is called conv5 by KAIR and conv5.0 by ESRGAN: here, conv5.
+    """
+    for layout, marker in MARKERS.items():
+        try:
+            found = find_state_dict(content, marker).network
+        except ValueError:
+            continue
+        return {re.sub(r"\.conv5\.0\.", ".conv5.", key): value for key, value in found.items()} if layout == "sequential" else found
+    raise ValueError("the file holds no RRDBNet in the layouts of BasicSR, ESRGAN or KAIR; choose the model the file belongs to.")
+
+
+def generator_to_ours(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a published RRDBNet under our names, for the network whose state dict is `own`; strict."""
+    options = rrdb_options(state)
+    return ours_from_published(state, own, rrdb_name(rrdb_layout(state), options["blocks"], len(options["enlargements"])))
+
+
+@dataclass(frozen=True)
+class RRDBKeyMap:
+    """The `KeyMap` of `rrdb`: a generator's file."""
+
+    def to_ours(self, content: Mapping[str, Any], config: RRDBMethodConfig | None) -> tuple[RRDBMethodConfig, dict[str, Tensor]]:
+        state = find_generator(content)
+        if config is None:
+            config = RRDBMethodConfig(generator=generator_config(state))
+        return config, _network(state, config.generator)
+
+    def to_published(self, config: RRDBMethodConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """In BasicSR's layout where the head is BasicSR's, else in KAIR's."""
+        return _published_network(config.generator, state_dict)
+
+
+@dataclass(frozen=True)
+class ESRGANKeyMap:
+    """The `KeyMap` of `esrgan`: a generator's file, or a folder of a generator's and a discriminator's.
+
+    Released models come without a discriminator: then fresh weights take its place, with which a training can go on.
+    """
+
+    def to_ours(self, content: Mapping[str, Any], config: ESRGANConfig | None) -> tuple[ESRGANConfig, dict[str, Tensor]]:
+        parts = [value for key, value in content.items() if re.fullmatch(r"stage_\d+", key)] or [content]
+        state = _first_generator(parts)
+        judges = [found for part in parts if (found := _find_discriminator(part)) is not None]
+        if config is None:
+            discriminator = GanDiscriminatorConfig() if not judges else discriminator_config(judges[0])
+            config = ESRGANConfig(generator=generator_config(state), discriminator=discriminator)
+        weights = _network(state, config.generator)
+        return config, weights | self._discriminator(config, judges[0] if judges else None, rrdb_options(state)["out_channels"])
+
+    def to_published(self, config: ESRGANConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The generator, as released; see `discriminator_name` for the discriminator's names."""
+        return _published_network(config.generator, state_dict)
+
+    @staticmethod
+    def _discriminator(config: ESRGANConfig, published: Mapping[str, Tensor] | None, bands: int) -> dict[str, Tensor]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = config.discriminator.build(bands)
+            initialise(network, config.initial)
+        own = network.state_dict()
+        weights = own if published is None else ours_from_published(published, own, discriminator_name(network))
+        return {f"discriminator.{name}": value for name, value in weights.items()}
+
+
+def generator_config(state: Mapping[str, Tensor]) -> GeneratorConfig:
+    """Return the generator that a file's shapes tell; at x4 both heads are the same and BasicSR's name is taken."""
+    options = rrdb_options(state)
+    head: Literal["always_x4", "stages"] = "always_x4" if len(options["enlargements"]) == 2 else "stages"
+    return GeneratorConfig(width=options["width"], blocks=options["blocks"], growth=options["growth"], head=head)
+
+
+def discriminator_config(state: Mapping[str, Tensor]) -> GanDiscriminatorConfig:
+    """Return the discriminator that a published state dict tells, among those the methods train with."""
+    if "conv0_0.weight" in state:
+        levels = 1 + max(int(match[1]) for key in state if (match := re.match(r"conv(\d+)_", key)))
+        side = round((state["linear1.weight"].shape[1] / state[f"conv{levels - 1}_1.weight"].shape[0]) ** 0.5)
+        return GanDiscriminatorConfig(network="vgg", width=state["conv0_0.weight"].shape[0], size=side * 2**levels)
+    if "conv9.weight" in state:
+        return GanDiscriminatorConfig(network="unet", width=state["conv0.weight"].shape[0])
+    layers = max(int(match[1]) for key in state if (match := re.match(r"model\.child(\d+)\.", key))) - 1
+    return GanDiscriminatorConfig(network="patch", width=state["model.child0.0.weight_orig"].shape[0], layers=layers)
+
+
+def _first_generator(parts: list[Any]) -> dict[str, Tensor]:
+    reasons = []
+    for part in parts:
+        try:
+            return find_generator(part)
+        except ValueError as error:
+            reasons.append(error)
+    raise reasons[0]
+
+
+def _find_discriminator(content: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    for marker in DISCRIMINATOR_MARKERS:
+        try:
+            return find_state_dict(content, marker).network
+        except ValueError:
+            continue
+    return None
+
+
+def _network(state: Mapping[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:
+    """Return the generator's entries of a method's state dict; raises ValueError for another head, in a sentence of its own."""
+    options = rrdb_options(state)
+    unshuffle = options["unshuffle"]
+    scale = 2 ** len(options["enlargements"]) // unshuffle
+    problem = Problem(scale=scale, bands=options["out_channels"], lr_bands=options["in_channels"])
+    if scale != 4 and (config.head == "stages") != (unshuffle == 1):
+        theirs = "stages" if unshuffle == 1 else "always_x4"
+        raise ValueError(f"the file's head for x{scale} is that of model.generator.head={theirs} and {config.head} was chosen; change it.")
+    with torch.device("meta"):
+        own = config.build(problem).state_dict()
+    return {f"network.{name}": value for name, value in generator_to_ours(state, own).items()}
+
+
+def _published_network(config: GeneratorConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    name = rrdb_name("basicsr" if config.head == "always_x4" else "esrgan")
+    weights = {key.removeprefix("network."): value for key, value in state_dict.items() if key.startswith("network.")}
+    return {name(key): value for key, value in weights.items()}

@@ -1,0 +1,161 @@
+"""EDiffSR: a diffusion that drifts from the HR image to the enlarged LR image plus weak noise, and back.
+
+Source: XY-boy/EDiffSR (IEEE TGRS 2024), on IR-SDE and NAFNet. The network predicts the noise from the noisy image, the enlarged LR image
+and the step. Sampling runs in units of the residual (rsdiff.diffusion.mean_reverting), where the process is an ordinary diffusion that any
+sampler runs; `sampler.solver=native` is the published Euler step on every level.
+
+Unlike the published code:
+- A batch of one image can be trained on; the published loop fails there.
+- Levels and coefficients are float64; theirs are float32, which cancels five digits at the first level. The state of a sampling run is
+  float64 too (`sampler.dtype`): differences below 2e-5 over a whole run.
+- Any scale and any number of bands.
+As there, the enlarged image is not clamped, and the loss, an error of x_{t-1}, is one of the noise weighted by 0.004 (t = 1) to 0.041.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.denoisers import per_image
+from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, ReverseMeans, Rule
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.networks.ediffsr_nafnet import ConditionalNAFNet
+
+
+@config
+class EDiffSRConfig(MethodConfig):
+    """EDiffSR. The defaults are the published network of 20.4 million parameters."""
+
+    width: int = 64
+    """Channels of the first level; each further level has twice as many."""
+    encoders: tuple[int, ...] = (14, 1, 1, 1)
+    """Blocks of each level on the way down."""
+    middle: int = 1
+    """Blocks at the bottom."""
+    decoders: tuple[int, ...] = (1, 1, 1, 1)
+    """Blocks of each level on the way up, from the deepest."""
+    schedule: MeanRevertingConfig = MeanRevertingConfig()
+    """Levels of training."""
+    loss: Literal["l1", "l2"] = "l1"
+    """Mean absolute or mean squared error of the step back."""
+    decayed_loss: bool = False
+    """Weigh the errors of level t by what is left there of the image, a_t."""
+    native_rule: Rule = "sde"
+    """What sampler.solver=native steps along: the reverse SDE (published) or the probability-flow ODE."""
+    native_last_noise: bool = True
+    """The native SDE adds noise (0.94 of 255 grey levels) in its last step too, as published."""
+
+    def __post_init__(self) -> None:
+        if self.width < 16 or self.width % 2:
+            raise ValueError(f"width={self.width} was given; choose an even number of at least 16.")
+        counts = (*self.encoders, self.middle, *self.decoders)
+        if not self.encoders or len(self.encoders) != len(self.decoders) or min(counts) < 0:
+            raise ValueError(
+                f"encoders={list(self.encoders)}, middle={self.middle} and decoders={list(self.decoders)} make no network; "
+                "give as many levels up as down, and counts of 0 or more."
+            )
+
+    def refuse(self, problem: Problem) -> str | None:
+        if problem.scale < 1:
+            return f"model ediffsr enlarges images and the scale is {problem.scale:g}; choose scale=1 or more."
+        if problem.bands != problem.lr_bands:
+            return (
+                f"model ediffsr drifts from the target to the enlarged input, and these have {problem.bands} and {problem.lr_bands} bands; "
+                "choose a degradation that keeps the bands."
+            )
+        return None
+
+    def build(self, problem: Problem) -> EDiffSR:
+        return EDiffSR(self, problem)
+
+
+@dataclass
+class Step:
+    """A training step, in units of the residual: the noisy state, the predicted noise and the two means of the state before.
+
+    state, predicted  (B, C, H, W)
+    euler             what the published step makes of the prediction
+    posterior         what is right
+    """
+
+    state: Tensor
+    predicted: Tensor
+    euler: Tensor
+    posterior: Tensor
+
+
+class EDiffSR(Method):
+    """See the module and `EDiffSRConfig`."""
+
+    def __init__(self, options: EDiffSRConfig, problem: Problem) -> None:
+        super().__init__()
+        self.options = options
+        self.schedule = options.schedule.build()
+        self.network = ConditionalNAFNet(
+            bands=problem.bands, width=options.width, encoders=options.encoders, middle=options.middle, decoders=options.decoders
+        )
+
+    def mean(self, batch: Batch) -> Tensor:
+        """Return the LR at the target's size: bicubic with a = -0.75, half-pixel centres, neither antialiased nor clamped."""
+        return F.interpolate(batch.need("lr"), size=batch.size, mode="bicubic", align_corners=False)
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        hr = batch.need("hr")
+        t = noise.integers(1, len(self.schedule) + 1, (len(hr),), hr.device)
+        total = self.error(self.step(hr, self.mean(batch), t, noise.normal(hr.shape, hr.device)), t)
+        return Losses(total, {"step": total.detach()})
+
+    def step(self, hr: Tensor, mean: Tensor, t: Tensor, drawn: Tensor) -> Step:
+        """Return the step back from levels t (B,) in 1..T, for images (B, C, H, W) in [0, 1] and noise `drawn` of their shape."""
+        levels = torch.cat([torch.zeros(1, dtype=torch.float64), self.schedule.sigmas]).to(hr.device)
+        sigma, sigma_next = levels[t], levels[t - 1]
+        signal = (1 + sigma.square()).rsqrt()
+        clean = (hr - mean) / self.options.schedule.strength
+        state = per_image(signal, hr) * clean + per_image(signal * sigma, hr) * drawn
+        predicted = self.predict(state, mean, t)
+        means = ReverseMeans.between(sigma, sigma_next, "sde")
+        return Step(
+            state=state,
+            predicted=predicted,
+            euler=per_image(means.euler_state, hr) * state - per_image(means.euler_noise, hr) * predicted,
+            posterior=per_image(means.posterior_state, hr) * state + per_image(means.posterior_clean, hr) * clean,
+        )
+
+    def error(self, step: Step, t: Tensor) -> Tensor:
+        """Return the error of the step back in units of the image."""
+        difference = self.options.schedule.strength * (step.euler - step.posterior)
+        error = difference.abs() if self.options.loss == "l1" else difference.square()
+        if self.options.decayed_loss:
+            error = error * per_image(self.schedule.alphas_bar.sqrt().to(t.device)[t - 1], error)
+        return error.mean()
+
+    def predict(self, state: Tensor, mean: Tensor, time: Tensor) -> Tensor:
+        """Return the noise in a state in units of the residual."""
+        return self.network(mean + self.options.schedule.strength * state, mean, time)
+
+    def denoiser(self, mean: Tensor) -> EulerDenoiser:
+        """Return the network as a denoiser of residuals, in their units, under `mean` (B, C, H, W) in [0, 1]."""
+        options, strength = self.options, self.options.schedule.strength
+        return EulerDenoiser(
+            lambda state, time: self.predict(state, mean, time),
+            self.schedule,
+            rule=options.native_rule,
+            last_noise=options.native_last_noise,
+            data_range=((0 - mean) / strength, (1 - mean) / strength),
+        )
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        mean = self.mean(batch)
+        # The enlarged input, where a sampler starts from it, is no residual at all.
+        residual = sample(sampler, self.denoiser(mean), mean.shape, noise, device=mean.device, image=torch.zeros_like(mean))
+        return mean + self.options.schedule.strength * residual.float()

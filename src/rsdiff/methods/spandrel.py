@@ -1,0 +1,114 @@
+"""Any network that the library spandrel knows (HAT, SwinIR, DAT, ...), with its released weights: a row of result tables, and for scenes.
+
+`model=spandrel checkpoint=FILE`: the file tells architecture, sizes, bands and scale. It is not trained here. Images are limited to [0, 1],
+as spandrel does. What no file tells, such as HAT's conv_scale, has its published value.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file
+from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
+from torch import Tensor, nn
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.methods.base import Method, MethodConfig, Problem, Stage
+from rsdiff.methods.whole_scale import require_scale
+from rsdiff.networks.halo_tiles import HaloTilesConfig
+
+
+@config
+class SpandrelConfig(MethodConfig):
+    """A released network of another project, run as it is."""
+
+    takes_checkpoint: ClassVar[bool] = True
+
+    weights: str = ""
+    """The file of weights (.pth, .pt, .ckpt or .safetensors); checkpoint=FILE sets it."""
+    tiles: HaloTilesConfig = HaloTilesConfig()
+    """How images are restored."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"lr"})
+
+    @property
+    def is_ready(self) -> bool:
+        return True
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [Path(self.weights).expanduser()] if self.weights else []
+
+    def build(self, problem: Problem) -> Spandrel:
+        """Raises ValueError in one sentence for a file that cannot be read or belongs to another problem."""
+        if not self.weights:
+            raise ValueError("model=spandrel needs a file of weights; add checkpoint=FILE.")
+        return Spandrel(read_network(self.files[0]), self.tiles, problem)
+
+
+def read_network(path: Path) -> ImageModelDescriptor[nn.Module]:
+    """Return the network of a file of released weights, found by its keys and shapes; nothing of the file is executed.
+
+    Raises ValueError in one sentence for a file that is missing, no file of plain tensors, or of a network that spandrel does not know.
+    """
+    if not path.is_file():
+        raise ValueError(f"checkpoint={path} is not a file; give the released weights of a network that spandrel knows.")
+    content: Mapping[str, Any]
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        found = ModelLoader().load_from_state_dict(canonicalize_state_dict(dict(content)))
+    except UnsupportedModelError:
+        raise ValueError(f"{path.name} holds no network that this version of spandrel knows; choose another file or update it.") from None
+    except (pickle.UnpicklingError, RuntimeError, TypeError, ValueError, KeyError, EOFError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path.name} was not read as a file of weights ({type(error).__name__}: {said}); choose another file.") from None
+    if not isinstance(found, ImageModelDescriptor):
+        raise ValueError(f"{path.name} holds a network of spandrel that needs a mask beside the image; choose one that restores images.")
+    return found
+
+
+class Spandrel(Method):
+    """See the module. It has no optimiser groups and no stages."""
+
+    def __init__(self, descriptor: ImageModelDescriptor[nn.Module], tiles: HaloTilesConfig, problem: Problem) -> None:
+        super().__init__()
+        name, bands = descriptor.architecture.name, (descriptor.input_channels, descriptor.output_channels)
+        if descriptor.scale != problem.scale:
+            raise ValueError(
+                f"this {name} enlarges by {descriptor.scale} and the scale is {problem.scale:g}; set scale={descriptor.scale} or choose "
+                "another file."
+            )
+        if bands != (problem.lr_bands, problem.bands):
+            raise ValueError(
+                f"this {name} maps {bands[0]} bands to {bands[1]} and the images have {problem.lr_bands} to {problem.bands}; choose "
+                "another file, or images with as many bands."
+            )
+        self.scale, self.tiles = descriptor.scale, tiles
+        self.network = descriptor.model
+        self._descriptor = descriptor  # runs self.network, whose device and mode it shares
+        self.eval().requires_grad_(False)
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        return {}
+
+    def stages(self) -> Sequence[Stage]:
+        return []
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        require_scale(batch, self.scale)
+        multiple = self.pixel_multiple()
+        # One image at a time: spandrel promises no more.
+        return torch.cat([self.tiles.run(self._descriptor, image, self.scale, multiple) for image in batch.need("lr").split(1)])
+
+    def pixel_multiple(self) -> int:
+        return int(self._descriptor.size_requirements.multiple_of)

@@ -1,0 +1,185 @@
+"""MST++, MST-L, HSCNN+ and AWAN: networks that regress many bands on few at the same pixels, trained by the relative error.
+
+Source: caiyuanhao1998/MST-plus-plus (NTIRE 2022 spectral recovery), whose recipe is in experiments/spectral. Any number of bands goes in
+and out; at 31 bands the networks are the published ones. The cost of MST++ and MST-L as published, as wide as the cube has bands, grows
+with the square of their number: `width` makes them narrower for cubes of hundreds of bands.
+
+Unlike the published code:
+- MST-L's mask is that of every image by itself (`mask_of_first`), so that results do not depend on the batch; alike at batch size 1.
+- AWAN is evaluated on the whole image; the published script feeds it a window and cuts 10 pixels off.
+- Training ends after the steps asked for; the published loop goes on to the end of a pass over its patches (395,576 of 300,000 steps),
+  with the learning rate rising again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.spectral import relative_error
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.patch_sizes import require_multiple
+from rsdiff.methods.spectral_linear import refuse_other_scales
+from rsdiff.networks.awan import AWAN, SECOND_ORDER_REDUCTION, SQUEEZE
+from rsdiff.networks.hscnn_plus import HSCNNPlus
+from rsdiff.networks.mst import MSTL, MSTPlusPlus
+
+
+@config
+class SpectralRegressionConfig(MethodConfig):
+    """What the networks have in common: how they are trained."""
+
+    usual_scale: ClassVar[int] = 1
+    model: ClassVar[str]
+    """Name in messages."""
+
+    relative_floor: float = 0.0
+    """Lowest divisor of the relative error; above 0 for data with dark pixels or zeros."""
+
+    def __post_init__(self) -> None:
+        if self.relative_floor < 0:
+            raise ValueError(f"relative_floor={self.relative_floor} was given; choose 0 or more.")
+
+    @property
+    def size_multiple(self) -> int:
+        """What the network needs an image's height and width to be multiples of."""
+        return 1
+
+    def network(self, bands: int, lr_bands: int) -> nn.Module:
+        """Return the network with fresh weights."""
+        raise NotImplementedError
+
+    def refuse(self, problem: Problem) -> str | None:
+        return refuse_other_scales(self.model, problem)
+
+    def build(self, problem: Problem) -> SpectralRegression:
+        return SpectralRegression(self.network(problem.bands, problem.lr_bands), self.objective, self.size_multiple)
+
+    def objective(self, estimate: Tensor, target: Tensor) -> Losses:
+        """Return the relative error."""
+        error = relative_error(estimate, target, self.relative_floor)
+        return Losses(error, {"relative_error": error.detach()})
+
+
+@config
+class HalvingConfig(SpectralRegressionConfig):
+    """What MST++ and MST-L have in common: levels between which the image is halved."""
+
+    width: int | None = None
+    """Channels of the first level; null: as many as there are bands, as published."""
+    blocks: tuple[int, ...]
+    """Blocks of every level on the way down; the way up has as many."""
+
+    def __post_init__(self) -> None:
+        SpectralRegressionConfig.__post_init__(self)
+        if self.width is not None and self.width < 1:
+            raise ValueError(f"width={self.width} was given; choose at least 1 channel, or null for as many as there are bands.")
+        if len(self.blocks) < 1 or min(self.blocks) < 0:
+            raise ValueError(f"blocks={list(self.blocks)} make no network; give a number of blocks, 0 or more, for every level.")
+
+    @property
+    def size_multiple(self) -> int:
+        # 8 as published, though these networks halve twice: attention sees the pixels that an image is extended by.
+        return max(8, 2 ** (len(self.blocks) - 1))
+
+
+@config
+class MSTPlusPlusConfig(HalvingConfig):
+    """MST++. The defaults are the published network."""
+
+    model: ClassVar[str] = "mstpp"
+
+    stages: int = 3
+    """U-Nets in a row."""
+    blocks: tuple[int, ...] = (1, 1, 1)
+    """Blocks of every level of a U-Net on the way down; the way up has as many."""
+
+    def network(self, bands: int, lr_bands: int) -> nn.Module:
+        return MSTPlusPlus(in_bands=lr_bands, bands=bands, width=self.width or bands, stages=self.stages, blocks=self.blocks)
+
+
+@config
+class MSTLConfig(HalvingConfig):
+    """MST-L. The defaults are the published network."""
+
+    model: ClassVar[str] = "mst_l"
+
+    blocks: tuple[int, ...] = (4, 7, 5)
+    """Blocks of every level on the way down; the way up has as many."""
+    mask_of_first: bool = False
+    """The mask of a batch's first image serves all, as published."""
+
+    def network(self, bands: int, lr_bands: int) -> nn.Module:
+        return MSTL(in_bands=lr_bands, bands=bands, width=self.width or bands, blocks=self.blocks, mask_of_first=self.mask_of_first)
+
+
+@config
+class HSCNNPlusConfig(SpectralRegressionConfig):
+    """HSCNN+. The defaults are the published network."""
+
+    model: ClassVar[str] = "hscnn_plus"
+
+    blocks: int = 30
+    """Dense blocks."""
+
+    def network(self, bands: int, lr_bands: int) -> nn.Module:
+        return HSCNNPlus(in_bands=lr_bands, bands=bands, blocks=self.blocks)
+
+
+@config
+class AWANConfig(SpectralRegressionConfig):
+    """AWAN. The defaults are the published network."""
+
+    model: ClassVar[str] = "awan"
+
+    width: int = 96
+    """Channels of the features."""
+    blocks: int = 8
+    """Dual residual blocks."""
+
+    def __post_init__(self) -> None:
+        SpectralRegressionConfig.__post_init__(self)
+        if self.width < SQUEEZE:
+            raise ValueError(f"width={self.width} was given; the channel weights need at least {SQUEEZE} channels.")
+
+    def refuse(self, problem: Problem) -> str | None:
+        if problem.bands < SECOND_ORDER_REDUCTION:
+            return f"model awan needs at least {SECOND_ORDER_REDUCTION} target bands and there are {problem.bands}; choose model=mstpp."
+        return refuse_other_scales(self.model, problem)
+
+    def network(self, bands: int, lr_bands: int) -> nn.Module:
+        return AWAN(in_bands=lr_bands, bands=bands, width=self.width, blocks=self.blocks)
+
+
+class SpectralRegression(Method):
+    """A network from few bands to many at the same pixels, and what it minimises.
+
+    network    forward(lr (B, c, H, W)) -> (B, C, H, W)
+    objective  (estimate, target) -> losses
+    multiple   H and W must be multiples of this
+    """
+
+    def __init__(self, network: nn.Module, objective: Callable[[Tensor, Tensor], Losses], multiple: int = 1) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+        self.multiple = multiple
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        require_multiple(batch, self.multiple)
+        return self.objective(self.network(batch.need("lr")), batch.need("hr"))
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        restored: Tensor = self.network(batch.need("lr"))
+        return restored
+
+    def pixel_multiple(self) -> int:
+        return self.multiple

@@ -1,0 +1,91 @@
+"""SPSR's generator: RRDBNet with a branch that enlarges the map of gradients and is fused into the trunk before the image.
+
+Source: Maclory/SPSR, architecture.py, SPSRNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsdiff.networks.rrdb import RRDB, SLOPE, RRDBNet, enlarge_nearest, shrink_weights
+
+FLAT = 1e-6
+"""Added under the root: the map of a flat image is 1e-3, and its gradient finite."""
+
+
+def gradient_map(images: Tensor, padding: int = 1) -> Tensor:
+    """Return sqrt(v^2 + h^2 + 1e-6) of every band, v and h the differences of the two neighbours of a pixel, not halved.
+
+    images   (B, C, H, W)
+    padding  zeros around the image; 1 keeps its size, 2 gives (H + 2, W + 2). The border's values are differences to these zeros.
+    """
+    padded = F.pad(images, (padding,) * 4)
+    vertical = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
+    horizontal = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
+    return (vertical.square() + horizontal.square() + FLAT).sqrt()
+
+
+class BranchStep(nn.Module):
+    """Joins the branch (B, width, h, w) with a feature of the trunk in an RRDB of twice the width, then halves it by a convolution."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        self.block = RRDB(2 * width, growth)
+        self.fuse = nn.Conv2d(2 * width, width, 3, padding=1)
+
+    def forward(self, branch: Tensor, feature: Tensor) -> Tensor:
+        return self.fuse(self.block(torch.cat([branch, feature], dim=1)))
+
+
+class SPSRNet(RRDBNet):
+    """RRDBNet, whose image is a feature here, with a gradient branch and their fusion.
+
+    bands         C, of images and gradient maps
+    width         channels of trunk and branch (64 published)
+    blocks        RRDBs of the trunk (23 published)
+    growth        channels that each dense convolution adds (32 published)
+    taps          RRDBs of the trunk, counted from 1, whose outputs the branch is shown, one after the other
+    enlargements  factors of the nearest-neighbour stages
+    """
+
+    def __init__(
+        self, *, in_channels: int, bands: int, width: int, blocks: int, growth: int, taps: Sequence[int], enlargements: Sequence[int]
+    ) -> None:
+        super().__init__(in_channels, width, width, blocks, growth, 1, enlargements)
+        self.taps = tuple(taps)
+        self.branch_first = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.branch = nn.ModuleList(BranchStep(width, growth) for _ in self.taps)
+        self.branch_body = nn.Conv2d(width, width, 3, padding=1)
+        self.branch_up = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.enlargements)
+        self.branch_hr = nn.Conv2d(width, width, 3, padding=1)
+        self.branch_last = nn.Conv2d(width, width, 3, padding=1)
+        self.branch_map = nn.Conv2d(width, bands, 1)
+        self.fusion = nn.ModuleDict(
+            {
+                "join": BranchStep(width, growth),
+                "conv_hr": nn.Conv2d(width, width, 3, padding=1),
+                "conv_last": nn.Conv2d(width, bands, 3, padding=1),
+            }
+        )
+        shrink_weights(self)
+
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Return the image (B, C, H, W) of x (B, c, h, w), not clamped. `size`: see `RRDBNet.head`."""
+        return self.image_and_map(x, size)[0]
+
+    def image_and_map(self, x: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+        """Return the image and the estimate of its gradient map, both (B, C, H, W)."""
+        *features, last = self.trunk(x)
+        image = self.head(last, size)
+        first = branch = self.branch_first(gradient_map(x))
+        for step, tap in zip(self.branch, self.taps, strict=True):
+            branch = step(branch, features[tap - 1])
+        branch = first + self.branch_body(branch)
+        branch = enlarge_nearest(branch, self.enlargements, self.branch_up, size)
+        branch = self.branch_last(F.leaky_relu(self.branch_hr(branch), SLOPE))
+        joined = self.fusion["join"](branch, image)
+        return self.fusion["conv_last"](F.leaky_relu(self.fusion["conv_hr"](joined), SLOPE)), self.branch_map(branch)

@@ -1,0 +1,41 @@
+"""What is scored beside a method: bicubic interpolation or, where bands are added, a linear regression on the training images."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rsdiff.data.sample import collate
+from rsdiff.data.source import ImageSource
+from rsdiff.data.views import TestSamples
+from rsdiff.degradations import degrade, named_cases
+from rsdiff.methods.base import Problem
+from rsdiff.methods.spectral_linear import SpectralLinearConfig
+from rsdiff.metrics.baseline import BICUBIC, Baseline
+from rsdiff.tasks.experiment import degradation_for, draw_of
+from rsdiff.tasks.settings import RunSettings
+
+MOST_IMAGES = 100
+"""Training images that the regression is fitted to, evenly spaced over the split."""
+
+
+def needs_training_images(settings: RunSettings, problem: Problem) -> bool:
+    """Say whether `baseline_for` reads training images: where bands are added to pixels that stay."""
+    return bool(settings.metrics.baseline) and problem.scale == 1 and problem.lr_bands != problem.bands
+
+
+def baseline_for(settings: RunSettings, problem: Problem, training: ImageSource) -> Baseline:
+    """Return the baseline of a run; `training` are the images that its method may learn from, taken whole."""
+    if not needs_training_images(settings, problem):
+        return BICUBIC
+    method = SpectralLinearConfig().build(problem)
+    degradation = named_cases(degradation_for(settings, training).for_tests().build())[0][1]
+    samples = TestSamples(training, settings.scale, settings.seed, draw_of(degradation, training), size_rule=settings.dataset.size_rule)
+    count = min(len(samples), MOST_IMAGES)
+    for number in range(count):
+        method.accumulate(degrade(collate([samples[number * len(samples) // count]]), degradation))
+    method.solve()
+
+    def restore(lr: Tensor, size: tuple[int, int]) -> Tensor:
+        return method.to(lr.device).regressed(lr[None].float())[0].clamp(0, 1)
+
+    return Baseline("linear", restore, any_bands=True)

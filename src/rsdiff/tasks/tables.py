@@ -1,0 +1,264 @@
+"""task=tables: run what published tables need and is not finished yet, then write them with published values beside ours.
+
+Every training and evaluation is a run of its own in the outputs folder, known by its signature: what is finished is not repeated, what was
+killed goes on where it stopped, and tables share what they have in common.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+
+from rsdiff.config import ConfigError
+from rsdiff.data.source import DataError
+from rsdiff.metrics import METRICS
+from rsdiff.reporting.published import CellResult, Pictures, Printed, RowResult, TableResult, Value
+from rsdiff.reporting.published_page import write_index, write_table
+from rsdiff.reporting.records import read_summaries
+from rsdiff.tasks.command_line import CONFIG_NAME, check_run, composing, options_of
+from rsdiff.tasks.launching import launch
+from rsdiff.tasks.options import TablesTask
+from rsdiff.tasks.result import TaskResult
+from rsdiff.tasks.run_folder import RunFolder, provenance, read_status
+from rsdiff.tasks.settings import RunSettings, group_config
+from rsdiff.tasks.table_options import TableConfig
+from rsdiff.tasks.table_plan import Cell, Job, cells_of
+from rsdiff.tracking import Tracker
+from rsdiff.training.checkpoints import CheckpointError
+
+DATA_FOLDER = "data"
+"""Where the data set files of the repository look for published data; `task.data_root` takes its place."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: the folder of its run, or the sentence why it has none."""
+
+    path: Path | None = None
+    reason: str = ""
+
+
+def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
+    """Make the tables that the settings name; see the module."""
+    options = cast(TablesTask, settings.task)
+    conf = folder.repository / "conf"
+    with composing(conf) as loader:
+        tables = chosen_tables(options, folder.repository)
+        workshop = Workshop(conf, loader, settings, options.data_root)
+        cells = {
+            name: cells_of(table, options.budget, options.seeds, options_of(conf / "model"), workshop.any_scale)
+            for name, table in tables.items()
+        }
+        outcomes = workshop.finish([cell.job for of_table in cells.values() for cell in of_table if cell.job is not None])
+    place = settings.outputs / "tables"
+    git = provenance(folder.command, folder.repository)["git"]
+    results = []
+    for name, table in tables.items():
+        results.append(table_result(name, table, cells[name], outcomes, options, folder.command_text, git["commit"] if git else "none"))
+        tracker.table(f"tables/{name}", flat_rows(results[-1]))
+    pages = [write_table(place / f"{result.name}-{options.budget}", result) for result in results]
+    index = write_index(place / f"index-{options.budget}.html", results, pages)
+    done = sum(cell.is_complete for result in results for row in result.rows for cell in row.cells.values())
+    everything = sum(len(row.cells) for result in results for row in result.rows)
+    missing = list(dict.fromkeys(cell.reason for result in results for row in result.rows for cell in row.cells.values() if cell.reason))
+    return TaskResult(
+        messages=[
+            *(f"not run  {reason}" for reason in missing),
+            f"{done} of {everything} cells of {len(results)} tables, budget {options.budget}, {options.seeds} seed(s)",
+            *(f"table    {page}" for page in pages),
+            f"index    {index}",
+            "next     the same command runs only what is missing"
+            + ("; task.budget=paper reproduces the published trainings" if options.budget == "quick" else ""),
+        ],
+        summary={"tables": len(results), "cells": done, "of": everything},
+        report=index if len(pages) > 1 else pages[0],
+    )
+
+
+def chosen_tables(options: TablesTask, repository: Path) -> dict[str, TableConfig]:
+    """Return the tables by name: the one that `sweeps=` chose, or those that `tables` names. Hydra must be composing.
+
+    Raises ConfigError for a name that no file has.
+    """
+    if options.table is not None:
+        choice = str(HydraConfig.get().runtime.choices.get("sweeps"))
+        return {choice.rpartition("/")[2]: options.table}
+    known = options_of(repository / "sweeps" / "tables")
+    names = known if "all" in options.tables else list(options.tables)
+    tables = {}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"task.tables={name} does not exist; the tables are {', '.join(known)}.")
+        task = group_config(compose(CONFIG_NAME, [f"sweeps=tables/{name}"]), "task")
+        assert isinstance(task, TablesTask), f"sweeps/tables/{name}.yaml chooses another task"
+        assert task.table is not None, f"sweeps/tables/{name}.yaml holds no table"
+        tables[name] = task.table
+    return tables
+
+
+class Workshop:
+    """Finishes jobs, in waves: what depends on nothing unfinished is given to the launcher together.
+
+    data_root  folder of published data sets that takes the place of 'data', or None
+    """
+
+    def __init__(self, conf: Path, loader: ConfigLoader, settings: RunSettings, data_root: str | None) -> None:
+        self.conf = conf
+        self.loader = loader
+        self.outputs = settings.outputs
+        self.logger = settings.choices["logger"]
+        self.data_root = data_root
+        self._any_scale: dict[str, bool] = {}
+
+    def any_scale(self, model: str) -> bool:
+        """Whether one training of `model` serves every scale."""
+        if model not in self._any_scale:
+            self._any_scale[model] = bool(group_config(compose(CONFIG_NAME, [f"model={model}"]), "model").any_scale)
+        return self._any_scale[model]
+
+    def finish(self, jobs: Sequence[Job]) -> dict[Job, Outcome]:
+        """Run what is not finished yet and return how every job, and those before it, ended."""
+        waiting = list(dict.fromkeys(link for job in jobs for link in job.chain))
+        outcomes: dict[Job, Outcome] = {}
+        while waiting:
+            commands: dict[Path, tuple[list[str], list[Job]]] = {}
+            later = []
+            for job in waiting:
+                if job.after is not None and job.after not in outcomes:
+                    later.append(job)
+                    continue
+                outcome = self._begin(job, outcomes, commands)
+                if outcome is not None:
+                    outcomes[job] = outcome
+            if commands:
+                print(f"{len(commands)} runs to do, {len(outcomes)} finished, {len(later)} waiting for them", flush=True)
+                records = launch([command for command, _ in commands.values()], self.outputs)
+                for (path, (_, same)), record in zip(commands.items(), records, strict=True):
+                    finished = read_status(path).state == "finished"
+                    outcomes |= dict.fromkeys(same, Outcome(path) if finished else Outcome(reason=record.error or "it did not finish."))
+            waiting = later
+        return outcomes
+
+    def _begin(self, job: Job, outcomes: Mapping[Job, Outcome], commands: dict[Path, tuple[list[str], list[Job]]]) -> Outcome | None:
+        """Return how `job` ended if that is known without running it; else add its command to `commands`."""
+        earlier = outcomes[job.after] if job.after is not None else None
+        if earlier is not None and earlier.path is None:
+            return Outcome(reason=earlier.reason)
+        command = [*job.settings, f"outputs='{self.outputs}'", f"logger={self.logger}"]
+        if earlier is not None:
+            command.append(f"checkpoint='{earlier.path}'")
+        try:
+            settings = check_run(self.conf, self.loader, command)
+            if moved := self._data_folder(settings):
+                command += moved
+                settings = check_run(self.conf, self.loader, command)
+            path = settings.run_path
+            status = read_status(path)
+            if status.state == "finished" and not status.lost_files():
+                return Outcome(path)
+            settings.dataset.check()
+        except (ConfigError, DataError, CheckpointError) as refusal:
+            return Outcome(reason=str(refusal))
+        commands.setdefault(path, (command, []))[1].append(job)
+        return None
+
+    def _data_folder(self, settings: RunSettings) -> list[str]:
+        """Return the setting that moves the run's data set to `data_root`, if it looks in the repository's own place."""
+        root = getattr(settings.dataset, "root", None)
+        if self.data_root is None or root is None:
+            return []
+        inside = Path(root)
+        if inside.parts[:1] != (DATA_FOLDER,):
+            return []
+        return [f"dataset.root='{Path(self.data_root).joinpath(*inside.parts[1:])}'"]
+
+
+def table_result(
+    name: str, table: TableConfig, cells: Sequence[Cell], outcomes: Mapping[Job, Outcome], options: TablesTask, command: str, commit: str
+) -> TableResult:
+    """Return everything the pages of a table show."""
+    rows = []
+    protocol = ""
+    unavailable: dict[str, str] = {}
+    for row in table.rows:
+        found: dict[str, CellResult] = {}
+        for point in table.points:
+            mine = [cell for cell in cells if cell.row is row and cell.point is point]
+            if not mine:
+                continue
+            reason = next((cell.reason for cell in mine if cell.reason), "")
+            ended = [outcomes[cell.job] for cell in mine if cell.job is not None]
+            reason = reason or next((outcome.reason for outcome in ended if outcome.reason), "")
+            paths = [outcome.path for outcome in ended if outcome.path is not None]
+            summaries = [read_summaries(path / "evaluation") for path in paths]
+            for case in point.cases or ("",):
+                setting = f"{point.name}/{case}" if case else point.name
+                parts = [summary[case] for summary in summaries if case in summary]
+                found[setting] = cell_result(parts, paths, case, table, row.published.get(setting, {}), reason)
+                for part in parts:
+                    protocol = part["protocol"]
+                    unavailable |= {metric: text for metric, text in part["unavailable"].items() if metric in table.shown}
+        rows.append(RowResult(row.name, row.model, row.note, found))
+    return TableResult(
+        name=name,
+        title=table.title,
+        source=table.source,
+        budget=options.budget,
+        protocol=protocol or table.metrics,
+        metrics=tuple(METRICS[metric] for metric in table.shown),
+        settings=table.settings,
+        rows=tuple(rows),
+        unavailable=unavailable,
+        seeds=options.seeds,
+        printed=tuple(Printed(part.title, part.source, part.columns, part.rows) for part in table.printed),
+        notes=table.notes,
+        command=command,
+        commit=commit,
+    )
+
+
+def cell_result(
+    parts: Sequence[Mapping[str, Any]], paths: Sequence[Path], case: str, table: TableConfig, published: Mapping[str, float], reason: str
+) -> CellResult:
+    """Return a cell from the summaries of its seeds, one each."""
+    values = {}
+    for metric in table.shown:
+        means = [mean for part in parts if (mean := part["metrics"].get(metric, {}).get("mean")) is not None]
+        if means:
+            values[metric] = Value(statistics.fmean(means), statistics.stdev(means) if len(means) > 1 else None, len(means))
+    seconds = [part["seconds_per_image"] for part in parts if part["seconds_per_image"] is not None]
+    return CellResult(
+        values=values,
+        published=published,
+        reason=reason,
+        reports=tuple(path / "report.html" for path in paths),
+        images=int(parts[0]["images"]) if parts else 0,
+        seconds_per_image=statistics.fmean(seconds) if seconds else None,
+        pictures=pictures_of(paths[0] / "evaluation" / case / "panels") if parts else None,
+    )
+
+
+def pictures_of(folder: Path) -> Pictures | None:
+    """Return the pictures of the first image that an evaluation drew, or None."""
+    restored = sorted(folder.glob("*.sr.png"))
+    if not restored:
+        return None
+    stem = restored[0].name.removesuffix(".sr.png")
+    lr, hr = (folder / f"{stem}.{part}.png" for part in ("lr", "hr"))
+    return Pictures(stem, lr, restored[0], hr if hr.is_file() else None) if lr.is_file() else None
+
+
+def flat_rows(result: TableResult) -> list[dict[str, float | int | str]]:
+    """Return one row per method and setting, for the tracker."""
+    return [
+        {"method": row.name, "setting": setting, **{metric: value.mean for metric, value in cell.values.items()}}
+        for row in result.rows
+        for setting, cell in row.cells.items()
+    ]

@@ -1,0 +1,104 @@
+"""The ESRGAN family as a user runs it: two stages in one command, released weights, networks of other projects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rsdiff.methods.base import Problem
+from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
+from rsdiff.training.checkpoints import read_checkpoint
+from rsdiff.weights import export_weights
+from tests.conftest import Command
+
+SCENES = ["dataset=synthetic", "dataset.size=64", "dataset.train_images=4", "dataset.test_images=2", "dataset.second_date=false"]
+SHORT = [
+    "trainer.steps=2",
+    "trainer.batch=2",
+    "trainer.validate_every_steps=1",
+    "trainer.save_every_steps=1",
+    "trainer.validation_images=1",
+    "trainer.workers=0",
+    "metrics.metrics=[psnr]",
+    "metrics.panels=1",
+]
+EVALUATION = ["metrics.metrics=[psnr]", "metrics.panels=1"]
+
+
+def published_file(folder: Path) -> Path:
+    """Write a small RRDBNet as BasicSR does."""
+    torch.manual_seed(0)
+    config = RRDBMethodConfig(generator=GeneratorConfig(width=8, blocks=1))
+    weights = config.build(Problem(scale=4, bands=3, lr_bands=3)).state_dict()
+    torch.save({"params_ema": export_weights("rrdb", config, weights)}, folder / "RRDBNet.pth")
+    return folder / "RRDBNet.pth"
+
+
+def test_both_stages_train_in_one_command_and_the_last_checkpoint_of_the_gan_counts(run_command: Command, tmp_path: Path) -> None:
+    ended = run_command("-m", "experiments=bsrgan/tiny_stage1,bsrgan/tiny_stage2", *SCENES, *SHORT, "trainer.patch=64")
+    assert ended.code == 0, ended.err
+    (first,) = (tmp_path / "outputs/train").glob("bsrnet_tiny-*/*")
+    (second,) = (tmp_path / "outputs/train").glob("bsrgan_tiny-*/*")
+    assert f"starting from {Path('outputs') / first.relative_to(tmp_path / 'outputs')}" in ended.out
+    assert not (second / "checkpoints" / "best.json").exists()
+    assert read_checkpoint(second).folder.name == "step_00000002"
+    names = {name for line in (second / "history.jsonl").read_text().splitlines() for name in json.loads(line)}
+    assert {"restorer/pixel", "restorer/adversarial", "discriminator/real", "discriminator/fake"} <= names
+
+
+@pytest.mark.parametrize(("model", "degradation"), [("esrgan_tiny", "bicubic"), ("real_esrgan_tiny", "real_esrgan")])
+def test_a_gan_trains_from_a_trained_network_and_from_released_weights(
+    run_command: Command, tmp_path: Path, model: str, degradation: str
+) -> None:
+    small = ["model.generator.width=8", "model.generator.blocks=1", "model.generator.growth=32"]
+    source = published_file(tmp_path)
+    imported = run_command("task=import", "model=rrdb", f"source={source}", f"output={tmp_path / 'imported'}", *small)
+    assert imported.code == 0, imported.err
+    target = ["degradation.target=raw"] if degradation == "real_esrgan" else []
+    trained = run_command(
+        f"model={model}",
+        f"degradation={degradation}",
+        *target,
+        *small,
+        *SCENES,
+        *SHORT,
+        "trainer.patch=64",
+        f"checkpoint={tmp_path / 'imported'}",
+    )
+    assert trained.code == 0, trained.err
+    (folder,) = (tmp_path / "outputs/train").glob("*/*")
+    assert any(name.startswith("discriminator.") for name in load_file(read_checkpoint(folder).folder / "weights.safetensors"))
+
+
+def test_a_gan_without_a_first_stage_says_what_to_train(run_command: Command) -> None:
+    ended = run_command("model=bsrgan_tiny", *SCENES, *SHORT)
+    assert ended.code == 2
+    assert "train it first" in ended.err
+
+
+def test_a_network_of_another_project_is_evaluated_and_restores(run_command: Command, tmp_path: Path) -> None:
+    source = published_file(tmp_path)
+    evaluated = run_command("task=evaluate", "model=spandrel", f"checkpoint={source}", *SCENES, *EVALUATION)
+    assert evaluated.code == 0, evaluated.err
+    assert "PSNR" in evaluated.out
+    (row,) = (tmp_path / "outputs/evaluate").glob("spandrel-*/*")
+    scene = next((row / "panels").rglob("*.png"), None) or next(row.rglob("*.png"))
+    restored = run_command(
+        "task=restore", "model=spandrel", f"checkpoint={source}", f"input={scene}", "output=out.tif", "task.preview=false"
+    )
+    assert restored.code == 0, restored.err
+    assert (tmp_path / "out.tif").exists()
+
+
+def test_a_network_that_is_not_trained_or_of_another_scale_says_so(run_command: Command, tmp_path: Path) -> None:
+    source = published_file(tmp_path)
+    trained = run_command("model=spandrel", f"checkpoint={source}", *SCENES, *SHORT)
+    assert trained.code == 2
+    assert "model=spandrel is not trained; add task=evaluate" in trained.err
+    other = run_command("task=evaluate", "model=spandrel", f"checkpoint={source}", "scale=2", *SCENES, *EVALUATION)
+    assert other.code != 0
+    assert "set scale=4" in other.err

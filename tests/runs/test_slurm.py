@@ -1,0 +1,100 @@
+"""A sweep on a real Slurm, with cells that are preempted and requeued while they train."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, Command
+from tests.runs.test_training import ENVIRONMENT, SMALL
+from tests.slurm import Cluster, why_not
+
+LONG = [*SMALL, "trainer.steps=40", "trainer.validate_every_steps=0", "trainer.workers=0"]
+LAUNCHER = ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.signal_delay_s=10"]
+
+pytestmark = [
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+    pytest.mark.xdist_group("slurm"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(cpus=6) as running:
+        yield running
+
+
+def sweep(outputs: Path, seeds: int, *more: str) -> list[str]:
+    values = ",".join(map(str, range(seeds)))
+    return ["-m", *LONG, f"seed={values}", f"outputs={outputs}", *more]
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def job_of(outputs: Path, cell: int) -> str | None:
+    """The Slurm job that trains a cell and has saved a checkpoint, from the sweep's own record."""
+    for path in outputs.glob(f"sweeps/*/run_{cell:05d}.json"):
+        record = json.loads(path.read_text())
+        if record["state"] == "running" and list(Path(record["folder"]).glob("checkpoints/step_*/card.json")):
+            return re.fullmatch(r".*Slurm job (\S+)", record["place"])[1]  # type: ignore[index]
+    return None
+
+
+def weights(outputs: Path) -> dict[str, bytes]:
+    found = outputs.glob("train/*/*/checkpoints/step_00000040/weights.safetensors")
+    return {path.parents[2].name: path.read_bytes() for path in found}
+
+
+def check_sweep_with_interruptions(
+    cluster: Cluster, run_command: Command, folder: Path, cells: int, interrupted: dict[int, list[str]]
+) -> None:
+    """Submit a sweep, interrupt some cells in mid-run, and compare with the same sweep done in one process without Slurm."""
+    environment = {**ENVIRONMENT, **cluster.environment, "SUBMITIT_PREEMPT_SIGNAL": "USR2"}
+    whole, cut = folder / "whole", folder / "cut"
+    command = [sys.executable, str(REPOSITORY / "run.py"), *sweep(cut, cells, *LAUNCHER)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        for cell, command in interrupted.items():
+            wait_for(lambda cell=cell: job_of(cut, cell) is not None, process)  # type: ignore[misc]
+            job = str(job_of(cut, cell))
+            cluster.call(*command, job)
+            wait_for(lambda job=job: "PENDING" in cluster.call("squeue", "--noheader", "--format=%T", "--jobs", job), process)  # type: ignore[misc]
+            cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now+5")  # instead of in two minutes
+        out, _ = process.communicate(timeout=400)
+    finally:
+        process.kill()
+    assert process.returncode == 0, out
+    assert f"{cells} of {cells} runs finished" in out
+    assert run_command(*sweep(whole, cells)).code == 0
+    assert len(weights(whole)) == cells
+    assert weights(cut) == weights(whole)
+    for cell in interrupted:
+        (record,) = cut.glob(f"sweeps/*/run_{cell:05d}.json")
+        run = Path(json.loads(record.read_text())["folder"])
+        assert len((run / "provenance.jsonl").read_text().splitlines()) == 2, f"cell {cell} was not interrupted"
+    said = run_command("task=status", f"outputs={cut}").out
+    print(out, said, sep="\n")
+    assert f"{cells} cells, {cells} finished" in said
+    assert "Slurm job" in said
+
+
+def test_a_preempted_cell_is_requeued_and_ends_as_if_undisturbed(cluster: Cluster, run_command: Command, tmp_path: Path) -> None:
+    check_sweep_with_interruptions(cluster, run_command, tmp_path, 2, {0: ["scancel", "--signal=USR2"]})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_sweep_of_six_with_preempted_requeued_and_killed_cells(cluster: Cluster, run_command: Command, tmp_path: Path) -> None:
+    ways = {0: ["scancel", "--signal=USR2"], 2: ["scontrol", "requeue"], 5: ["scancel", "--signal=USR2"]}
+    check_sweep_with_interruptions(cluster, run_command, tmp_path, 6, ways)
