@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: env demo test test-slow test-goldens benchmark lint format reproduce-tables feature-table matrix
+.PHONY: env demo test test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
 
 TABLE ?= all
 BUDGET ?= quick
@@ -48,6 +48,11 @@ test-slow: $(STAMP)
 
 test-goldens: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/goldens
+
+# Kills and broken disks at many moments, dead processes, accidents, a sweep on Slurm, damaged files: hours, or as many tries as you allow.
+TRIES ?= 200
+test-faults: $(STAMP)
+	OMP_NUM_THREADS=1 RSDIFF_FAULT_TRIES=$(TRIES) RSDIFF_FUZZ_EXAMPLES=$(TRIES) $(BIN)/python -m pytest -s tests/faults tests/hostile tests/runs/test_slurm.py
 
 # Speed and memory as ratios; not part of the tests, because a busy machine proves nothing.
 benchmark: $(STAMP)

@@ -51,6 +51,7 @@ ACCIDENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACCIDENTS)
 def test_an_accident_is_told_and_mended_the_run_goes_on(name: str, commands: Commands, undisturbed: Path, tmp_path: Path) -> None:
     accident, words = ACCIDENTS[name]

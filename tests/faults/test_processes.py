@@ -51,6 +51,7 @@ def farthest(folder: Path, other: Path) -> float:
     return max(float((value - second[name]).abs().max()) for name, value in first.items())
 
 
+@pytest.mark.slow
 def test_one_two_and_four_processes_compute_the_same(commands: Commands, tmp_path: Path) -> None:
     reference = folder_of(tmp_path, "1")
     assert commands(*ARGUMENTS, folder=reference).code == 0

@@ -10,20 +10,42 @@ import torch
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.methods import METHODS
 from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig, query
+from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.networks.coordinates import nearest, pixel_centres
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.rdn import RDNConfig
+from rsdiff.networks.swinir import SwinIRConfig
 from rsdiff.weights import export_weights, import_weights
+from rsdiff.weights.keymaps import KEY_MAPS
 
 PROBLEM = Problem(scale=4, bands=3, lr_bands=3)
+SWINIR = SwinIRConfig(width=12, depths=(2,), heads=(2,), window=4, out_channels=8)
 EDSR, RDN = EDSRConfig(width=8, blocks=1), RDNConfig(width=8, blocks=2, layers=2, growth=4)
 CONFIGS: dict[str, MethodConfig] = {
     "liif": LIIFConfig(edsr=EDSR, hidden=(16,), queries=20),
     "liif_rdn": LIIFConfig(encoder="rdn", rdn=RDN, hidden=(16, 16), cell=False, queries=20),
+    "liif_swinir": LIIFConfig(encoder="swinir", swinir=SWINIR, hidden=(16,), queries=20),
     "metasr": MetaSRConfig(edsr=EDSR, hidden=(16,), queries=20),
+    "metasr_swinir": MetaSRConfig(encoder="swinir", swinir=SWINIR, hidden=(16,), queries=20),
+    "lte": LTEConfig(edsr=EDSR, width=8, hidden=(16,), queries=20),
+    "lte_plus": LTEConfig(edsr=EDSR, width=8, hidden=(16,), pairing="halves", queries=20),
+    "lte_swinir": LTEConfig(encoder="swinir", swinir=SWINIR, width=8, hidden=(16,), queries=20),
+    "lmf_lte": LMFLTEConfig(edsr=EDSR, width=8, hidden=(16,), render_width=4, render_depth=2, queries=20),
+    "lmf_lte_raw": LMFLTEConfig(edsr=EDSR, width=8, hidden=(16,), render_width=4, render_depth=2, compress=False, queries=20),
+    "lmf_liif": LMFLIIFConfig(encoder="rdn", rdn=RDN, hidden=(16,), render_width=4, render_depth=2, queries=20),
+    "lmf_ciaosr": LMFCiaoSRConfig(
+        edsr=EDSR, query_hidden=(8,), attention_hidden=(8,), hidden=(16,), render_width=4, render_depth=2, scales=(2, 3), queries=20
+    ),
+    "ciaosr": CiaoSRConfig(edsr=EDSR, hidden=(16,), queries=20),
+    "ciaosr_rdn": CiaoSRConfig(encoder="rdn", rdn=RDN, hidden=(16,), scales=(), neighbourhood=3, queries=20),
+    "ciaosr_swinir": CiaoSRConfig(encoder="swinir", swinir=replace(SWINIR, out_channels=0, mirror=False), hidden=(16,), queries=20),
+    "ciaosr_lmf": CiaoSRConfig(edsr=EDSR, hidden=(16,), centre="half", attention_tile=48, tile=0, queries=20),
 }
+NO_MODEL_NAME = ("ciaosr", "ciaosr_rdn", "ciaosr_swinir")
+"""Configs whose published files hold a state dict alone."""
 SIZES = [(7, 6), (12, 10), (18, 16), (28, 24), (51, 30), (80, 61)]
 
 
@@ -74,16 +96,15 @@ def test_coordinates_are_symmetric_and_rows_come_first() -> None:
 
 def test_training_asks_for_different_pixels_of_each_image_without_repeating_any() -> None:
     hr = torch.arange(60.0).view(1, 6, 10)
-    coordinates, colours, cells = query(hr, (6, 10), torch.rand(60), 60)
+    coordinates, colours = query(hr, (6, 10), torch.rand(60), 60)
     assert sorted(colours[:, 0].tolist()) == list(range(60))
-    assert torch.equal(cells[0], torch.tensor([2 / 6, 2 / 10]))
     torch.testing.assert_close(nearest(hr[None], coordinates[None])[0], colours)
 
 
 def test_pixels_beyond_the_true_size_are_never_asked_for() -> None:
     hr = torch.zeros(3, 8, 8)
     hr[:, 4:] = 1
-    _, colours, _ = query(hr, (4, 5), torch.rand(64), 20)
+    _, colours = query(hr, (4, 5), torch.rand(64), 20)
     assert float(colours.abs().max()) == 0
 
 
@@ -106,9 +127,14 @@ def test_a_training_step_over_images_of_different_scale_reaches_every_weight(nam
 def test_exported_weights_are_imported_again_with_their_config(name: str) -> None:
     config = CONFIGS[name]
     state = config.build(PROBLEM).state_dict()
-    kind = "metasr" if isinstance(config, MetaSRConfig) else "liif"
-    found, imported = import_weights(kind, {"model": {"name": kind, "args": {}, "sd": export_weights(kind, config, state)}})
-    assert replace(found, queries=20) == replace(config, **{} if config.encoder == "edsr" else {"rdn": found.rdn})
+    kind = next(kind for kind, cls in METHODS.items() if cls is type(config))
+    exported = export_weights(kind, config, state)
+    model = {"lte_plus": "lte-fast", "lmf_lte_raw": "lmlte"}.get(name, KEY_MAPS[kind].names[0])
+    content = {"state_dict": exported} if name in NO_MODEL_NAME else {"model": {"name": model, "args": {"local_size": 2}, "sd": exported}}
+    if name == "ciaosr_rdn":  # its neighbourhood leaves no trace in the weights
+        content, config = {"state_dict": exported}, replace(config, neighbourhood=2)
+    found, imported = import_weights(kind, content)
+    assert replace(found, queries=20) == config
     assert imported.keys() == state.keys()
     assert all(torch.equal(imported[key], state[key]) for key in state)
 

@@ -13,6 +13,7 @@ from rsdiff.config import ConfigError, config_from_mapping
 from rsdiff.data.sample import Batch, Sample, SampleMeta, collate
 from rsdiff.degradations import GaussianDegradationConfig, PairedConfig, degrade
 from rsdiff.metrics import METRICS, MetricsConfig, ProtocolConfig
+from rsdiff.metrics.baseline import Baseline
 from rsdiff.metrics.features import FeatureStore
 from rsdiff.metrics.metric import Metric, SetScore
 from rsdiff.metrics.summary import summarise
@@ -74,6 +75,20 @@ def test_a_row_holds_the_image_its_degradation_the_method_and_bicubic() -> None:
     assert row["seconds"] == 0.25
     assert {"psnr", "bicubic_psnr", "ag", "bicubic_ag", "hr_ag"} <= row.keys()
     assert "hr_psnr" not in row
+
+
+def test_another_baseline_takes_the_place_of_bicubic_in_rows_and_summary() -> None:
+    thirds = Baseline("linear", lambda lr, size: lr.mean(0, keepdim=True).expand(5, *size), any_bands=True)
+    evaluator = MetricsConfig(metrics=("psnr",)).build(5, baseline=thirds)
+    hr, size = torch.rand(1, 5, 8, 8), (8, 8)
+    batch = Batch(metas=[SampleMeta("scene")], size=size, lr_size=size, hr=hr, lr=hr[:, :2])
+    rows = evaluator.rows(batch, hr * 0.9, 0)
+    assert "bicubic_psnr" not in rows[0]
+    summary = evaluator.summary(rows)
+    assert summary.baseline == "linear"
+    assert summary.metrics[0].baseline == rows[0]["linear_psnr"]
+    assert "linear_psnr" not in replace(MetricsConfig(metrics=("psnr",)), baseline=False).build(5, baseline=thirds).rows(batch, hr, 0)[0]
+    assert "bicubic_psnr" not in MetricsConfig(metrics=("psnr",)).build(5).rows(batch, hr, 0)[0]
 
 
 def test_the_reference_itself_reaches_the_ceiling_of_its_noise_in_lr_psnr() -> None:

@@ -45,11 +45,14 @@ def write_hdf5(path: Path) -> None:
 
 
 WRITERS = {
-    "scene.tif": lambda path: write_raster(path, "GTiff"),
+    "pixel.tif": lambda path: write_raster(path, "GTiff", interleave="pixel"),
+    "band.tif": lambda path: write_raster(path, "GTiff", interleave="band", compress="deflate"),
     "bsq.dat": lambda path: write_raster(path, "ENVI", interleave="bsq"),
     "bil.dat": lambda path: write_raster(path, "ENVI", interleave="bil"),
     "bip.dat": lambda path: write_raster(path, "ENVI", interleave="bip"),
+    "scene.pix": lambda path: write_raster(path, "PCIDSK"),
     "old.mat": lambda path: scipy.io.savemat(path, {"scene": CUBE.transpose(1, 2, 0)}),
+    "packed.mat": lambda path: scipy.io.savemat(path, {"scene": CUBE.transpose(1, 2, 0)}, do_compression=True),
     "new.mat": write_matlab73,
     "scene.h5": write_hdf5,
     "scene.npy": lambda path: np.save(path, CUBE),
@@ -65,6 +68,21 @@ def test_every_container_gives_the_cube_that_was_written(tmp_path: Path, name: s
     WRITERS[name](tmp_path / name)
     train, test = (opened(tmp_path, split).raw(0).arrays["hr"] for split in ("train", "test"))
     np.testing.assert_array_equal(np.concatenate([train, test], axis=2), CUBE)
+
+
+@pytest.mark.parametrize(("units", "given"), [("Nanometers", 400.0), ("Micrometers", 0.4)])
+def test_wavelengths_of_a_header_reach_the_responses_of_a_sensor(tmp_path: Path, units: str, given: float) -> None:
+    write_raster(tmp_path / "scene.dat", "ENVI")
+    centres = [given * (1 + 0.25 * band) for band in range(6)]
+    header = tmp_path / "scene.hdr"
+    header.write_text(header.read_text() + f"wavelength units = {units}\nwavelength = {{{', '.join(map(str, centres))}}}\n")
+    found = opened(tmp_path).wavelengths
+    np.testing.assert_allclose(found, [400, 500, 600, 700, 800, 900])
+    averaged = SrfConfig(sensor="average", ranges=((450, 650), (650, 850)))
+    np.testing.assert_allclose(averaged.for_wavelengths(found).weights(6).T[:, 1:5], [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
+    assert averaged.for_wavelengths(()) is averaged
+    mine = SrfConfig(sensor="average", ranges=((450, 650),), wavelengths=(1.0, 2.0))
+    assert mine.for_wavelengths(found) is mine
 
 
 def test_training_and_test_region_share_no_pixel_and_keep_the_gap(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from rsdiff.reporting import (
     CostPoint,
     Panel,
     RunFacts,
+    SweptRun,
     console_table,
     loss_curve,
     markdown_table,
@@ -29,8 +31,11 @@ from rsdiff.reporting import (
     write_panel,
     write_records,
     write_report,
+    write_sweep_page,
 )
 from rsdiff.reporting.display import busiest_window, display_of, enlarged
+from rsdiff.reporting.spectra import SpectralImages, angles, chosen_pixels, write_spectra
+from rsdiff.reporting.sweep_page import cost_figures
 
 SUMMARY = Summary(
     protocol="litsr: rounded to 0..255",
@@ -230,3 +235,60 @@ def test_quality_against_cost_labels_every_point() -> None:
     assert figure is not None
     assert "ddim 5" in figure
     assert "PSNR (dB)" in figure
+
+
+def swept(sampler: str, steps: int, psnr: float) -> SweptRun:
+    return SweptRun(
+        {"sampler": sampler, "sampler.steps": str(steps)}, {"psnr": psnr, "bicubic_psnr": 20.0, "seconds_per_image": steps / 10}
+    )
+
+
+def test_a_sweep_over_steps_is_drawn_against_steps_and_time_with_bicubic_beside_it() -> None:
+    figures = cost_figures([swept("ddim", 5, 21.0), swept("ddim", 10, 21.5), swept("dpmpp_2m", 5, 21.2), swept("dpmpp_2m", 10, 21.4)])
+    assert [figure.title for figure in figures] == ["PSNR against sampling steps", "PSNR against seconds per image"]
+    for figure in figures:
+        assert all(name in figure.svg for name in ("ddim", "dpmpp_2m", "bicubic", "PSNR (dB)"))
+
+
+def test_a_sweep_without_a_cost_or_a_metric_has_no_figure() -> None:
+    assert cost_figures([]) == []
+    assert cost_figures([swept("ddim", 5, 21.0)]) == []
+    assert cost_figures([SweptRun({"seed": str(seed)}, {"images": 3}) for seed in range(2)]) == []
+
+
+def test_a_sweeps_page_shows_what_users_typed_as_text(tmp_path: Path) -> None:
+    page = write_sweep_page(tmp_path / "page.html", "Sweep", "name=<b>", ["run"], [{"run": "<0>"}], [])
+    assert "name=&lt;b&gt;" in page.read_text()
+    assert "&lt;0&gt;" in page.read_text()
+
+
+def spectral_images(bands: int = 12) -> SpectralImages:
+    hr = torch.rand(bands, 6, 5, generator=torch.Generator().manual_seed(0)) + 0.1
+    return SpectralImages("a/b c", "scdm", hr + 0.05, hr, ("linear", hr * 0.9), tuple(400.0 + 20 * band for band in range(bands)))
+
+
+def test_spectra_are_drawn_with_and_without_wavelengths_and_baseline(tmp_path: Path) -> None:
+    full = spectral_images()
+    with Image.open(write_spectra(tmp_path, full)) as image:
+        size = image.size
+    for images in (replace(full, wavelengths=()), replace(full, baseline=None), replace(full, hr=torch.zeros_like(full.hr))):
+        with Image.open(write_spectra(tmp_path, images)) as image:
+            assert image.size == size
+
+
+def test_the_pixels_drawn_reach_from_the_best_to_the_worst_spectrum() -> None:
+    reference = np.stack([np.ones((3, 3)), np.zeros((3, 3))])
+    restored = reference.copy()
+    restored[1] = np.arange(9).reshape(3, 3) / 10
+    restored[:, 0, 1] = np.nan
+    at = chosen_pixels(reference, restored)
+    assert (at[0], at[-1]) == ((0, 0), (2, 2))
+    np.testing.assert_allclose(angles(restored, reference)[2, 2], np.degrees(np.arctan(0.8)))
+    assert chosen_pixels(np.zeros((2, 3, 3)), restored) == []
+
+
+def test_tables_name_the_baseline_that_was_used() -> None:
+    linear = replace(SUMMARY, baseline="linear")
+    assert "| linear |" in markdown_table(linear)
+    assert "bicubic" not in markdown_table(linear)
+    assert linear.as_dict()["metrics"]["psnr"]["linear"] == 26.0

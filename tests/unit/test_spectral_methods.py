@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinear, SpectralLinearConfig
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.spectral import cc, mpsnr, mrae, sam, spectral_angles, uiqi
+from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.weights.importer import export_weights, import_weights
 
 TINY = SCDMConfig(
@@ -123,6 +125,51 @@ def test_linear_regression_recovers_a_linear_world_from_one_step() -> None:
     method.train().losses(batch_of(hr, lr), "restorer", noise_of(*"abcd")).total.backward()
     method.after_step(Stage("train", ("restorer",)), 0)
     torch.testing.assert_close(method.restore(batch_of(hr, lr), FEW, noise_of(*"abcd")), hr, rtol=0, atol=1e-4)
+
+
+def test_linear_regression_ignores_invalid_pixels_and_how_the_pixels_come() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lr = torch.rand(2, 3, 600, 4, generator=generator)
+    hr = torch.stack([lr[:, 0] * lr[:, 1], lr.sum(1)], dim=1)
+    valid = (torch.rand(2, 1, 600, 4, generator=generator) > 0.3).float()
+    whole, parts = RunningRegression(3, 2, 1e-8), RunningRegression(3, 2, 1e-8)
+    whole.accumulate(lr, torch.where(valid > 0, hr, 9.0), valid)
+    for index in (1, 0):
+        kept = valid[index, 0] > 0
+        parts.accumulate(lr[index : index + 1, :, kept].unsqueeze(-2), hr[index : index + 1, :, kept].unsqueeze(-2))
+    for regression in (whole, parts):
+        regression.solve()
+    torch.testing.assert_close(whole.solution, parts.solution)
+
+
+@pytest.mark.parametrize("predicts", ["noise", "clean"])
+def test_the_denoiser_of_a_stage_returns_the_estimate_that_its_objective_is_about(predicts: Literal["noise", "clean"]) -> None:
+    torch.manual_seed(0)
+    method = replace(TINY, predicts=predicts, guidance_weights=(0, 0)).build(PROBLEM).eval()
+    target, condition, drawn = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    t = torch.tensor([3, 700])
+    found = method.objective(0, target, condition, t, drawn)
+    levels = method.schedule.sigmas[t]
+    y = target.double() + levels.reshape(-1, 1, 1, 1) * drawn
+    torch.testing.assert_close(method.denoiser(0, condition)(y, levels).float(), found.clean, rtol=1e-3, atol=1e-3)
+    wanted = drawn if predicts == "noise" else target
+    torch.testing.assert_close(method.networks[0](found.x, condition, t).sub(wanted).abs().mean(), found.error)
+
+
+def test_a_cascade_of_residuals_starts_at_the_regression_of_its_stages() -> None:
+    generator = torch.Generator().manual_seed(0)
+    lr, mixing = torch.rand(4, 3, 8, 8, generator=generator), torch.rand(3, 12, generator=generator) / 3
+    hr = torch.einsum("nchw,cm->nmhw", lr, mixing)
+    torch.manual_seed(0)
+    method = replace(TINY, residual_ridge=1e-9, predicts="clean", guidance_weights=(0, 0), clamp_shares=(1, 1)).build(PROBLEM)
+    for group in method.train().groups():
+        method.losses(batch_of(hr, lr), group, noise_of(*"abcd"))
+    with torch.no_grad():
+        for network in method.networks:
+            for parameter in network.parameters():
+                parameter.zero_()
+    found = method.eval().restore(batch_of(hr, lr), SamplerConfig(solver="ddim", steps=3), noise_of(*"abcd"))
+    torch.testing.assert_close(found, hr, rtol=0, atol=1e-3)
 
 
 def test_spectral_angles_ignore_brightness_and_the_order_of_bands() -> None:

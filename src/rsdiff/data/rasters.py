@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from rasterio.enums import Interleaving
 from rasterio.io import DatasetReader
+from scipy.io.matlab import MatReadError
 
 from rsdiff.data import cubes
 from rsdiff.data.plausible import require_plausible
@@ -264,7 +266,7 @@ def in_one_sentence(path: Path) -> Iterator[None]:
         raise _broken(path, error) from None
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, ZeroDivisionError) as error:
         raise _broken(path, error) from None
-    except (EOFError, RuntimeError, struct.error, zlib.error, rasterio.errors.RasterioError) as error:
+    except (EOFError, RuntimeError, struct.error, zlib.error, MatReadError, TokenError, rasterio.errors.RasterioError) as error:
         raise _broken(path, error) from None
 
 

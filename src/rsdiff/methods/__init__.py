@@ -13,6 +13,7 @@ from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.methods.esrgan import ESRGANConfig
+from rsdiff.methods.idm import IDMConfig
 from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
@@ -43,6 +44,7 @@ METHODS: dict[str, type] = {
     "drsr": DRSRConfig,
     "ediffsr": EDiffSRConfig,
     "edm_sr": EdmSrConfig,
+    "idm": IDMConfig,
     "esrgan": ESRGANConfig,
     "hscnn_plus": HSCNNPlusConfig,
     "lcmsr": LCMSRConfig,
@@ -86,6 +88,7 @@ __all__ = [
     "ESRGANConfig",
     "EdmSrConfig",
     "HSCNNPlusConfig",
+    "IDMConfig",
     "LCMSRConfig",
     "LDCSRConfig",
     "LDCSRVaeConfig",

@@ -122,7 +122,7 @@ def levels_of(row: Row, scale: float) -> list[tuple[float, float, float]]:
 def build_row(
     method: CMSRRegression, images: Sequence[Tensor], scale: int, tolerance: float, decode_scales: Sequence[float]
 ) -> dict[float, float]:
-    """Return the row for an enlargement by `scale`: up to which difficulty a decode scale stays within `tolerance` of the full rendering.
+    """Return the row for an enlargement by `scale`: up to which difficulty each decode scale stays near the full rendering.
 
     images         normalised LR images (1, C, h, w), worked through one after the other
     tolerance      mean squared difference between the full rendering and an enlarged coarse one, in normalised units
@@ -145,8 +145,9 @@ def _tighten(method: CMSRRegression, lr: Tensor, scale: int, tolerance: float, r
     full = method.render(lr, prepared, asked, told)[0].mT
     difficulty = nearest(method.network.difficulty(prepared)[:, None], asked[None])[0, :, 0]
     candidates = [CANDIDATE_STEP * k for k in range(CANDIDATES)]
+    threshold = 0.0
     for decode in [d for d in row if d < scale]:
-        threshold = row[decode]
+        tested = False
         coarse_size = (int(h * decode), int(w * decode))
         cell = cell_of(coarse_size).to(lr)[None]
         coordinates = pixel_centres(coarse_size, device=lr.device).to(lr.dtype).flatten(0, 1)
@@ -156,11 +157,13 @@ def _tighten(method: CMSRRegression, lr: Tensor, scale: int, tolerance: float, r
             near = (difficulty - candidate).abs() <= CANDIDATE_RADIUS
             if not bool(near.any()):
                 continue
+            tested = True
             if float(squared[near].mean()) > tolerance:
                 break
             threshold = candidate
             candidates.remove(candidate)
-        _lower(row, decode, threshold)
+        if tested:  # else all that the image has is easy for smaller scales already
+            _lower(row, decode, threshold)
     if candidates:
         _lower(row, float(scale), candidates[-1])
 

@@ -58,13 +58,8 @@ class QueryConfig(MethodConfig):
 
     def build_encoder(self, in_channels: int) -> EDSR | RDN | SwinIR:
         """Return the chosen encoder with fresh weights."""
-        match self.encoder:
-            case "edsr":
-                return self.edsr.build(in_channels)
-            case "rdn":
-                return self.rdn.build(in_channels)
-            case "swinir":
-                return self.swinir.build(in_channels)
+        options: dict[str, EDSRConfig | RDNConfig | SwinIRConfig] = {"edsr": self.edsr, "rdn": self.rdn, "swinir": self.swinir}
+        return options[self.encoder].build(in_channels)
 
 
 @config

@@ -58,7 +58,7 @@ class SADNConfig(MethodConfig):
     mean_shift: bool = True
     """A learned 1x1 convolution before and after all, which begins as a shift by 0.5 (SADN, RDN; not EDSR)."""
     anneal_steps: int = 10_065
-    """Steps in which the temperature of the kernel choice falls from 34 to 1 in eleven stairs (an epoch each, published); 0: at once."""
+    """Training steps in which the temperature of kernel choice falls from 34 to 1 in eleven stairs (published: epochs); 0: at once."""
     self_ensemble: bool = False
     """Restore the mean of eight flipped and transposed images."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.spectral_linear import refuse_other_scales
+from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.networks.scdm_unet import SCDMUNet
 
 
@@ -73,6 +74,9 @@ class SCDMConfig(MethodConfig):
     """Noise levels of training."""
     predicts: Literal["noise", "clean"] = "noise"
     """What the networks predict: the noise, as published, or the clean bands, which narrow networks can learn (ours)."""
+    residual_ridge: float | None = None
+    """Diffuse what a linear regression on the condition, fitted while training with this ridge, leaves of the target (ours); None, as
+    published: the target itself."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared error of what is predicted."""
     angle_weight: float = 1.0
@@ -108,6 +112,8 @@ class SCDMConfig(MethodConfig):
             raise ValueError(f"empty_share={self.empty_share} and dropout={self.dropout} must be 0 or more and less than 1.")
         if self.spread <= 0 or (self.rounded_levels is not None and self.rounded_levels < 1):
             raise ValueError(f"spread={self.spread} and rounded_levels={self.rounded_levels} must be above 0.")
+        if self.residual_ridge is not None and self.residual_ridge < 0:
+            raise ValueError(f"residual_ridge={self.residual_ridge} must be 0 or more, or null.")
 
     @property
     def size_multiple(self) -> int:
@@ -168,6 +174,10 @@ class SCDM(Method):
         conditions = [problem.lr_bands, *counts[:-1]]
         self.counts = counts
         self.networks = nn.ModuleList(options.build_network(*sizes) for sizes in zip(counts, conditions, strict=True))
+        self.regressions: nn.ModuleList | None = None
+        if options.residual_ridge is not None:
+            ridge = options.residual_ridge
+            self.regressions = nn.ModuleList(RunningRegression(given, made, ridge) for made, given in zip(counts, conditions, strict=True))
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {f"stage_{index + 1}": network.parameters() for index, network in enumerate(self.networks)}
@@ -181,14 +191,27 @@ class SCDM(Method):
         require_multiple(batch, self.options.size_multiple)
         target = self.normalise(hr[:, :: self.options.strides[stage]])
         condition = self.normalise(hr[:, :: self.options.strides[stage - 1]] if stage else batch.need("lr"))
+        if self.regressions is not None and self.training:
+            regression = cast(RunningRegression, self.regressions[stage])
+            regression.accumulate(condition, target, batch.valid)
+            regression.solve()
         t = noise.integers(0, len(self.schedule), (len(hr),), hr.device)
         kept = noise.uniform((len(hr),), hr.device) > self.options.empty_share
-        found = self.objective(stage, target, condition * per_image(kept.to(hr), hr), t, noise.normal(target.shape, hr.device))
+        base = self.explained(stage, condition)
+        drawn = noise.normal(target.shape, hr.device)
+        found = self.objective(stage, target - base, condition * per_image(kept.to(hr), hr), t, drawn, base)
         total = found.error + self.options.angle_weight * found.angle
         return Losses(total, {self.options.predicts: found.error.detach(), "angle": found.angle.detach()})
 
-    def objective(self, stage: int, target: Tensor, condition: Tensor, t: Tensor, drawn: Tensor) -> Objective:
-        """Return the terms of `stage` for images in its units, steps t (B,) int64 and noise `drawn` of the target's shape."""
+    def explained(self, stage: int, condition: Tensor) -> Tensor:
+        """Return the part of a stage's target that is not diffused, in the networks' units: of a regression (B, C, H, W), or 0."""
+        return condition.new_zeros(()) if self.regressions is None else self.regressions[stage](condition)
+
+    def objective(self, stage: int, target: Tensor, condition: Tensor, t: Tensor, drawn: Tensor, base: Tensor | float = 0.0) -> Objective:
+        """Return the terms of `stage` for images in its units, steps t (B,) int64 and noise `drawn` of the target's shape.
+
+        base  what is added to target and estimate before the angle between them is taken
+        """
         alphas_bar = self.schedule.alphas_bar.to(target.device)[t]
         signal, deviation = (per_image(part.sqrt(), target) for part in (alphas_bar, 1 - alphas_bar))
         x = signal * target + deviation * drawn
@@ -197,13 +220,15 @@ class SCDM(Method):
         if self.options.predicts == "noise":
             clean, wanted = x * per_image((1 / alphas_bar).sqrt(), x) - predicted * per_image((1 / alphas_bar - 1).sqrt(), x), drawn
         error = F.l1_loss(predicted, wanted) if self.options.loss == "l1" else F.mse_loss(predicted, wanted)
-        return Objective(x, clean, error, spectral_angle_loss(clean, target))
+        return Objective(x, clean, error, spectral_angle_loss(clean + base, target + base))
 
     def denoiser(self, stage: int, condition: Tensor) -> TwoCall:
         """Return the network of `stage` as a denoiser guided by its condition (B, c, H, W), both in the networks' units."""
 
         # What `sampler.clip` limits estimates to; the published sampler does not clip.
         limits = ((0 - self.options.centre) / self.options.spread, (1 - self.options.centre) / self.options.spread)
+        if self.regressions is not None:
+            limits = (limits[0] - limits[1], limits[1] - limits[0])
 
         wrapper = EpsDenoiser if self.options.predicts == "noise" else X0Denoiser
 
@@ -217,7 +242,8 @@ class SCDM(Method):
         share = self.options.clamp_shares[stage]
         observers = Observers(before_step=ProgressiveClamp(self.schedule, share, self.options.clamp_table)) if share < 1 else Observers()
         shape = (len(condition), self.counts[stage], *condition.shape[-2:])
-        return sample(sampler, self.denoiser(stage, condition), shape, noise, device=condition.device, observers=observers).float()
+        diffused = sample(sampler, self.denoiser(stage, condition), shape, noise, device=condition.device, observers=observers)
+        return diffused.float() + self.explained(stage, condition)
 
     def handed_on(self, image: Tensor) -> Tensor:
         """Return a stage's result (in the networks' units) in [0, 1], as the next one is given it: rounded half up, and limited."""

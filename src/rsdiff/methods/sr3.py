@@ -30,7 +30,7 @@ from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.denoisers import EpsDenoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import ScheduleConfig
+from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNet
@@ -39,11 +39,9 @@ from rsdiff.networks.sr3_unet import SR3UNet
 
 
 @config
-class SR3Config(MethodConfig):
-    """SR3 and its DDPM twin. The defaults are VANILLA's: x4 remote sensing."""
+class NoisePredictorConfig(MethodConfig):
+    """What SR3 and IDM have in common."""
 
-    time: Literal["continuous", "discrete"] = "continuous"
-    """What the network is told: the continuous level sqrt(alpha_bar) (SR3), or the integer step (DDPM twin)."""
     width: int = 64
     """Channels of the first level."""
     multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
@@ -60,8 +58,6 @@ class SR3Config(MethodConfig):
     """Counted resolutions with attention; the middle always has it. With the default nominal size no level counts 16."""
     schedule: ScheduleConfig = ScheduleConfig()
     """Noise levels of training."""
-    condition: Literal["bicubic", "pillow_8bit", "none"] = "bicubic"
-    """How the LR is enlarged: float bicubic, unclamped (VANILLA); Pillow's, rounded to 8 bits (ORIG); `none` generates unconditionally."""
     steps_drawn: Literal["batch", "image"] = "batch"
     """Whether a training batch shares one random step (SR3 as published) or every image draws its own (DDPM twin)."""
     loss: Literal["l1", "l2"] = "l1"
@@ -87,6 +83,16 @@ class SR3Config(MethodConfig):
     def size_multiple(self) -> int:
         """What the network needs the image's height and width to be multiples of."""
         return 2 ** (len(self.multipliers) - 1)
+
+
+@config
+class SR3Config(NoisePredictorConfig):
+    """SR3 and its DDPM twin. The defaults are VANILLA's: x4 remote sensing."""
+
+    time: Literal["continuous", "discrete"] = "continuous"
+    """What the network is told: the continuous level sqrt(alpha_bar) (SR3), or the integer step (DDPM twin)."""
+    condition: Literal["bicubic", "pillow_8bit", "none"] = "bicubic"
+    """How the LR is enlarged: float bicubic, unclamped (VANILLA); Pillow's, rounded to 8 bits (ORIG); `none` generates unconditionally."""
 
     @property
     def requires(self) -> frozenset[str]:
@@ -141,6 +147,29 @@ class Noised:
     noise: Tensor
 
 
+def draw_steps(hr: Tensor, first: int, options: NoisePredictorConfig, schedule: DiscreteSchedule, noise: NoiseSource) -> Tensor:
+    """Return a step first, first + 1, .. of the schedule per image of hr, or one for all, (B,) int64."""
+    last = first + len(schedule)
+    if options.steps_drawn == "batch":
+        return torch.full((len(hr),), noise.shared_integer(first, last), device=hr.device)
+    return noise.integers(first, last, (len(hr),), hr.device)
+
+
+def noised_continuously(hr: Tensor, options: NoisePredictorConfig, schedule: DiscreteSchedule, noise: NoiseSource) -> Noised:
+    """Draw a step t in 1..T, a level uniform between the neighbouring table values s[t] and s[t-1], and `noised_at` it."""
+    steps = draw_steps(hr, 1, options, schedule, noise)
+    return noised_at(hr, schedule.signal_between(steps, noise.uniform((len(hr),), hr.device)).float(), noise)
+
+
+def noised_at(hr: Tensor, level: Tensor, noise: NoiseSource) -> Noised:
+    """Add noise to hr (B, C, H, W) in [-1, 1] until its signal has the levels (B,) in (0, 1], float32.
+
+    In float32 as published: the complement of levels near 1 keeps only one or two digits, which the targets depend on.
+    """
+    drawn = noise.normal(hr.shape, hr.device)
+    return Noised(per_image(level, hr) * hr + per_image((1 - level.square()).sqrt(), hr) * drawn, level, drawn)
+
+
 class SR3(Method):
     """See the module and `SR3Config`."""
 
@@ -155,25 +184,15 @@ class SR3(Method):
     def noised(self, hr: Tensor, noise: NoiseSource) -> Noised:
         """Draw a level per image, then noise, and add it to hr (B, C, H, W) in [-1, 1].
 
-        Continuous time: a step t in 1..T, then a level uniform between the neighbouring table values s[t] and s[t-1].
+        Continuous time: see `noised_continuously`.
         """
-        count = len(hr)
-        first = 1 if self.options.time == "continuous" else 0
-        if self.options.steps_drawn == "batch":
-            steps = torch.full((count,), noise.shared_integer(first, first + len(self.schedule)), device=hr.device)
-        else:
-            steps = noise.integers(first, first + len(self.schedule), (count,), hr.device)
         if self.options.time == "continuous":
-            # In float32 as published: the complement of levels near 1 keeps only one or two digits, which the targets depend on.
-            time = self.schedule.signal_between(steps, noise.uniform((count,), hr.device)).float()
-            level, complement = time, (1 - time.square()).sqrt()
-        else:
-            time = steps
-            signal = self.schedule.signal_levels.to(hr.device)[steps + 1]
-            level, complement = signal.float(), (1 - signal.square()).sqrt().float()
+            return noised_continuously(hr, self.options, self.schedule, noise)
+        steps = draw_steps(hr, 0, self.options, self.schedule, noise)
+        signal = self.schedule.signal_levels.to(hr.device)[steps + 1]
+        level, complement = signal.float(), (1 - signal.square()).sqrt().float()
         drawn = noise.normal(hr.shape, hr.device)
-        x = per_image(level, hr) * hr + per_image(complement, hr) * drawn
-        return Noised(x, time, drawn)
+        return Noised(per_image(level, hr) * hr + per_image(complement, hr) * drawn, steps, drawn)
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         hr = 2 * batch.need("hr") - 1

@@ -19,6 +19,7 @@ from rsdiff.networks.layers import Upsample
 
 BlockMaker = Callable[[int, int, bool], nn.Module]
 """(in_channels, out_channels, attention) -> block, called as block(x, *conditions)."""
+Enlarger = Callable[[int, nn.Module, Tensor, Tensor], Tensor]
 
 
 class DownLevel(nn.Module):
@@ -109,17 +110,9 @@ class DiffusionUNet(nn.Module):
 
         Raises ValueError if H or W is not a multiple of `size_multiple`.
         """
-        self.require_size(x)
+        require_multiple(x, self.size_multiple)
         x, skips = self.down_pass(self.stem(x), conditions)
         return self.up_pass(self.middle_pass(x, conditions), skips, conditions)
-
-    def require_size(self, x: Tensor) -> None:
-        """Raise ValueError if the height or width of x is not a multiple of `size_multiple`."""
-        height, width = x.shape[-2:]
-        if height % self.size_multiple or width % self.size_multiple:
-            raise ValueError(
-                f"an image of {height}x{width} was given to a U-Net that needs multiples of {self.size_multiple}; pad or crop it."
-            )
 
     def down_pass(self, x: Tensor, conditions: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
         """Return (what leaves the last level, the skips) of what left a stem."""
@@ -140,21 +133,31 @@ class DiffusionUNet(nn.Module):
             x = self._run_block(block, x, conditions)
         return x
 
-    def up_pass(self, x: Tensor, skips: list[Tensor], conditions: tuple[Tensor, ...]) -> Tensor:
-        """Return the output; `skips` are taken from the end, several streams joined along their channels, and the list is used up."""
-        for level in reversed(self.up):
+    def up_pass(self, x: Tensor, skips: list[Tensor], conditions: tuple[Tensor, ...], enlarge: Enlarger | None = None) -> Tensor:
+        """Return the output; `skips` are taken from the end, several streams joined along their channels, and the list is used up.
+
+        enlarge  how a level is left, called as enlarge(its index, its enlargement, x, the skip that x joins next); None: enlargement(x)
+        """
+        for index, level in reversed(list(enumerate(self.up))):
             assert isinstance(level, UpLevel)
             for block in level.blocks:
                 skip = skips.pop()
                 joined = torch.cat([x[..., : skip.shape[-2], : skip.shape[-1]], skip], dim=1)
                 x = self._run_block(block, joined, conditions)
-            x = level.leave(x)
+            x = enlarge(index, level.leave, x, skips[-1]) if index and enlarge else level.leave(x)
         return self.conv_out(F.silu(self.norm_out(x)))
 
     def _run_block(self, block: nn.Module, x: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, x, *conditions, use_reentrant=False)
         return block(x, *conditions)
+
+
+def require_multiple(x: Tensor, multiple: int) -> None:
+    """Raise ValueError unless the height and width of x (B, C, H, W) are multiples of `multiple`."""
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ValueError(f"an image of {height}x{width} was given to a U-Net that needs multiples of {multiple}; pad or crop it.")
 
 
 def attention_levels(nominal_size: int, attention_sizes: Sequence[int], levels: int) -> tuple[frozenset[int], frozenset[int]]:

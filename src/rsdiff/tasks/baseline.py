@@ -11,6 +11,7 @@ from rsdiff.degradations import degrade, named_cases
 from rsdiff.methods.base import Problem
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.metrics.baseline import BICUBIC, Baseline
+from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.tasks.experiment import degradation_for, draw_of
 from rsdiff.tasks.settings import RunSettings
 
@@ -27,15 +28,16 @@ def baseline_for(settings: RunSettings, problem: Problem, training: ImageSource)
     """Return the baseline of a run; `training` are the images that its method may learn from, taken whole."""
     if not needs_training_images(settings, problem):
         return BICUBIC
-    method = SpectralLinearConfig().build(problem)
+    regression = RunningRegression(problem.lr_bands, problem.bands, SpectralLinearConfig().ridge)
     degradation = named_cases(degradation_for(settings, training).for_tests().build())[0][1]
     samples = TestSamples(training, settings.scale, settings.seed, draw_of(degradation, training), size_rule=settings.dataset.size_rule)
     count = min(len(samples), MOST_IMAGES)
     for number in range(count):
-        method.accumulate(degrade(collate([samples[number * len(samples) // count]]), degradation))
-    method.solve()
+        batch = degrade(collate([samples[number * len(samples) // count]]), degradation)
+        regression.accumulate(batch.need("lr"), batch.need("hr"), batch.valid)
+    regression.solve()
 
     def restore(lr: Tensor, size: tuple[int, int]) -> Tensor:
-        return method.to(lr.device).regressed(lr[None].float())[0].clamp(0, 1)
+        return regression.to(lr.device)(lr[None].float())[0].clamp(0, 1)
 
     return Baseline("linear", restore, any_bands=True)

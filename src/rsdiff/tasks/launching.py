@@ -31,7 +31,7 @@ def launch(commands: Sequence[Sequence[str]], outputs: Path) -> list[Record]:
     """
     previous = os.environ.get(SWEEP)
     os.environ[SWEEP] = run_signature({"commands": [list(command) for command in commands]})
-    folder = sweep.start(outputs / "sweeps" / os.environ[SWEEP], commands)
+    folder = sweep.start(outputs / "sweeps" / os.environ[SWEEP], commands, is_whole=False)
     try:
         given = [str(override) for override in HydraConfig.get().overrides.hydra]
         kept = [override for override in given if not override.startswith(OF_THIS_COMMAND)]

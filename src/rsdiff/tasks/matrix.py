@@ -164,7 +164,8 @@ def feature_table(options: Shipped) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _named(found: set[str], everything: set[str]) -> str:
+def _named(some: set[str], everything: set[str]) -> str:
+    found = some & everything
     if len(found) > MOST_NAMES:
         return f"{len(found)} of {len(everything)}"
     return ", ".join(sorted(found)) or "none"
@@ -183,7 +184,8 @@ def main(repository: Path) -> None:
     """Write the table of features into README.md."""
     register_schemas()
     path = repository / "README.md"
-    path.write_text(with_features(path.read_text(), feature_table(shipped(repository / "conf"))))
+    table = feature_table(shipped(repository / "conf"))
+    path.write_text(with_features(path.read_text(), table))
     print(f"wrote the table of features into {path}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import rsdiff
 from rsdiff.tasks import sweep
 from rsdiff.tasks.options import StatusTask
 from rsdiff.tasks.ownership import is_owned
@@ -81,13 +83,13 @@ def stand(folder: Path) -> list[sweep.Record]:
 def retry(folder: Path, cells: Sequence[int]) -> None:
     """Give the sweep's command again for some of its cells and wait for its end."""
     plan = sweep.read_plan(folder)
-    if plan.processes > 1:
-        raise ValueError(
-            f"the sweep was started with {plan.processes} processes by accelerate launch; give that command again, which runs only what "
-            "has not finished."
-        )
+    if plan.processes > 1 or not plan.is_whole:
+        how = f"with {plan.processes} processes by accelerate launch" if plan.processes > 1 else "as a part of another task"
+        again = shlex.join(plan.command)
+        raise ValueError(f"the sweep was started {how} (run.py {again}); give that command again, which runs only what has not finished.")
     command = [sys.executable, str(Path(os.environ["RSDIFF_REPOSITORY"]) / "run.py"), *plan.command]
-    environment = {**os.environ, sweep.CHOSEN_CELLS: ",".join(map(str, cells))}
+    here = os.pathsep.join([str(Path(rsdiff.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])  # the current folder changes
+    environment = {**os.environ, "PYTHONPATH": here, sweep.CHOSEN_CELLS: ",".join(map(str, cells))}
     subprocess.run(command, cwd=plan.where, env=environment, check=False)
 
 

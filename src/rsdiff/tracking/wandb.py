@@ -19,6 +19,8 @@ from rsdiff.tracking.json_lines import JsonLinesConfig
 from rsdiff.tracking.tracker import Cell, End, RunIdentity, Trackers, columns_of
 
 HOST = "api.wandb.ai"
+AGENT_SWEEP, AGENT_RUN = "WANDB_SWEEP_ID", "WANDB_RUN_ID"
+"""What `wandb agent` sets: its sweep knows a run by the id that the agent gave it."""
 
 
 @config
@@ -114,7 +116,7 @@ class WandbTracker:
             entity=self.config.entity,
             group=self.config.group or run.group,
             name=run.name,
-            id=run.signature,
+            id=os.environ[AGENT_RUN] if AGENT_SWEEP in os.environ and AGENT_RUN in os.environ else run.signature,
             tags=[*run.tags, *self.config.tags],
             dir=str(run.folder),
             config=dict(run.settings),

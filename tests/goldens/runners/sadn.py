@@ -70,9 +70,8 @@ def sizes(case: Case) -> dict[str, Any]:
 
 @runner("continuous_methods", "sadn_metrics")
 def metrics(case: Case) -> dict[str, Any]:
-    a, b = (np.round(255.0 * drawn_array(case, name)[0]) for name in ("a", "b"))
-    first = torch.from_numpy(a).double()
-    mixed = torch.from_numpy(np.round(0.8 * a.astype(np.float64) + 0.2 * b.astype(np.float64)))
+    a, b = (drawn_array(case, name)[0].astype(np.float64) for name in ("a", "b"))
+    first, mixed = (torch.from_numpy(np.round(255 * image)) for image in (a, 0.8 * a + 0.2 * b))
     values = []
     for border in (0, 3):
         for space in ("bands", "y_studio"):

@@ -8,6 +8,7 @@ from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.ediffsr import EDiffSRKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
+from rsdiff.weights.keymaps.idm import IDMKeyMap
 from rsdiff.weights.keymaps.implicit import CiaoSRKeyMap, LMFCiaoSRKeyMap, LMFLIIFKeyMap, LMFLTEKeyMap, LTEKeyMap
 from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
@@ -34,6 +35,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "drsr": DRSRKeyMap(),
     "ediffsr": EDiffSRKeyMap(),
     "edm_sr": EdmSrKeyMap(),
+    "idm": IDMKeyMap(),
     "esrgan": ESRGANKeyMap(),
     "hscnn_plus": HSCNNPlusKeyMap(),
     "ldcsr": LDCSRKeyMap(),

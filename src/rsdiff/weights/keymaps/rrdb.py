@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGANConfig, GanDiscriminatorConfig
-from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
+from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig, initialise
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, renamed
 from rsdiff.weights.state_dicts import find_state_dict
@@ -165,6 +165,7 @@ class ESRGANKeyMap:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = config.discriminator.build(bands)
+            initialise(network, config.initial)
         own = network.state_dict()
         weights = own if published is None else ours_from_published(published, own, discriminator_name(network))
         return {f"discriminator.{name}": value for name, value in weights.items()}

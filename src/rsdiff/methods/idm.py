@@ -1,0 +1,129 @@
+"""IDM: SR3 for any enlargement in a range, with a learned condition and coordinate-based enlargements in the U-Net.
+
+Source: Ree1s/IDM (Gao et al., CVPR 2023). Unlike it, restoration is told the enlargement that is asked for instead of a random one, whole
+batches are restored, and targets need not be square.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.config import config
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.denoisers import EpsDenoiser
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.methods.base import Losses, Method, Problem
+from rsdiff.methods.sr3 import Noised, NoisePredictorConfig, enlarge, noised_continuously
+from rsdiff.networks.edsr import EDSRConfig
+from rsdiff.networks.idm_unet import ConditionEncoder, IDMUNet
+
+FINEST = 2**24  # steps of the uniform draw that a batch shares
+
+
+@config
+class IDMConfig(NoisePredictorConfig):
+    """IDM. The defaults are those of 16 -> 128 faces."""
+
+    nominal_size: int = 128
+    """See NoisePredictorConfig."""
+    encoder: EDSRConfig = EDSRConfig()
+    """The encoder that makes the condition of the LR."""
+    largest_scale: float = 8.0
+    """The enlargement that the network is told as 1; it is told 0 for none."""
+    draw_scale: bool = True
+    """Shrink the targets of every training batch to a random size between the LR's and theirs; without it, trainer.scale_range rules."""
+    init: Literal["orthogonal", "stylegan"] = "orthogonal"
+    """Weights to begin with of the layers that mix in the condition: orthogonal as published, or normal, with weights of the scale at 1."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.largest_scale <= 1:
+            raise ValueError(f"largest_scale={self.largest_scale} was given; choose more than 1.")
+
+    @property
+    def any_scale(self) -> bool:
+        return True
+
+    def build(self, problem: Problem) -> IDM:
+        return IDM(self, problem)
+
+    def build_network(self, bands: int) -> IDMUNet:
+        """Return the U-Net with fresh weights."""
+        return IDMUNet(
+            condition_channels=bands,
+            out_channels=bands,
+            width=self.width,
+            multipliers=self.multipliers,
+            blocks=self.blocks,
+            norm_groups=self.norm_groups,
+            dropout=self.dropout,
+            nominal_size=self.nominal_size,
+            attention_sizes=self.attention_sizes,
+            init=self.init,
+            checkpointing=self.checkpointing,
+        )
+
+
+class IDM(Method):
+    """See the module and `IDMConfig`."""
+
+    def __init__(self, options: IDMConfig, problem: Problem) -> None:
+        super().__init__()
+        self.options = options
+        self.bands = problem.bands
+        self.schedule = options.schedule.build()
+        self.encoder = ConditionEncoder(problem.lr_bands, problem.bands, options.encoder.width, options.encoder.blocks)
+        self.network = options.build_network(problem.bands)
+
+    def scaler(self, scale: float, like: Tensor) -> Tensor:
+        """Return what the network is told of an enlargement, (1, 1)."""
+        return like.new_full((1, 1), (scale - 1) / (self.options.largest_scale - 1))
+
+    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+        if batch.sizes is not None:
+            raise ValueError("model idm is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
+        hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
+        scale = hr.shape[-1] / lr.shape[-1]
+        if self.options.draw_scale:
+            share = noise.shared_integer(0, FINEST) / FINEST
+            hr, scale = shrunk(hr, batch.lr_size, share), 1 + (scale - 1) * share
+        noised = noised_continuously(hr, self.options, self.schedule, noise)
+        total = self.objective(lr, noised, self.scaler(scale, lr))
+        return Losses(total, {"noise": total.detach()})
+
+    def objective(self, lr: Tensor, noised: Noised, scaler: Tensor) -> Tensor:
+        """Return the mean error of the predicted noise; lr in [-1, 1]."""
+        condition = self.encoder(lr, (noised.x.shape[-2], noised.x.shape[-1]))
+        predicted = self.network(noised.x, condition, scaler, noised.time)
+        return F.l1_loss(predicted, noised.noise) if self.options.loss == "l1" else F.mse_loss(predicted, noised.noise)
+
+    def denoiser(self, condition: Tensor, scaler: Tensor) -> EpsDenoiser:
+        """Return the network as a denoiser of images in [-1, 1], with a condition (B, C, H, W) and a scaler bound."""
+
+        def predict(x: Tensor, level: Tensor) -> Tensor:
+            return self.network(x, condition.to(x.dtype), scaler.to(x.dtype), level)
+
+        return EpsDenoiser(predict, self.schedule, time="level")
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        lr, size = batch.need("lr"), batch.size
+        condition = self.encoder(2 * lr - 1, size)
+        image = enlarge(lr, size, "bicubic") if lr.shape[1] == self.bands else None
+        denoiser = self.denoiser(condition, self.scaler(size[1] / lr.shape[-1], lr))
+        sampled = sample(sampler, denoiser, (len(batch), self.bands, *size), noise, device=lr.device, image=image)
+        return (sampled.float() + 1) / 2
+
+
+def shrunk(hr: Tensor, lr_size: tuple[int, int], share: float) -> Tensor:
+    """Return hr (B, C, H, W) at a size between the LR's and its own: round(h + (H - h) share) rows, half to even, columns likewise.
+
+    Bicubic with coefficient -0.75, not antialiased and not clamped.
+    """
+    height, width = (round(low + (high - low) * share) for low, high in zip(lr_size, hr.shape[-2:], strict=True))
+    return F.interpolate(hr, (height, width), mode="bicubic", align_corners=False)

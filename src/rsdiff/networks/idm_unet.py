@@ -1,0 +1,185 @@
+"""IDM's networks: SR3's U-Net with coordinate-based enlargements, gated by features of the condition and by the scale.
+
+Source: Ree1s/IDM, model/sr3_modules/unet.py and edsr.py (Gao et al., CVPR 2023). Its custom kernels for blur and biased leaky ReLU are
+plain operations here; parameters that it never uses are left out; targets need not be square.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsdiff.networks.coordinates import local_ensemble, pixel_centres
+from rsdiff.networks.diffusion_unet import DiffusionUNet, attention_levels
+from rsdiff.networks.edsr import EDSR
+from rsdiff.networks.layers import ResidualBlock, TimeEmbedding, orthogonal_
+
+HIDDEN = 256  # channels between the two linear layers of an enlargement
+Gate = tuple[Tensor, Tensor, Tensor]
+"""weights of the feature and of the condition's (B or 1, C), and the condition's feature (B, C, h, w)"""
+
+
+class ConditionEncoder(nn.Module):
+    """forward maps the LR (B, in_channels, h, w) and a size to a condition (B, out_channels, H, W), unbounded."""
+
+    def __init__(self, in_channels: int, out_channels: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.features = EDSR(in_channels, width, blocks)
+        self.out = nn.Conv2d(width, out_channels, 3, padding=1)
+
+    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.out(F.interpolate(self.features(lr), size, mode="nearest"))
+
+
+class EqualisedConv(nn.Conv2d):
+    """A 3x3 convolution whose weights are divided by the square root of their number per output when it runs."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, bias: bool = False) -> None:
+        super().__init__(in_channels, out_channels, 3, stride, padding=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight / math.sqrt(self.weight[0].numel()), self.bias, self.stride, self.padding)
+
+
+class BiasedLeakyReLU(nn.Module):
+    """sqrt(2) LeakyReLU_0.2(x + bias), with a bias per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return math.sqrt(2) * F.leaky_relu(x + self.bias[:, None, None], 0.2)
+
+
+class Blur(nn.Module):
+    """Depthwise convolution with the outer product of [1, 3, 1] / 5, zero beyond the border."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        line = x.new_tensor([1.0, 3.0, 1.0]) / 5
+        kernel = torch.outer(line, line).expand(x.shape[1], 1, 3, 3)
+        return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
+
+
+class ImplicitUpsample(nn.Module):
+    """Mixes a feature with the condition's by weights of the scale, then answers at any size by two linear layers on the nearest cell."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.activate = BiasedLeakyReLU(channels)
+        # No activation between them, as published: affine in feature and offset.
+        self.linear = nn.Sequential(nn.Linear(channels + 2, HIDDEN), nn.Linear(HIDDEN, channels))
+
+    def mixed(self, x: Tensor, gate: Gate) -> Tensor:
+        """Return x and the condition's feature, each times its weight; the weights have length 1 per channel."""
+        first, second, shift = gate
+        norm = (first.square() + second.square() + 1e-8).rsqrt()
+        return self.activate(x * (first * norm)[:, :, None, None] + shift * (second * norm)[:, :, None, None])
+
+    def forward(self, x: Tensor, gate: Gate, size: tuple[int, int]) -> Tensor:
+        """Map (B, C, h, w) to (B, C, H, W)."""
+        mixed = self.mixed(x, gate)
+        coordinates = pixel_centres(size, device=x.device).to(x.dtype).flatten(0, 1).expand(len(x), -1, -1)
+
+        def answer(known: Tensor, offset: Tensor) -> Tensor:
+            return self.linear(torch.cat([known, offset], dim=-1))
+
+        return local_ensemble(mixed, coordinates, answer, ((0, 0),)).mT.unflatten(2, size)
+
+
+class StylePath(nn.Module):
+    """Makes a `Gate` for every level but the first from the condition and the scale."""
+
+    def __init__(self, in_channels: int, width: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.first = nn.Sequential(EqualisedConv(in_channels, width), BiasedLeakyReLU(width))
+        before = [width, *widths[:-2]]
+        self.down = nn.ModuleList(
+            nn.Sequential(Blur(), EqualisedConv(a, b, stride=2), BiasedLeakyReLU(b)) for a, b in zip(before, widths[:-1], strict=True)
+        )
+        self.weigh_feature = nn.ModuleList(nn.Linear(1, out) for out in widths[1:])
+        self.weigh_condition = nn.ModuleList(nn.Linear(1, out) for out in widths[1:])
+        self.shift = nn.ModuleList(EqualisedConv(a, b, bias=True) for a, b in pairwise(widths))
+
+    def forward(self, condition: Tensor, scaler: Tensor) -> list[Gate]:
+        """Return the gates of levels 1, 2, ..; scaler (B, 1) or (1, 1)."""
+        x, gates = self.first(condition), []
+        for down, feature, of_condition, shift in zip(self.down, self.weigh_feature, self.weigh_condition, self.shift, strict=True):
+            x = down(x)
+            gates.append((feature(scaler), of_condition(scaler), shift(x)))
+        return gates
+
+
+class IDMUNet(DiffusionUNet):
+    """Predicts the noise in an image of any size of at least 1 pixel, told the level, the condition and how far it is enlarged.
+
+    forward(x (B, out_channels, H, W), condition (B, condition_channels, H, W), scaler (B, 1) or (1, 1), level (B,)).
+    The arguments are those of `SR3UNet`; `init` is `orthogonal` for all layers, or `stylegan`: normal for those of the style path, whose
+    weights of the scale then begin at 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        condition_channels: int,
+        out_channels: int,
+        width: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        norm_groups: int,
+        dropout: float,
+        nominal_size: int,
+        attention_sizes: Sequence[int],
+        init: Literal["orthogonal", "stylegan"] = "orthogonal",
+        checkpointing: bool = False,
+    ) -> None:
+        attention_down, attention_up = attention_levels(nominal_size, attention_sizes, len(multipliers))
+
+        def make_block(in_channels: int, out_channels: int, attention: bool) -> ResidualBlock:
+            return ResidualBlock(
+                in_channels, out_channels, width, norm_groups=norm_groups, dropout=dropout, attention=attention, activate_time=False
+            )
+
+        super().__init__(
+            in_channels=condition_channels + out_channels,
+            out_channels=out_channels,
+            width=width,
+            multipliers=multipliers,
+            blocks=blocks,
+            norm_groups=norm_groups,
+            attention_down=attention_down,
+            attention_up=attention_up,
+            make_block=make_block,
+            make_upsample=ImplicitUpsample,
+            crop_to_skips=True,
+            checkpointing=checkpointing,
+        )
+        self.time = TimeEmbedding(width)
+        self.style = StylePath(condition_channels, width, [width * multiplier for multiplier in multipliers])
+        orthogonal_(self)
+        if init == "stylegan":
+            self._init_stylegan()
+
+    def _init_stylegan(self) -> None:
+        for part in self.style.modules():
+            if isinstance(part, EqualisedConv | nn.Linear):
+                nn.init.normal_(part.weight)
+        for layer in (*self.style.weigh_feature, *self.style.weigh_condition):
+            assert isinstance(layer, nn.Linear)
+            nn.init.ones_(layer.bias)
+
+    def forward(self, x: Tensor, condition: Tensor, scaler: Tensor, level: Tensor) -> Tensor:
+        gates = self.style(condition, scaler)
+        conditions = (self.time(level),)
+        x, skips = self.down_pass(self.stem(torch.cat([condition, x], dim=1)), conditions)
+
+        def enlarge(index: int, leave: nn.Module, x: Tensor, skip: Tensor) -> Tensor:
+            return leave(x, gates[index - 1], skip.shape[-2:])
+
+        return self.up_pass(self.middle_pass(x, conditions), skips, conditions, enlarge)

@@ -1,0 +1,152 @@
+"""task=tables as a user types it: what is shipped can be planned, a killed table goes on where it stopped, and nothing is done twice."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose
+
+from rsdiff.config import ConfigError
+from rsdiff.tasks.command_line import CONFIG_NAME, check_run, composing, options_of
+from rsdiff.tasks.groups import register_schemas
+from rsdiff.tasks.options import TablesTask
+from rsdiff.tasks.settings import group_config
+from rsdiff.tasks.table_options import TableConfig
+from rsdiff.tasks.table_plan import cells_of
+from tests.conftest import REPOSITORY
+
+CONF = REPOSITORY / "conf"
+TABLES = options_of(REPOSITORY / "sweeps" / "tables")
+TOY = """
+# @package _global_
+defaults:
+  - override /task: tables
+  - _self_
+task:
+  table:
+    title: A toy table
+    source: nowhere
+    metrics: standard
+    shown: [psnr, ssim]
+    generated: [dataset=synthetic, dataset.second_date=false, dataset.size=64]
+    quick_train: [degradation=aniso, scale=4]
+    points:
+      - {name: two, evaluate: [degradation=diffbsr_test, scale=4], cases: {iso_width0_noise0: none, aniso_1_4_0deg_noise0: strong}}
+    rows:
+      - {name: Bicubic, model: bicubic, published: {two/iso_width0_noise0: {psnr: 30.0}}}
+      - {name: SR3, model: sr3, train: [model=sr3]}
+      - {name: To come, model: not_written_yet, train: [model=not_written_yet]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def schemas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RSDIFF_REPOSITORY", str(REPOSITORY))
+    register_schemas()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """The shipped repository with one more table."""
+    root = tmp_path / "repository"
+    for name in ("conf", "experiments", "sweeps"):
+        shutil.copytree(REPOSITORY / name, root / name, symlinks=True)
+    (root / "sweeps" / "tables" / "toy.yaml").write_text(TOY)
+    shutil.copy(REPOSITORY / "run.py", root)
+    return root
+
+
+def shipped_table(name: str) -> TableConfig:
+    task = group_config(compose(CONFIG_NAME, [f"sweeps=tables/{name}"]), "task")
+    assert isinstance(task, TablesTask)
+    assert task.table is not None
+    return task.table
+
+
+@pytest.mark.parametrize("budget", ["quick", "paper"])
+def test_every_training_of_every_table_composes(budget: str) -> None:
+    """A refusal may name a model or experiment that is not there yet, or a stage that was not trained yet; nothing else."""
+    models = options_of(CONF / "model")
+    with composing(CONF) as loader:
+        first = {
+            cell.job.chain[0].settings
+            for name in TABLES
+            for cell in cells_of(shipped_table(name), budget, 1, models, lambda model: False)  # type: ignore[arg-type]
+            if cell.job is not None
+        }
+        if budget == "quick":  # what differs in the scale alone is composed alike
+            first = set({tuple(s for s in settings if not s.startswith("scale=")): settings for settings in first}.values())
+        for settings in sorted(first):
+            try:
+                check_run(CONF, loader, settings)
+            except ConfigError as refusal:
+                assert "experiments=" in str(refusal) or "is required" in str(refusal), (settings, str(refusal))  # noqa: PT017
+
+
+def type_tables(repository: Path, outputs: Path) -> list[str]:
+    return [sys.executable, str(repository / "run.py"), "sweeps=tables/toy", f"outputs={outputs}"]
+
+
+def figures(outputs: Path) -> dict[tuple[str, str, str], str]:
+    rows = csv.DictReader((outputs / "tables" / "toy-quick" / "table.csv").open())
+    return {(row["method"], row["setting"], row["metric"]): row["ours"] for row in rows}
+
+
+@pytest.mark.slow
+def test_a_table_that_was_killed_goes_on_and_ends_like_one_that_was_not(repository: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen(type_tables(repository, killed), env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    while not list(killed.glob("evaluate/bicubic-*/*/report.html")) and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    for outputs in (killed, whole):
+        subprocess.run(type_tables(repository, outputs), env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert figures(killed) == figures(whole)
+
+
+def test_a_table_runs_once_and_tells_what_is_missing(repository: Path, run_command) -> None:
+    ended = run_command("sweeps=tables/toy", repository=repository)
+    assert ended.code == 0, ended.err
+    assert "model=not_written_yet is not part of this version" in ended.out
+    assert "4 of 6 cells of 1 tables, budget quick" in ended.out
+    first = figures(Path("outputs"))
+    assert all(
+        first[method, f"two/{case}", "psnr"] for method in ("Bicubic", "SR3") for case in ("iso_width0_noise0", "aniso_1_4_0deg_noise0")
+    )
+    assert first["To come", "two/iso_width0_noise0", "psnr"] == ""
+    again = run_command("sweeps=tables/toy", repository=repository)
+    assert again.code == 0, again.err
+    assert "runs to do" not in again.out
+    assert figures(Path("outputs")) == first
+
+
+def test_an_unknown_table_is_a_sentence(run_command) -> None:
+    ended = run_command("task=tables", "task.tables=[nosuch]")
+    assert ended.code == 2
+    assert "task.tables=nosuch does not exist; the tables are " in ended.err
+
+
+def test_a_niqe_model_of_ones_own_is_fitted_and_found(run_command) -> None:
+    ended = run_command("task=fit-niqe", "dataset.train_images=12", "dataset.second_date=false")
+    assert ended.code == 0, ended.err
+    assert Path("weights/niqe_rs.npz").is_file()
+    scored = run_command(
+        "task=evaluate",
+        "model=bicubic",
+        "dataset.test_images=1",
+        "dataset.second_date=false",
+        "metrics.metrics=[niqe_rs]",
+        "metrics.panels=0",
+    )
+    assert scored.code == 0, scored.err
+    assert "NIQE (own model)" in scored.out
