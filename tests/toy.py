@@ -67,12 +67,14 @@ class ToyData:
     """Side in pixels."""
     references: bool = False
     """Whether samples hold ref."""
+    inputs: bool = False
+    """Whether samples hold lr beside hr."""
     workers: int = 0
     """Loader processes."""
 
     @property
     def gives(self) -> frozenset[str]:
-        return frozenset({"hr"} | ({"ref"} if self.references else set()))
+        return frozenset({"hr"} | ({"ref"} if self.references else set()) | ({"lr"} if self.inputs else set()))
 
 
 @config
@@ -153,9 +155,11 @@ FILES = {
     "conf/model/misspelt.yaml": "defaults: [toy, _self_]\nblock: {dpth: 4}\n",
     "conf/dataset/toy.yaml": "defaults: [/schema/dataset/toy@_here_, _self_]\nkind: toy\n",
     "conf/dataset/pairs.yaml": "defaults: [toy, _self_]\nreferences: true\n",
+    "conf/dataset/inputs.yaml": "defaults: [toy, {override /degradation@_global_.degradation: given}, _self_]\ninputs: true\n",
     "conf/dataset/dangling.yaml": "defaults: [toy, _self_]\nsize: ${no_such_key}\n",
     "conf/dataset/required.yaml": "defaults: [/schema/dataset/required@_here_, _self_]\nkind: required\n",
     "conf/degradation/toy.yaml": "defaults: [/schema/degradation/toy@_here_, _self_]\nkind: toy\n",
+    "conf/degradation/given.yaml": "defaults: [/schema/degradation/paired@_here_, _self_]\nkind: paired\n",
     "conf/sampler/fast.yaml": "defaults: [/schema/sampler/toy@_here_, _self_]\nkind: toy\n",
     "conf/sampler/slow.yaml": "defaults: [/schema/sampler/toy@_here_, _self_]\nkind: toy\nsteps: 50\n",
     "conf/trainer/quick.yaml": "defaults: [/schema/trainer/trainer@_here_, _self_]\nkind: trainer\n",

@@ -151,4 +151,4 @@ def test_killed_at_any_moment_and_repeated_equals_undisturbed(name: str, command
         different = [path for path in expected if found[path] != expected[path]]
         assert not different, (different, story)
         shutil.rmtree(folder)
-    print(f"{name}: {kills} faults, 0 lost")
+    print(f"{name}: {kills} faults, 0 lost", flush=True)

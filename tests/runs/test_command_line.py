@@ -183,6 +183,7 @@ def test_a_sweep_ends_with_one_table_and_repeats_nothing(toys: Command) -> None:
     assert rows[0] == "| run | scale | model | state | psnr | folder |"
     assert len(rows) == 6
     assert (table.parent / "summary.csv").exists()
+    assert "<td>toy_tiny</td>" in (table.parent / "summary.html").read_text()
     assert "4 of 4 runs finished" in ended.out
     again = toys("-m", "scale=2,4", "model=toy,toy_tiny")
     assert again.out.count("already finished") == 4
@@ -215,6 +216,19 @@ def test_a_checkpoint_brings_its_own_settings_and_typed_ones_win(toys: Command) 
     assert second.parent.name == "toy_tiny-toy"
     assert settings["model"]["width"] == 3
     assert (settings["scale"], settings["sampler"]["steps"], settings["dataset"]["size"]) == (2, 7, 8)
+
+
+def test_data_with_their_own_lr_are_not_degraded_as_the_checkpoints_were(toys: Command) -> None:
+    toys("model=toy_tiny", "degradation.resize=pillow")
+    (first,) = folders()
+    store = first / "checkpoints" / "step_00000001"
+    store.mkdir(parents=True)
+    (store / "card.json").write_text(json.dumps({"config": _yaml(first / "config.yaml"), "choices": {}}))
+    (store / "training_state.pt").write_text("")
+    for data, kind in (("pairs", "toy"), ("inputs", "paired")):
+        assert toys(f"checkpoint={first}", f"dataset={data}").code == 0
+        (made,) = [folder for folder in folders() if folder.parent.name.endswith(f"-{data}")]
+        assert _yaml(made / "config.yaml")["degradation"]["kind"] == kind
 
 
 @pytest.mark.slow  # three processes start PyTorch

@@ -22,8 +22,7 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Problem
-from rsdiff.methods.diffbsr import add_residual, residual
-from rsdiff.methods.joint_blind import JointBlindDiffusion
+from rsdiff.methods.joint_blind import JointBlindDiffusion, add_residual, residual
 from rsdiff.networks.degradation_aware import DegradationAwareConv
 from rsdiff.networks.degradation_encoder import DegradationEncoder
 from rsdiff.networks.rrdb import RRDBNet

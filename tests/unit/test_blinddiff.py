@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from rsdiff.config.typed import plain_values
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.blinddiff import BlindDiff, BlindDiffConfig, GuidanceConfig, MCFormerConfig, reblurred
+from rsdiff.tasks.predecessor import begin
+from rsdiff.training.checkpoints import write_checkpoint
 from rsdiff.weights import export_weights, import_weights
 
 TINY = MCFormerConfig(width=4, blocks=(1, 1), refinement=1, heads=(1, 2), kernel_size=5)
@@ -163,6 +167,16 @@ def test_an_exported_file_is_imported_again_with_its_config() -> None:
     made, again = import_weights("blinddiff", {"params": {}, "params_ema": published})
     assert made == config
     assert all(torch.equal(again[key], value) for key, value in state.items())
+
+
+def test_setting_2_starts_from_the_averages_of_setting_1(tmp_path: Path) -> None:
+    first, second = tiny(), tiny()
+    average = {name: value + 1 for name, value in first.state_dict().items()}
+    options = {"kind": "blinddiff", **plain_values(first.options)}
+    card = {"config": {"model": options}, "problem": {"scale": 4.0, "bands": 3, "lr_bands": 3}}
+    write_checkpoint(tmp_path, 1, first.state_dict(), [average], card, None)
+    begin(second, second.options, "blinddiff", (3, 3), tmp_path / "step_00000001")
+    assert all(torch.equal(value, average[name]) for name, value in second.state_dict().items())
 
 
 def test_what_cannot_work_is_refused_in_a_sentence() -> None:

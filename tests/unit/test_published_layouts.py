@@ -222,6 +222,18 @@ def test_worldstrat_trains_on_hr_and_tests_on_its_real_lr(tmp_path: Path) -> Non
     assert sample.lr.shape == (3, 4, 4)
 
 
+def test_jilin_images_are_inputs_without_targets(tmp_path: Path) -> None:
+    write(tmp_path / "scene" / "1.tif", pixels(8, 8, 0))
+    source = shipped("jilin", tmp_path).build("test", 4)
+    assert source.gives == {"lr"}
+    assert len(source) == 1
+
+
+def test_absent_jilin_images_are_the_users_to_bring(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no Jilin-1 images come with a publication; put your own .* into .*nowhere"):
+        shipped("jilin", tmp_path / "nowhere").check()
+
+
 @pytest.mark.parametrize("name", ["airs", "whu", "ucmerced", "salcssr", "worldstrat", "worldstrat_pairs"])
 def test_an_absent_data_set_says_what_to_get_and_where_to_put_it(name: str, tmp_path: Path) -> None:
     missing = tmp_path / "nowhere"

@@ -21,6 +21,7 @@ from rsdiff.reporting import (
     CostPoint,
     Panel,
     RunFacts,
+    SweptRun,
     console_table,
     loss_curve,
     markdown_table,
@@ -30,9 +31,11 @@ from rsdiff.reporting import (
     write_panel,
     write_records,
     write_report,
+    write_sweep_page,
 )
 from rsdiff.reporting.display import busiest_window, display_of, enlarged
 from rsdiff.reporting.spectra import SpectralImages, angles, chosen_pixels, write_spectra
+from rsdiff.reporting.sweep_page import cost_figures
 
 SUMMARY = Summary(
     protocol="litsr: rounded to 0..255",
@@ -232,6 +235,31 @@ def test_quality_against_cost_labels_every_point() -> None:
     assert figure is not None
     assert "ddim 5" in figure
     assert "PSNR (dB)" in figure
+
+
+def swept(sampler: str, steps: int, psnr: float) -> SweptRun:
+    return SweptRun(
+        {"sampler": sampler, "sampler.steps": str(steps)}, {"psnr": psnr, "bicubic_psnr": 20.0, "seconds_per_image": steps / 10}
+    )
+
+
+def test_a_sweep_over_steps_is_drawn_against_steps_and_time_with_bicubic_beside_it() -> None:
+    figures = cost_figures([swept("ddim", 5, 21.0), swept("ddim", 10, 21.5), swept("dpmpp_2m", 5, 21.2), swept("dpmpp_2m", 10, 21.4)])
+    assert [figure.title for figure in figures] == ["PSNR against sampling steps", "PSNR against seconds per image"]
+    for figure in figures:
+        assert all(name in figure.svg for name in ("ddim", "dpmpp_2m", "bicubic", "PSNR (dB)"))
+
+
+def test_a_sweep_without_a_cost_or_a_metric_has_no_figure() -> None:
+    assert cost_figures([]) == []
+    assert cost_figures([swept("ddim", 5, 21.0)]) == []
+    assert cost_figures([SweptRun({"seed": str(seed)}, {"images": 3}) for seed in range(2)]) == []
+
+
+def test_a_sweeps_page_shows_what_users_typed_as_text(tmp_path: Path) -> None:
+    page = write_sweep_page(tmp_path / "page.html", "Sweep", "name=<b>", ["run"], [{"run": "<0>"}], [])
+    assert "name=&lt;b&gt;" in page.read_text()
+    assert "&lt;0&gt;" in page.read_text()
 
 
 def spectral_images(bands: int = 12) -> SpectralImages:

@@ -215,3 +215,14 @@ def test_a_fourth_band_that_gdal_takes_for_alpha_can_be_restored(tmp_path: Path)
     result = restored(job(tmp_path, source, regression(4), 4, bands=(1, 2, 3, 4)))
     with rasterio.open(result.outputs[0]) as file:
         assert ColorInterp.alpha not in file.colorinterp
+
+
+def test_a_scratch_folder_half_deleted_by_a_kill_is_not_taken_for_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = scratch.Scratch(tmp_path / "scene", {"tile": 16}, blocks=1)
+    kept.open()
+    kept.write_block(0, {"restored": np.ones((1, 4, 4), np.uint8)})
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", lambda folder, ignore_errors: (folder / "restored.raw").unlink())
+        kept.remove()
+    kept.open()
+    assert not kept.done().any()

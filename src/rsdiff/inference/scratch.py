@@ -51,7 +51,11 @@ class Scratch:
             leftover.unlink()
 
     def remove(self) -> None:
-        """Delete the folder."""
+        """Delete the folder, its plan first: a kill in between leaves no plan whose files are gone."""
+        try:
+            (self.folder / "plan.json").unlink(missing_ok=True)
+        except OSError:  # a disk that lets nothing be deleted: then all of it stays, and stays usable
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def tile_path(self, tile: int) -> Path:

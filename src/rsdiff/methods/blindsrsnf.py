@@ -23,43 +23,30 @@ from rsdiff.config import config
 from rsdiff.diffusion.denoisers import X0Denoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
-from rsdiff.methods.base import MethodConfig, Problem
-from rsdiff.methods.joint_blind import ContrastConfig, Estimate, JointBlindDiffusion
+from rsdiff.methods.base import Problem
+from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, SkeletonConfig, noisy
 from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNet
+from rsdiff.networks.rrdb import RRDBNet
 
 
 @config
-class BlindSRSNFUNetConfig:
-    """The clean-image predictor."""
+class BlindSRSNFUNetConfig(SkeletonConfig):
+    """The clean-image predictor; dropout is without effect in the published network (see normalise_second)."""
 
-    width: int = 64
-    """Channels of the first level."""
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     """Channels of each level in units of `width`; the image is halved between levels."""
-    blocks: int = 2
-    """Residual blocks per level on the way down; one more on the way up."""
-    norm_groups: int = 32
-    """Groups of every GroupNorm."""
-    dropout: float = 0.0
-    """Dropout in every residual block; without effect in the published network (see normalise_second)."""
     attention_levels: tuple[int, ...] = ()
     """Levels with self-attention, from 0; the middle always has it."""
     fold: int = 2
     """The image is taken apart into cells of fold x fold pixels, so that the U-Net runs at a fraction of the size."""
     normalise_second: bool = False
     """Normalise before the degradation-aware convolution. The published code computes that and throws the result away (False)."""
-    checkpointing: bool = False
-    """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
-        if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1 or self.fold < 1:
-            raise ValueError(
-                f"multipliers={list(self.multipliers)}, blocks={self.blocks}, fold={self.fold} make no network; "
-                "choose numbers of at least 1."
-            )
-        if self.width % 2 or self.width < 1 or any(m * self.width % self.norm_groups for m in (1, *self.multipliers)):
-            raise ValueError(f"width={self.width} must be even and a multiple of norm_groups={self.norm_groups}.")
+        SkeletonConfig.__post_init__(self)
+        if self.fold < 1:
+            raise ValueError(f"fold={self.fold} was given; choose at least 1, which leaves the image whole.")
         if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
             raise ValueError(f"attention_levels={list(self.attention_levels)}: the levels are 0 to {len(self.multipliers) - 1}.")
         if self.dropout and not self.normalise_second:
@@ -69,38 +56,25 @@ class BlindSRSNFUNetConfig:
         """Return the network with fresh weights."""
         return BlindSRSNFUNet(
             bands=problem.bands,
-            width=self.width,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
-            norm_groups=self.norm_groups,
-            dropout=self.dropout,
             attention_levels=self.attention_levels,
             fold=self.fold,
             feature_channels=feature_channels,
             code_channels=code_channels,
             normalise_second=self.normalise_second,
-            checkpointing=self.checkpointing,
+            **self.skeleton(),
         )
 
 
 @config
-class BlindSRSNFConfig(MethodConfig):
+class BlindSRSNFConfig(JointBlindConfig):
     """BlindSRSNF. The defaults are those of its aniso configuration (x4)."""
 
     restorer: RRDBConfig = RRDBConfig()
     """The RRDB network."""
     unet: BlindSRSNFUNetConfig = BlindSRSNFUNetConfig()
     """The clean-image predictor."""
-    contrast: ContrastConfig = ContrastConfig()
-    """The degradation encoder."""
     schedule: ScheduleConfig = ScheduleConfig(name="cosine", steps=1000)
     """Noise levels of training."""
-    pretrain_steps: int = 0
-    """Steps that train RRDB and encoder without the diffusion loss first; 0 in every published configuration."""
-
-    @property
-    def views(self) -> int:
-        return 2
 
     def refuse(self, problem: Problem) -> str | None:
         return refuse_scale("blindsrsnf", problem)
@@ -112,34 +86,24 @@ class BlindSRSNFConfig(MethodConfig):
 class BlindSRSNF(JointBlindDiffusion):
     """See the module and `BlindSRSNFConfig`."""
 
+    wrapper = X0Denoiser
+    restorer: RRDBNet
+
     def __init__(self, options: BlindSRSNFConfig, problem: Problem) -> None:
-        super().__init__()
-        self.bands = problem.bands
-        self.scale = int(problem.scale)
-        self.contrast_weight = options.contrast.weight
-        self.pretrain_steps = options.pretrain_steps
-        self.schedule = options.schedule.build()
-        self.restorer = options.restorer.build(problem)
-        self.contrast = options.contrast.build(problem.lr_bands)
+        super().__init__(options, problem, options.restorer.build(problem))
         self.unet = options.unet.build(problem, options.restorer.width, options.contrast.code_channels)
 
     def estimate(self, lr: Tensor) -> Estimate:
         feature = self.restorer.trunk(lr)[-1]
         return Estimate(self.restorer.head(feature), feature)
 
+    def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
+        return self.unet(x, time, estimate.feature, code)
+
     def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
         """Return the mean squared error of the predicted clean image."""
-        noisy, level = noised(self.schedule, hr, noise)
-        predicted = self.unet(noisy, level, estimate.feature, code)
-        return F.mse_loss(predicted, hr)
-
-    def denoiser(self, estimate: Estimate, code: Tensor) -> X0Denoiser:
-        """Return the U-Net as a denoiser of images in [-1, 1]."""
-
-        def predict(x: Tensor, level: Tensor) -> Tensor:
-            return self.unet(x, level, estimate.feature, code)
-
-        return X0Denoiser(predict, self.schedule, time="level")
+        x, level = noised(self.schedule, hr, noise)
+        return F.mse_loss(self.predict(x, level, estimate, code), hr)
 
     def pixel_multiple(self) -> int:
         return lcm(self.restorer.unshuffle, self.lr_multiple(self.unet.fold))
@@ -157,8 +121,7 @@ def noised(schedule: DiscreteSchedule, clean: Tensor, noise: NoiseSource) -> tup
     signal = schedule.signal_levels.to(clean)
     before, own = signal[step], signal[step + 1]
     level = noise.uniform((count,), clean.device) * (before - own) + own
-    shares = torch.stack([level, (1 - level.square()).sqrt()])[..., None, None, None]
-    return shares[0] * clean + shares[1] * drawn, level
+    return noisy(clean, level, drawn), level
 
 
 def refuse_scale(model: str, problem: Problem) -> str | None:

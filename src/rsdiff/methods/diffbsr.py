@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.diffusion.denoisers import EpsDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
-from rsdiff.methods.base import MethodConfig, Problem
-from rsdiff.methods.joint_blind import ContrastConfig, Estimate, JointBlindDiffusion
+from rsdiff.methods.base import Problem
+from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, SkeletonConfig, noisy
 from rsdiff.networks.diffsr_unet import DiffSRUNet
 from rsdiff.networks.gates import Pooling
 from rsdiff.networks.srdsran import SRDSRAN, Gates, enlargement
@@ -71,29 +70,14 @@ class SRDSRANConfig:
 
 
 @config
-class DiffSRUNetConfig:
-    """DiffBSR's noise predictor."""
+class DiffSRUNetConfig(SkeletonConfig):
+    """DiffBSR's noise predictor; the UC Merced recipe has dropout 0.2."""
 
-    width: int = 64
-    """Channels of the first level."""
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
-    """Channels of each level in units of `width`; the image is halved between levels."""
-    blocks: int = 2
-    """Residual blocks per level on the way down; one more on the way up."""
-    norm_groups: int = 32
-    """Groups of every GroupNorm."""
-    dropout: float = 0.0
-    """Dropout in every residual block (0.2 in the UC Merced recipe)."""
     keep_unused: bool = False
     """Own the convolutions that published checkpoints list but never apply, so that an export equals the file."""
-    checkpointing: bool = False
-    """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
-        if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1:
-            raise ValueError(f"multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; choose numbers of at least 1.")
-        if self.width % 2 or self.width < 1 or any(m * self.width % self.norm_groups for m in (1, *self.multipliers)):
-            raise ValueError(f"width={self.width} must be even and a multiple of norm_groups={self.norm_groups}.")
+        SkeletonConfig.__post_init__(self)
         if self.width * self.multipliers[-1] < 16:
             raise ValueError(f"the deepest level has {self.width * self.multipliers[-1]} channels; its gates need 16: raise width.")
 
@@ -102,35 +86,22 @@ class DiffSRUNetConfig:
         return DiffSRUNet(
             in_channels=2 * problem.bands,
             out_channels=problem.bands,
-            width=self.width,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
-            norm_groups=self.norm_groups,
-            dropout=self.dropout,
             code_channels=code_channels,
             keep_unused=self.keep_unused,
-            checkpointing=self.checkpointing,
+            **self.skeleton(),
         )
 
 
 @config
-class DiffBSRConfig(MethodConfig):
+class DiffBSRConfig(JointBlindConfig):
     """DiffBSR. The defaults are those of its iso and aniso configurations (x4)."""
 
     restorer: SRDSRANConfig = SRDSRANConfig()
     """The CNN that makes the first estimate."""
     unet: DiffSRUNetConfig = DiffSRUNetConfig()
     """The noise predictor."""
-    contrast: ContrastConfig = ContrastConfig()
-    """The degradation encoder."""
     schedule: ScheduleConfig = ScheduleConfig(name="linear_cosine", steps=20, start=1e-6, end=0.01)
     """Noise levels of training."""
-    pretrain_steps: int = 0
-    """Steps that train CNN and encoder without the diffusion loss first; 0 in every published configuration."""
-
-    @property
-    def views(self) -> int:
-        return 2
 
     def refuse(self, problem: Problem) -> str | None:
         return refuse_scale("diffbsr", problem)
@@ -142,20 +113,14 @@ class DiffBSRConfig(MethodConfig):
 class DiffBSR(JointBlindDiffusion):
     """See the module and `DiffBSRConfig`."""
 
+    samples_residual = True
+
     def __init__(self, options: DiffBSRConfig, problem: Problem) -> None:
-        super().__init__()
-        self.bands = problem.bands
-        self.scale = int(problem.scale)
-        self.contrast_weight = options.contrast.weight
-        self.pretrain_steps = options.pretrain_steps
-        self.schedule = options.schedule.build()
-        self.restorer = options.restorer.build(problem)
-        self.contrast = options.contrast.build(problem.lr_bands)
+        super().__init__(options, problem, options.restorer.build(problem))
         self.unet = options.unet.build(problem, options.contrast.code_channels)
 
-    def estimate(self, lr: Tensor) -> Estimate:
-        image = self.restorer(lr)
-        return Estimate(image, image)
+    def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
+        return self.unet(torch.cat([estimate.feature.to(x.dtype), x], dim=1), time, code)
 
     def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
         """Return the mean absolute error of the predicted noise.
@@ -165,38 +130,12 @@ class DiffBSR(JointBlindDiffusion):
         count = len(hr)
         step = torch.full((count,), noise.shared_integer(1, len(self.schedule) + 1), device=hr.device)
         level = self.schedule.signal_between(step, noise.uniform((count,), hr.device))
-        target = noise.normal(hr.shape, hr.device)
-        shares = torch.stack([level, (1 - level.square()).sqrt()]).to(hr.dtype)[..., None, None, None]
-        noisy = shares[0] * residual(hr, estimate.image) + shares[1] * target
-        predicted = self.unet(torch.cat([estimate.feature, noisy], dim=1), level.to(hr.dtype), code)
-        return F.l1_loss(predicted, target)
-
-    def denoiser(self, estimate: Estimate, code: Tensor) -> EpsDenoiser:
-        """Return the U-Net as a denoiser of residuals in [-1, 1]."""
-
-        def predict(x: Tensor, level: Tensor) -> Tensor:
-            return self.unet(torch.cat([estimate.feature.to(x.dtype), x], dim=1), level, code)
-
-        return EpsDenoiser(predict, self.schedule, time="level")
-
-    def compose(self, sampled: Tensor, estimate: Estimate) -> Tensor:
-        return add_residual(sampled, estimate.image)
-
-    def start_image(self, estimate: Estimate) -> Tensor:
-        return torch.zeros_like(estimate.image)
+        drawn = noise.normal(hr.shape, hr.device)
+        x = noisy(self.target(hr, estimate), level, drawn)
+        return F.l1_loss(self.predict(x, level.to(hr.dtype), estimate, code), drawn)
 
     def pixel_multiple(self) -> int:
         return self.lr_multiple(self.unet.size_multiple)
-
-
-def residual(image: Tensor, base: Tensor) -> Tensor:
-    """Return clamp(2 (image - base), -1, 1), what is diffused; images in [-1, 1]."""
-    return (2 * (image - base)).clamp(-1, 1)
-
-
-def add_residual(sampled: Tensor, base: Tensor) -> Tensor:
-    """Return base + clamp(sampled, -1, 1) / 2, not clamped."""
-    return sampled.clamp(-1, 1) / 2 + base
 
 
 def refuse_scale(model: str, problem: Problem) -> str | None:

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from rsdiff.config import config
 from rsdiff.data.ranges import to_unit_range
-from rsdiff.diffusion.denoisers import EpsDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods import blindsrsnf
-from rsdiff.methods.base import MethodConfig, Problem
-from rsdiff.methods.diffbsr import SRDSRANConfig, add_residual, refuse_scale, residual
-from rsdiff.methods.joint_blind import ContrastConfig, Estimate, JointBlindDiffusion
+from rsdiff.methods.base import Problem
+from rsdiff.methods.diffbsr import SRDSRANConfig, refuse_scale
+from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, SkeletonConfig, noisy
 from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.rrdb import RRDBNet
@@ -67,23 +66,15 @@ class SRDiffUNetConfig:
 
 
 @config
-class DiffBSRSRDiffConfig(MethodConfig):
+class DiffBSRSRDiffConfig(JointBlindConfig):
     """The ablation of DiffBSR with SRDiff's networks: RRDBNet estimate, residual diffusion in 100 steps."""
 
     restorer: RRDBConfig = RRDBConfig()
     """The RRDB network that makes the first estimate."""
     unet: SRDiffUNetConfig = SRDiffUNetConfig()
     """The noise predictor and its condition network."""
-    contrast: ContrastConfig = ContrastConfig()
-    """The degradation encoder, trained for comparison only."""
     schedule: ScheduleConfig = ScheduleConfig(name="cosine", steps=100)
     """Noise levels of training."""
-    pretrain_steps: int = 0
-    """Steps that train RRDB and encoder without the diffusion loss first."""
-
-    @property
-    def views(self) -> int:
-        return 2
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale == 1:
@@ -95,60 +86,39 @@ class DiffBSRSRDiffConfig(MethodConfig):
 
 
 @config
-class DDPMUNetConfig:
+class DDPMUNetConfig(SkeletonConfig):
     """The plain noise predictor: SR3's skeleton told an integer step."""
 
-    width: int = 64
-    """Channels of the first level."""
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
     """Channels of each level in units of `width`; the image is halved between levels."""
-    blocks: int = 2
-    """Residual blocks per level on the way down; one more on the way up."""
-    norm_groups: int = 32
-    """Groups of every GroupNorm."""
     dropout: float = 0.2
     """Dropout in every residual block."""
     nominal_size: int = 256
     """Image size from which the resolutions of the levels are counted to find those with attention, whatever the size of the images."""
     attention_sizes: tuple[int, ...] = (16,)
     """Counted resolutions with attention; the middle always has it."""
-    checkpointing: bool = False
-    """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
 
     def build(self, problem: Problem) -> DDPMUNet:
         """Return the network with fresh weights."""
         return DDPMUNet(
             in_channels=2 * problem.bands,
             out_channels=problem.bands,
-            width=self.width,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
-            norm_groups=self.norm_groups,
-            dropout=self.dropout,
             nominal_size=self.nominal_size,
             attention_sizes=self.attention_sizes,
-            checkpointing=self.checkpointing,
+            **self.skeleton(),
         )
 
 
 @config
-class DiffBSRDDPMConfig(MethodConfig):
+class DiffBSRDDPMConfig(JointBlindConfig):
     """The ablation of DiffBSR with a plain DDPM of 1000 steps on the image, conditioned on the CNN's estimate."""
 
     restorer: SRDSRANConfig = SRDSRANConfig()
     """The CNN that makes the first estimate."""
     unet: DDPMUNetConfig = DDPMUNetConfig()
     """The noise predictor."""
-    contrast: ContrastConfig = ContrastConfig()
-    """The degradation encoder, trained for comparison only."""
     schedule: ScheduleConfig = ScheduleConfig(name="linear", steps=1000, start=1e-4, end=0.02)
     """Noise levels of training."""
-    pretrain_steps: int = 0
-    """Steps that train CNN and encoder without the diffusion loss first."""
-
-    @property
-    def views(self) -> int:
-        return 2
 
     def refuse(self, problem: Problem) -> str | None:
         return refuse_scale("diffbsr_ddpm", problem)
@@ -160,15 +130,12 @@ class DiffBSRDDPMConfig(MethodConfig):
 class DiffBSRSRDiff(JointBlindDiffusion):
     """See the module and `DiffBSRSRDiffConfig`."""
 
+    samples_residual = True
+    time = "index"
+    restorer: RRDBNet
+
     def __init__(self, options: DiffBSRSRDiffConfig, problem: Problem) -> None:
-        super().__init__()
-        self.bands = problem.bands
-        self.scale = int(problem.scale)
-        self.contrast_weight = options.contrast.weight
-        self.pretrain_steps = options.pretrain_steps
-        self.schedule = options.schedule.build()
-        self.restorer = options.restorer.build(problem)
-        self.contrast = options.contrast.build(problem.lr_bands)
+        super().__init__(options, problem, options.restorer.build(problem))
         self.condition = options.unet.build_condition(problem)
         self.unet = options.unet.build(problem)
         # The head of the condition network makes an image nobody looks at: without a gradient it must not sit in the optimiser.
@@ -179,24 +146,11 @@ class DiffBSRSRDiff(JointBlindDiffusion):
         features = self.condition.trunk(to_unit_range(lr))  # this network works in [0, 1]
         return Estimate(self.restorer(lr), torch.cat(features[EVERY - 1 :: EVERY], dim=1))
 
+    def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
+        return self.unet(x, time, estimate.feature)
+
     def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
-        """Return the mean absolute error of the predicted noise of the residual; every image has a step of its own."""
-        step, noisy, target = noised(self.schedule.signal_levels, residual(hr, estimate.image), noise)
-        return F.l1_loss(self.unet(noisy, step, estimate.feature), target)
-
-    def denoiser(self, estimate: Estimate, code: Tensor) -> EpsDenoiser:
-        """Return the U-Net as a denoiser of residuals in [-1, 1]."""
-
-        def predict(x: Tensor, step: Tensor) -> Tensor:
-            return self.unet(x, step, estimate.feature)
-
-        return EpsDenoiser(predict, self.schedule, time="index")
-
-    def compose(self, sampled: Tensor, estimate: Estimate) -> Tensor:
-        return add_residual(sampled, estimate.image)
-
-    def start_image(self, estimate: Estimate) -> Tensor:
-        return torch.zeros_like(estimate.image)
+        return noise_error(self, hr, estimate, code, noise)
 
     def pixel_multiple(self) -> int:
         return lcm(self.restorer.unshuffle, self.lr_multiple(self.unet.size_multiple))
@@ -205,46 +159,25 @@ class DiffBSRSRDiff(JointBlindDiffusion):
 class DiffBSRDDPM(JointBlindDiffusion):
     """See the module and `DiffBSRDDPMConfig`."""
 
+    time = "index"
+
     def __init__(self, options: DiffBSRDDPMConfig, problem: Problem) -> None:
-        super().__init__()
-        self.bands = problem.bands
-        self.scale = int(problem.scale)
-        self.contrast_weight = options.contrast.weight
-        self.pretrain_steps = options.pretrain_steps
-        self.schedule = options.schedule.build()
-        self.restorer = options.restorer.build(problem)
-        self.contrast = options.contrast.build(problem.lr_bands)
+        super().__init__(options, problem, options.restorer.build(problem))
         self.unet = options.unet.build(problem)
 
-    def estimate(self, lr: Tensor) -> Estimate:
-        image = self.restorer(lr)
-        return Estimate(image, image)
+    def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
+        return self.unet(torch.cat([estimate.feature.to(x.dtype), x], dim=1), time)
 
     def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
-        """Return the mean absolute error of the predicted noise of the image; every image has a step of its own."""
-        step, noisy, target = noised(self.schedule.signal_levels, hr, noise)
-        return F.l1_loss(self.unet(torch.cat([estimate.feature, noisy], dim=1), step), target)
-
-    def denoiser(self, estimate: Estimate, code: Tensor) -> EpsDenoiser:
-        """Return the U-Net as a denoiser of images in [-1, 1]."""
-
-        def predict(x: Tensor, step: Tensor) -> Tensor:
-            return self.unet(torch.cat([estimate.feature.to(x.dtype), x], dim=1), step)
-
-        return EpsDenoiser(predict, self.schedule, time="index")
+        return noise_error(self, hr, estimate, code, noise)
 
     def pixel_multiple(self) -> int:
         return self.lr_multiple(self.unet.size_multiple)
 
 
-def noised(signal_levels: Tensor, clean: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw a step per image and noise; return (step (B,) int64, noisy image, noise).
-
-    signal_levels  (T+1,), see DiscreteSchedule
-    clean          (B, C, H, W), what is diffused
-    """
-    step = noise.integers(0, len(signal_levels) - 1, (len(clean),), clean.device)
-    drawn = noise.normal(clean.shape, clean.device)
-    level = signal_levels.to(clean.device)[step + 1]
-    shares = torch.stack([level, (1 - level.square()).sqrt()]).to(clean.dtype)[..., None, None, None]
-    return step, shares[0] * clean + shares[1] * drawn, drawn
+def noise_error(method: JointBlindDiffusion, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
+    """Return the mean absolute error of the predicted noise; every image has a step of its own, drawn before the noise."""
+    step = noise.integers(0, len(method.schedule), (len(hr),), hr.device)
+    drawn = noise.normal(hr.shape, hr.device)
+    level = method.schedule.signal_levels.to(hr.device)[step + 1]
+    return F.l1_loss(method.predict(noisy(method.target(hr, estimate), level, drawn), step, estimate, code), drawn)

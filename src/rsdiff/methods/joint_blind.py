@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import ClassVar, TypedDict
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Denoiser
+from rsdiff.diffusion.denoisers import DiscreteDenoiser, EpsDenoiser, TimeInput, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import DiscreteSchedule
+from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
-from rsdiff.methods.base import Losses, Method, Stage
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.degradation_encoder import DegradationEncoder
 
@@ -59,6 +60,70 @@ class ContrastConfig:
         return MomentumContrast(encoder, self.code_channels, self.queue_size, self.momentum, self.temperature)
 
 
+@config
+class JointBlindConfig(MethodConfig):
+    """What the configs of these methods share; each adds its restorer (`restorer`) and its U-Net (`unet`)."""
+
+    contrast: ContrastConfig = ContrastConfig()
+    """The degradation encoder."""
+    schedule: ScheduleConfig
+    """Noise levels of training."""
+    pretrain_steps: int = 0
+    """Steps that train restorer and encoder without the diffusion loss first; 0 in every published configuration."""
+
+    @property
+    def views(self) -> int:
+        return 2
+
+
+@config
+class SkeletonConfig:
+    """What the U-Nets on SR3's skeleton have in common."""
+
+    width: int = 64
+    """Channels of the first level."""
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Channels of each level in units of `width`; the image is halved between levels."""
+    blocks: int = 2
+    """Residual blocks per level on the way down; one more on the way up."""
+    norm_groups: int = 32
+    """Groups of every GroupNorm."""
+    dropout: float = 0.0
+    """Dropout in every residual block."""
+    checkpointing: bool = False
+    """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1:
+            raise ValueError(f"multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; choose numbers of at least 1.")
+        if self.norm_groups < 1 or self.width < 1 or self.width % 2 or self.width % self.norm_groups:
+            raise ValueError(f"width={self.width} must be even and a multiple of norm_groups={self.norm_groups}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} was given; choose 0 or more and less than 1.")
+
+    def skeleton(self) -> Skeleton:
+        """Return the options as arguments of a network."""
+        return Skeleton(
+            width=self.width,
+            multipliers=self.multipliers,
+            blocks=self.blocks,
+            norm_groups=self.norm_groups,
+            dropout=self.dropout,
+            checkpointing=self.checkpointing,
+        )
+
+
+class Skeleton(TypedDict):
+    """Arguments of every network on SR3's skeleton, see `SkeletonConfig`."""
+
+    width: int
+    multipliers: Sequence[int]
+    blocks: int
+    norm_groups: int
+    dropout: float
+    checkpointing: bool
+
+
 @dataclass
 class Estimate:
     """What the restorer makes of an LR image.
@@ -72,34 +137,56 @@ class Estimate:
 
 
 class JointBlindDiffusion(Method):
-    """Joint training and sampling; subclasses say how the three networks meet.
+    """Joint training and sampling; subclasses own the U-Net and say what it is shown and how its error counts.
 
-    They set `contrast`, `schedule`, `bands`, `scale`, `contrast_weight` and `pretrain_steps`.
+    samples_residual  whether what is diffused is `residual`, the image less the estimate, or the image
+    time              what the U-Net is told of the noise level
+    wrapper           what it predicts
     """
 
-    contrast: MomentumContrast
-    schedule: DiscreteSchedule
-    bands: int
-    scale: int
-    contrast_weight: float
-    pretrain_steps: int
+    samples_residual: ClassVar[bool] = False
+    time: ClassVar[TimeInput] = "level"
+    wrapper: ClassVar[type[DiscreteDenoiser]] = EpsDenoiser
     is_pretraining: bool = False
 
+    def __init__(self, options: JointBlindConfig, problem: Problem, restorer: nn.Module) -> None:
+        super().__init__()
+        self.bands = problem.bands
+        self.scale = int(problem.scale)
+        self.contrast_weight = options.contrast.weight
+        self.pretrain_steps = options.pretrain_steps
+        self.schedule = options.schedule.build()
+        self.restorer = restorer
+        self.contrast: MomentumContrast = options.contrast.build(problem.lr_bands)
+
     def estimate(self, lr: Tensor) -> Estimate:
-        """Return the restorer's estimate of lr (B, c, h, w) in [-1, 1]."""
+        """Return the restorer's estimate of lr (B, c, h, w) in [-1, 1], which is also what the U-Net is conditioned on."""
+        image = self.restorer(lr)
+        return Estimate(image, image)
+
+    def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
+        """Return the U-Net's output for x (B, C, H, W); time (B,) is what `time` says."""
         raise NotImplementedError
 
     def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
         """Return the U-Net's loss for hr (B, C, H, W) in [-1, 1]; gradients reach restorer and encoder where the method lets them."""
         raise NotImplementedError
 
-    def denoiser(self, estimate: Estimate, code: Tensor) -> Denoiser:
-        """Return the U-Net as a denoiser with its conditions bound."""
-        raise NotImplementedError
+    def target(self, hr: Tensor, estimate: Estimate) -> Tensor:
+        """Return what is diffused, in [-1, 1]."""
+        return residual(hr, estimate.image) if self.samples_residual else hr
 
     def compose(self, sampled: Tensor, estimate: Estimate) -> Tensor:
-        """Return the image in [-1, 1] from what was sampled; the sample itself unless the method samples a residual."""
-        return sampled
+        """Return the image in [-1, 1] from what was sampled: the inverse of `target`."""
+        return add_residual(sampled, estimate.image) if self.samples_residual else sampled
+
+    def start_image(self, estimate: Estimate) -> Tensor:
+        """Return what samplers that start from an image start from: that which makes the restorer's estimate of it."""
+        return torch.zeros_like(estimate.image) if self.samples_residual else estimate.image
+
+    def denoiser(self, estimate: Estimate, code: Tensor) -> DiscreteDenoiser:
+        """Return the U-Net with its conditions bound, as a denoiser in [-1, 1]."""
+        return self.wrapper(lambda x, time: self.predict(x, time, estimate, code), self.schedule, time=self.time)
 
     def stages(self) -> Sequence[Stage]:
         joint = Stage("joint", tuple(self.groups()))
@@ -138,10 +225,24 @@ class JointBlindDiffusion(Method):
     def degradation_code(self, batch: Batch) -> Tensor | None:
         return self.contrast.code(to_signed_range(batch.need("lr")))
 
-    def start_image(self, estimate: Estimate) -> Tensor:
-        """Return what samplers that start from an image start from: the restorer's estimate unless the method samples a residual."""
-        return estimate.image
-
     def lr_multiple(self, hr_multiple: int) -> int:
         """Return what LR sides must be multiples of so that HR sides are multiples of `hr_multiple`."""
         return hr_multiple // gcd(hr_multiple, self.scale)
+
+
+def residual(image: Tensor, base: Tensor) -> Tensor:
+    """Return clamp(2 (image - base), -1, 1), what DiffBSR diffuses; images in [-1, 1]."""
+    return (2 * (image - base)).clamp(-1, 1)
+
+
+def add_residual(sampled: Tensor, base: Tensor) -> Tensor:
+    """Return base + clamp(sampled, -1, 1) / 2, not clamped."""
+    return sampled.clamp(-1, 1) / 2 + base
+
+
+def noisy(clean: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+    """Return level * clean + sqrt(1 - level^2) * noise in the dtype of `clean`; images (B, C, H, W), level (B,) = sqrt(alpha_bar).
+
+    The complement is formed in the precision of `level`, which the published codes differ in.
+    """
+    return per_image(level, clean) * clean + per_image((1 - level.square()).sqrt(), clean) * noise

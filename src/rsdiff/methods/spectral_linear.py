@@ -2,8 +2,7 @@
 
 The solution of the normal equations of all training crops seen so far restores; a few dozen steps that cover the training images suffice.
 The loss and its gradient are those of `weights`, which are set to it after every step, so that the optimiser has no say; they are not what
-restores, because averages of weights (`trainer.ema`) would lag behind. On several processes each solves for its own share of the crops and
-the first one's solution is kept.
+restores, because averages of weights (`trainer.ema`) would lag behind.
 """
 
 from __future__ import annotations

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.networks.degradation_aware import CodeCompression, DegradationAwareBlock
-from rsdiff.networks.diffusion_unet import DiffusionUNet
-from rsdiff.networks.layers import SelfAttention, TimeEmbedding, orthogonal_
+from rsdiff.networks.degradation_aware import DegradationAwareUNet
+from rsdiff.networks.diffusion_unet import require_multiple
+from rsdiff.networks.layers import SelfAttention, orthogonal_
 
 
-class BlindSRSNFUNet(DiffusionUNet):
+class BlindSRSNFUNet(DegradationAwareUNet):
     """Predicts x0 from x_t, the level sqrt(alpha_bar), a feature map at LR resolution and the degradation code.
 
     forward(x (B, bands, H, W), level (B,), feature (B, feature_channels, h, w), code (B, code_channels)) -> (B, bands, H, W), not clamped.
@@ -23,7 +23,7 @@ class BlindSRSNFUNet(DiffusionUNet):
     feature_channels  channels of the condition, which is resized bilinearly to H / fold
     attention_levels  levels with self-attention; the middle always has it
     normalise_second  see DegradationAwareBlock; the published network has False
-    Other arguments as in DiffusionUNet. Initialisation: orthogonal.
+    Other arguments as in DegradationAwareUNet. Initialisation: orthogonal.
     """
 
     def __init__(
@@ -42,17 +42,6 @@ class BlindSRSNFUNet(DiffusionUNet):
         normalise_second: bool = False,
         checkpointing: bool = False,
     ) -> None:
-        def make_block(channels: int, out: int, is_attentive: bool) -> nn.Module:
-            return DegradationAwareBlock(
-                channels,
-                out,
-                width,
-                norm_groups=norm_groups,
-                dropout=dropout,
-                attention=SelfAttention(out, norm_groups) if is_attentive else nn.Identity(),
-                normalise_second=normalise_second,
-            )
-
         super().__init__(
             in_channels=2 * width,
             out_channels=bands * fold**2,
@@ -60,24 +49,23 @@ class BlindSRSNFUNet(DiffusionUNet):
             multipliers=multipliers,
             blocks=blocks,
             norm_groups=norm_groups,
-            attention_down=frozenset(attention_levels),
-            attention_up=frozenset(attention_levels),
-            make_block=make_block,
+            dropout=dropout,
+            code_channels=code_channels,
+            make_attention=lambda channels: SelfAttention(channels, norm_groups),
+            normalise_second=normalise_second,
+            attention_levels=attention_levels,
             crop_to_skips=True,
             checkpointing=checkpointing,
         )
         self.fold = fold
         self.enter_image = nn.Conv2d(bands * fold**2, width, 3, padding=1)
         self.enter_feature = nn.Conv2d(feature_channels, width, 3, padding=1)
-        self.level = TimeEmbedding(width)
-        self.compress = CodeCompression(code_channels)
         orthogonal_(self)
 
     def forward(self, x: Tensor, level: Tensor, feature: Tensor, code: Tensor) -> Tensor:
         """See the class; raises ValueError if H or W is not a multiple of `fold`."""
-        if x.shape[-2] % self.fold or x.shape[-1] % self.fold:
-            raise ValueError(f"an image of {x.shape[-2]}x{x.shape[-1]} was given to a U-Net that folds by {self.fold}; pad or crop it.")
+        require_multiple(x, self.fold)
         folded = F.pixel_unshuffle(x, self.fold)
         resized = F.interpolate(feature, size=folded.shape[-2:], mode="bilinear", align_corners=False)
         entered = torch.cat([self.enter_image(folded), self.enter_feature(resized)], dim=1)
-        return F.pixel_shuffle(self.run(entered, self.level(level), self.compress(code)), self.fold)
+        return F.pixel_shuffle(self.denoise(entered, level, code), self.fold)

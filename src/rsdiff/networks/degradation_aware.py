@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.networks.layers import filter_each
+from rsdiff.networks.diffusion_unet import DiffusionUNet
+from rsdiff.networks.layers import TimeEmbedding, Upsample, filter_each
 
 SLOPE = 0.1
 COMPRESSED = 64  # width of the code inside the blocks, as in DASR
@@ -75,3 +78,65 @@ class CodeCompression(nn.Sequential):
 
     def __init__(self, code_channels: int) -> None:
         super().__init__(nn.Linear(code_channels, COMPRESSED, bias=False), nn.LeakyReLU(SLOPE))
+
+
+class DegradationAwareUNet(DiffusionUNet):
+    """SR3's skeleton with degradation-aware blocks, told the level sqrt(alpha_bar) and a degradation code.
+
+    make_attention    makes what follows the block in the middle and the blocks of `attention_levels`, for so many channels
+    code_channels     length of the degradation code
+    normalise_second  see DegradationAwareBlock, as for `keep_unused`; other arguments as in DiffusionUNet
+    Subclasses draw the initial weights when all their layers are there.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        width: int,
+        multipliers: Sequence[int],
+        blocks: int,
+        norm_groups: int,
+        dropout: float,
+        code_channels: int,
+        make_attention: Callable[[int], nn.Module],
+        normalise_second: bool,
+        keep_unused: bool = False,
+        attention_levels: Sequence[int] = (),
+        make_upsample: Callable[[int], nn.Module] = Upsample,
+        crop_to_skips: bool = False,
+        checkpointing: bool = False,
+    ) -> None:
+        def make_block(channels: int, out: int, is_attentive: bool) -> nn.Module:
+            return DegradationAwareBlock(
+                channels,
+                out,
+                width,
+                norm_groups=norm_groups,
+                dropout=dropout,
+                attention=make_attention(out) if is_attentive else nn.Identity(),
+                normalise_second=normalise_second,
+                keep_unused=keep_unused,
+            )
+
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            width=width,
+            multipliers=multipliers,
+            blocks=blocks,
+            norm_groups=norm_groups,
+            attention_down=frozenset(attention_levels),
+            attention_up=frozenset(attention_levels),
+            make_block=make_block,
+            make_upsample=make_upsample,
+            crop_to_skips=crop_to_skips,
+            checkpointing=checkpointing,
+        )
+        self.level = TimeEmbedding(width)
+        self.compress = CodeCompression(code_channels)
+
+    def denoise(self, x: Tensor, level: Tensor, code: Tensor) -> Tensor:
+        """Return (B, out_channels, H, W) for x (B, in_channels, H, W), level (B,) and code (B, code_channels)."""
+        return self.run(x, self.level(level), self.compress(code))

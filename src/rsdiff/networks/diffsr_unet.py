@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.networks.degradation_aware import CodeCompression, DegradationAwareBlock
-from rsdiff.networks.diffusion_unet import DiffusionUNet
+from rsdiff.networks.degradation_aware import DegradationAwareUNet
 from rsdiff.networks.gates import ChannelGate, PixelGate
-from rsdiff.networks.layers import TimeEmbedding, orthogonal_
+from rsdiff.networks.layers import orthogonal_
 
 
 class BicubicUpsample(nn.Module):
@@ -24,12 +23,12 @@ class BicubicUpsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="bicubic", align_corners=False))
 
 
-class DiffSRUNet(DiffusionUNet):
+class DiffSRUNet(DegradationAwareUNet):
     """Predicts the noise in a noisy residual, told the level sqrt(alpha_bar) and the degradation code.
 
     forward(x (B, in_channels, H, W), level (B,), code (B, code_channels)) -> (B, out_channels, H, W); x is concat(condition image, x_t).
     Instead of self-attention the middle has a channel and a pixel gate, without a residual connection; other levels have none.
-    keep_unused  see DegradationAwareBlock; other arguments as in DiffusionUNet. The deepest level needs at least 16 channels.
+    keep_unused  see DegradationAwareBlock; other arguments as in DegradationAwareUNet. The deepest level needs at least 16 channels.
     Initialisation: orthogonal.
     """
 
@@ -47,18 +46,6 @@ class DiffSRUNet(DiffusionUNet):
         keep_unused: bool = False,
         checkpointing: bool = False,
     ) -> None:
-        def make_block(channels: int, out: int, is_attentive: bool) -> nn.Module:
-            return DegradationAwareBlock(
-                channels,
-                out,
-                width,
-                norm_groups=norm_groups,
-                dropout=dropout,
-                attention=nn.Sequential(ChannelGate(out), PixelGate()) if is_attentive else nn.Identity(),
-                normalise_second=True,
-                keep_unused=keep_unused,
-            )
-
         super().__init__(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -66,15 +53,15 @@ class DiffSRUNet(DiffusionUNet):
             multipliers=multipliers,
             blocks=blocks,
             norm_groups=norm_groups,
-            attention_down=frozenset(),
-            attention_up=frozenset(),
-            make_block=make_block,
+            dropout=dropout,
+            code_channels=code_channels,
+            make_attention=lambda channels: nn.Sequential(ChannelGate(channels), PixelGate()),
+            normalise_second=True,
+            keep_unused=keep_unused,
             make_upsample=BicubicUpsample,
             checkpointing=checkpointing,
         )
-        self.level = TimeEmbedding(width)
-        self.compress = CodeCompression(code_channels)
         orthogonal_(self)
 
     def forward(self, x: Tensor, level: Tensor, code: Tensor) -> Tensor:
-        return self.run(x, self.level(level), self.compress(code))
+        return self.denoise(x, level, code)

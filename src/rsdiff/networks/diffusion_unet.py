@@ -110,17 +110,9 @@ class DiffusionUNet(nn.Module):
 
         Raises ValueError if H or W is not a multiple of `size_multiple`.
         """
-        self.require_size(x)
+        require_multiple(x, self.size_multiple)
         x, skips = self.down_pass(self.stem(x), conditions)
         return self.up_pass(self.middle_pass(x, conditions), skips, conditions)
-
-    def require_size(self, x: Tensor) -> None:
-        """Raise ValueError if the height or width of x is not a multiple of `size_multiple`."""
-        height, width = x.shape[-2:]
-        if height % self.size_multiple or width % self.size_multiple:
-            raise ValueError(
-                f"an image of {height}x{width} was given to a U-Net that needs multiples of {self.size_multiple}; pad or crop it."
-            )
 
     def down_pass(self, x: Tensor, conditions: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor]]:
         """Return (what leaves the last level, the skips) of what left a stem."""
@@ -159,6 +151,13 @@ class DiffusionUNet(nn.Module):
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, x, *conditions, use_reentrant=False)
         return block(x, *conditions)
+
+
+def require_multiple(x: Tensor, multiple: int) -> None:
+    """Raise ValueError unless the height and width of x (B, C, H, W) are multiples of `multiple`."""
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ValueError(f"an image of {height}x{width} was given to a U-Net that needs multiples of {multiple}; pad or crop it.")
 
 
 def attention_levels(nominal_size: int, attention_sizes: Sequence[int], levels: int) -> tuple[frozenset[int], frozenset[int]]:

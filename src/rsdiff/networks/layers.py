@@ -38,10 +38,11 @@ class SinusoidalEmbedding(nn.Module):
 
 
 class TimeEmbedding(nn.Sequential):
-    """Sinusoidal embedding followed by Linear width -> 4 width, Swish, Linear 4 width -> width; (B,) -> (B, width)."""
+    """Sinusoidal embedding, then Linear width -> 4 width, Swish or another activation, Linear 4 width -> width; (B,) -> (B, width)."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__(SinusoidalEmbedding(width), nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width))
+    def __init__(self, width: int, activation: type[nn.Module] = nn.SiLU, inclusive: bool = False) -> None:
+        embedding = SinusoidalEmbedding(width, inclusive)
+        super().__init__(embedding, nn.Linear(width, 4 * width), activation(), nn.Linear(4 * width, width))
 
 
 class ResidualBlock(nn.Module):

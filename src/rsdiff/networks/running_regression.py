@@ -14,7 +14,8 @@ class RunningRegression(nn.Module):
 
     ridge   penalty on the weights, as a share of the mean energy of the inputs; keeps the equations solvable where bands are alike
     degree  powers of the input bands that are regressed on, from 1 to this one
-    The sums of the normal equations are buffers, so that a resumed run continues them; nothing here is learned by gradients.
+    The sums of the normal equations are buffers, so that a resumed run continues them; nothing here is learned by gradients. On several
+    processes each solves for its own share of the pixels, and the first one's solution is kept.
     """
 
     gram: Tensor

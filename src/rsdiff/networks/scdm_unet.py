@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rsdiff.networks.diffusion_unet import DiffusionUNet
+from rsdiff.networks.diffusion_unet import DiffusionUNet, require_multiple
 from rsdiff.networks.layers import ResidualBlock, SinusoidalEmbedding
 
 
@@ -66,7 +66,7 @@ class SCDMUNet(DiffusionUNet):
         self.time = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, time_width), nn.SiLU(), nn.Linear(time_width, time_width))
 
     def forward(self, x: Tensor, condition: Tensor, t: Tensor) -> Tensor:
-        self.require_size(x)
+        require_multiple(x, self.size_multiple)
         embedding = (self.time(t),)
         h, skips = self.down_pass(self.stem(x), embedding)
         _, condition_skips = self.down_pass(self.condition_stem(condition), embedding)

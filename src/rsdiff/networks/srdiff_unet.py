@@ -9,22 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.networks.layers import SinusoidalEmbedding
+from rsdiff.networks.diffusion_unet import require_multiple
+from rsdiff.networks.layers import TimeEmbedding
 
 EVERY = 3
 """Every third feature of the condition network is shown: of eight RRDBs and their global sum, the third, sixth and ninth."""
-
-
-class StepEmbedding(nn.Module):
-    """Sinusoidal code of an integer step with frequencies 1e4^(-k / (K - 1)), then Linear, Mish, Linear; (B,) -> (B, width)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.code = SinusoidalEmbedding(width, inclusive=True)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
-
-    def forward(self, step: Tensor) -> Tensor:
-        return self.mlp(self.code(step))
 
 
 class MishConv(nn.Sequential):
@@ -87,7 +76,7 @@ class SRDiffUNet(nn.Module):
         deepest = widths[-1]
         self.size_multiple = 2 ** (len(widths) - 1)
         self.condition = nn.ConvTranspose2d(feature_channels, width, 2 * scale, scale, scale // 2)
-        self.step = StepEmbedding(width)
+        self.step = TimeEmbedding(width, nn.Mish, inclusive=True)
         self.down = nn.ModuleList(
             SRDiffLevel(before, after, width, halve(after) if level < len(widths) - 1 else nn.Identity())
             for level, (before, after) in enumerate(pairwise([bands, *widths]))
@@ -101,9 +90,7 @@ class SRDiffUNet(nn.Module):
 
     def forward(self, x: Tensor, step: Tensor, features: Tensor) -> Tensor:
         """See the class; raises ValueError if H or W is not a multiple of `size_multiple`."""
-        H, W = x.shape[-2:]
-        if H % self.size_multiple or W % self.size_multiple:
-            raise ValueError(f"an image of {H}x{W} was given to a U-Net that needs multiples of {self.size_multiple}; pad or crop it.")
+        require_multiple(x, self.size_multiple)
         embedding = self.step(step)
         skips: list[Tensor] = []
         for number, level in enumerate(self.down):

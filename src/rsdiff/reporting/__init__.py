@@ -5,6 +5,7 @@ from rsdiff.reporting.html import RunFacts, write_report
 from rsdiff.reporting.panels import Panel, write_panel
 from rsdiff.reporting.records import read_records, write_records
 from rsdiff.reporting.scene_page import BeforeAfter, write_scene_page
+from rsdiff.reporting.sweep_page import SweptRun, write_sweep_page
 from rsdiff.reporting.tables import console_table, markdown_table
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "CostPoint",
     "Panel",
     "RunFacts",
+    "SweptRun",
     "console_table",
     "loss_curve",
     "markdown_table",
@@ -22,4 +24,5 @@ __all__ = [
     "write_records",
     "write_report",
     "write_scene_page",
+    "write_sweep_page",
 ]

@@ -20,6 +20,8 @@ from rsdiff.reporting.style import BASELINE, INK, METHOD, MUTED, REFERENCE, SERI
 
 SMOOTHING = 0.05
 """A loss is smoothed over this share of its points."""
+FEW_COSTS = 5
+"""So many costs are named on the axis themselves."""
 
 
 def loss_curve(history: Sequence[Mapping[str, float]]) -> str | None:
@@ -92,8 +94,13 @@ class CostPoint:
     group: str = ""
 
 
-def quality_against_cost(points: Sequence[CostPoint], cost: str, quality: str, higher_is_better: bool = True) -> str | None:
-    """Return a scatter plot of `points` with logarithmic costs; the best value at any cost or below is marked; None without points."""
+def quality_against_cost(
+    points: Sequence[CostPoint], cost: str, quality: str, higher_is_better: bool = True, bicubic: float | None = None
+) -> str | None:
+    """Return a scatter plot of `points` with logarithmic costs; None without points.
+
+    The best value at any cost or below is marked; `bicubic` is the quality of bicubic interpolation, drawn as a line across.
+    """
     kept = [point for point in points if math.isfinite(point.quality) and point.cost > 0]
     if not kept:
         return None
@@ -112,14 +119,22 @@ def quality_against_cost(points: Sequence[CostPoint], cost: str, quality: str, h
         axes.scatter(
             [p.cost for p in frontier], [p.quality for p in frontier], s=90, facecolors="none", edgecolors=INK, linewidths=1, zorder=4
         )
+        if bicubic is not None:
+            axes.axhline(bicubic, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="bicubic")
         for point in kept:
             axes.annotate(point.label, (point.cost, point.quality), xytext=(6, 5), textcoords="offset points", fontsize=7.5, color=MUTED)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        plain = FuncFormatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_major_formatter(plain)
+        axes.xaxis.set_minor_formatter(plain)
+        costs = sorted({point.cost for point in kept})
+        if len(costs) <= FEW_COSTS:
+            axes.set_xticks(costs)
+            axes.set_xticks([], minor=True)
         axes.margins(x=0.18, y=0.15)
         axes.set_xlabel(f"{cost} (log scale)")
         axes.set_ylabel(quality)
-        if any(groups):
+        if any(groups) or bicubic is not None:
             axes.legend(fontsize=8)
         return _svg(figure)
 

@@ -53,7 +53,7 @@ def write_table(folder: Path, result: TableResult) -> Path:
             cost=safe_svg(_cost(result)),
             plane=safe_svg(_plane(result)),
             no_plane=_no_plane(result),
-            quality=heading(result.metrics[0]),
+            quality=heading(_quality(result)),
             scenes=_scenes(result),
         )
     )
@@ -138,9 +138,15 @@ def _points(result: TableResult, metric: Metric) -> list[tuple[str, str, CellRes
     ]
 
 
+def _quality(result: TableResult) -> Metric:
+    """Return the metric of the plot against cost: the first that says better or worse and has values."""
+    candidates = [metric for metric in result.metrics if metric.direction != "none" and _points(result, metric)]
+    return candidates[0] if candidates else result.metrics[0]
+
+
 def _cost(result: TableResult) -> str | None:
     """Quality against seconds per image, at the first setting that has values: several would hide each other."""
-    metric = result.metrics[0]
+    metric = _quality(result)
     found = _points(result, metric)
     points = [
         CostPoint(name, cell.seconds_per_image, cell.values[metric.name].mean)

@@ -28,7 +28,8 @@ rsdiff: composable experiments in remote-sensing super-resolution.
   python run.py task=prepare dataset=folder source=/data/AIRS output=airs.h5
   python run.py task=preview degradation=bsrgan
   python run.py task=import model=sr3 source=released_weights.pth
-  python run.py -m scale=2,4 seed=0,1                          a sweep; hydra/launcher=joblib or submitit_slurm spreads it
+  python run.py -m scale=2,4 seed=0,1                          a sweep; hydra/launcher=joblib or slurm spreads it
+  python run.py task=status                                    how the cells of a sweep stand
   accelerate launch run.py model=sr3                           several GPUs or nodes
 
   python run.py model=sr3 --help                               what every setting of a choice means

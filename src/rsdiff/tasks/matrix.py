@@ -164,7 +164,8 @@ def feature_table(options: Shipped) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _named(found: set[str], everything: set[str]) -> str:
+def _named(some: set[str], everything: set[str]) -> str:
+    found = some & everything
     if len(found) > MOST_NAMES:
         return f"{len(found)} of {len(everything)}"
     return ", ".join(sorted(found)) or "none"

@@ -66,9 +66,15 @@ class Ownership:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._ended.set()
         self._renewer.join()
-        (self.folder / RECORD).unlink(missing_ok=True)
-        if self._descriptor is not None:
-            os.close(self._descriptor)
+        try:
+            (self.folder / RECORD).unlink(missing_ok=True)
+        except OSError:
+            if error is None:
+                raise
+            # The disk that broke the run breaks this as well; the run's own error says more, and a record that stays grows old.
+        finally:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
 
     def _lock(self) -> None:
         assert self._descriptor is not None

@@ -213,18 +213,19 @@ def _with_settings_of(
     """Replace the groups that the user did not choose by those the checkpoint was trained with.
 
     What the user typed wins: a whole group (`dataset=whu`, or every group but the model where `experiments=` is given), a single option
-    (`sampler.steps=10`), `scale`.
+    (`sampler.steps=10`), `scale`; also what a typed data set decides by its nature, see `_decided_by`.
     """
     card = json.loads((find_checkpoint(checkpoint) / "card.json").read_text())
     trained, names = card.get("config", {}), card.get("choices", {})
     typed = [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)]
+    decided = _decided_by(plain["dataset"]) if "dataset" in typed else frozenset()
     merged, chosen = dict(plain), dict(choices)
     for group in (group for group in CARRIED if group in trained):
         if group == "model":
             if "model" in typed and plain["model"].get("kind") != trained["model"].get("kind"):
                 holds = names.get("model", trained["model"].get("kind"))
                 raise ConfigError(f"{checkpoint} holds a model={holds} and model={choices['model']} was given; leave model= out.")
-        elif group in typed or "experiments" in typed:
+        elif group in typed or group in decided or "experiments" in typed:
             continue
         merged[group] = dict(trained[group])
         chosen[group] = names.get(group, choices[group])
@@ -233,6 +234,12 @@ def _with_settings_of(
     if "scale" in trained and "scale" not in typed and "experiments" not in typed:
         merged["scale"] = trained["scale"]
     return merged, chosen
+
+
+def _decided_by(dataset: Mapping[str, Any]) -> frozenset[str]:
+    """Return the groups for which a data set leaves a checkpoint no say: who brings LR is not degraded, who lacks targets not compared."""
+    gives = _typed("dataset", dataset).gives
+    return frozenset({"degradation"} if "lr" in gives else ()) | frozenset({"metrics"} if "hr" not in gives else ())
 
 
 def _copy_option(path: list[str], source: Mapping[str, Any], target: dict[str, Any]) -> None:

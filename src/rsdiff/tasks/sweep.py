@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rsdiff.reporting import SweptRun, write_sweep_page
 from rsdiff.tasks.errors import is_interruption, one_sentence
 from rsdiff.tasks.run_folder import Status
 from rsdiff.tasks.settings import RunSettings
@@ -160,11 +161,13 @@ def conclude(folder: Path) -> int:
         writer.writeheader()
         writer.writerows(rows)
     (folder / "summary.md").write_text(markdown(rows, columns))
+    page = write_page(folder, records, rows, columns)
     print(text_table([{name: value for name, value in row.items() if name != "folder"} for row in rows]))
     unfinished = [record for record in records if record.state != "finished"]
     for record in unfinished:
         print(f"run {record.number} ({' '.join(record.overrides)}) {record.state}{': ' + record.error if record.error else ''}")
     print(f"{len(records) - len(unfinished)} of {len(records)} runs finished; the table is in {folder / 'summary.md'} and summary.csv.")
+    print(f"page     {page}")
     if unfinished:
         print(f"The same command runs only what has not finished; python run.py task=status task.sweep={folder.name} shows how it stands.")
     return len(unfinished)
@@ -172,19 +175,30 @@ def conclude(folder: Path) -> int:
 
 def table_rows(records: Sequence[Record]) -> list[dict[str, Cell]]:
     """Return one row per run: what distinguishes it from the others, its state, its summary, its folder."""
+    return [
+        {"run": record.number, **settings, "state": record.state, **record.summary, "folder": record.folder}
+        for record, settings in zip(records, varied_settings(records), strict=True)
+    ]
+
+
+def varied_settings(records: Sequence[Record]) -> list[dict[str, str]]:
+    """Return for each run the settings that are not the same in all of them."""
     settings = [dict(override.partition("=")[::2] for override in record.overrides) for record in records]
     names = list(dict.fromkeys(name for given in settings for name in given))
     varied = [name for name in names if len({given.get(name) for given in settings}) > 1]
-    return [
-        {
-            "run": record.number,
-            **{name: given.get(name, "") for name in varied},
-            "state": record.state,
-            **record.summary,
-            "folder": record.folder,
-        }
-        for record, given in zip(records, settings, strict=True)
+    return [{name: given.get(name, "") for name in varied} for given in settings]
+
+
+def write_page(folder: Path, records: Sequence[Record], rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> Path:
+    """Write the sweep's page, with figures of quality against cost where the runs have both, and return its path."""
+    finished = [
+        SweptRun(settings, record.summary)
+        for record, settings in zip(records, varied_settings(records), strict=True)
+        if record.state == "finished"
     ]
+    common = [override for override in records[0].overrides if all(override in record.overrides for record in records)]
+    cells = [{column: _cell(row.get(column)) for column in columns} for row in rows]
+    return write_sweep_page(folder / "summary.html", f"Sweep {folder.name}", " ".join(common), columns, cells, finished)
 
 
 def markdown(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> str:

@@ -19,9 +19,9 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
 from rsdiff.methods.base import Problem
-from rsdiff.methods.diffbsr import DiffBSR, DiffBSRConfig, DiffSRUNetConfig, SRDSRANConfig, add_residual, residual
+from rsdiff.methods.diffbsr import DiffBSR, DiffBSRConfig, DiffSRUNetConfig, SRDSRANConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRSRDiff, DiffBSRSRDiffConfig, SRDiffUNetConfig
-from rsdiff.methods.joint_blind import ContrastConfig, Estimate
+from rsdiff.methods.joint_blind import ContrastConfig, Estimate, add_residual, residual
 from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.metrics.colour import crop, luma
 from rsdiff.metrics.lpips import Lpips

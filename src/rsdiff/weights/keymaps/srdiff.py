@@ -29,7 +29,8 @@ RULES: tuple[Rule, ...] = (
     (r"^leave\.0\.", "final_conv.0.block."),
     (r"^leave\.1\.", "final_conv.1."),
     (r"^condition\.", "cond_proj."),
-    (r"^step\.mlp\.", "mlp."),
+    (r"^step\.1\.", "mlp.0."),
+    (r"^step\.3\.", "mlp.2."),
 )
 
 
