@@ -130,6 +130,11 @@ def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]]
             f"dataset={choices['dataset']} brings its own LR, to which degradation={choices['degradation']} would not be applied; choose "
             "degradation=paired."
         )
+    if "trainer" in settings.task.uses and settings.model.views > 1 and "lr" in given["dataset"]:
+        raise ConfigError(
+            f"model={choices['model']} is trained on several LR views of one degradation, and dataset={choices['dataset']} brings one LR "
+            "of its own; choose data without LR, of which a degradation makes them."
+        )
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
     require_fields(f"model={choices['model']}", requires, given, choices, _offers)
     bands: int | None = getattr(settings.dataset, "bands", None)
