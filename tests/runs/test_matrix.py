@@ -20,8 +20,7 @@ import torch
 from hydra import compose
 from PIL import Image
 
-from rsdiff.config import ConfigError, plain_values
-from rsdiff.config.typed import config_from_mapping
+from rsdiff.config import ConfigError
 from rsdiff.data import (
     CnamCdDataset,
     FolderDataset,
@@ -40,7 +39,6 @@ from rsdiff.degradations.grid import GridConfig
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore_images
-from rsdiff.methods import METHODS
 from rsdiff.methods.base import Method, Problem
 from rsdiff.tasks.command_line import CONFIG_NAME, check_command, composing, fields_given, options_of
 from rsdiff.tasks.experiment import build_method, draw_of
@@ -50,6 +48,8 @@ from rsdiff.tasks.options import EvaluateTask, RunOptions, TrainTask
 from rsdiff.tasks.settings import RunSettings, group_config
 from tests.conftest import REPOSITORY
 from tests.unit.test_refdiff_data import stand_in
+
+pytestmark = pytest.mark.xdist_group("matrix")  # the options are composed once
 
 CONF = REPOSITORY / "conf"
 SIDE, BANDS = 64, 48
@@ -205,7 +205,7 @@ def begin(method: Method, model: str, problem: Problem) -> None:
     """Give a later stage the weights of a fresh earlier one."""
     wanted = options().models[model].predecessor
     if wanted is not None:
-        first = config_from_mapping(METHODS[wanted.kind], {k: plain_values(v) for k, v in wanted.options.items()}, "model")
+        first = replace(options().models[f"{wanted.kind}_tiny"], **wanted.options)  # type: ignore[type-var]
         method.begin_from(build_method(first, problem, 0).state_dict())
 
 

@@ -71,7 +71,7 @@ def shipped_table(name: str) -> TableConfig:
     return task.table
 
 
-@pytest.mark.parametrize("budget", ["quick", "paper"])
+@pytest.mark.parametrize("budget", [pytest.param("quick", marks=pytest.mark.slow), "paper"])
 def test_every_training_of_every_table_composes(budget: str) -> None:
     """A refusal may name a model or experiment that is not there yet, or a stage that was not trained yet; nothing else."""
     models = options_of(CONF / "model")
