@@ -93,7 +93,7 @@ class Trainer:
         if last is None:
             return False
         found = checkpoints.read_checkpoint(last, with_training_state=True)
-        if found.card.get("data") != self.card.get("data"):
+        if found.card.get("data", self.card.get("data")) != self.card.get("data"):
             raise TrainingError(
                 f"the training images changed since step {found.card['step']} was saved in {self.store}; put the former files back, or "
                 "delete the run's folder to begin anew."
