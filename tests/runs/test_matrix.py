@@ -220,8 +220,7 @@ def train_and_restore(pair: Pair, samplers: list[SamplerConfig] | None = None) -
     begin(method, pair.model, problem)
     noise = SeededNoise([(0,), (1,)])
     if not config.is_ready:
-        patch = 64 if pair.data not in ("second", "cnam_cd", "second_own_lr") else 32
-        samples = TrainingSamples(source, pair.scale, patch, 0, draw_of(degradation, source), views=config.views, small="pad")
+        samples = TrainingSamples(source, pair.scale, SIDE, 0, draw_of(degradation, source), views=config.views, small="pad")
         batch = degrade(collate([samples[SampleKey(0, index % len(samples), 0)] for index in range(2)]), degradation)
         method.train()
         for group, parameters in method.groups().items():

@@ -31,8 +31,8 @@ def liif(case: Case) -> dict[str, Any]:
     inp = torch.from_numpy(2 * call_in(case.spec["inputs"]["inp"]) - 1)
     H, W = case.config["output_grid"]
     coordinates = pixel_centres((H, W)).flatten(0, 1)[:: case.config["query_stride"]].expand(len(inp), -1, -1)
-    cells = torch.tensor([2 / H, 2 / W]).expand_as(coordinates)
-    return {"rgb": method.network(method.network.prepare(method.encoder(inp)), coordinates, cells)}
+    cell = torch.tensor([2 / H, 2 / W]).expand(len(inp), -1)
+    return {"rgb": method.network(method.network.prepare(method.encoder(inp), cell), coordinates, cell)}
 
 
 @runner("baselines", "liif_metrics")
