@@ -77,7 +77,7 @@ def test_data_without_reference_are_refused_with_those_that_have_one(run_command
     assert "for ref choose dataset=bitemporal, cnam_cd, second or synthetic" in ended.err
 
 
-@pytest.mark.parametrize("mask", ["given", "unchanged", "changed", "estimated"])
+@pytest.mark.parametrize("mask", ["given", "checked", "unchanged", "changed", "estimated"])
 def test_real_pairs_of_two_dates_are_restored_and_evaluated(run_command: Command, tmp_path: Path, mask: str):
     images = Path(os.environ.get("RSDIFF_DATA", "")) / "levir_pairs"
     if not os.environ.get("RSDIFF_DATA") or not images.is_dir():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rsdiff.tasks.ownership import DEAD_AFTER_S, RECORD, OwnedElsewhereError, Ownership, read_owner
+from rsdiff.tasks.ownership import DEAD_AFTER_S, RECORD, OwnedElsewhereError, Ownership, forget_dead_owner, is_owned, read_owner
 
 HOLD = """
 import fcntl, os, sys, time
@@ -62,3 +62,18 @@ def test_an_owner_on_another_host_that_stopped_renewing_is_dead(tmp_path: Path) 
         owner = read_owner(tmp_path)
     assert owner is not None
     assert owner.pid == os.getpid()
+
+
+def test_a_living_owner_is_seen_and_a_dead_one_forgotten(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for host, pid, age, lives in (
+        (os.uname().nodename, os.getpid(), 0.0, True),
+        (os.uname().nodename, ended.pid, 0.0, False),
+        ("elsewhere", 1, DEAD_AFTER_S / 2, True),
+        ("elsewhere", 1, 2 * DEAD_AFTER_S, False),
+    ):
+        record(tmp_path, host, pid, age)
+        assert is_owned(tmp_path) == lives
+        forget_dead_owner(tmp_path)
+        assert (read_owner(tmp_path) is not None) == lives

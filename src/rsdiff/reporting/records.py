@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +59,12 @@ def read_summaries(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it: a kill leaves the old file or the new one."""
+    """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it: a kill leaves the old file or the new one.
+
+    What a killed process was writing here is deleted: `path` may lie outside the run's folder, where nobody else would.
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(temporary)

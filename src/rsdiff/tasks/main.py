@@ -28,7 +28,7 @@ from rsdiff.tasks.command_line import CONFIG_NAME, check_command, check_compatib
 from rsdiff.tasks.errors import OK, RUN_ERROR, Terminated, exit_code, print_error, stops_everything, wants_traceback
 from rsdiff.tasks.groups import register_schemas
 from rsdiff.tasks.help import print_help
-from rsdiff.tasks.ownership import OwnedElsewhereError
+from rsdiff.tasks.ownership import OwnedElsewhereError, forget_dead_owner
 from rsdiff.tasks.run_folder import RunFolder, Status, read_status
 from rsdiff.tasks.settings import RunSettings, settings_from
 from rsdiff.tracking import RunIdentity, Tracker, Trackers
@@ -158,6 +158,7 @@ def _run(settings: RunSettings, begun: Callable[[Path], None] = lambda path: Non
     if status.state == "finished" and not settings.task.repeats:
         lost = status.lost_files()
         if not lost:
+            forget_dead_owner(settings.run_path)
             _say([f"already finished: {status.report or settings.run_path}", f"Delete {settings.run_path} to run it again."])
             return status
         _say([f"finished before, but {lost[0]} is gone; it is made again."])

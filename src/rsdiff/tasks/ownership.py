@@ -14,6 +14,7 @@ import socket
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -126,6 +127,13 @@ def is_owned(folder: Path) -> bool:
         return record_age(folder) < DEAD_AFTER_S
     except OSError:  # a folder that may only be read: the clocks of the hosts have to do
         return time.time() - (folder / RECORD).stat().st_mtime < DEAD_AFTER_S
+
+
+def forget_dead_owner(folder: Path) -> None:
+    """Delete the record of an owner that was killed between the end of its run and the end of its ownership."""
+    if read_owner(folder) is not None and not is_owned(folder):
+        with suppress(OSError):
+            (folder / RECORD).unlink(missing_ok=True)
 
 
 def record_age(folder: Path) -> float:
