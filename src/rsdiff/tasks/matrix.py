@@ -7,7 +7,7 @@ any of them, other methods ignore theirs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ MOST_NAMES = 5
 """More data sets or degradations than this are counted instead of named."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Combination:
     """One combination and the sentence that refuses it, or None where it can run."""
 
@@ -133,12 +133,12 @@ def complete(chosen: Mapping[str, str]) -> DictConfig:
         return composed
 
 
-def feature_table(options: Shipped) -> str:
-    """Return the table of features as Markdown: one line per published model."""
+def feature_table(options: Shipped, combinations: Iterable[Combination]) -> str:
+    """Return the table of features as Markdown: one line per published model. `combinations` are all of `options`."""
     trainable = {name for name, degradation in options.degradations.items() if not isinstance(degradation, GridConfig)}
     allowed: dict[str, list[Combination]] = {name: [] for name in options.models if not name.endswith("_tiny")}
     total = refused = 0
-    for combination in options.combinations():
+    for combination in combinations:
         total += 1
         if combination.refusal is not None:
             refused += 1
@@ -184,7 +184,8 @@ def main(repository: Path) -> None:
     """Write the table of features into README.md."""
     register_schemas()
     path = repository / "README.md"
-    table = feature_table(shipped(repository / "conf"))
+    options = shipped(repository / "conf")
+    table = feature_table(options, options.combinations())
     path.write_text(with_features(path.read_text(), table))
     print(f"wrote the table of features into {path}")
 
