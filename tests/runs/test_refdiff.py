@@ -158,6 +158,7 @@ def test_released_weights_are_imported_and_evaluated(run_command: Command, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_short_training_uses_its_reference(run_command: Command, tmp_path: Path):
     """On unchanged ground: right reference better than a wrong one, and that better than bicubic. Measured: 29.1, 23.0 and 22.7 dB."""
     ended = run_command("experiments=refdiff/synthetic_x8", "trainer.workers=1")
