@@ -98,7 +98,9 @@ def _evaluation(
         published = [setting for setting in published if setting.partition("=")[0].partition(".")[0] != "dataset"]
         published += [filled(setting, point.words) for setting in table.quick_evaluate]
     only = (f"degradation.only=[{','.join(point.cases)}]",) if point.cases else ()
-    weights = () if trained else (f"model={model}",)
+    # Settings of a model can be changed only where it is named; else the checkpoint brings it.
+    is_named = trained is None or any(setting.startswith("model.") for setting in row.evaluate)
+    weights = (f"model={model}",) if is_named else ()
     panels = ("metrics.panels=1",) if generated else ()
     fixed = ("task=evaluate", *weights, *generated)
     return Job(merged(fixed, (f"metrics={table.metrics}",), published, only, panels, row.evaluate, (f"seed={seed}",)), trained)
