@@ -75,7 +75,6 @@ class RunFolder:
         self.repository = repository
         self.rank = int(os.environ.get("RANK", "0"))
         self.result: TaskResult | None = None
-        self.was_started_before = False
         self._ownership = Ownership(path)
 
     @property
@@ -106,7 +105,6 @@ class RunFolder:
         self._ownership.__enter__()
         try:
             self._remove_leftovers()
-            self.was_started_before = self.status.state != "new"
             write_text(self.path / "config.yaml", yaml.safe_dump(dict(self.settings), sort_keys=False))
             with (self.path / "provenance.jsonl").open("a") as stream:
                 stream.write(json.dumps(provenance(self.command, self.repository)) + "\n")
