@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +31,7 @@ from rsdiff.data.source import DataError
 from rsdiff.degradations.grid import GridConfig
 from rsdiff.methods.base import Problem
 from rsdiff.tasks.groups import GROUPS
-from rsdiff.tasks.settings import RunSettings, group_config, settings_from
+from rsdiff.tasks.settings import CARRIED, RunSettings, group_config, settings_from
 
 CONFIG_NAME = "config"
 MAX_COMBINATIONS_CHECKED = 64
@@ -84,6 +84,28 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
         choices = choices_of(everything)
         runs = [check_run(conf, loader, combination) for combination in combinations(choices)]
     return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [])
+
+
+def with_options_of_checkpoint(conf: Path, overrides: Sequence[str]) -> list[str]:
+    """Return the command line with `++` before options of groups that a checkpoint brings, such as its data set.
+
+    Hydra composes before the checkpoint is read and knows only the options of the group's default; `settings_from` finds out whether what
+    the checkpoint brings has them. A command line that does not compose is returned as it is, for `check_command` to diagnose.
+    """
+    parsed = _parse(overrides)
+    given = {override.key_or_group for override in parsed}
+    brought = tuple(f"{group}." for group in CARRIED if group not in given)
+    late = [override for override in parsed if override.type == OverrideType.CHANGE and override.key_or_group.startswith(brought)]
+    if "checkpoint" not in given or not late:
+        return list(overrides)
+    with composing(conf):
+        try:
+            others = [_text(override) for override in parsed if override not in late and not override.is_sweep_override()]
+            task = group_config(compose(CONFIG_NAME, others), "task")
+        except (ConfigError, HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
+            return list(overrides)
+    admitted = {_text(override) for override in late if task.continues and override.key_or_group.partition(".")[0] in task.uses}
+    return [f"++{override}" if override in admitted else override for override in overrides]
 
 
 def choices_of(overrides: Sequence[Override]) -> list[list[str]]:
