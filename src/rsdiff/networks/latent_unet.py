@@ -6,6 +6,7 @@ Source: MoooJianG/LDCSR, modules/diffusionmodules/openaimodel.py, UNetModel (Com
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -79,11 +80,6 @@ class LatentUNet(DiffusionUNet):
         head_channels: int,
         checkpointing: bool = False,
     ) -> None:
-        attends = frozenset(attention_levels)
-
-        def make_block(in_channels: int, out_channels: int, attention: bool) -> LatentBlock:
-            return LatentBlock(in_channels, out_channels, 4 * width, head_channels, attention)
-
         super().__init__(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -91,9 +87,9 @@ class LatentUNet(DiffusionUNet):
             multipliers=multipliers,
             blocks=blocks,
             norm_groups=NORM_GROUPS,
-            attention_down=attends,
-            attention_up=attends,
-            make_block=make_block,
+            attention_down=frozenset(attention_levels),
+            attention_up=frozenset(attention_levels),
+            make_block=partial(LatentBlock, embedding_width=4 * width, head_channels=head_channels),
             checkpointing=checkpointing,
         )
         zeroed(self.conv_out)
