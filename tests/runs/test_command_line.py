@@ -56,6 +56,9 @@ def test_the_same_command_again_reports_the_finished_run(toys: Command) -> None:
     assert again.code == 0
     assert again.out.startswith(f"already finished: {folders()[0] / 'report.txt'}")
     assert len(folders()) == 1
+    (folders()[0] / "report.txt").unlink()
+    assert "report.txt is gone; it is made again" in toys("seed=1").out
+    assert (folders()[0] / "report.txt").exists()
 
 
 def test_settings_that_cannot_change_the_result_lead_to_the_same_run(toys: Command) -> None:

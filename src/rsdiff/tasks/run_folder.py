@@ -155,8 +155,8 @@ class RunFolder:
         if self.result is None:
             return Status("failed", error="the task ended without a result.")
         report = str(self.result.report) if self.result.report else None
-        files = tuple(str(path.absolute()) for path in self.result.files)
-        return Status("finished", None, tuple(self.result.messages), dict(self.result.summary), report, files)
+        files = dict.fromkeys(str(path.absolute()) for path in (self.result.report, *self.result.files) if path)
+        return Status("finished", None, tuple(self.result.messages), dict(self.result.summary), report, tuple(files))
 
     def _write(self, status: Status) -> None:
         write_json(self.path / "status.json", asdict(replace(status, updated=time.strftime("%Y-%m-%d %H:%M:%S"))))
