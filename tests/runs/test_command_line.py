@@ -91,6 +91,7 @@ def test_an_experiment_overrides_groups_and_single_values(toys: Command) -> None
         ),
         (["model.dropot=1"], "model.dropot is not a setting (did you mean model.dropout?); the options of model are block,"),
         (["+model.dropot=1"], "model.dropot is not an option (did you mean dropout?)"),
+        (["dataset.root=here"], "dataset.root is not a setting (it is one of dataset=required); the options of dataset are bands,"),
         (["dropout=1"], "dropout is not a setting (did you mean model.dropout?)"),
         (
             ["model.block.dept=1"],

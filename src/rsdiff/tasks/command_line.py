@@ -5,6 +5,7 @@ Composing succeeds for most commands, so the diagnosis, which composes more than
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from rsdiff.tasks.settings import CARRIED, RunSettings, group_config, settings_f
 
 CONFIG_NAME = "config"
 MAX_COMBINATIONS_CHECKED = 64
+MAX_NAMED = 4
 NEEDED_BY_TRAINING = frozenset({"hr", "hr_views"})
 """Batch fields that a method's `requires` may name and restoring does without."""
 
@@ -250,13 +252,13 @@ def _diagnosis(conf: Path, loader: ConfigLoader, overrides: Sequence[str], error
         return _first_paragraph(error)
     for override in parsed:
         if not override.is_add() and not override.is_force_add() and override.key_or_group not in groups:
-            sentence = _unknown_key(composed, override.key_or_group, groups)
+            sentence = _unknown_key(conf, composed, override.key_or_group, groups)
             if sentence is not None:
                 return sentence
     return _first_paragraph(error)
 
 
-def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str | None:
+def _unknown_key(conf: Path, composed: DictConfig, key: str, groups: Sequence[str]) -> str | None:
     """Return the sentence for a dotted key that the composed config lacks, or None if it has it."""
     node: object = composed
     place: list[str] = []
@@ -273,13 +275,20 @@ def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str |
     if where:
         if not known:
             return f"{key} is not a setting; {where} has no options of its own (write +{key}=VALUE if it takes names of your choice)."
-        hint = nearest(part, known).replace("did you mean ", f"did you mean {where}.")
+        hint = nearest(part, known).replace("did you mean ", f"did you mean {where}.") or _having(conf, where, part)
         return f"{key} is not a setting{hint}; the options of {where} are {', '.join(sorted(known))}."
     everywhere = [f"{name}.{option}" for name in GROUPS if isinstance(composed.get(name), DictConfig) for option in composed[name]]
     same_name = [path for path in everywhere if path.rpartition(".")[2] == part]
     names = sorted({*known, *(group for group in groups if "/" not in group)})
     hint = f" (did you mean {' or '.join(same_name)}?)" if same_name else nearest(part, names)
     return f"{key} is not a setting{hint}; the groups and top-level settings are {', '.join(names)}."
+
+
+def _having(conf: Path, group: str, setting: str) -> str:
+    """Return ' (it is one of ...)' for options of a group that have a setting which the chosen one lacks, or an empty string."""
+    kinds = [kind for kind, cls in GROUPS.get(group, {}).items() if setting in {field.name for field in dataclasses.fields(cls)}]
+    named = [kind for kind in kinds if (conf / group / f"{kind}.yaml").is_file()][:MAX_NAMED]
+    return f" (it is one of {', '.join(f'{group}={kind}' for kind in named)})" if named else ""
 
 
 def _groups() -> list[str]:
