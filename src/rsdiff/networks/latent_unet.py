@@ -10,12 +10,11 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.networks.diffusion_unet import DiffusionUNet
 from rsdiff.networks.edm_layers import positional_embedding
-from rsdiff.networks.layers import ResidualBlock, reflect_to
+from rsdiff.networks.layers import ResidualBlock, attended, reflect_to
 
 NORM_GROUPS = 32
 Layer = TypeVar("Layer", nn.Conv1d, nn.Conv2d)
@@ -39,8 +38,8 @@ class HeadedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         parts = self.query_key_value(self.norm(x).flatten(2)).unflatten(1, (self.heads, -1)).mT  # (B, heads, pixels, 3 head_channels)
-        attended = F.scaled_dot_product_attention(*parts.chunk(3, dim=-1))
-        return x + self.out(attended.mT.flatten(1, 2)).unflatten(2, (height, width))
+        mixed = attended(*parts.chunk(3, dim=-1))
+        return x + self.out(mixed.mT.flatten(1, 2)).unflatten(2, (height, width))
 
 
 class LatentBlock(ResidualBlock):

@@ -16,6 +16,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from rsdiff.config import ConfigError
 from rsdiff.data.source import DataError
 from rsdiff.inference.images import Restored
 from rsdiff.methods.base import Method
@@ -50,7 +51,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             )
     else:
         if not settings.model.is_ready:
-            raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=evaluate needs checkpoint=RUN_FOLDER.")
+            raise ConfigError(f"model={settings.choices['model']} has weights to learn, so task=evaluate needs checkpoint=RUN_FOLDER.")
         method = build_method(settings.model, problem, settings.seed)
         method.eval()
     method.to(accelerator.device)
