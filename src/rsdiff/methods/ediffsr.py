@@ -24,7 +24,7 @@ from torch import Tensor
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import per_image
-from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, ReverseMeans, Rule
+from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, Prediction, ReverseMeans, Rule
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
@@ -45,8 +45,10 @@ class EDiffSRConfig(MethodConfig):
     """Blocks of each level on the way up, from the deepest."""
     schedule: MeanRevertingConfig = MeanRevertingConfig()
     """Levels of training."""
+    predicts: Prediction = "noise"
+    """What the network predicts: the noise, as published, or what the target adds to the enlarged LR, for short trainings (ours)."""
     loss: Literal["l1", "l2"] = "l1"
-    """Mean absolute or mean squared error of the step back."""
+    """Mean absolute or mean squared error of the step back, of a predicted addition itself."""
     decayed_loss: bool = False
     """Weigh the errors of level t by what is left there of the image, a_t."""
     native_rule: Rule = "sde"
@@ -80,17 +82,17 @@ class EDiffSRConfig(MethodConfig):
 
 @dataclass
 class Step:
-    """A training step, in units of the residual: the noisy state, the predicted noise and the two means of the state before.
+    """A training step, in units of the residual: the noisy state, what the network predicts, and what is made of it beside what is right.
 
     state, predicted  (B, C, H, W)
-    euler             what the published step makes of the prediction
-    posterior         what is right
+    made, right       two means of the state before: that of the published step, and that of the posterior; of a predicted addition itself
+                      and the true one
     """
 
     state: Tensor
     predicted: Tensor
-    euler: Tensor
-    posterior: Tensor
+    made: Tensor
+    right: Tensor
 
 
 class EDiffSR(Method):
@@ -122,24 +124,26 @@ class EDiffSR(Method):
         clean = (hr - mean) / self.options.schedule.strength
         state = per_image(signal, hr) * clean + per_image(signal * sigma, hr) * drawn
         predicted = self.predict(state, mean, t)
+        if self.options.predicts == "addition":
+            return Step(state=state, predicted=predicted, made=predicted, right=clean)
         means = ReverseMeans.between(sigma, sigma_next, "sde")
         return Step(
             state=state,
             predicted=predicted,
-            euler=per_image(means.euler_state, hr) * state - per_image(means.euler_noise, hr) * predicted,
-            posterior=per_image(means.posterior_state, hr) * state + per_image(means.posterior_clean, hr) * clean,
+            made=per_image(means.euler_state, hr) * state - per_image(means.euler_noise, hr) * predicted,
+            right=per_image(means.posterior_state, hr) * state + per_image(means.posterior_clean, hr) * clean,
         )
 
     def error(self, step: Step, t: Tensor) -> Tensor:
-        """Return the error of the step back in units of the image."""
-        difference = self.options.schedule.strength * (step.euler - step.posterior)
+        """Return the error of what was made in units of the image."""
+        difference = self.options.schedule.strength * (step.made - step.right)
         error = difference.abs() if self.options.loss == "l1" else difference.square()
         if self.options.decayed_loss:
             error = error * per_image(self.schedule.alphas_bar.sqrt().to(t.device)[t - 1], error)
         return error.mean()
 
     def predict(self, state: Tensor, mean: Tensor, time: Tensor) -> Tensor:
-        """Return the noise in a state in units of the residual."""
+        """Return the network's prediction for a state in units of the residual."""
         return self.network(mean + self.options.schedule.strength * state, mean, time)
 
     def denoiser(self, mean: Tensor) -> EulerDenoiser:
@@ -148,6 +152,7 @@ class EDiffSR(Method):
         return EulerDenoiser(
             lambda state, time: self.predict(state, mean, time),
             self.schedule,
+            predicts=options.predicts,
             rule=options.native_rule,
             last_noise=options.native_last_noise,
             data_range=((0 - mean) / strength, (1 - mean) / strength),
