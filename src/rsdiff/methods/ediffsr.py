@@ -29,6 +29,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.networks.ediffsr_nafnet import ConditionalNAFNet
+from rsdiff.networks.layers import zeroed
 
 
 @config
@@ -105,6 +106,8 @@ class EDiffSR(Method):
         self.network = ConditionalNAFNet(
             bands=problem.bands, width=options.width, encoders=options.encoders, middle=options.middle, decoders=options.decoders
         )
+        if options.predicts == "addition":
+            zeroed(self.network.leave)
 
     def mean(self, batch: Batch) -> Tensor:
         """Return the LR at the target's size: bicubic with a = -0.75, half-pixel centres, neither antialiased nor clamped."""
