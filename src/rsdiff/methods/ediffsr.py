@@ -9,6 +9,7 @@ Unlike the published code:
 - Levels and coefficients are float64; theirs are float32, which cancels five digits at the first level. The state of a sampling run is
   float64 too (`sampler.dtype`): differences below 2e-5 over a whole run.
 - Any scale and any number of bands.
+`predicts=addition` (ours, off as published) serves short trainings, see rsdiff.methods.idm: its loss is the error of the addition itself.
 As there, the enlarged image is not clamped, and the loss, an error of x_{t-1}, is one of the noise weighted by 0.004 (t = 1) to 0.041.
 """
 
