@@ -68,6 +68,10 @@ class EDiffSRConfig(MethodConfig):
                 "give as many levels up as down, and counts of 0 or more."
             )
 
+    @property
+    def unpublished(self) -> str | None:
+        return None if self.predicts == "noise" else f"predicts={self.predicts}"
+
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale < 1:
             return f"model ediffsr enlarges images and the scale is {problem.scale:g}; choose scale=1 or more."

@@ -54,6 +54,10 @@ class IDMConfig(NoisePredictorConfig):
     def any_scale(self) -> bool:
         return True
 
+    @property
+    def unpublished(self) -> str | None:
+        return None if self.predicts == "noise" else f"predicts={self.predicts}"
+
     def refuse(self, problem: Problem) -> str | None:
         if self.predicts == "addition" and problem.bands != problem.lr_bands:
             return (

@@ -61,6 +61,11 @@ class GeneratorConfig(RRDBConfig):
     starts_bicubic: bool = False
     """Add what the network makes, which is 0 at first, to the enlarged LR (ours, for short trainings); no published file was trained so."""
 
+    @property
+    def unpublished(self) -> str | None:
+        """See MethodConfig."""
+        return "generator.starts_bicubic=true" if self.starts_bicubic else None
+
     def refuse(self, model: str, problem: Problem) -> str | None:
         """Return a sentence where the head does not reach the scale, or the enlarged LR is no start."""
         if self.starts_bicubic and problem.bands != problem.lr_bands:
@@ -112,6 +117,10 @@ class RRDBMethodConfig(MethodConfig):
     """Initial weights: those of ESRGAN, or orthogonal ones of gain 0.2 in every convolution (KAIR)."""
     tiles: HaloTilesConfig = HaloTilesConfig()
     """How images are restored."""
+
+    @property
+    def unpublished(self) -> str | None:
+        return self.generator.unpublished
 
     def refuse(self, problem: Problem) -> str | None:
         return self.generator.refuse("rrdb", problem)

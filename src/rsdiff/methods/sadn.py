@@ -78,6 +78,10 @@ class SADNConfig(MethodConfig):
     def any_scale(self) -> bool:
         return True
 
+    @property
+    def unpublished(self) -> str | None:
+        return "starts_bicubic=true" if self.starts_bicubic else None
+
     def refuse(self, problem: Problem) -> str | None:
         if problem.bands != problem.lr_bands:
             return (

@@ -65,6 +65,10 @@ class SpectralRegressionConfig(MethodConfig):
         """Return the network with fresh weights."""
         raise NotImplementedError
 
+    @property
+    def unpublished(self) -> str | None:
+        return None if self.residual_ridge is None else f"residual_ridge={self.residual_ridge:g}"
+
     def refuse(self, problem: Problem) -> str | None:
         return refuse_other_scales(self.model, problem)
 
