@@ -64,7 +64,7 @@ def test_both_stages_train_in_one_command_and_the_last_checkpoint_of_the_gan_cou
 def test_a_gan_trains_from_a_trained_network_and_from_released_weights(
     run_command: Command, tmp_path: Path, model: str, degradation: str
 ) -> None:
-    small = ["model.generator.width=8", "model.generator.blocks=1", "model.generator.growth=32"]
+    small = ["model.generator.width=8", "model.generator.blocks=1", "model.generator.growth=32", "model.generator.starts_bicubic=false"]
     source = published_file(tmp_path)
     imported = run_command("task=import", "model=rrdb", f"source={source}", f"output={tmp_path / 'imported'}", *small)
     assert imported.code == 0, imported.err

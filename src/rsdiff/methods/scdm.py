@@ -114,6 +114,12 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
         """What the networks need an image's height and width to be multiples of."""
         return 2 ** (len(self.multipliers) - 1)
 
+    @property
+    def unpublished(self) -> str | None:
+        if self.residual_ridge is not None:
+            return f"residual_ridge={self.residual_ridge:g}"
+        return None if self.predicts == "noise" else f"predicts={self.predicts}"
+
     def refuse(self, problem: Problem) -> str | None:
         other_scale = refuse_other_scales("scdm", problem)
         if other_scale is not None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
-from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
 from torch import Tensor, nn
 
 from rsdiff.config import config
@@ -23,6 +22,9 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.halo_tiles import HaloTilesConfig
+
+if TYPE_CHECKING:  # the library takes seconds to import
+    from spandrel import ImageModelDescriptor
 
 
 @config
@@ -60,6 +62,8 @@ def read_network(path: Path) -> ImageModelDescriptor[nn.Module]:
 
     Raises ValueError in one sentence for a file that is missing, no file of plain tensors, or of a network that spandrel does not know.
     """
+    from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
+
     if not path.is_file():
         raise ValueError(f"checkpoint={path} is not a file; give the released weights of a network that spandrel knows.")
     content: Mapping[str, Any]

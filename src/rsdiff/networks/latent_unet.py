@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from rsdiff.networks.diffusion_unet import DiffusionUNet
 from rsdiff.networks.edm_layers import positional_embedding
-from rsdiff.networks.layers import ResidualBlock, attended, reflect_to
+from rsdiff.networks.layers import ResidualBlock, attended, reflect_to, zeroed
 
 NORM_GROUPS = 32
-Layer = TypeVar("Layer", nn.Conv1d, nn.Conv2d)
 
 
 class HeadedAttention(nn.Module):
@@ -109,11 +107,3 @@ class LatentUNet(DiffusionUNet):
 def embedding_mlp(width: int) -> nn.Sequential:
     """Return Linear width -> 4 width, Swish, Linear."""
     return nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
-
-
-def zeroed(layer: Layer) -> Layer:
-    """Set weight and bias of a layer to zero and return it."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer

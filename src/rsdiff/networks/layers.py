@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Layer = TypeVar("Layer", bound=nn.Conv1d | nn.Conv2d | nn.Linear)
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -192,6 +195,14 @@ def orthogonal_(module: nn.Module) -> None:
             nn.init.orthogonal_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def zeroed(layer: Layer) -> Layer:
+    """Set weight and bias of a layer to zero, of a weight-normalised one the length of its weight, and return it."""
+    for name, parameter in layer.named_parameters():
+        if name != "parametrizations.weight.original1":  # the direction, which must have a length
+            nn.init.zeros_(parameter)
+    return layer
 
 
 class ChannelNorm(nn.LayerNorm):
