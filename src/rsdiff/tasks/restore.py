@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from rasterio.enums import Resampling
 
+from rsdiff.data.durable import write_json
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.rasters import in_one_sentence, without_warnings
 from rsdiff.inference.scene_input import SceneReader
@@ -29,7 +30,7 @@ from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
-from rsdiff.training.checkpoints import read_checkpoint, write_json
+from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.training.processes import any_process, smallest_of_processes
 
 PREVIEW_SIDE, DETAIL_SIDE = 900, 360
