@@ -18,8 +18,9 @@ from rsdiff.data.durable import write_json
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.rasters import in_one_sentence, without_warnings
 from rsdiff.inference.scene_input import SceneReader
+from rsdiff.inference.scene_job import SceneJob, SceneResult
 from rsdiff.inference.scene_output import output_form
-from rsdiff.inference.scenes import SceneJob, SceneResult, restore_scene
+from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method, Problem
 from rsdiff.reporting import BeforeAfter, write_scene_page
 from rsdiff.reporting.display import busiest_window
