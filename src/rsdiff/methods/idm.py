@@ -74,15 +74,10 @@ class IDMConfig(NoisePredictorConfig):
         return IDMUNet(
             condition_channels=bands,
             out_channels=bands,
-            width=self.width,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
-            norm_groups=self.norm_groups,
-            dropout=self.dropout,
             nominal_size=self.nominal_size,
             attention_sizes=self.attention_sizes,
             init=self.init,
-            checkpointing=self.checkpointing,
+            **self.skeleton(),
         )
 
 

@@ -107,6 +107,9 @@ def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: 
     earlier = SceneResult.from_json(note)
     if not team.any(earlier is None or not all(path.exists() for path in earlier.outputs)):
         assert earlier is not None
+        if team.rank == 0 and job.options.preview and not page_of(earlier.outputs[0]).exists():
+            with without_warnings():
+                preview(job, earlier)
         return earlier
 
     def progress(done: int, total: int) -> None:
