@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from rasterio.enums import Resampling
 
+from rsdiff.config import ConfigError
 from rsdiff.data.durable import write_json
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.rasters import in_one_sentence, without_warnings
@@ -163,7 +164,7 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
         bands = len(reader.bands)
     problem = Problem(settings.scale, bands, bands)
     if not settings.model.is_ready:
-        raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
+        raise ConfigError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
     method = build_method(settings.model, problem, settings.seed)
     method.eval()
     return Restorer(method, problem, None)
