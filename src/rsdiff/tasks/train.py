@@ -15,7 +15,7 @@ from rsdiff.data.holdout import hold_out
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
 from rsdiff.data.sample import Batch, collate
 from rsdiff.data.source import ImageSource
-from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
+from rsdiff.data.views import Draw, SampleKey, TestSamples, TrainingSamples
 from rsdiff.degradations import Degradation, degrade, named_cases
 from rsdiff.inference.images import restore_images
 from rsdiff.methods.base import Method, Problem
@@ -45,20 +45,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     source, held_out = hold_out(everything, config.validation_images)
     problem = problem_of(settings, source)
     draw = draw_of(degradation, source)
-    samples = TrainingSamples(
-        source,
-        settings.scale,
-        config.patch,
-        settings.seed,
-        draw,
-        views=settings.model.views,
-        augment=config.augment,
-        crop_step=config.crop_step,
-        small=settings.dataset.small,
-        scale_range=config.scale_range,
-        scale_keeps=config.scale_keeps,
-        make_lr=partial(lr_of, degradation) if config.scale_per == "image" else None,
-    )
+    samples = samples_of(settings, source, degradation, draw)
     method = build_method(settings.model, problem, settings.seed)
     start = settings.starting_point
     if start is not None:
@@ -102,6 +89,25 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     method.eval()
     result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
     return replace(result, files=[*result.files, best.folder / WEIGHTS])
+
+
+def samples_of(settings: RunSettings, source: ImageSource, degradation: Degradation, draw: Draw | None) -> TrainingSamples:
+    """Return the crops that are trained on."""
+    config = settings.trainer
+    return TrainingSamples(
+        source,
+        settings.scale,
+        config.patch,
+        settings.seed,
+        draw,
+        views=settings.model.views,
+        augment=config.augment,
+        crop_step=config.crop_step,
+        small=settings.dataset.small,
+        scale_range=config.scale_range,
+        scale_keeps=config.scale_keeps,
+        make_lr=partial(lr_of, degradation) if config.scale_per == "image" else None,
+    )
 
 
 def card_of(settings: RunSettings, problem: Problem, source: ImageSource, parameters: int) -> dict[str, Any]:
