@@ -21,12 +21,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rsdiff.data.durable import write_json
 from rsdiff.reporting import SweptRun, write_sweep_page
 from rsdiff.tasks.errors import is_interruption, one_sentence
 from rsdiff.tasks.run_folder import Status
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking.tracker import Cell, columns_of
-from rsdiff.training.checkpoints import write_json
 
 WIDTH_OF_LOG_FILES = 200
 """Characters of a table that no terminal limits."""
