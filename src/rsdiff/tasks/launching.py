@@ -43,6 +43,7 @@ def launch(commands: Sequence[Sequence[str]], finished: Mapping[int, Record], ou
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(master))
+        sweep.prepare_launcher(str(master.hydra.launcher._target_))
         launcher = Plugins.instance().instantiate_launcher(context, run_one, master)
         launcher.launch([list(commands[number]) for number in left], initial_job_idx=0)
     return sweep.read_records(folder)

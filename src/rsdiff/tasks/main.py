@@ -142,6 +142,7 @@ def _prepare(conf: Path, overrides: Sequence[str], multirun: bool) -> Path | Non
     command = check_command(conf, overrides, multirun)
     if not command.is_sweep:
         return None
+    sweep.prepare_launcher(command.launcher)
     os.environ[SWEEP] = run_signature({"overrides": sorted(overrides)})
     return sweep.start(command.runs[0].outputs / "sweeps" / os.environ[SWEEP], command.cells)
 

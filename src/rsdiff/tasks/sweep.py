@@ -24,7 +24,8 @@ from rich.table import Table
 from rsdiff.reporting import SweptRun, write_sweep_page
 from rsdiff.reporting.records import write_whole
 from rsdiff.tasks.errors import is_interruption, one_sentence
-from rsdiff.tasks.run_folder import Status
+from rsdiff.tasks.ownership import is_owned
+from rsdiff.tasks.run_folder import Status, read_status
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking.tracker import Cell, columns_of
 
@@ -131,6 +132,25 @@ def read_records(folder: Path) -> list[Record]:
     return records
 
 
+def stand(folder: Path) -> list[Record]:
+    """Return the records of a sweep's cells, corrected by what became of their runs.
+
+    A cell whose process vanished without a word is 'killed', one whose results were deleted 'deleted'.
+    """
+    records = []
+    for record in read_records(folder):
+        path = Path(record.folder)
+        if record.state == "running" and not is_owned(path):
+            status = read_status(path)
+            state = "finished" if status.state == "finished" else "killed"
+            error = "" if state == "finished" else "its process ended without a word (killed, out of memory, or its host went down)."
+            record = replace(record, state=state, error=error, summary=status.summary)
+        elif record.state == "finished" and read_status(path).state == "new":
+            record = replace(record, state="deleted", error=f"{path} was deleted.")
+        records.append(record)
+    return records
+
+
 def keep_records(folder: Path, cells: Sequence[Sequence[str]], finished: Mapping[int, Record]) -> None:
     """Write the records of `finished` cells and delete those that another list of cells left; the other cells' own stay until they begin.
 
@@ -144,6 +164,14 @@ def keep_records(folder: Path, cells: Sequence[Sequence[str]], finished: Mapping
             path.unlink()
     for record in finished.values():
         write_record(folder, record)
+
+
+def prepare_launcher(launcher: str) -> None:
+    """Let the launcher (its class), where it is submitit's for Slurm, wait for the cells by asking squeue."""
+    if launcher.endswith(".SlurmLauncher"):
+        from rsdiff.tasks import slurm_queue  # submitit is imported only for those who use it
+
+        slurm_queue.install()
 
 
 def cell_number(job: int) -> int:
@@ -177,7 +205,7 @@ def conclude(folder: Path) -> int:
     """Write and print the table of all runs; return how many did not finish."""
     if not _is_main_process():
         return 0
-    records = read_records(folder)
+    records = stand(folder)
     rows = table_rows(records)
     columns = columns_of(rows)
     with (folder / "summary.csv").open("w", newline="") as stream:
