@@ -184,7 +184,7 @@ def test_a_service_that_breaks_down_costs_neither_the_run_nor_its_record(service
     taken = (ended_at - begun.replace(tzinfo=None)).total_seconds()
     print(f"the service {service.breakdown}: {taken:.0f} s; {[line for line in ended.stderr.splitlines() if 'W&B' in line]}")
     waited = PATIENCE_S + W_AND_B_PATIENCE_S + 5 * PATIENCE_S
-    assert taken < waited + 60, "the run itself takes seconds"
+    assert taken < waited + 120, "the run itself takes seconds"
     assert "W&B" in ended.stderr
 
     recorded = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
