@@ -19,6 +19,7 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.methods.whole_scale import refuse_fraction, require_scale
 from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.networks.layers import zeroed
 from rsdiff.networks.rrdb import RRDBNet, nearest_stages, rrdb_stages
 
 InitialWeights = Literal["kaiming", "orthogonal"]
@@ -57,9 +58,21 @@ class GeneratorConfig(RRDBConfig):
     head: Literal["always_x4", "stages"] = "always_x4"
     """How scales below 4 are reached: the input is taken apart into cells before an enlargement by 4 (BasicSR, Real-ESRGAN; scales 1, 2
     and 4), or the head has one stage per factor 2 or 3 of the scale (KAIR, BSRGAN; 2, 3, 4, 6, 8). They are the same at 4."""
+    starts_bicubic: bool = False
+    """Add what the network makes, which is 0 at first, to the enlarged LR (ours, for short trainings); no published file was trained so."""
+
+    @property
+    def unpublished(self) -> str | None:
+        """See MethodConfig."""
+        return "generator.starts_bicubic=true" if self.starts_bicubic else None
 
     def refuse(self, model: str, problem: Problem) -> str | None:
-        """Return a sentence where the head does not reach the scale."""
+        """Return a sentence where the head does not reach the scale, or the enlarged LR is no start."""
+        if self.starts_bicubic and problem.bands != problem.lr_bands:
+            return (
+                f"model {model} is to begin at the enlarged LR, which has {problem.lr_bands} bands for {problem.bands}; "
+                "set model.generator.starts_bicubic=false."
+            )
         fraction = refuse_fraction(model, problem)
         if fraction is not None:
             return fraction
@@ -72,6 +85,9 @@ class GeneratorConfig(RRDBConfig):
     def stages(self, scale: int) -> tuple[int, tuple[int, ...]]:
         """Return (unshuffle, enlargements) of the network; raises ValueError for a scale that the head does not reach."""
         return rrdb_stages(scale) if self.head == "always_x4" else (1, nearest_stages(scale))
+
+    def network(self, problem: Problem, unshuffle: int, enlargements: tuple[int, ...]) -> RRDBNet:
+        return RRDBNet(problem.lr_bands, problem.bands, self.width, self.blocks, self.growth, unshuffle, enlargements, self.starts_bicubic)
 
     def build(self, problem: Problem) -> RRDBNet:
         return self.network(problem, *self.stages(int(problem.scale)))
@@ -102,6 +118,10 @@ class RRDBMethodConfig(MethodConfig):
     tiles: HaloTilesConfig = HaloTilesConfig()
     """How images are restored."""
 
+    @property
+    def unpublished(self) -> str | None:
+        return self.generator.unpublished
+
     def refuse(self, problem: Problem) -> str | None:
         return self.generator.refuse("rrdb", problem)
 
@@ -118,6 +138,8 @@ class RRDBMethod(Method):
         self.tiles = tiles
         self.network = generator.build(problem)
         initialise(self.network, initial)
+        if generator.starts_bicubic:
+            zeroed(self.network.last_layer)
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         require_scale(batch, self.scale)
