@@ -45,12 +45,14 @@ NEEDED_BY_TRAINING = frozenset({"hr", "hr_views"})
 class Command:
     """A checked command line.
 
-    runs   its settings (of a large sweep: of enough runs to have tried every value)
-    cells  the overrides of every run of a sweep, in Hydra's order; empty for a single run
+    runs      its settings (of a large sweep: of enough runs to have tried every value)
+    cells     the overrides of every run of a sweep, in Hydra's order; empty for a single run
+    launcher  class of Hydra's launcher
     """
 
     runs: Sequence[RunSettings]
     cells: Sequence[Sequence[str]]
+    launcher: str
 
     @property
     def is_sweep(self) -> bool:
@@ -85,7 +87,8 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
             )
         choices = choices_of(everything)
         runs = [check_run(conf, loader, combination) for combination in combinations(choices)]
-    return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [])
+    launcher = str(OmegaConf.select(first, "hydra.launcher._target_"))
+    return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [], launcher)
 
 
 def with_options_of_checkpoint(conf: Path, overrides: Sequence[str]) -> list[str]:
