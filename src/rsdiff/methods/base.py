@@ -85,6 +85,11 @@ class MethodConfig:
         return 1
 
     @property
+    def kernel_size(self) -> int | None:
+        """Side of the blur kernels that training compares with; None where it compares with none, or with any."""
+        return None
+
+    @property
     def any_scale(self) -> bool:
         """Whether one set of weights serves every scale."""
         return False

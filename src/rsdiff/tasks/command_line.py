@@ -137,6 +137,7 @@ def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]]
         )
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
     require_fields(f"model={choices['model']}", requires, given, choices, _offers)
+    require_kernel_size(settings)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
         degradation = settings.degradation.for_wavelengths(getattr(settings.dataset, "wavelengths", ()))
@@ -147,6 +148,16 @@ def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]]
         reason = settings.model.refuse(Problem(settings.scale, bands, lr_bands))
         if reason is not None:
             raise ConfigError(f"model={choices['model']}: {reason}")
+
+
+def require_kernel_size(settings: RunSettings) -> None:
+    """Raise ConfigError where training compares kernels with those of a degradation that are of another size."""
+    wanted, given = settings.model.kernel_size, settings.degradation.kernel_size
+    if "trainer" in settings.task.uses and wanted is not None and given is not None and wanted != given:
+        raise ConfigError(
+            f"degradation={settings.choices['degradation']} blurs with kernels of {given} x {given} and model={settings.choices['model']} "
+            f"is trained to estimate {wanted} x {wanted}; set degradation.kernel_size={wanted}, or the model's kernel_size={given}."
+        )
 
 
 def fields_given(groups: Mapping[str, Any], group: str) -> frozenset[str]:

@@ -1,0 +1,33 @@
+"""What of a model and a degradation does not fit together is told before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from rsdiff.config import ConfigError
+from rsdiff.degradations.gaussian import GaussianDegradationConfig
+from rsdiff.methods.base import MethodConfig
+from rsdiff.methods.blinddiff import BlindDiffConfig
+from rsdiff.methods.danv2 import DANv2Config
+from rsdiff.tasks.command_line import require_kernel_size
+from rsdiff.tasks.options import EvaluateTask, RunOptions, TaskOptions, TrainTask
+from rsdiff.tasks.settings import RunSettings
+
+
+def run_of(model: MethodConfig, kernel_size: int, task: TaskOptions) -> RunSettings:
+    groups = {"model": model, "degradation": GaussianDegradationConfig(kernel_size=kernel_size)}
+    return RunSettings(RunOptions(scale=4.0), task, groups, {"model": "mine", "degradation": "yours"}, {})
+
+
+@pytest.mark.parametrize("model", [DANv2Config(), BlindDiffConfig()])
+def test_kernels_of_another_size_than_a_model_is_trained_to_estimate_are_refused(model: MethodConfig) -> None:
+    with pytest.raises(
+        ConfigError, match=r"kernels of 11 x 11 and model=mine is trained to estimate 21 x 21; set degradation\.kernel_size"
+    ):
+        require_kernel_size(run_of(model, 11, TrainTask()))
+    require_kernel_size(run_of(model, 21, TrainTask()))
+    require_kernel_size(run_of(model, 11, EvaluateTask()))
+
+
+def test_a_model_that_compares_no_kernels_takes_all_sizes() -> None:
+    require_kernel_size(run_of(BlindDiffConfig(kernel_weight=0.0), 11, TrainTask()))
