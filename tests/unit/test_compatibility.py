@@ -9,6 +9,7 @@ from rsdiff.degradations.gaussian import GaussianDegradationConfig
 from rsdiff.methods.base import MethodConfig
 from rsdiff.methods.blinddiff import BlindDiffConfig
 from rsdiff.methods.danv2 import DANv2Config
+from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.tasks.command_line import require_kernel_size
 from rsdiff.tasks.options import EvaluateTask, RunOptions, TaskOptions, TrainTask
 from rsdiff.tasks.settings import RunSettings
@@ -29,5 +30,6 @@ def test_kernels_of_another_size_than_a_model_is_trained_to_estimate_are_refused
     require_kernel_size(run_of(model, 11, EvaluateTask()))
 
 
-def test_a_model_that_compares_no_kernels_takes_all_sizes() -> None:
-    require_kernel_size(run_of(BlindDiffConfig(kernel_weight=0.0), 11, TrainTask()))
+@pytest.mark.parametrize("model", [BlindDiffConfig(kernel_weight=0.0), DCLSConfig(kernel_size=31)])
+def test_a_model_that_compares_no_kernels_takes_all_sizes(model: MethodConfig) -> None:
+    require_kernel_size(run_of(model, 11, TrainTask()))

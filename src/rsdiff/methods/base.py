@@ -85,7 +85,7 @@ class MethodConfig:
         return 1
 
     @property
-    def kernel_size(self) -> int | None:
+    def target_kernel_size(self) -> int | None:
         """Side of the blur kernels that training compares with; None where it compares with none, or with any."""
         return None
 

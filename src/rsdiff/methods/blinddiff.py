@@ -138,7 +138,7 @@ class BlindDiffConfig(MethodConfig):
         return frozenset({"hr", "lr", "kernel"} if self.kernel_weight > 0 else {"hr", "lr"})
 
     @property
-    def kernel_size(self) -> int | None:
+    def target_kernel_size(self) -> int | None:
         return self.network.kernel_size if self.kernel_weight > 0 else None
 
     def refuse(self, problem: Problem) -> str | None:

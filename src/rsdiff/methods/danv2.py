@@ -58,7 +58,7 @@ class DANv2Config(MethodConfig):
         return frozenset({"hr", "lr", "kernel"})
 
     @property
-    def kernel_size(self) -> int:
+    def target_kernel_size(self) -> int:
         return self.basis.kernel_size
 
     def refuse(self, problem: Problem) -> str | None:

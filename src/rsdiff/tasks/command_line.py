@@ -152,7 +152,7 @@ def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]]
 
 def require_kernel_size(settings: RunSettings) -> None:
     """Raise ConfigError where training compares kernels with those of a degradation that are of another size."""
-    wanted, given = settings.model.kernel_size, settings.degradation.kernel_size
+    wanted, given = settings.model.target_kernel_size, settings.degradation.kernel_size
     if "trainer" in settings.task.uses and wanted is not None and given is not None and wanted != given:
         raise ConfigError(
             f"degradation={settings.choices['degradation']} blurs with kernels of {given} x {given} and model={settings.choices['model']} "
