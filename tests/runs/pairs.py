@@ -46,7 +46,8 @@ from tests.conftest import REPOSITORY
 from tests.unit.test_refdiff_data import stand_in
 
 CONF = REPOSITORY / "conf"
-SIDE, BANDS = 64, 48
+SIDES, BANDS = (32, 64), 48
+"""Pixels of images and training crops: the larger ones where a model says that the smaller are too small, and bands of cubes."""
 WAVELENGTHS = tuple(400.0 + 600.0 * band / (BANDS - 1) for band in range(BANDS))
 LONGEST = 120.0
 """Seconds that a pair may take; it takes one."""
@@ -89,25 +90,25 @@ def picture(path: Path, side: int, seed: int) -> None:
 
 
 @cache
-def data_kinds() -> dict[str, Any]:
+def data_kinds(side: int = SIDES[0]) -> dict[str, Any]:
     """A small data set of every kind, on disk where it has files."""
     root = Path(tempfile.mkdtemp(prefix="rsdiff_matrix_"))
     for index in range(4):
-        picture(root / "folder" / f"{index}.png", SIDE, index)
-        picture(root / "layout" / ("train" if index < 3 else "test") / f"{index}.png", SIDE, index)
-        picture(root / "paired" / "HR" / f"{index}.png", SIDE, index)
-        picture(root / "paired" / "LR" / f"{index}.png", SIDE // 4, index)
-    cube = np.random.default_rng(0).integers(1, 4000, (BANDS, SIDE, 2 * SIDE)).astype(np.uint16)
+        picture(root / "folder" / f"{index}.png", side, index)
+        picture(root / "layout" / ("train" if index < 3 else "test") / f"{index}.png", side, index)
+        picture(root / "paired" / "HR" / f"{index}.png", side, index)
+        picture(root / "paired" / "LR" / f"{index}.png", side // 4, index)
+    cube = np.random.default_rng(0).integers(1, 4000, (BANDS, side, 2 * side)).astype(np.uint16)
     (root / "cubes").mkdir()
     np.save(root / "cubes" / "scene.npy", cube)
     stand_in(root / "refsr")
-    scenes = SyntheticDataset(size=SIDE, train_images=3, test_images=1, second_date=False)
+    scenes = SyntheticDataset(size=side, train_images=3, test_images=1, second_date=False)
     splits = {split: scenes.build(split, 1.0) for split in ("train", "test")}  # type: ignore[arg-type]
     pack(splits, root / "packed.h5", "stop", 1.0, lambda done, total: None)  # type: ignore[arg-type]
     refsr = str(root / "refsr" / "RefSR_dataset")
     return {
-        "synthetic": SyntheticDataset(size=SIDE, train_images=3, test_images=1),
-        "synthetic48": SyntheticDataset(size=SIDE, train_images=3, test_images=1, bands=BANDS, second_date=False),
+        "synthetic": SyntheticDataset(size=side, train_images=3, test_images=1),
+        "synthetic48": SyntheticDataset(size=side, train_images=3, test_images=1, bands=BANDS, second_date=False),
         "folder": FolderDataset(root=str(root / "folder")),
         "layout": LayoutDataset(root=str(root / "layout"), train_folders=("train",), test_folders=("test",)),
         "paired": PairedDataset(root=str(root / "paired"), hr_folder="HR", lr_folder="LR"),
@@ -169,15 +170,15 @@ class Material:
 
 
 @cache
-def material(kind: str, degradation: str, scale: float, views: int) -> Material:
+def material(kind: str, degradation: str, scale: float, views: int, side: int) -> Material:
     """Return the material of a pair; `views` is 0 for a model that is not trained."""
-    data = data_kinds()[kind]
+    data = data_kinds(side)[kind]
     chosen = degradation_for(degradation, data)
     source, test, built = data.build("train", scale), data.build("test", scale), chosen.build()
     lr_bands = source.lr_bands if "lr" in source.gives else chosen.lr_bands(source.bands)
     batch = None
     if views:
-        samples = TrainingSamples(source, scale, SIDE, 0, draw_of(built, source), views=views, small="pad")
+        samples = TrainingSamples(source, scale, side, 0, draw_of(built, source), views=views, small="pad")
         batch = degrade(collate([samples[SampleKey(0, index % len(samples), 0)] for index in range(2)]), built)
     cases = TestSamples(test, scale, 0, draw_of(built, test), size_rule=data.size_rule)
     return Material(Problem(scale, source.bands, lr_bands), built, batch, cases[0])
@@ -194,10 +195,10 @@ def fresh(model: str, problem: Problem) -> Method:
     return method
 
 
-def train_and_restore(pair: Pair, samplers: list[SamplerConfig] | None = None) -> None:
+def train_and_restore(pair: Pair, side: int, samplers: list[SamplerConfig] | None = None) -> None:
     """One optimiser step of every group, then one restored test image of the target's size in [0, 1], per sampler."""
     config = options().models[pair.model]
-    given = material(pair.data, pair.degradation, pair.scale, 0 if config.is_ready else config.views)
+    given = material(pair.data, pair.degradation, pair.scale, 0 if config.is_ready else config.views, side)
     method = deepcopy(fresh(pair.model, given.problem))
     if given.batch is not None:
         noise = SeededNoise([(0,), (1,)])
@@ -221,21 +222,26 @@ def train_and_restore(pair: Pair, samplers: list[SamplerConfig] | None = None) -
 def outcome_of(pair: Pair, samplers: list[SamplerConfig] | None = None) -> Outcome:
     """Let a pair take its step and restore, and say what became of it; a pair that hangs is interrupted.
 
-    A sentence that says what to change is no failure: some sizes (of a kernel, of a discriminator) are known when a run begins.
+    A sentence that says what to change is no failure: what is too small for a network is known when a run begins. Larger images are tried.
     """
 
     def interrupt(number: int, frame: object) -> None:
         raise TimeoutError(f"it took more than {LONGEST:g} s")
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST)
-    try:
-        train_and_restore(pair, samplers)
-    except Exception as error:  # whatever it is, the other pairs are tried, too
-        said = str(error)
-        is_refusal = isinstance(error, ValueError) and said.endswith(".") and "; " in said and "\n" not in said
-        return Outcome("refused", said) if is_refusal else Outcome("failed", f"{type(error).__name__}: {said}")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    return Outcome("ran")
+    outcome = Outcome("ran")
+    for side in SIDES:
+        before = signal.signal(signal.SIGALRM, interrupt)
+        signal.setitimer(signal.ITIMER_REAL, LONGEST)
+        try:
+            train_and_restore(pair, side, samplers)
+        except Exception as error:  # whatever it is, the other pairs are tried, too
+            said = str(error)
+            if not (isinstance(error, ValueError) and said.endswith(".") and "; " in said and "\n" not in said):
+                return Outcome("failed", f"{type(error).__name__}: {said}")
+            outcome = Outcome("refused", said)
+        else:
+            return Outcome("ran")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    return outcome
