@@ -226,6 +226,7 @@ def table_result(
     rows = []
     protocol = ""
     unavailable: dict[str, str] = {}
+    cautions: dict[str, None] = {}
     for row in table.rows:
         found: dict[str, CellResult] = {}
         for point in table.points:
@@ -243,6 +244,7 @@ def table_result(
                 found[setting] = cell_result(parts, paths, case, table, row.published.get(setting, {}), reason)
                 for part in parts:
                     protocol = part["protocol"]
+                    cautions |= dict.fromkeys(part.get("cautions", ()))  # runs of earlier versions tell none
                     unavailable |= {metric: text for metric, text in part["unavailable"].items() if metric in table.shown}
         rows.append(RowResult(row.name, row.model, row.note, found))
     return TableResult(
@@ -257,7 +259,7 @@ def table_result(
         unavailable=unavailable,
         seeds=options.seeds,
         printed=tuple(Printed(part.title, part.source, part.columns, part.rows) for part in table.printed),
-        notes=(*table.notes, *(data_notes(table, workshop) if options.budget == "quick" else ())),
+        notes=(*table.notes, *cautions, *(data_notes(table, workshop) if options.budget == "quick" else ())),
         command=command,
         commit=commit,
     )
