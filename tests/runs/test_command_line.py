@@ -56,6 +56,9 @@ def test_the_same_command_again_reports_the_finished_run(toys: Command) -> None:
     assert again.code == 0
     assert again.out.startswith(f"already finished: {folders()[0] / 'report.txt'}")
     assert len(folders()) == 1
+    (folders()[0] / "report.txt").unlink()
+    assert "report.txt is gone; it is made again" in toys("seed=1").out
+    assert (folders()[0] / "report.txt").exists()
 
 
 def test_settings_that_cannot_change_the_result_lead_to_the_same_run(toys: Command) -> None:
@@ -88,6 +91,7 @@ def test_an_experiment_overrides_groups_and_single_values(toys: Command) -> None
         ),
         (["model.dropot=1"], "model.dropot is not a setting (did you mean model.dropout?); the options of model are block,"),
         (["+model.dropot=1"], "model.dropot is not an option (did you mean dropout?)"),
+        (["dataset.root=here"], "dataset.root is not a setting (it is one of dataset=required); the options of dataset are bands,"),
         (["dropout=1"], "dropout is not a setting (did you mean model.dropout?)"),
         (
             ["model.block.dept=1"],
@@ -202,15 +206,19 @@ def test_a_sweep_file_is_a_sweep_without_m(toys: Command) -> None:
     assert "2 of 2 runs finished" in toys("sweeps=two").out
 
 
+def keep_checkpoint(run: Path, choices: dict[str, str]) -> None:
+    """Give a finished run a checkpoint without weights."""
+    store = run / "checkpoints" / "step_00000001"
+    store.mkdir(parents=True)
+    (store / "card.json").write_text(json.dumps({"config": _yaml(run / "config.yaml"), "choices": choices}))
+    for name in ("weights.safetensors", "training_state.pt"):
+        (store / name).touch()
+
+
 def test_a_checkpoint_brings_its_own_settings_and_typed_ones_win(toys: Command) -> None:
     toys("model=toy_tiny", "dataset=pairs", "sampler.steps=7", "scale=2")
     (first,) = folders()
-    card = {"config": json.loads(json.dumps(_yaml(first / "config.yaml"))), "choices": {"model": "toy_tiny", "dataset": "pairs"}}
-    store = first / "checkpoints" / "step_00000001"
-    store.mkdir(parents=True)
-    (store / "card.json").write_text(json.dumps(card))
-    for name in ("weights.safetensors", "training_state.pt"):
-        (store / name).touch()
+    keep_checkpoint(first, {"model": "toy_tiny", "dataset": "pairs"})
     assert toys(f"checkpoint={first}", "dataset=toy", "dataset.size=8", "model.width=3").code == 0
     (second,) = [folder for folder in folders() if folder != first]
     settings = _yaml(second / "config.yaml")
@@ -219,14 +227,21 @@ def test_a_checkpoint_brings_its_own_settings_and_typed_ones_win(toys: Command) 
     assert (settings["scale"], settings["sampler"]["steps"], settings["dataset"]["size"]) == (2, 7, 8)
 
 
+def test_options_are_those_of_what_the_checkpoint_brings(toys: Command) -> None:
+    toys("dataset=required", "dataset.root=here")
+    (first,) = folders()
+    keep_checkpoint(first, {"dataset": "required"})
+    assert "dataset.root is not a setting" in toys("dataset.root=there").err
+    assert toys(f"checkpoint={first}", "dataset.root=there").code == 0
+    (second,) = [folder for folder in folders() if folder != first]
+    assert _yaml(second / "config.yaml")["dataset"]["root"] == "there"
+    assert "did you mean root?" in toys(f"checkpoint={first}", "dataset.rot=there").err
+
+
 def test_data_with_their_own_lr_are_not_degraded_as_the_checkpoints_were(toys: Command) -> None:
     toys("model=toy_tiny", "degradation.resize=pillow")
     (first,) = folders()
-    store = first / "checkpoints" / "step_00000001"
-    store.mkdir(parents=True)
-    (store / "card.json").write_text(json.dumps({"config": _yaml(first / "config.yaml"), "choices": {}}))
-    for name in ("weights.safetensors", "training_state.pt"):
-        (store / name).touch()
+    keep_checkpoint(first, {})
     for data, kind in (("pairs", "toy"), ("inputs", "paired")):
         assert toys(f"checkpoint={first}", f"dataset={data}").code == 0
         (made,) = [folder for folder in folders() if folder.parent.name.endswith(f"-{data}")]

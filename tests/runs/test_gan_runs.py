@@ -29,13 +29,23 @@ SHORT = [
 EVALUATION = ["metrics.metrics=[psnr]", "metrics.panels=1"]
 
 
-def published_file(folder: Path) -> Path:
-    """Write a small RRDBNet as BasicSR does."""
+def published_file(folder: Path, config: RRDBMethodConfig | None = None, scale: float = 4) -> Path:
+    """Write a small RRDBNet as BasicSR or KAIR does."""
     torch.manual_seed(0)
-    config = RRDBMethodConfig(generator=GeneratorConfig(width=8, blocks=1))
-    weights = config.build(Problem(scale=4, bands=3, lr_bands=3)).state_dict()
+    config = config or RRDBMethodConfig(generator=GeneratorConfig(width=8, blocks=1))
+    weights = config.build(Problem(scale=scale, bands=3, lr_bands=3)).state_dict()
     torch.save({"params_ema": export_weights("rrdb", config, weights)}, folder / "RRDBNet.pth")
     return folder / "RRDBNet.pth"
+
+
+def test_released_weights_of_another_scale_are_imported_when_it_is_named(run_command: Command, tmp_path: Path) -> None:
+    source = published_file(tmp_path, RRDBMethodConfig(generator=GeneratorConfig(width=8, blocks=1, growth=8, head="stages")), scale=3)
+    small = ["model.generator.width=8", "model.generator.blocks=1", "model.generator.growth=8"]
+    command = ["task=import", "model=bsrnet", f"source={source}", f"output={tmp_path / 'imported'}", *small]
+    refused = run_command(*command)
+    assert refused.code == 2
+    assert "are those of scale=2 and scale=3, not of scale=4; set scale" in refused.err
+    assert run_command(*command, "scale=3").code == 0
 
 
 def test_both_stages_train_in_one_command_and_the_last_checkpoint_of_the_gan_counts(run_command: Command, tmp_path: Path) -> None:
@@ -54,7 +64,7 @@ def test_both_stages_train_in_one_command_and_the_last_checkpoint_of_the_gan_cou
 def test_a_gan_trains_from_a_trained_network_and_from_released_weights(
     run_command: Command, tmp_path: Path, model: str, degradation: str
 ) -> None:
-    small = ["model.generator.width=8", "model.generator.blocks=1", "model.generator.growth=32"]
+    small = ["model.generator.width=8", "model.generator.blocks=1", "model.generator.growth=32", "model.generator.starts_bicubic=false"]
     source = published_file(tmp_path)
     imported = run_command("task=import", "model=rrdb", f"source={source}", f"output={tmp_path / 'imported'}", *small)
     assert imported.code == 0, imported.err

@@ -59,7 +59,7 @@ def test_a_checkpoint_alone_restores_a_raster_and_shows_it(run_command: Command,
     assert not [path for path in Path("out").iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("given", ["scenes", "scenes/*.tif", "list.txt"])
+@pytest.mark.parametrize("given", ["scenes", "scenes/*.tif", "list.txt", "[scenes/a.tif,scenes/b.tif]", "[scenes/*.tif,scenes/a.tif]"])
 def test_folders_patterns_and_lists_are_restored_file_by_file(run_command: Command, scenes: Path, given: str) -> None:
     Path("list.txt").write_text(f"{scenes / 'a.tif'}\n\n{scenes / 'b.tif'}\n")
     ended = run_command("task=restore", "model=bicubic", "scale=2", f"input={given}", "output=out", "task.preview=false")
@@ -96,6 +96,9 @@ def test_a_run_that_was_killed_between_scenes_keeps_the_finished_ones(run_comman
         (["input=empty", "output=o"], "is a folder without images"),
         (["input=scenes", "output=o.tif"], "is 2 rasters and output=o.tif is one file; give a folder"),
         (["input=scenes/a.tif", "output=scenes/a.tif"], "is the input; give another name"),
+        (["input=scenes", "output=scenes"], "among which the results would be next time; give another folder"),
+        (["input=[]", "output=o"], "input=[] is empty"),
+        (["input=[scenes/a.tif,nowhere.tif]", "output=o"], "input=nowhere.tif does not exist"),
         (["input=text.tif", "output=o.tif"], "text.tif is not an image of a known format"),
         (["input=scenes/a.tif", "output=o.tif", "model=sr3_tiny"], "task=restore needs checkpoint=RUN_FOLDER"),
         (["input=scenes/a.tif"], "task=restore needs output"),

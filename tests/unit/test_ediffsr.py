@@ -128,7 +128,7 @@ def test_the_published_loss_asks_for_the_drawn_noise_up_to_a_small_bias() -> Non
     levels = torch.cat([torch.zeros(1, dtype=torch.float64), method.schedule.sigmas])
     means = ReverseMeans.between(levels[t], levels[t - 1], "sde")
     factor, weight = (value[:, None, None, None] for value in (means.euler_state, means.euler_noise))
-    asked = (factor * step.state.double() - step.posterior.double()) / weight
+    asked = (factor * step.state.double() - step.right.double()) / weight
     assert float((asked - drawn).abs().mean()) < 0.03
     assert float((asked - drawn)[0].abs().max()) < 1e-3
 

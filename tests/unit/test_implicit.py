@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -169,6 +169,17 @@ def test_an_image_of_one_part_is_restored_as_a_whole() -> None:
     method = CiaoSRConfig(edsr=EDSR, hidden=(8,), tile=9, tile_overlap=2).build(PROBLEM).eval()
     lr = torch.rand(1, 3, 9, 9)
     torch.testing.assert_close(method.predict_tiled(lr, (18, 18)), method.predict(lr, (18, 18)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scales", [(), (2,)])
+def test_ciaosr_of_single_cells_answers_and_is_told_from_its_file(scales: tuple[Literal[2], ...]) -> None:
+    config = CiaoSRConfig(edsr=EDSR, hidden=(8,), scales=scales, unfold=False)
+    method = config.build(PROBLEM)
+    assert method.eval().predict(torch.rand(1, 3, 6, 5), (15, 13)).shape == (1, 3, 15, 13)
+    told, weights = import_weights("ciaosr", export_weights("ciaosr", config, method.state_dict()))
+    assert (told.unfold, told.scales) == (False, scales)
+    told.build(PROBLEM).load_state_dict(weights)
 
 
 def test_the_mean_of_three_bands_refuses_other_images_in_a_sentence() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from rsdiff.data.order import windowed_shuffle
 from rsdiff.training.checkpoints import is_better
 from rsdiff.training.config import EmaConfig, LearningRateConfig, OptimiserConfig
-from rsdiff.training.ema import Ema, constant, half_life, power_function
+from rsdiff.training.ema import Ema, constant, half_life
 from rsdiff.training.learning_rate import learning_rate_factor
 from rsdiff.training.optimisers import build_optimiser
 
@@ -59,17 +59,6 @@ def test_half_life_halves_the_old_weights() -> None:
     assert beta(0, 10) ** 100 == pytest.approx(0.5)
     assert half_life(1000, 0.05)(0, 16) == 0.0
     assert half_life(1000, 0.05)(2000, 2100) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize(("width", "exponent"), [(0.10, 6.94), (0.05, 16.97)])
-def test_power_function_has_the_published_exponents(width: float, exponent: float) -> None:
-    assert power_function(width)(90, 100) == pytest.approx(0.9 ** (exponent + 1), rel=1e-3)
-
-
-def test_power_function_average_forgets_its_start() -> None:
-    assert power_function(0.1)(0, 16) == 0
-    with pytest.raises(ValueError, match="for example"):
-        power_function(0.5)
 
 
 class Tied(nn.Module):

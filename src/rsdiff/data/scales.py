@@ -8,7 +8,6 @@ from typing import Literal
 from rsdiff.data.source import SizeRule
 
 Kept = Literal["lr", "hr"]
-ScalePer = Literal["batch", "image"]
 
 TOLERANCE = 1e-9  # 600 / 2.4 must be 250 whatever the rounding of the quotient (LIIF's constant)
 

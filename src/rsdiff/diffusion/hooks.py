@@ -61,28 +61,6 @@ class TwoCall(DenoiserHook):
         return clean + self.weight * (clean - self.without(y, sigma))
 
 
-class Guided(DenoiserHook):
-    """Gradient guidance: D - weight(sigma) d energy(D(y)) / dy, differentiated through the whole network.
-
-    energy  energy(clean) -> (B,), one number per image, so that images do not influence each other
-    weight  weight(sigma) -> () or (B,), the step along the negative gradient; sigma^2 turns an energy -log p(condition | x0) into
-            Bayes' rule (Tweedie)
-    Works under torch.no_grad(); the result carries no graph. The parameters get no gradient.
-    """
-
-    def __init__(self, denoiser: Denoiser, energy: Callable[[Tensor], Tensor], weight: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(denoiser)
-        self.energy = energy
-        self.weight = weight
-
-    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        with torch.enable_grad():
-            variable = y.detach().requires_grad_()
-            clean = self.denoiser(variable, sigma)
-            (gradient,) = torch.autograd.grad(self.energy(clean).sum(), variable)
-        return clean.detach() - per_image(self.weight(sigma), y) * gradient
-
-
 class GuidedSteps:
     """Gradient guidance of whole steps of any solver, for `Observers.around_step`: x' = step(x) - weight d energy(x0(x)) / dx.
 

@@ -23,6 +23,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule
 
 Rule = Literal["sde", "ode"]
+Prediction = Literal["noise", "addition"]
 
 
 @config
@@ -105,8 +106,9 @@ class ReverseMeans:
 
 
 class EulerDenoiser(EpsDenoiser):
-    """A noise-predicting network on residuals, with the published step as `sampler.solver=native`.
+    """A network on residuals, with the published step as `sampler.solver=native`.
 
+    predicts    noise, or the residual itself (addition)
     rule        sde: Euler-Maruyama on the reverse SDE; ode: Euler on the probability-flow ODE
     last_noise  whether the last step of the SDE adds noise too, as published
     Both are exact in neither the drift nor the level, and walk any grid; published is every level. With y = r / a, tau the drift and
@@ -118,6 +120,7 @@ class EulerDenoiser(EpsDenoiser):
         network: Network,
         schedule: DiscreteSchedule,
         *,
+        predicts: Prediction = "noise",
         rule: Rule,
         last_noise: bool,
         time: TimeInput = "fractional_index",
@@ -125,8 +128,12 @@ class EulerDenoiser(EpsDenoiser):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__(network, schedule, time=time, data_range=data_range, dtype=dtype)
+        self.predicts = predicts
         self.rule: Rule = rule
         self.last_noise = last_noise
+
+    def clean(self, y: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
+        return output if self.predicts == "addition" else super().clean(y, sigma, output)
 
     def step(self, y: Tensor, sigma: float, sigma_next: float, noise: NoiseSource) -> tuple[Tensor, Tensor]:
         """Return (y at sigma_next, clean estimate)."""

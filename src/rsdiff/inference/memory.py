@@ -1,9 +1,10 @@
-"""How large a tile the memory allows: measured on a small tile, scaled to what is free."""
+"""Which tiles are cheapest and fit into the memory: told by two small ones."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 SHARE = 0.4
 """Share of the free memory that tiles may take: workspaces of convolutions and fragmentation are not counted, other processes live too."""
@@ -55,18 +57,49 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def bytes_per_tile(restore: Callable[[int], object], side: int) -> float:
-    """Return the bytes that `restore(side)` needs per pixel of its tile."""
-    with PeakMemory() as memory:
-        restore(side)
-    return memory.peak / side**2
+@dataclass(frozen=True)
+class Growth:
+    """What a tile of side t costs: per_pixel t^2 + per_pair t^4, the second for attention over the whole tile."""
+
+    per_pixel: float
+    per_pair: float
+
+    @staticmethod
+    def through(first: tuple[int, float], second: tuple[int, float]) -> Growth:
+        """Return the growth through the costs of two sides (side, cost)."""
+        (small, low), (large, high) = first, second
+        per_pair = max(0.0, (high / large**2 - low / small**2) / (large**2 - small**2))
+        return Growth(high / large**2 - per_pair * large**2, per_pair)
+
+    def of(self, side: int) -> float:
+        """Return the cost of a tile."""
+        return self.per_pixel * side**2 + self.per_pair * side**4
 
 
-def largest_tile(bytes_per_pixel: float, tiles: int, free: int, multiple: int, smallest: int, largest: int) -> int:
-    """Return the largest side, a multiple of `multiple`, of which `tiles` at once fit into the allowed share of `free` bytes."""
-    allowed = int((SHARE * free / max(1.0, bytes_per_pixel) / tiles) ** 0.5)
-    side = max(smallest, min(largest, allowed))
-    return max(multiple, side // multiple * multiple)
+def measured_growth(restore: Callable[[int], object], sides: tuple[int, int]) -> tuple[Growth, Growth]:
+    """Return how the bytes and the operations of `restore(side)` grow, from two sides."""
+    costs = []
+    for side in sides:
+        with PeakMemory() as memory, FlopCounterMode(display=False) as operations:
+            restore(side)
+        costs.append((memory.peak, operations.get_total_flops()))
+    (first_bytes, first_operations), (second_bytes, second_operations) = costs
+    return (
+        Growth.through((sides[0], first_bytes), (sides[1], second_bytes)),
+        Growth.through((sides[0], first_operations), (sides[1], second_operations)),
+    )
+
+
+def best_tile(sides: Sequence[int], allowed: float, needs: Growth, works: Growth, overlap: Callable[[int], int]) -> int:
+    """Return the side that costs least per pixel of the scene among those whose bytes are `allowed`; the smallest if none are.
+
+    sides    in rising order
+    overlap  pixels that neighbouring tiles of a side share
+    """
+    fitting = [side for side in sides if needs.of(side) <= allowed] or [sides[0]]
+    # A tile that is mostly overlap sees little around its own pixels.
+    roomy = [side for side in fitting if side >= 4 * overlap(side)] or [fitting[-1]]
+    return min(reversed(roomy), key=lambda side: works.of(side) / (side - overlap(side)) ** 2)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

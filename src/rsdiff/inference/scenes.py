@@ -30,7 +30,7 @@ from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.noise import TileNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore
-from rsdiff.inference.memory import LARGEST_TARGET, bytes_per_tile, free_memory, is_out_of_memory, largest_tile
+from rsdiff.inference.memory import LARGEST_TARGET, SHARE, best_tile, free_memory, is_out_of_memory, measured_growth
 from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader, filled, scene_normaliser
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.inference.scene_output import BLOCK, OutputForm, SceneWriter, output_form, require_writable_name, sibling, spread_form
@@ -235,12 +235,10 @@ class _Run:
         earlier = Scratch.read_plan(self.job.scratch)
         if earlier and earlier == self.plan(int(earlier.get("tile", 0))):
             return self.team.smallest(int(earlier["tile"]))
-        largest = max(self.smallest, int(LARGEST_TARGET / self.scale))
-        probe = max(self.smallest, rounded_up(32, self.multiple))
-        cost = bytes_per_tile(self._probe, probe)
-        together = self.together * self.options.fuse**2
-        tile = largest_tile(cost, together, free_memory(self.job.device), self.multiple, self.smallest, largest)
-        return self.team.smallest(tile)
+        sides = range(self.smallest, max(self.smallest, int(LARGEST_TARGET / self.scale)) + 1, self.multiple)
+        needs, works = measured_growth(self._probe, (self.smallest, 2 * self.smallest))
+        allowed = SHARE * free_memory(self.job.device) / (self.together * self.options.fuse**2)
+        return self.team.smallest(best_tile(sides, allowed, needs, works, self.overlap_of))
 
     def _probe(self, side: int) -> Tensor:
         """Restore one tile of nothing, in as few steps as a sampler can take."""

@@ -42,10 +42,6 @@ class DiagonalGaussian:
         terms = math.log(2 * math.pi) + self.log_variance + (value - self.mean).square() / self.log_variance.exp()
         return 0.5 * terms.flatten(1).sum(1)
 
-    def detached(self) -> DiagonalGaussian:
-        """Return the same Gaussian without gradient."""
-        return DiagonalGaussian(self.mean.detach(), self.log_variance.detach())
-
 
 def inverse_deviation(latents: Tensor) -> Tensor:
     """Return 1 / standard deviation over all elements, (): the factor that brings latents to unit variance."""

@@ -109,6 +109,11 @@ class MethodConfig:
         """The finished training without which this one cannot begin, or None."""
         return None
 
+    @property
+    def unpublished(self) -> str | None:
+        """The option of ours, as 'name=value', with which weights mean something else than in the published code; None without any."""
+        return None
+
     def refuse(self, problem: Problem) -> str | None:
         """Return None, or one sentence that says why the method cannot treat `problem` and what to change."""
         return None

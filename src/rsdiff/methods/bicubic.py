@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import ResizeBackend, resize
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.methods.base import Method, MethodConfig, Problem, Stage
+from rsdiff.methods.base import Method, MethodConfig, Problem
 
 
 @config
@@ -49,17 +47,11 @@ class BicubicMethodConfig(MethodConfig):
 
 
 class Bicubic(Method):
-    """See the module. It has no optimiser groups and no stages."""
+    """See the module."""
 
     def __init__(self, options: BicubicMethodConfig) -> None:
         super().__init__()
         self.options = options
-
-    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        return {}
-
-    def stages(self) -> Sequence[Stage]:
-        return []
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -48,16 +48,7 @@ class DASRConfig(MethodConfig):
 
     def network(self, problem: Problem) -> DASRNetwork:
         """Return the restoration network with fresh weights."""
-        return DASRNetwork(
-            in_channels=problem.lr_bands,
-            out_channels=problem.bands,
-            width=self.restorer.width,
-            groups=self.restorer.groups,
-            blocks=self.restorer.blocks,
-            reduction=self.restorer.reduction,
-            code_channels=self.contrast.code_channels,
-            scale=int(problem.scale),
-        )
+        return self.restorer.build(DASRNetwork, problem, self.contrast.code_channels)
 
     def build(self, problem: Problem) -> DASR:
         return DASR(self, problem)

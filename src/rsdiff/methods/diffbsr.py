@@ -21,7 +21,8 @@ from rsdiff.config import config
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, SkeletonConfig, noisy
+from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
+from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.diffsr_unet import DiffSRUNet
 from rsdiff.networks.gates import Pooling
 from rsdiff.networks.srdsran import SRDSRAN, Gates, enlargement

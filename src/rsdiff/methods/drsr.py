@@ -8,6 +8,7 @@ are kept as such (its `best` file holds the last ones).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,9 @@ from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import refuse_fraction, require_scale
 from rsdiff.networks.degradation_encoder import DegradationEncoder
 from rsdiff.networks.drsr import DRSRNetwork
+from rsdiff.networks.modulated import ModulatedNetwork
+
+Network = TypeVar("Network", bound=ModulatedNetwork)
 
 PEAK = 255.0
 """Images inside the networks are in 0..PEAK."""
@@ -46,6 +50,19 @@ class ModulatedConfig:
                 f"width={self.width}, groups={self.groups}, blocks={self.blocks}, reduction={self.reduction} make no network; "
                 "choose numbers of at least 1 and a width of at least reduction."
             )
+
+    def build(self, network: type[Network], problem: Problem, code_channels: int) -> Network:
+        """Return one of the two networks with fresh weights."""
+        return network(
+            in_channels=problem.lr_bands,
+            out_channels=problem.bands,
+            width=self.width,
+            groups=self.groups,
+            blocks=self.blocks,
+            reduction=self.reduction,
+            code_channels=code_channels,
+            scale=int(problem.scale),
+        )
 
 
 @config
@@ -84,16 +101,7 @@ class DRSRConfig(MethodConfig):
 
     def network(self, problem: Problem) -> DRSRNetwork:
         """Return the restoration network with fresh weights."""
-        return DRSRNetwork(
-            in_channels=problem.lr_bands,
-            out_channels=problem.bands,
-            width=self.restorer.width,
-            groups=self.restorer.groups,
-            blocks=self.restorer.blocks,
-            reduction=self.restorer.reduction,
-            code_channels=4 * self.encoder_width,
-            scale=int(problem.scale),
-        )
+        return self.restorer.build(DRSRNetwork, problem, 4 * self.encoder_width)
 
     def encoder(self, problem: Problem) -> DegradationEncoder:
         """Return the degradation encoder with fresh weights."""

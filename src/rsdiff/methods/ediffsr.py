@@ -9,6 +9,7 @@ Unlike the published code:
 - Levels and coefficients are float64; theirs are float32, which cancels five digits at the first level. The state of a sampling run is
   float64 too (`sampler.dtype`): differences below 2e-5 over a whole run.
 - Any scale and any number of bands.
+`predicts=addition` (ours, off as published) serves short trainings, see rsdiff.methods.idm: its loss is the error of the addition itself.
 As there, the enlarged image is not clamped, and the loss, an error of x_{t-1}, is one of the noise weighted by 0.004 (t = 1) to 0.041.
 """
 
@@ -24,11 +25,12 @@ from torch import Tensor
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import per_image
-from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, ReverseMeans, Rule
+from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, Prediction, ReverseMeans, Rule
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.networks.ediffsr_nafnet import ConditionalNAFNet
+from rsdiff.networks.layers import zeroed
 
 
 @config
@@ -45,8 +47,10 @@ class EDiffSRConfig(MethodConfig):
     """Blocks of each level on the way up, from the deepest."""
     schedule: MeanRevertingConfig = MeanRevertingConfig()
     """Levels of training."""
+    predicts: Prediction = "noise"
+    """What the network predicts: the noise, as published, or what the target adds to the enlarged LR, for short trainings (ours)."""
     loss: Literal["l1", "l2"] = "l1"
-    """Mean absolute or mean squared error of the step back."""
+    """Mean absolute or mean squared error of the step back, of a predicted addition itself."""
     decayed_loss: bool = False
     """Weigh the errors of level t by what is left there of the image, a_t."""
     native_rule: Rule = "sde"
@@ -64,6 +68,10 @@ class EDiffSRConfig(MethodConfig):
                 "give as many levels up as down, and counts of 0 or more."
             )
 
+    @property
+    def unpublished(self) -> str | None:
+        return None if self.predicts == "noise" else f"predicts={self.predicts}"
+
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale < 1:
             return f"model ediffsr enlarges images and the scale is {problem.scale:g}; choose scale=1 or more."
@@ -80,17 +88,17 @@ class EDiffSRConfig(MethodConfig):
 
 @dataclass
 class Step:
-    """A training step, in units of the residual: the noisy state, the predicted noise and the two means of the state before.
+    """A training step, in units of the residual: the noisy state, what the network predicts, and what is made of it beside what is right.
 
     state, predicted  (B, C, H, W)
-    euler             what the published step makes of the prediction
-    posterior         what is right
+    made, right       two means of the state before: that of the published step, and that of the posterior; of a predicted addition itself
+                      and the true one
     """
 
     state: Tensor
     predicted: Tensor
-    euler: Tensor
-    posterior: Tensor
+    made: Tensor
+    right: Tensor
 
 
 class EDiffSR(Method):
@@ -103,6 +111,8 @@ class EDiffSR(Method):
         self.network = ConditionalNAFNet(
             bands=problem.bands, width=options.width, encoders=options.encoders, middle=options.middle, decoders=options.decoders
         )
+        if options.predicts == "addition":
+            zeroed(self.network.leave)
 
     def mean(self, batch: Batch) -> Tensor:
         """Return the LR at the target's size: bicubic with a = -0.75, half-pixel centres, neither antialiased nor clamped."""
@@ -122,24 +132,26 @@ class EDiffSR(Method):
         clean = (hr - mean) / self.options.schedule.strength
         state = per_image(signal, hr) * clean + per_image(signal * sigma, hr) * drawn
         predicted = self.predict(state, mean, t)
+        if self.options.predicts == "addition":
+            return Step(state=state, predicted=predicted, made=predicted, right=clean)
         means = ReverseMeans.between(sigma, sigma_next, "sde")
         return Step(
             state=state,
             predicted=predicted,
-            euler=per_image(means.euler_state, hr) * state - per_image(means.euler_noise, hr) * predicted,
-            posterior=per_image(means.posterior_state, hr) * state + per_image(means.posterior_clean, hr) * clean,
+            made=per_image(means.euler_state, hr) * state - per_image(means.euler_noise, hr) * predicted,
+            right=per_image(means.posterior_state, hr) * state + per_image(means.posterior_clean, hr) * clean,
         )
 
     def error(self, step: Step, t: Tensor) -> Tensor:
-        """Return the error of the step back in units of the image."""
-        difference = self.options.schedule.strength * (step.euler - step.posterior)
+        """Return the error of what was made in units of the image."""
+        difference = self.options.schedule.strength * (step.made - step.right)
         error = difference.abs() if self.options.loss == "l1" else difference.square()
         if self.options.decayed_loss:
             error = error * per_image(self.schedule.alphas_bar.sqrt().to(t.device)[t - 1], error)
         return error.mean()
 
     def predict(self, state: Tensor, mean: Tensor, time: Tensor) -> Tensor:
-        """Return the noise in a state in units of the residual."""
+        """Return the network's prediction for a state in units of the residual."""
         return self.network(mean + self.options.schedule.strength * state, mean, time)
 
     def denoiser(self, mean: Tensor) -> EulerDenoiser:
@@ -148,6 +160,7 @@ class EDiffSR(Method):
         return EulerDenoiser(
             lambda state, time: self.predict(state, mean, time),
             self.schedule,
+            predicts=options.predicts,
             rule=options.native_rule,
             last_noise=options.native_last_noise,
             data_range=((0 - mean) / strength, (1 - mean) / strength),

@@ -169,6 +169,8 @@ class CiaoSRConfig(ResidualQueryConfig):
     """Widths of the hidden layers of the three MLPs."""
     neighbourhood: Literal[1, 2, 3] = 2
     """Cells a side that are attended to."""
+    unfold: bool = True
+    """A cell's feature includes its eight neighbours'."""
     temperature: float = 1.0
     """Divides the attention's scores."""
     scales: tuple[Literal[2, 3, 4], ...] = (2,)
@@ -197,7 +199,14 @@ class CiaoSRConfig(ResidualQueryConfig):
     def build(self, problem: Problem) -> CiaoSRRegression:
         encoder = self.build_encoder(problem.lr_bands)
         network = CiaoSR(
-            encoder.out_channels, problem.bands, self.hidden, self.neighbourhood, self.temperature, self.scales, self.attention_tile
+            encoder.out_channels,
+            problem.bands,
+            self.hidden,
+            self.neighbourhood,
+            self.temperature,
+            self.scales,
+            self.attention_tile,
+            self.unfold,
         )
         centre, span = (DIV2K_MEAN, 1.0) if self.centre == "div2k" else ((0.5,), 0.5)
         return CiaoSRRegression(self, encoder, network, residual=True, centre=centre, span=span)

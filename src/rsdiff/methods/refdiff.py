@@ -91,6 +91,10 @@ class RefDiffConfig(MethodConfig):
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr", "ref"} | ({"change_mask"} if self.mask in ("given", "checked") else set()))
 
+    @property
+    def unpublished(self) -> str | None:
+        return "residual=true" if self.residual else None
+
     def refuse(self, problem: Problem) -> str | None:
         if problem.lr_bands != problem.bands:
             return (

@@ -15,6 +15,7 @@ from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.methods.pixel_regression import PixelRegression
 from rsdiff.methods.whole_scale import refuse_fraction
 from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.networks.layers import zeroed
 from rsdiff.networks.rrdb import RRDBNet, nearest_stages, rrdb_stages
 
 InitialWeights = Literal["kaiming", "orthogonal"]
@@ -53,9 +54,21 @@ class GeneratorConfig(RRDBConfig):
     head: Literal["always_x4", "stages"] = "always_x4"
     """How scales below 4 are reached: the input is taken apart into cells before an enlargement by 4 (BasicSR, Real-ESRGAN; scales 1, 2
     and 4), or the head has one stage per factor 2 or 3 of the scale (KAIR, BSRGAN; 2, 3, 4, 6, 8). They are the same at 4."""
+    starts_bicubic: bool = False
+    """Add what the network makes, which is 0 at first, to the enlarged LR (ours, for short trainings); no published file was trained so."""
+
+    @property
+    def unpublished(self) -> str | None:
+        """See MethodConfig."""
+        return "generator.starts_bicubic=true" if self.starts_bicubic else None
 
     def refuse(self, model: str, problem: Problem) -> str | None:
-        """Return a sentence where the head does not reach the scale."""
+        """Return a sentence where the head does not reach the scale, or the enlarged LR is no start."""
+        if self.starts_bicubic and problem.bands != problem.lr_bands:
+            return (
+                f"model {model} is to begin at the enlarged LR, which has {problem.lr_bands} bands for {problem.bands}; "
+                "set model.generator.starts_bicubic=false."
+            )
         fraction = refuse_fraction(model, problem)
         if fraction is not None:
             return fraction
@@ -68,6 +81,9 @@ class GeneratorConfig(RRDBConfig):
     def stages(self, scale: int) -> tuple[int, tuple[int, ...]]:
         """Return (unshuffle, enlargements) of the network; raises ValueError for a scale that the head does not reach."""
         return rrdb_stages(scale) if self.head == "always_x4" else (1, nearest_stages(scale))
+
+    def network(self, problem: Problem, unshuffle: int, enlargements: tuple[int, ...]) -> RRDBNet:
+        return RRDBNet(problem.lr_bands, problem.bands, self.width, self.blocks, self.growth, unshuffle, enlargements, self.starts_bicubic)
 
     def build(self, problem: Problem) -> RRDBNet:
         return self.network(problem, *self.stages(int(problem.scale)))
@@ -98,6 +114,10 @@ class RRDBMethodConfig(MethodConfig):
     tiles: HaloTilesConfig = HaloTilesConfig()
     """How images are restored."""
 
+    @property
+    def unpublished(self) -> str | None:
+        return self.generator.unpublished
+
     def refuse(self, problem: Problem) -> str | None:
         return self.generator.refuse("rrdb", problem)
 
@@ -113,4 +133,6 @@ class RRDBMethod(PixelRegression):
     def __init__(self, generator: GeneratorConfig, initial: InitialWeights, tiles: HaloTilesConfig, problem: Problem) -> None:
         network = generator.build(problem)
         initialise(network, initial)
+        if generator.starts_bicubic:
+            zeroed(network.last_layer)
         super().__init__(network, int(problem.scale), network.unshuffle, tiles)

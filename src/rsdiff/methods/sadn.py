@@ -18,6 +18,7 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.continuous_upsampling import CSUM
 from rsdiff.networks.edsr import EDSRConfig
+from rsdiff.networks.layers import zeroed
 from rsdiff.networks.rdn import RDNConfig
 from rsdiff.networks.sadn import FeedbackBody
 
@@ -57,6 +58,8 @@ class SADNConfig(MethodConfig):
     """Weight normalisation in the upsampler (SADN, EDSR; not RDN)."""
     mean_shift: bool = True
     """A learned 1x1 convolution before and after all, which begins as a shift by 0.5 (SADN, RDN; not EDSR)."""
+    starts_bicubic: bool = False
+    """Add what the upsampler makes, which is 0 at first, to the enlarged LR (ours, for short trainings)."""
     anneal_steps: int = 10_065
     """Training steps in which the temperature of kernel choice falls from 34 to 1 in eleven stairs (published: epochs); 0: at once."""
     self_ensemble: bool = False
@@ -74,6 +77,10 @@ class SADNConfig(MethodConfig):
     @property
     def any_scale(self) -> bool:
         return True
+
+    @property
+    def unpublished(self) -> str | None:
+        return "starts_bicubic=true" if self.starts_bicubic else None
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.bands != problem.lr_bands:
@@ -111,6 +118,8 @@ class SADN(Method):
             self.body = (options.edsr if options.body == "edsr" else options.rdn).build(bands)
         width = {"sadn": options.width, "edsr": options.edsr.width, "rdn": options.rdn.width}[options.body]
         self.upsampler = CSUM(width, bands, options.levels, options.fuse_width, options.normalise, options.interpolate)
+        if options.starts_bicubic:
+            zeroed(self.upsampler.last_layer)
         self.shift_in = mean_shift(bands, -0.5) if options.mean_shift else nn.Identity()
         self.shift_out = mean_shift(bands, 0.5) if options.mean_shift else nn.Identity()
         self.register_buffer("temperature", torch.tensor(HIGHEST_TEMPERATURE if options.anneal_steps else 1.0))
@@ -122,7 +131,10 @@ class SADN(Method):
             maps = self.body(x, lr.shape[-2] / size[0], float(self.temperature) if self.training else 1.0)
         else:
             maps = self.body(x)
-        return self.shift_out(self.upsampler(maps, size))
+        made = self.upsampler(maps, size)
+        if self.options.starts_bicubic:
+            made = made + F.interpolate(x, size=size, mode="bicubic", align_corners=False)
+        return self.shift_out(made)
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         if batch.sizes is not None:

@@ -37,13 +37,14 @@ from rsdiff.diffusion.solvers import Observers
 from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.methods.patch_sizes import require_multiple
+from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.methods.spectral_linear import refuse_other_scales
 from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.networks.scdm_unet import SCDMUNet
 
 
 @config
-class SCDMConfig(MethodConfig):
+class SCDMConfig(SkeletonConfig, MethodConfig):
     """SCDM. The defaults are the published 3 -> 12 -> 48 bands, for images normalised to fill [0, 1]."""
 
     usual_scale: ClassVar[int] = 1
@@ -60,18 +61,12 @@ class SCDMConfig(MethodConfig):
     """Channels of the first level."""
     multipliers: tuple[int, ...] = (1, 2, 2, 2, 2, 2, 2)
     """Channels of each level in units of `width`; the image is halved between levels."""
-    blocks: int = 2
-    """Residual blocks per level on the way down; one more on the way up."""
     time_width: int = 512
     """Width of the time embedding."""
-    norm_groups: int = 32
-    """Groups of every GroupNorm."""
     dropout: float = 0.1
     """Dropout in the second half of every residual block."""
     attention_levels: tuple[int, ...] = (3,)
     """Levels with attention, counted from 0; the middle always has it."""
-    checkpointing: bool = False
-    """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
     schedule: ScheduleConfig = ScheduleConfig(steps=1000, start=1e-4, end=2e-2)
     """Noise levels of training."""
     predicts: Literal["noise", "clean"] = "noise"
@@ -93,6 +88,7 @@ class SCDMConfig(MethodConfig):
     """Round what a stage hands on to this many steps of [0, 1], as a file of 16 bits does; None hands on what was sampled."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.strides or self.strides[-1] != 1 or any(a <= b for a, b in zip(self.strides, self.strides[1:], strict=False)):
             raise ValueError(f"strides={list(self.strides)} is no band plan; choose falling numbers that end with 1, for example [4,1].")
         for name in ("guidance_weights", "clamp_shares"):
@@ -104,14 +100,10 @@ class SCDMConfig(MethodConfig):
             raise ValueError(
                 f"clamp_shares={list(self.clamp_shares)} are shares from 0 to 1, and clamp_table={self.clamp_table} at least 2."
             )
-        if self.width < 2 or self.width % 2 or not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1:
-            raise ValueError(f"width={self.width}, multipliers={list(self.multipliers)}, blocks={self.blocks} make no network.")
-        if self.norm_groups < 1 or self.width % self.norm_groups:
-            raise ValueError(f"{self.width} channels cannot be split into norm_groups={self.norm_groups}; choose a divisor.")
         if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
             raise ValueError(f"attention_levels={list(self.attention_levels)} must be among 0 to {len(self.multipliers) - 1}.")
-        if not 0 <= self.empty_share < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(f"empty_share={self.empty_share} and dropout={self.dropout} must be 0 or more and less than 1.")
+        if not 0 <= self.empty_share < 1:
+            raise ValueError(f"empty_share={self.empty_share} must be 0 or more and less than 1.")
         if self.spread <= 0 or (self.rounded_levels is not None and self.rounded_levels < 1):
             raise ValueError(f"spread={self.spread} and rounded_levels={self.rounded_levels} must be above 0.")
         if self.residual_ridge is not None and self.residual_ridge < 0:
@@ -121,6 +113,12 @@ class SCDMConfig(MethodConfig):
     def size_multiple(self) -> int:
         """What the networks need an image's height and width to be multiples of."""
         return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def unpublished(self) -> str | None:
+        if self.residual_ridge is not None:
+            return f"residual_ridge={self.residual_ridge:g}"
+        return None if self.predicts == "noise" else f"predicts={self.predicts}"
 
     def refuse(self, problem: Problem) -> str | None:
         other_scale = refuse_other_scales("scdm", problem)
@@ -138,14 +136,9 @@ class SCDMConfig(MethodConfig):
         return SCDMUNet(
             bands=bands,
             condition_bands=condition_bands,
-            width=self.width,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
             time_width=self.time_width,
-            norm_groups=self.norm_groups,
-            dropout=self.dropout,
             attention_levels=self.attention_levels,
-            checkpointing=self.checkpointing,
+            **self.skeleton(),
         )
 
 

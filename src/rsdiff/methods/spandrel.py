@@ -7,22 +7,24 @@ as spandrel does. What no file tells, such as HAT's conv_scale, has its publishe
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
-from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
 from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.methods.base import Method, MethodConfig, Problem, Stage
+from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.halo_tiles import HaloTilesConfig
+
+if TYPE_CHECKING:  # the library takes seconds to import
+    from spandrel import ImageModelDescriptor
 
 
 @config
@@ -60,6 +62,8 @@ def read_network(path: Path) -> ImageModelDescriptor[nn.Module]:
 
     Raises ValueError in one sentence for a file that is missing, no file of plain tensors, or of a network that spandrel does not know.
     """
+    from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
+
     if not path.is_file():
         raise ValueError(f"checkpoint={path} is not a file; give the released weights of a network that spandrel knows.")
     content: Mapping[str, Any]
@@ -77,7 +81,7 @@ def read_network(path: Path) -> ImageModelDescriptor[nn.Module]:
 
 
 class Spandrel(Method):
-    """See the module. It has no optimiser groups and no stages."""
+    """See the module."""
 
     def __init__(self, descriptor: ImageModelDescriptor[nn.Module], tiles: HaloTilesConfig, problem: Problem) -> None:
         super().__init__()
@@ -96,12 +100,6 @@ class Spandrel(Method):
         self.network = descriptor.model
         self._descriptor = descriptor  # runs self.network, whose device and mode it shares
         self.eval().requires_grad_(False)
-
-    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        return {}
-
-    def stages(self) -> Sequence[Stage]:
-        return []
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -29,7 +29,11 @@ from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.spectral_linear import refuse_other_scales
 from rsdiff.networks.awan import AWAN, SECOND_ORDER_REDUCTION, SQUEEZE
 from rsdiff.networks.hscnn_plus import HSCNNPlus
+from rsdiff.networks.layers import zeroed
 from rsdiff.networks.mst import MSTL, MSTPlusPlus
+from rsdiff.networks.running_regression import RunningRegression
+
+SpectralNetwork = MSTPlusPlus | MSTL | HSCNNPlus | AWAN
 
 
 @config
@@ -42,25 +46,38 @@ class SpectralRegressionConfig(MethodConfig):
 
     relative_floor: float = 0.0
     """Lowest divisor of the relative error; above 0 for data with dark pixels or zeros."""
+    residual_ridge: float | None = None
+    """Add what the network makes, at first 0, to a linear regression per pixel, fitted while training with this ridge (ours, for short
+    trainings); None, as published: the network alone."""
 
     def __post_init__(self) -> None:
         if self.relative_floor < 0:
             raise ValueError(f"relative_floor={self.relative_floor} was given; choose 0 or more.")
+        if self.residual_ridge is not None and self.residual_ridge < 0:
+            raise ValueError(f"residual_ridge={self.residual_ridge} must be 0 or more, or null.")
 
     @property
     def size_multiple(self) -> int:
         """What the network needs an image's height and width to be multiples of."""
         return 1
 
-    def network(self, bands: int, lr_bands: int) -> nn.Module:
+    def network(self, bands: int, lr_bands: int) -> SpectralNetwork:
         """Return the network with fresh weights."""
         raise NotImplementedError
+
+    @property
+    def unpublished(self) -> str | None:
+        return None if self.residual_ridge is None else f"residual_ridge={self.residual_ridge:g}"
 
     def refuse(self, problem: Problem) -> str | None:
         return refuse_other_scales(self.model, problem)
 
     def build(self, problem: Problem) -> SpectralRegression:
-        return SpectralRegression(self.network(problem.bands, problem.lr_bands), self.objective, self.size_multiple)
+        network, linear = self.network(problem.bands, problem.lr_bands), None
+        if self.residual_ridge is not None:
+            zeroed(network.leave)
+            linear = RunningRegression(problem.lr_bands, problem.bands, self.residual_ridge)
+        return SpectralRegression(network, self.objective, self.size_multiple, linear)
 
     def objective(self, estimate: Tensor, target: Tensor) -> Losses:
         """Return the relative error."""
@@ -101,7 +118,7 @@ class MSTPlusPlusConfig(HalvingConfig):
     blocks: tuple[int, ...] = (1, 1, 1)
     """Blocks of every level of a U-Net on the way down; the way up has as many."""
 
-    def network(self, bands: int, lr_bands: int) -> nn.Module:
+    def network(self, bands: int, lr_bands: int) -> SpectralNetwork:
         return MSTPlusPlus(in_bands=lr_bands, bands=bands, width=self.width or bands, stages=self.stages, blocks=self.blocks)
 
 
@@ -116,7 +133,7 @@ class MSTLConfig(HalvingConfig):
     mask_of_first: bool = False
     """The mask of a batch's first image serves all, as published."""
 
-    def network(self, bands: int, lr_bands: int) -> nn.Module:
+    def network(self, bands: int, lr_bands: int) -> SpectralNetwork:
         return MSTL(in_bands=lr_bands, bands=bands, width=self.width or bands, blocks=self.blocks, mask_of_first=self.mask_of_first)
 
 
@@ -129,7 +146,7 @@ class HSCNNPlusConfig(SpectralRegressionConfig):
     blocks: int = 30
     """Dense blocks."""
 
-    def network(self, bands: int, lr_bands: int) -> nn.Module:
+    def network(self, bands: int, lr_bands: int) -> SpectralNetwork:
         return HSCNNPlus(in_bands=lr_bands, bands=bands, blocks=self.blocks)
 
 
@@ -154,7 +171,7 @@ class AWANConfig(SpectralRegressionConfig):
             return f"model awan needs at least {SECOND_ORDER_REDUCTION} target bands and there are {problem.bands}; choose model=mstpp."
         return refuse_other_scales(self.model, problem)
 
-    def network(self, bands: int, lr_bands: int) -> nn.Module:
+    def network(self, bands: int, lr_bands: int) -> SpectralNetwork:
         return AWAN(in_bands=lr_bands, bands=bands, width=self.width, blocks=self.blocks)
 
 
@@ -164,22 +181,38 @@ class SpectralRegression(Method):
     network    forward(lr (B, c, H, W)) -> (B, C, H, W)
     objective  (estimate, target) -> losses
     multiple   H and W must be multiples of this
+    linear     regression that the network's answer is added to, or None
     """
 
-    def __init__(self, network: nn.Module, objective: Callable[[Tensor, Tensor], Losses], multiple: int = 1) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Callable[[Tensor, Tensor], Losses],
+        multiple: int = 1,
+        linear: RunningRegression | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.objective = objective
         self.multiple = multiple
+        self.linear = linear
+
+    def predict(self, lr: Tensor) -> Tensor:
+        """Return the bands (B, C, H, W) of lr (B, c, H, W)."""
+        made: Tensor = self.network(lr)
+        return made if self.linear is None else made + self.linear(lr)
 
     def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
         require_multiple(batch, self.multiple)
-        return self.objective(self.network(batch.need("lr")), batch.need("hr"))
+        lr, hr = batch.need("lr"), batch.need("hr")
+        if self.linear is not None and self.training:
+            self.linear.accumulate(lr, hr, batch.valid)
+            self.linear.solve()
+        return self.objective(self.predict(lr), hr)
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        restored: Tensor = self.network(batch.need("lr"))
-        return restored
+        return self.predict(batch.need("lr"))
 
     def pixel_multiple(self) -> int:
         return self.multiple

@@ -58,6 +58,7 @@ class SPSRGeneratorConfig(GeneratorConfig):
             growth=self.growth,
             taps=self.taps,
             enlargements=enlargements,
+            on_enlarged=self.starts_bicubic,
         )
 
     @property

@@ -33,23 +33,18 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
 from rsdiff.methods.patch_sizes import require_multiple
+from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.sr3_unet import SR3UNet
 
 
 @config
-class NoisePredictorConfig(MethodConfig):
+class NoisePredictorConfig(SkeletonConfig, MethodConfig):
     """What SR3 and IDM have in common."""
 
-    width: int = 64
-    """Channels of the first level."""
     multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
     """Channels of each level in units of `width`; the image is halved between levels."""
-    blocks: int = 2
-    """Residual blocks per level on the way down; one more on the way up."""
-    norm_groups: int = 32
-    """Groups of every GroupNorm."""
     dropout: float = 0.2
     """Dropout in the second half of every residual block."""
     nominal_size: int = 512
@@ -62,20 +57,9 @@ class NoisePredictorConfig(MethodConfig):
     """Whether a training batch shares one random step (SR3 as published) or every image draws its own (DDPM twin)."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared error of the predicted noise."""
-    checkpointing: bool = False
-    """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
 
     def __post_init__(self) -> None:
-        if self.width < 2 or self.width % 2 or not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1:
-            raise ValueError(
-                f"width={self.width}, multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; "
-                "choose an even width and numbers of at least 1."
-            )
-        uneven = next((m * self.width for m in (1, *self.multipliers) if m * self.width % self.norm_groups), None)
-        if self.norm_groups < 1 or uneven is not None:
-            raise ValueError(f"{uneven} channels cannot be split into norm_groups={self.norm_groups}; choose a divisor of {self.width}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} was given; choose 0 or more and less than 1.")
+        super().__post_init__()
         if self.nominal_size < self.size_multiple:
             raise ValueError(f"nominal_size={self.nominal_size} halves to nothing; choose at least {self.size_multiple}.")
 
@@ -112,14 +96,9 @@ class SR3Config(NoisePredictorConfig):
         return network(
             in_channels=in_channels,
             out_channels=out_channels,
-            width=self.width,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
-            norm_groups=self.norm_groups,
-            dropout=self.dropout,
             nominal_size=self.nominal_size,
             attention_sizes=self.attention_sizes,
-            checkpointing=self.checkpointing,
+            **self.skeleton(),
         )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import lpips
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +24,8 @@ class Lpips(nn.Module):
     """The distance of two images (B, 3, H, W) in [0, 1]; lower is better. Frozen, in evaluation mode."""
 
     def __init__(self, trunk: Trunk, trunk_weights: Mapping[str, Tensor]) -> None:
+        import lpips  # with torchvision: seconds of import time, only for those who have weights
+
         super().__init__()
         self.trunk = trunk
         # The constructor draws initial weights, which are replaced below: outside this block the global generator is untouched.

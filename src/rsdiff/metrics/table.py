@@ -130,8 +130,10 @@ def _mask(view: View) -> Tensor | None:
 
 def _inception(distance: Callable[[Tensor, Tensor], float], name: str, tiled: bool = False) -> Callable[[Context], SetScore]:
     def build(context: Context) -> SetScore:
+        from rsdiff.metrics.inception_network import FidInception
+
         path = context.files[name]
-        network = context.once("inception", lambda: inception.FidInception(read_trunk(path)).to(context.device))
+        network = context.once("inception", lambda: FidInception(read_trunk(path)).to(context.device))
         preset = context.options.fid_preset
 
         def of_image(view: View) -> Tensor:

@@ -7,8 +7,9 @@ slope. Channel weights and the second-order attention see all pixels (of a quadr
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rsdiff.networks.layers import attended
 
 SECOND_ORDER_REDUCTION = 8
 """Bands per channel of the second-order attention; fewer bands than this leave it none."""
@@ -70,7 +71,7 @@ class SecondOrderAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         value, key = (layer(x).flatten(2).mT[:, None] for layer in (self.value, self.key))
         centred = key - key.mean(-1, keepdim=True)
-        mixed = F.scaled_dot_product_attention(centred, key, value, scale=1 / key.shape[-1])
+        mixed = attended(centred, key, value, scale=1 / key.shape[-1])
         return x + self.out(mixed[:, 0].mT.unflatten(2, x.shape[-2:]))
 
 

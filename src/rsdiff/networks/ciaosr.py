@@ -22,6 +22,7 @@ class CiaoSR(QueryNetwork):
     neighbourhood  cells a side that are attended to: 1, 2 or 3
     temperature    divides the scores before the softmax
     scales, tile   those of `CrossScaleAttention`; without scales there are no non-local features
+    unfold         a cell's feature includes its eight neighbours' (the published code without it fails where there are non-local ones)
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class CiaoSR(QueryNetwork):
         temperature: float = 1.0,
         scales: Sequence[int] = (2,),
         tile: int = 0,
+        unfold: bool = True,
     ) -> None:
         super().__init__()
         self.shifts = {1: (0,), 2: (-1, 1), 3: (-1, 0, 1)}[neighbourhood]
         self.temperature = temperature
-        self.local = 9 * feature_channels
+        self.unfold = unfold
+        self.local = (9 if unfold else 1) * feature_channels
         width = self.local + len(scales) * feature_channels
         self.attention = CrossScaleAttention(feature_channels, scales, tile) if scales else None
         self.mlp_key = MLP(self.local + 4, self.local, hidden)
@@ -46,7 +49,7 @@ class CiaoSR(QueryNetwork):
 
     def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
         """See QueryNetwork."""
-        local = unfold_neighbours(features)
+        local = unfold_neighbours(features) if self.unfold else features
         return local if self.attention is None else torch.cat([local, self.attention(features)], dim=1)
 
     def forward(self, prepared: Tensor, coordinates: Tensor, cell: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Unpack
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.networks.diffusion_unet import DiffusionUNet
+from rsdiff.networks.diffusion_unet import DiffusionUNet, UNetSizes
 from rsdiff.networks.layers import TimeEmbedding, Upsample, filter_each
 
 SLOPE = 0.1
@@ -94,10 +95,6 @@ class DegradationAwareUNet(DiffusionUNet):
         *,
         in_channels: int,
         out_channels: int,
-        width: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        norm_groups: int,
         dropout: float,
         code_channels: int,
         make_attention: Callable[[int], nn.Module],
@@ -106,16 +103,18 @@ class DegradationAwareUNet(DiffusionUNet):
         attention_levels: Sequence[int] = (),
         make_upsample: Callable[[int], nn.Module] = Upsample,
         crop_to_skips: bool = False,
-        checkpointing: bool = False,
+        **sizes: Unpack[UNetSizes],
     ) -> None:
-        def make_block(channels: int, out: int, is_attentive: bool) -> nn.Module:
+        width = sizes["width"]
+
+        def make_block(in_channels: int, out_channels: int, *, attention: bool) -> nn.Module:
             return DegradationAwareBlock(
-                channels,
-                out,
+                in_channels,
+                out_channels,
                 width,
-                norm_groups=norm_groups,
+                norm_groups=sizes["norm_groups"],
                 dropout=dropout,
-                attention=make_attention(out) if is_attentive else nn.Identity(),
+                attention=make_attention(out_channels) if attention else nn.Identity(),
                 normalise_second=normalise_second,
                 keep_unused=keep_unused,
             )
@@ -123,16 +122,12 @@ class DegradationAwareUNet(DiffusionUNet):
         super().__init__(
             in_channels=in_channels,
             out_channels=out_channels,
-            width=width,
-            multipliers=multipliers,
-            blocks=blocks,
-            norm_groups=norm_groups,
             attention_down=frozenset(attention_levels),
             attention_up=frozenset(attention_levels),
             make_block=make_block,
             make_upsample=make_upsample,
             crop_to_skips=crop_to_skips,
-            checkpointing=checkpointing,
+            **sizes,
         )
         self.level = TimeEmbedding(width)
         self.compress = CodeCompression(code_channels)

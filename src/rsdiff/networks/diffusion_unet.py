@@ -9,6 +9,7 @@ up     per level, deepest first: `blocks` + 1 blocks, each fed concat(current, l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NotRequired, Protocol, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,23 @@ from torch.utils.checkpoint import checkpoint
 
 from rsdiff.networks.layers import Upsample
 
-BlockMaker = Callable[[int, int, bool], nn.Module]
-"""(in_channels, out_channels, attention) -> block, called as block(x, *conditions)."""
 Enlarger = Callable[[int, nn.Module, Tensor, Tensor], Tensor]
+
+
+class BlockMaker(Protocol):
+    """Makes a block from its channels, called as block(x, *conditions); `attention` says whether it has attention behind it."""
+
+    def __call__(self, in_channels: int, out_channels: int, /, *, attention: bool) -> nn.Module: ...
+
+
+class UNetSizes(TypedDict):
+    """The arguments of `DiffusionUNet` that networks of this skeleton hand on as they are."""
+
+    width: int
+    multipliers: Sequence[int]
+    blocks: int
+    norm_groups: int
+    checkpointing: NotRequired[bool]
 
 
 class DownLevel(nn.Module):
@@ -83,7 +98,7 @@ class DiffusionUNet(nn.Module):
         for level, out in enumerate(widths):
             made = []
             for _ in range(blocks):
-                made.append(make_block(channels, out, level in attention_down))
+                made.append(make_block(channels, out, attention=level in attention_down))
                 channels = out
                 skips.append(channels)
             leave: nn.Module = nn.Identity()
@@ -92,13 +107,13 @@ class DiffusionUNet(nn.Module):
                 skips.append(channels)
             down.append(DownLevel(made, leave))
         self.down = nn.ModuleList(down)
-        self.middle = nn.ModuleList([make_block(channels, channels, True), make_block(channels, channels, False)])
+        self.middle = nn.ModuleList(make_block(channels, channels, attention=attention) for attention in (True, False))
 
         up: list[UpLevel] = []
         for level in reversed(range(len(widths))):
             made = []
             for _ in range(blocks + 1):
-                made.append(make_block(channels + skip_streams * skips.pop(), widths[level], level in attention_up))
+                made.append(make_block(channels + skip_streams * skips.pop(), widths[level], attention=level in attention_up))
                 channels = widths[level]
             up.append(UpLevel(made, make_upsample(channels) if level else nn.Identity()))
         self.up = nn.ModuleList(reversed(up))  # up[i] works at the resolution of down[i]

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.networks.layers import attended
+
 Resample = Literal["none", "up", "down"]
 
 
@@ -190,8 +192,8 @@ class SelfAttention(nn.Module):
         batch, channels, height, width = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, self.heads, channels // self.heads, 3, height * width)
         query, key, value = (part.transpose(-1, -2) for part in qkv.unbind(3))
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return (self.proj(attended.transpose(-1, -2).reshape(x.shape)) + x) * self.skip_scale
+        mixed = attended(query, key, value)
+        return (self.proj(mixed.transpose(-1, -2).reshape(x.shape)) + x) * self.skip_scale
 
 
 class UNetBlock(nn.Module):

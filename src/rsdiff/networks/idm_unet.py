@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.networks.coordinates import local_ensemble, pixel_centres
-from rsdiff.networks.diffusion_unet import DiffusionUNet, attention_levels
+from rsdiff.networks.diffusion_unet import DiffusionUNet, UNetSizes, attention_levels
 from rsdiff.networks.edsr import EDSR
 from rsdiff.networks.layers import ResidualBlock, TimeEmbedding, orthogonal_
 
@@ -129,36 +130,25 @@ class IDMUNet(DiffusionUNet):
         *,
         condition_channels: int,
         out_channels: int,
-        width: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        norm_groups: int,
         dropout: float,
         nominal_size: int,
         attention_sizes: Sequence[int],
         init: Literal["orthogonal", "stylegan"] = "orthogonal",
-        checkpointing: bool = False,
+        **sizes: Unpack[UNetSizes],
     ) -> None:
+        width, multipliers = sizes["width"], sizes["multipliers"]
         attention_down, attention_up = attention_levels(nominal_size, attention_sizes, len(multipliers))
-
-        def make_block(in_channels: int, out_channels: int, attention: bool) -> ResidualBlock:
-            return ResidualBlock(
-                in_channels, out_channels, width, norm_groups=norm_groups, dropout=dropout, attention=attention, activate_time=False
-            )
-
         super().__init__(
             in_channels=condition_channels + out_channels,
             out_channels=out_channels,
-            width=width,
-            multipliers=multipliers,
-            blocks=blocks,
-            norm_groups=norm_groups,
             attention_down=attention_down,
             attention_up=attention_up,
-            make_block=make_block,
+            make_block=partial(
+                ResidualBlock, embedding_width=width, norm_groups=sizes["norm_groups"], dropout=dropout, activate_time=False
+            ),
             make_upsample=ImplicitUpsample,
             crop_to_skips=True,
-            checkpointing=checkpointing,
+            **sizes,
         )
         self.time = TimeEmbedding(width)
         self.style = StylePath(condition_channels, width, [width * multiplier for multiplier in multipliers])

@@ -13,6 +13,7 @@ from rsdiff.losses.gaussian import DiagonalGaussian
 from rsdiff.networks.gap_decoder import Branches, GAPDecoder, Modulation, Upsampler
 from rsdiff.networks.gap_encoder import GAPEncoder
 from rsdiff.networks.gap_layers import NORM_GROUPS
+from rsdiff.networks.layers import zeroed
 
 
 def check_width(width: int, multipliers: tuple[int, ...], blocks: int) -> None:
@@ -93,8 +94,7 @@ class GAPDecoderConfig:
             fuse_width=self.fuse_width,
         )
         if self.starts_bicubic:
-            for parameter in decoder.upsampler.last_layer.parameters():
-                nn.init.zeros_(parameter)
+            zeroed(decoder.upsampler.last_layer)
         return decoder
 
 

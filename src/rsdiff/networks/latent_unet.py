@@ -6,18 +6,16 @@ Source: MoooJianG/LDCSR, modules/diffusionmodules/openaimodel.py, UNetModel (Com
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.networks.diffusion_unet import DiffusionUNet
 from rsdiff.networks.edm_layers import positional_embedding
-from rsdiff.networks.layers import ResidualBlock, reflect_to
+from rsdiff.networks.layers import ResidualBlock, attended, reflect_to, zeroed
 
 NORM_GROUPS = 32
-Layer = TypeVar("Layer", nn.Conv1d, nn.Conv2d)
 
 
 class HeadedAttention(nn.Module):
@@ -38,8 +36,8 @@ class HeadedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         parts = self.query_key_value(self.norm(x).flatten(2)).unflatten(1, (self.heads, -1)).mT  # (B, heads, pixels, 3 head_channels)
-        attended = F.scaled_dot_product_attention(*parts.chunk(3, dim=-1))
-        return x + self.out(attended.mT.flatten(1, 2)).unflatten(2, (height, width))
+        mixed = attended(*parts.chunk(3, dim=-1))
+        return x + self.out(mixed.mT.flatten(1, 2)).unflatten(2, (height, width))
 
 
 class LatentBlock(ResidualBlock):
@@ -79,11 +77,6 @@ class LatentUNet(DiffusionUNet):
         head_channels: int,
         checkpointing: bool = False,
     ) -> None:
-        attends = frozenset(attention_levels)
-
-        def make_block(in_channels: int, out_channels: int, attention: bool) -> LatentBlock:
-            return LatentBlock(in_channels, out_channels, 4 * width, head_channels, attention)
-
         super().__init__(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -91,9 +84,9 @@ class LatentUNet(DiffusionUNet):
             multipliers=multipliers,
             blocks=blocks,
             norm_groups=NORM_GROUPS,
-            attention_down=attends,
-            attention_up=attends,
-            make_block=make_block,
+            attention_down=frozenset(attention_levels),
+            attention_up=frozenset(attention_levels),
+            make_block=partial(LatentBlock, embedding_width=4 * width, head_channels=head_channels),
             checkpointing=checkpointing,
         )
         zeroed(self.conv_out)
@@ -114,11 +107,3 @@ class LatentUNet(DiffusionUNet):
 def embedding_mlp(width: int) -> nn.Sequential:
     """Return Linear width -> 4 width, Swish, Linear."""
     return nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
-
-
-def zeroed(layer: Layer) -> Layer:
-    """Set weight and bias of a layer to zero and return it."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer

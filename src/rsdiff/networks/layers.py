@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Layer = TypeVar("Layer", bound=nn.Conv1d | nn.Conv2d | nn.Linear)
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -85,11 +88,24 @@ class ResidualBlock(nn.Module):
         return self.attention(h + self.shortcut(x))
 
 
+def attended(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+    """Return the attention of queries to values, both (B, heads, pixels, c), in memory that grows with the pixels and not their square.
+
+    key    (B, heads, pixels, k), as the query is; k is at most c
+    scale  of the logits; None means 1 / sqrt(k)
+    PyTorch has fused kernels for tensors of one width whose channels lie side by side. For others, such as transposed views, it makes the
+    whole matrix of pixels by pixels without saying so: 17 GB for the 65536 pixels of a tile.
+    """
+    narrow = value.shape[-1] - key.shape[-1]
+    wide_query, wide_key = (F.pad(part, (0, narrow)) if narrow else part for part in (query, key))
+    factor = key.shape[-1] ** -0.5 if scale is None else scale
+    return F.scaled_dot_product_attention(wide_query.contiguous(), wide_key.contiguous(), value.contiguous(), scale=factor)
+
+
 class SelfAttention(nn.Module):
     """x plus single-head attention of every pixel to every pixel of the normalised x; logits are scaled by 1 / sqrt(C).
 
     The projection to queries, keys and values has no bias unless `bias` asks for it.
-    Memory grows with (H W)^2 only where PyTorch has no fused kernel.
     """
 
     def __init__(self, channels: int, norm_groups: int, bias: bool = False) -> None:
@@ -101,8 +117,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         query, key, value = (part.flatten(2).mT[:, None] for part in self.query_key_value(self.norm(x)).chunk(3, dim=1))
-        attended = F.scaled_dot_product_attention(query, key, value)
-        return x + self.out(attended[:, 0].mT.unflatten(2, (height, width)))
+        return x + self.out(attended(query, key, value)[:, 0].mT.unflatten(2, (height, width)))
 
 
 class Upsample(nn.Module):
@@ -180,6 +195,14 @@ def orthogonal_(module: nn.Module) -> None:
             nn.init.orthogonal_(part.weight)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+
+
+def zeroed(layer: Layer) -> Layer:
+    """Set weight and bias of a layer to zero, of a weight-normalised one the length of its weight, and return it."""
+    for name, parameter in layer.named_parameters():
+        if name != "parametrizations.weight.original1":  # the direction, which must have a length
+            nn.init.zeros_(parameter)
+    return layer
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -64,6 +64,7 @@ class RRDBNet(nn.Module):
     growth        channels each dense convolution adds (32 published)
     unshuffle     the input is first taken apart into cells of unshuffle x unshuffle pixels (BasicSR's x2: 2, x1: 4); else 1
     enlargements  factor of each nearest-neighbour stage of the head: (2, 2) is x4 before `unshuffle` is taken off
+    on_enlarged   what the head makes is added to the bicubically enlarged input, of as many bands (ours)
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class RRDBNet(nn.Module):
         growth: int = 32,
         unshuffle: int = 1,
         enlargements: Sequence[int] = (2, 2),
+        on_enlarged: bool = False,
     ) -> None:
         super().__init__()
         self.unshuffle = unshuffle
+        self.on_enlarged = on_enlarged
         self.enlargements = tuple(enlargements)
         self.conv_first = nn.Conv2d(in_channels * unshuffle**2, width, 3, padding=1)
         self.body = nn.ModuleList(RRDB(width, growth) for _ in range(blocks))
@@ -85,6 +88,11 @@ class RRDBNet(nn.Module):
         self.conv_up = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.enlargements)
         self.conv_hr = nn.Conv2d(width, width, 3, padding=1)
         self.conv_last = nn.Conv2d(width, out_channels, 3, padding=1)
+
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """The layer that makes the image."""
+        return self.conv_last
 
     def trunk(self, x: Tensor) -> list[Tensor]:
         """Return the output of every RRDB and last the trunk's feature (first convolution + body), all (B, width, h, w)."""
@@ -102,8 +110,12 @@ class RRDBNet(nn.Module):
         return self.conv_last(F.leaky_relu(self.conv_hr(feature), SLOPE))
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        """Return the enlarged image (B, out_channels, H, W) of x (B, in_channels, h, w); no clamp, no global skip. `size`: see `head`."""
-        return self.head(self.trunk(x)[-1], size)
+        """Return the enlarged image (B, out_channels, H, W) of x (B, in_channels, h, w), not clamped. `size`: see `head`."""
+        return self.image(self.head(self.trunk(x)[-1], size), x)
+
+    def image(self, made: Tensor, x: Tensor) -> Tensor:
+        """Return the image (B, C, H, W) of what the last layer made of x: the same as published, or added to the enlarged x."""
+        return made + F.interpolate(x, size=made.shape[-2:], mode="bicubic", align_corners=False) if self.on_enlarged else made
 
 
 def enlarge_nearest(

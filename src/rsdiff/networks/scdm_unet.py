@@ -6,11 +6,13 @@ Source: Mr-Bamboo/SCDM, ddpm/unet.py. The paper's figure draws an encoder of its
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from rsdiff.networks.diffusion_unet import DiffusionUNet, require_multiple
+from rsdiff.networks.diffusion_unet import DiffusionUNet, UNetSizes, require_multiple
 from rsdiff.networks.layers import ResidualBlock, SinusoidalEmbedding
 
 
@@ -28,39 +30,27 @@ class SCDMUNet(DiffusionUNet):
         *,
         bands: int,
         condition_bands: int,
-        width: int,
-        multipliers: Sequence[int],
-        blocks: int,
         time_width: int,
-        norm_groups: int,
         dropout: float,
         attention_levels: Sequence[int],
-        checkpointing: bool = False,
+        **sizes: Unpack[UNetSizes],
     ) -> None:
-        def make_block(in_channels: int, out_channels: int, attention: bool) -> ResidualBlock:
-            return ResidualBlock(
-                in_channels,
-                out_channels,
-                embedding_width=time_width,
-                norm_groups=norm_groups,
-                dropout=dropout,
-                attention=attention,
-                activate_time=True,
-                attention_bias=True,
-            )
-
+        width = sizes["width"]
         super().__init__(
             in_channels=bands,
             out_channels=bands,
-            width=width,
-            multipliers=multipliers,
-            blocks=blocks,
-            norm_groups=norm_groups,
             attention_down=frozenset(attention_levels),
             attention_up=frozenset(attention_levels),
-            make_block=make_block,
+            make_block=partial(
+                ResidualBlock,
+                embedding_width=time_width,
+                norm_groups=sizes["norm_groups"],
+                dropout=dropout,
+                activate_time=True,
+                attention_bias=True,
+            ),
             skip_streams=2,
-            checkpointing=checkpointing,
+            **sizes,
         )
         self.condition_stem = nn.Conv2d(condition_bands, width, 3, padding=1)
         self.time = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, time_width), nn.SiLU(), nn.Linear(time_width, time_width))

@@ -50,12 +50,22 @@ class SPSRNet(RRDBNet):
     growth        channels that each dense convolution adds (32 published)
     taps          RRDBs of the trunk, counted from 1, whose outputs the branch is shown, one after the other
     enlargements  factors of the nearest-neighbour stages
+    on_enlarged   see RRDBNet
     """
 
     def __init__(
-        self, *, in_channels: int, bands: int, width: int, blocks: int, growth: int, taps: Sequence[int], enlargements: Sequence[int]
+        self,
+        *,
+        in_channels: int,
+        bands: int,
+        width: int,
+        blocks: int,
+        growth: int,
+        taps: Sequence[int],
+        enlargements: Sequence[int],
+        on_enlarged: bool = False,
     ) -> None:
-        super().__init__(in_channels, width, width, blocks, growth, 1, enlargements)
+        super().__init__(in_channels, width, width, blocks, growth, 1, enlargements, on_enlarged)
         self.taps = tuple(taps)
         self.branch_first = nn.Conv2d(in_channels, width, 3, padding=1)
         self.branch = nn.ModuleList(BranchStep(width, growth) for _ in self.taps)
@@ -73,6 +83,13 @@ class SPSRNet(RRDBNet):
         )
         shrink_weights(self)
 
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """See RRDBNet."""
+        last = self.fusion["conv_last"]
+        assert isinstance(last, nn.Conv2d)
+        return last
+
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Return the image (B, C, H, W) of x (B, c, h, w), not clamped. `size`: see `RRDBNet.head`."""
         return self.image_and_map(x, size)[0]
@@ -80,12 +97,13 @@ class SPSRNet(RRDBNet):
     def image_and_map(self, x: Tensor, size: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
         """Return the image and the estimate of its gradient map, both (B, C, H, W)."""
         *features, last = self.trunk(x)
-        image = self.head(last, size)
+        feature = self.head(last, size)
         first = branch = self.branch_first(gradient_map(x))
         for step, tap in zip(self.branch, self.taps, strict=True):
             branch = step(branch, features[tap - 1])
         branch = first + self.branch_body(branch)
         branch = enlarge_nearest(branch, self.enlargements, self.branch_up, size)
         branch = self.branch_last(F.leaky_relu(self.branch_hr(branch), SLOPE))
-        joined = self.fusion["join"](branch, image)
-        return self.fusion["conv_last"](F.leaky_relu(self.fusion["conv_hr"](joined), SLOPE)), self.branch_map(branch)
+        joined = self.fusion["join"](branch, feature)
+        made = self.last_layer(F.leaky_relu(self.fusion["conv_hr"](joined), SLOPE))
+        return self.image(made, x), self.branch_map(branch)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Unpack
 
 from torch import Tensor
 
-from rsdiff.networks.diffusion_unet import DiffusionUNet, attention_levels
+from rsdiff.networks.diffusion_unet import DiffusionUNet, UNetSizes, attention_levels
 from rsdiff.networks.layers import ResidualBlock, TimeEmbedding, orthogonal_
 
 
@@ -25,41 +27,27 @@ class SR3UNet(DiffusionUNet):
         *,
         in_channels: int,
         out_channels: int,
-        width: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        norm_groups: int,
         dropout: float,
         nominal_size: int,
         attention_sizes: Sequence[int],
-        checkpointing: bool = False,
+        **sizes: Unpack[UNetSizes],
     ) -> None:
-        attention_down, attention_up = attention_levels(nominal_size, attention_sizes, len(multipliers))
-
-        def make_block(in_channels: int, out_channels: int, attention: bool) -> ResidualBlock:
-            return ResidualBlock(
-                in_channels,
-                out_channels,
-                embedding_width=width,
-                norm_groups=norm_groups,
-                dropout=dropout,
-                attention=attention,
-                activate_time=self.activate_time,
-            )
-
+        attention_down, attention_up = attention_levels(nominal_size, attention_sizes, len(sizes["multipliers"]))
         super().__init__(
             in_channels=in_channels,
             out_channels=out_channels,
-            width=width,
-            multipliers=multipliers,
-            blocks=blocks,
-            norm_groups=norm_groups,
             attention_down=attention_down,
             attention_up=attention_up,
-            make_block=make_block,
-            checkpointing=checkpointing,
+            make_block=partial(
+                ResidualBlock,
+                embedding_width=sizes["width"],
+                norm_groups=sizes["norm_groups"],
+                dropout=dropout,
+                activate_time=self.activate_time,
+            ),
+            **sizes,
         )
-        self.time = TimeEmbedding(width)
+        self.time = TimeEmbedding(sizes["width"])
         orthogonal_(self)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:

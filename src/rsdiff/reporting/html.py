@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import jinja2
 import pandas
-from markupsafe import Markup
 
 from rsdiff.metrics import METRICS, Summary
 from rsdiff.reporting.figures import loss_curve, metric_histograms
-from rsdiff.reporting.records import write_whole
+from rsdiff.reporting.page import embedded, embedded_smaller, safe_svg, write_page
 from rsdiff.reporting.tables import ARROWS, cells_of, number
 
 REPORT = "report.html"
@@ -70,54 +67,25 @@ def write_report(
     cases    (name, summary) of each test set where there are several; `summary` is then over all of them
     """
     columns, rows = _image_table(records)
-    page = (
-        page_environment()
-        .get_template("report.html.jinja")
-        .render(
-            facts=facts,
-            summary=summary,
-            results=[(entry, cells_of(entry)) for entry in summary.metrics],
-            headline=_headline(summary),
-            cases=[(name, [(entry, cells_of(entry)) for entry in part.metrics]) for name, part in cases],
-            panels=[(path.stem, embedded(path)) for path in panels],
-            spectra=[(path.stem, embedded(curves)) for path in panels if (curves := path.with_suffix(".spectra.png")).is_file()],
-            slides=[slide for path in panels if (slide := _slide(path)) is not None],
-            curve=safe_svg(loss_curve(history)),
-            histograms=safe_svg(metric_histograms(records, summary)),
-            columns=columns,
-            rows=rows,
-        )
-    )
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / REPORT
-    write_whole(path, lambda at: at.write_text(page, encoding="utf-8"))
-    return path
-
-
-def page_environment() -> jinja2.Environment:
-    """Return the environment that every page of several sections is rendered in; page.css and page.js are what they share."""
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("rsdiff.reporting", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+    page = folder / REPORT
+    write_page(
+        page,
+        "report",
+        facts=facts,
+        summary=summary,
+        results=[(entry, cells_of(entry)) for entry in summary.metrics],
+        headline=_headline(summary),
+        cases=[(name, [(entry, cells_of(entry)) for entry in part.metrics]) for name, part in cases],
+        panels=[(path.stem, embedded_smaller(path)) for path in panels],
+        spectra=[(path.stem, embedded(curves)) for path in panels if (curves := path.with_suffix(".spectra.png")).is_file()],
+        slides=[slide for path in panels if (slide := _slide(path)) is not None],
+        curve=safe_svg(loss_curve(history)),
+        histograms=safe_svg(metric_histograms(records, summary)),
+        columns=columns,
+        rows=rows,
     )
-
-
-def embedded(path: Path) -> str:
-    """Return a PNG file as a data address."""
-    return data_address(path.read_bytes())
-
-
-def data_address(png: bytes) -> str:
-    """Return the bytes of a PNG as a data address."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def safe_svg(figure: str | None) -> Markup | None:
-    """Return a figure made here (see `figures`) as markup that a page takes as it is."""
-    return None if figure is None else Markup(figure)
+    return page
 
 
 def _slide(panel: Path) -> Slide | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rsdiff.metrics import METRICS, Metric
 from rsdiff.reporting.figures import CostPoint, PlanePoint, perception_distortion, quality_against_cost
-from rsdiff.reporting.html import embedded, page_environment, safe_svg
+from rsdiff.reporting.page import embedded, safe_svg, write_page
 from rsdiff.reporting.published import (
     MACHINERY,
     CellResult,
@@ -21,7 +21,7 @@ from rsdiff.reporting.published import (
     markdown,
     seconds_text,
 )
-from rsdiff.reporting.records import write_whole
+from rsdiff.reporting.records import write_text
 
 PERCEPTUAL = ("lpips_alex", "lpips_alex_01", "lpips_vgg", "dists", "fid", "kid", "niqe", "niqe_gray", "niqe_rs", "niqe_pooled")
 """Candidates for the vertical axis of the perception-distortion plane; the first that a table has values of is taken."""
@@ -42,30 +42,24 @@ def write_table(folder: Path, result: TableResult) -> Path:
     """Write table.md, table.tex, table.csv and table.html into `folder`; return the page."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = [_part(result, setting, title, folder) for setting, title in result.settings.items()]
-    page = (
-        page_environment()
-        .get_template("table.html.jinja")
-        .render(
-            result=result,
-            machinery=MACHINERY,
-            headings=[(heading(metric), metric.meaning) for metric in result.metrics],
-            parts=parts,
-            cost=safe_svg(_cost(result)),
-            plane=safe_svg(_plane(result)),
-            no_plane=_no_plane(result),
-            quality=heading(_quality(result)),
-            scenes=_scenes(result),
-        )
-    )
-    texts = {
-        "table.md": markdown(result, folder),
-        "table.tex": latex(result),
-        "table.csv": comma_separated(result, folder),
-        "table.html": page,
-    }
+    texts = {"table.md": markdown(result, folder), "table.tex": latex(result), "table.csv": comma_separated(result, folder)}
     for name, text in texts.items():
-        _write(folder / name, text)
-    return folder / "table.html"
+        write_text(folder / name, text)
+    page = folder / "table.html"
+    write_page(
+        page,
+        "table",
+        result=result,
+        machinery=MACHINERY,
+        headings=[(heading(metric), metric.meaning) for metric in result.metrics],
+        parts=parts,
+        cost=safe_svg(_cost(result)),
+        plane=safe_svg(_plane(result)),
+        no_plane=_no_plane(result),
+        quality=heading(_quality(result)),
+        scenes=_scenes(result),
+    )
+    return page
 
 
 def write_index(path: Path, results: Sequence[TableResult], pages: Sequence[Path]) -> Path:
@@ -86,23 +80,16 @@ def write_index(path: Path, results: Sequence[TableResult], pages: Sequence[Path
                 "unavailable": [METRICS[name].title for name in result.unavailable],
             }
         )
-    page_text = (
-        page_environment()
-        .get_template("tables.html.jinja")
-        .render(
-            tables=tables,
-            machinery=MACHINERY,
-            budget=results[0].budget if results else "quick",
-            command=results[0].command if results else "",
-        )
-    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, page_text)
+    write_page(
+        path,
+        "tables",
+        tables=tables,
+        machinery=MACHINERY,
+        budget=results[0].budget if results else "quick",
+        command=results[0].command if results else "",
+    )
     return path
-
-
-def _write(path: Path, text: str) -> None:
-    write_whole(path, lambda at: at.write_text(text, encoding="utf-8"))
 
 
 def _part(result: TableResult, setting: str, title: str, folder: Path) -> dict[str, object]:

@@ -46,7 +46,7 @@ def write_summaries(folder: Path, summary: Summary, cases: Sequence[tuple[str, S
     """Write `folder`/summary.json: the means over everything under '' and those of every test set under its name."""
     content = {"": summary.as_dict(), **{name: part.as_dict() for name, part in cases}}
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / SUMMARIES, lambda path: path.write_text(json.dumps(content, indent=1), encoding="utf-8"))
+    write_text(folder / SUMMARIES, json.dumps(content, indent=1))
 
 
 def read_summaries(folder: Path) -> dict[str, dict[str, Any]]:
@@ -56,6 +56,11 @@ def read_summaries(folder: Path) -> dict[str, dict[str, Any]]:
         raise FileNotFoundError(f"{path} does not exist; run task=evaluate first.")
     summaries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return summaries
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as `write_whole` does."""
+    write_whole(path, lambda at: at.write_text(text, encoding="utf-8"))
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -7,12 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
 from rsdiff.metrics import METRICS, Metric
 from rsdiff.reporting.figures import CostPoint, quality_against_cost
-from rsdiff.reporting.records import write_whole
+from rsdiff.reporting.page import safe_svg, write_page
 
 COSTS = {"sampler.steps": "sampling steps", "trainer.steps": "optimiser steps"}
 """Settings that are costs when a sweep varies them, and what a figure calls them."""
@@ -48,16 +45,8 @@ def write_sweep_page(
     rows    cells of the table as text, by column
     runs    what the figures show
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("rsdiff.reporting", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    figures = [(figure.title, Markup(figure.svg)) for figure in cost_figures(runs)]
-    text = environment.get_template("sweep.html.jinja").render(title=title, common=common, columns=columns, rows=rows, figures=figures)
-    write_whole(page, lambda at: at.write_text(text, encoding="utf-8"))
+    figures = [(figure.title, safe_svg(figure.svg)) for figure in cost_figures(runs)]
+    write_page(page, "sweep", title=title, common=common, columns=columns, rows=rows, figures=figures)
     return page
 
 

@@ -5,6 +5,7 @@ Composing succeeds for most commands, so the diagnosis, which composes more than
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -31,10 +32,11 @@ from rsdiff.data.source import DataError
 from rsdiff.degradations.grid import GridConfig
 from rsdiff.methods.base import Problem
 from rsdiff.tasks.groups import GROUPS
-from rsdiff.tasks.settings import RunSettings, group_config, settings_from
+from rsdiff.tasks.settings import CARRIED, RunSettings, group_config, settings_from
 
 CONFIG_NAME = "config"
 MAX_COMBINATIONS_CHECKED = 64
+MAX_NAMED = 4
 NEEDED_BY_TRAINING = frozenset({"hr", "hr_views"})
 """Batch fields that a method's `requires` may name and restoring does without."""
 
@@ -84,6 +86,28 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
         choices = choices_of(everything)
         runs = [check_run(conf, loader, combination) for combination in combinations(choices)]
     return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [])
+
+
+def with_options_of_checkpoint(conf: Path, overrides: Sequence[str]) -> list[str]:
+    """Return the command line with `++` before options of groups that a checkpoint brings, such as its data set.
+
+    Hydra composes before the checkpoint is read and knows only the options of the group's default; `settings_from` finds out whether what
+    the checkpoint brings has them. A command line that does not compose is returned as it is, for `check_command` to diagnose.
+    """
+    parsed = _parse(overrides)
+    given = {override.key_or_group for override in parsed}
+    brought = tuple(f"{group}." for group in CARRIED if group not in given)
+    late = [override for override in parsed if override.type == OverrideType.CHANGE and override.key_or_group.startswith(brought)]
+    if "checkpoint" not in given or not late:
+        return list(overrides)
+    with composing(conf):
+        try:
+            others = [_text(override) for override in parsed if override not in late and not override.is_sweep_override()]
+            task = group_config(compose(CONFIG_NAME, others), "task")
+        except (ConfigError, HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
+            return list(overrides)
+    admitted = {_text(override) for override in late if task.continues and override.key_or_group.partition(".")[0] in task.uses}
+    return [f"++{override}" if override in admitted else override for override in overrides]
 
 
 def choices_of(overrides: Sequence[Override]) -> list[list[str]]:
@@ -239,13 +263,13 @@ def _diagnosis(conf: Path, loader: ConfigLoader, overrides: Sequence[str], error
         return _first_paragraph(error)
     for override in parsed:
         if not override.is_add() and not override.is_force_add() and override.key_or_group not in groups:
-            sentence = _unknown_key(composed, override.key_or_group, groups)
+            sentence = _unknown_key(conf, composed, override.key_or_group, groups)
             if sentence is not None:
                 return sentence
     return _first_paragraph(error)
 
 
-def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str | None:
+def _unknown_key(conf: Path, composed: DictConfig, key: str, groups: Sequence[str]) -> str | None:
     """Return the sentence for a dotted key that the composed config lacks, or None if it has it."""
     node: object = composed
     place: list[str] = []
@@ -262,13 +286,20 @@ def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str |
     if where:
         if not known:
             return f"{key} is not a setting; {where} has no options of its own (write +{key}=VALUE if it takes names of your choice)."
-        hint = nearest(part, known).replace("did you mean ", f"did you mean {where}.")
+        hint = nearest(part, known).replace("did you mean ", f"did you mean {where}.") or _having(conf, where, part)
         return f"{key} is not a setting{hint}; the options of {where} are {', '.join(sorted(known))}."
     everywhere = [f"{name}.{option}" for name in GROUPS if isinstance(composed.get(name), DictConfig) for option in composed[name]]
     same_name = [path for path in everywhere if path.rpartition(".")[2] == part]
     names = sorted({*known, *(group for group in groups if "/" not in group)})
     hint = f" (did you mean {' or '.join(same_name)}?)" if same_name else nearest(part, names)
     return f"{key} is not a setting{hint}; the groups and top-level settings are {', '.join(names)}."
+
+
+def _having(conf: Path, group: str, setting: str) -> str:
+    """Return ' (it is one of ...)' for options of a group that have a setting which the chosen one lacks, or an empty string."""
+    kinds = [kind for kind, cls in GROUPS.get(group, {}).items() if setting in {field.name for field in dataclasses.fields(cls)}]
+    named = [kind for kind in kinds if (conf / group / f"{kind}.yaml").is_file()][:MAX_NAMED]
+    return f" (it is one of {', '.join(f'{group}={kind}' for kind in named)})" if named else ""
 
 
 def _groups() -> list[str]:

@@ -16,13 +16,14 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from rsdiff.config import ConfigError
 from rsdiff.data.source import DataError
 from rsdiff.inference.images import Restored
 from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
-from rsdiff.reporting.records import CSV, PARQUET, write_summaries, write_whole
+from rsdiff.reporting.records import CSV, PARQUET, write_summaries, write_text
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
@@ -50,7 +51,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             )
     else:
         if not settings.model.is_ready:
-            raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=evaluate needs checkpoint=RUN_FOLDER.")
+            raise ConfigError(f"model={settings.choices['model']} has weights to learn, so task=evaluate needs checkpoint=RUN_FOLDER.")
         method = build_method(settings.model, problem, settings.seed)
         method.eval()
     method.to(accelerator.device)
@@ -99,7 +100,7 @@ def report(
     panels = [panel for result in results for panel in result.panels]
     page = write_report(folder.path, facts, summary, records, panels, read_history(folder.path), by_case)
     tables = markdown_table(summary) + "".join(f"\n### {name}\n\n{markdown_table(part)}" for name, part in by_case)
-    write_whole(folder.path / "results.md", lambda path: path.write_text(f"# {facts.title}\n\n{tables}", encoding="utf-8"))
+    write_text(folder.path / "results.md", f"# {facts.title}\n\n{tables}")
     tracker.table("results", [figures] if not by_case else [{"degradation": name, **summary_row(part)} for name, part in by_case])
     for panel in panels[:4]:
         tracker.image(f"panels/{panel.stem}", read_picture(panel.with_suffix(".sr.png")))

@@ -17,6 +17,7 @@ from rsdiff.degradations.base import DegradationConfig
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.tasks.settings import RunSettings
+from rsdiff.training.allocation import keep_freed_memory
 from rsdiff.training.checkpoints import Checkpoint, CheckpointError
 from rsdiff.training.processes import process_timeout
 from rsdiff.training.trainer import load_weights
@@ -24,7 +25,10 @@ from rsdiff.training.trainer import load_weights
 
 def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no") -> Accelerator:
     """Return the Accelerate handle of this process, which waits for others no longer than `process_timeout` says."""
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=process_timeout())])
+    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=process_timeout())])
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
+    return accelerator
 
 
 def open_source(settings: RunSettings, split: Split) -> ImageSource:

@@ -53,6 +53,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             f"'metrics.weight_folders=[{output.parent}]'",
         ],
         summary={"images": len(source), "block": options.block},
+        files=[output],
     )
 
 

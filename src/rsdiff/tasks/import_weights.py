@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from torch import Tensor
+
 import rsdiff
-from rsdiff.config import plain_values
+from rsdiff.config import ConfigError, plain_values
 from rsdiff.data.normalisation import Normaliser
-from rsdiff.methods.base import Problem
+from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.tasks.experiment import build_method
 from rsdiff.tasks.options import ImportTask
 from rsdiff.tasks.result import TaskResult
@@ -19,6 +22,9 @@ from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, write_checkpoint
 from rsdiff.training.trainer import load_weights
 from rsdiff.weights.importer import files_in, import_weights
+
+SCALES = (1.0, 2.0, 3.0, 4.0, 8.0, 16.0)
+"""Tried with a file that does not fit the scale asked for."""
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -34,6 +40,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     config, weights = import_weights(kind, source, settings.model)
     problem = Problem(scale=settings.scale, bands=task.bands, lr_bands=task.lr_bands or task.bands)
     method = build_method(config, problem, settings.seed)
+    if not has_tensors(method, weights):
+        require_scale_of_file(config, problem, weights, source)
     load_weights(method, weights, source)
     parameters = sum(parameter.numel() for parameter in method.parameters())
     folder.require_space(5 * parameters)
@@ -64,6 +72,30 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         report=checkpoint,
         files=[checkpoint / WEIGHTS],
     )
+
+
+def has_tensors(method: Method, weights: Mapping[str, Tensor]) -> bool:
+    """Whether a method's tensors have the names and shapes of `weights`."""
+    return {name: value.shape for name, value in method.state_dict().items()} == {name: value.shape for name, value in weights.items()}
+
+
+def require_scale_of_file(config: MethodConfig, problem: Problem, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Raise ConfigError if `weights` fit the method at another scale than the problem's."""
+    others = [replace(problem, scale=scale) for scale in SCALES if scale != problem.scale]
+    fitting = [f"scale={other.scale:g}" for other in others if fits(config, other, weights)]
+    if fitting:
+        raise ConfigError(
+            f"the tensors of {source.name} are those of {' and '.join(fitting)}, not of scale={problem.scale:g}; set scale to what the "
+            "file was released for."
+        )
+
+
+def fits(config: MethodConfig, problem: Problem, weights: Mapping[str, Tensor]) -> bool:
+    """Whether the method that `config` builds for `problem` has the tensors of `weights`."""
+    try:
+        return has_tensors(build_method(config, problem, seed=0), weights)
+    except ValueError:
+        return False
 
 
 def sha256(source: Path) -> str:

@@ -25,8 +25,8 @@ class RunOptions:
     """Every random choice is keyed by it."""
     checkpoint: str | None = None
     """A run folder or its signature, a checkpoint folder or a weights file: to evaluate, restore with or start training from."""
-    input: str | None = None
-    """What task=restore reads: a raster, a folder, a pattern such as scenes/*.tif, or a .txt file with one path per line."""
+    input: str | tuple[str, ...] | None = None
+    """What task=restore reads: a raster, a folder, a pattern such as scenes/*.tif, a .txt file with a path per line, or a list."""
     output: str | None = None
     """What task=restore, prepare or import writes."""
     source: str | None = None

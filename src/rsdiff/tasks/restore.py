@@ -14,16 +14,16 @@ import torch
 from accelerate import Accelerator
 from rasterio.enums import Resampling
 
-from rsdiff.data.files import FileOptions, list_images
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.rasters import in_one_sentence, without_warnings
 from rsdiff.inference.scene_input import SceneReader
-from rsdiff.inference.scene_output import RASTERS, output_form
+from rsdiff.inference.scene_output import output_form
 from rsdiff.inference.scenes import SceneJob, SceneResult, restore_scene
 from rsdiff.methods.base import Method, Problem
 from rsdiff.reporting import BeforeAfter, write_scene_page
 from rsdiff.reporting.display import busiest_window
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
+from rsdiff.tasks.inputs import outputs_of
 from rsdiff.tasks.options import RestoreTask
 from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
@@ -65,11 +65,11 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     """Restore every raster that `input` names."""
     task = settings.task
     assert isinstance(task, RestoreTask)
-    assert settings.input is not None
+    assert settings.options.input is not None
     assert settings.output is not None
     accelerator = make_accelerator()
-    inputs = scenes_of(settings.input)
-    outputs = outputs_of(inputs, settings.input, settings.output, settings.scale)
+    inputs = settings.inputs
+    outputs = outputs_of(inputs, settings.options.input, settings.output, settings.scale)
     restorer = build_restorer(settings, inputs[0])
     restorer.method.to(accelerator.device)
     adds_bands = restorer.problem.bands != restorer.problem.lr_bands
@@ -107,6 +107,9 @@ def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: 
     earlier = SceneResult.from_json(note)
     if not team.any(earlier is None or not all(path.exists() for path in earlier.outputs)):
         assert earlier is not None
+        if team.rank == 0 and job.options.preview and not page_of(earlier.outputs[0]).exists():
+            with without_warnings():
+                preview(job, earlier)
         return earlier
 
     def progress(done: int, total: int) -> None:
@@ -143,50 +146,6 @@ def told(settings: RunSettings, inputs: Sequence[Path], results: Sequence[SceneR
     }
     made = [path for result in results for path in result.outputs]
     return TaskResult(messages, summary, page if page.exists() else first.outputs[0], made)
-
-
-def scenes_of(given: Path) -> list[Path]:
-    """Return the rasters that `given` names: a file, the images of a folder, a pattern, or a .txt file with one path per line.
-
-    Raises ValueError where there is none, OSError where a file does not exist.
-    """
-    if given.is_dir():
-        found = list_images(given, FileOptions().extensions)
-        if not found:
-            raise ValueError(f"input={given} is a folder without images; give a raster, a folder of rasters or a pattern.")
-        return found
-    if given.suffix == ".txt" and given.is_file():
-        found = [Path(line.strip()).expanduser() for line in given.read_text().splitlines() if line.strip()]
-        missing = next((path for path in found if not path.is_file()), None)
-        if missing is not None or not found:
-            raise ValueError(f"input={given} lists {missing or 'nothing'}, which is no file; write one path of a raster per line.")
-        return found
-    if any(sign in str(given) for sign in "*?[") and not given.exists():
-        root = Path(given.anchor) if given.is_absolute() else Path()
-        found = sorted(path for path in root.glob(str(given.relative_to(given.anchor))) if path.is_file())
-        if not found:
-            raise ValueError(f"input={given} matches no file; check the pattern.")
-        return found
-    if not given.exists():
-        raise ValueError(f"input={given} does not exist; give a raster, a folder of rasters or a pattern.")
-    return [given]
-
-
-def outputs_of(inputs: Sequence[Path], given: Path, output: Path, scale: float) -> list[Path]:
-    """Return the output of every input: `output` itself for one raster, files <name>_x<scale>.tif in that folder for more.
-
-    Raises ValueError where two would be the same file, or an output would replace its input.
-    """
-    single = len(inputs) == 1 and not given.is_dir() and output.suffix and not output.is_dir()
-    outputs = [output] if single else [output / f"{path.stem}_x{scale:g}{RASTERS[0]}" for path in inputs]
-    if not single and output.suffix and not output.is_dir():
-        raise ValueError(f"input={given} is {len(inputs)} rasters and output={output} is one file; give a folder as output.")
-    if len(set(outputs)) < len(outputs):
-        raise ValueError(f"input={given} holds rasters of one name in several folders; restore one folder at a time.")
-    for source, target in zip(inputs, outputs, strict=True):
-        if target.exists() and target.samefile(source):
-            raise ValueError(f"output={target} is the input; give another name.")
-    return outputs
 
 
 def build_restorer(settings: RunSettings, first: Path) -> Restorer:

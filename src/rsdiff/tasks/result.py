@@ -14,7 +14,7 @@ class TaskResult:
     messages  lines for the user: where the results are and what to run next
     summary   the run's figures (and short facts), one table row; stored in the run's status and in a sweep's table
     report    the page to open, shown again when the same command is given once more
-    files     what the run was to make; where one of them is gone, the same command makes it again
+    files     what else the run was to make; where one of them or the report is gone, the same command makes it again
     """
 
     messages: Sequence[str]

@@ -75,7 +75,6 @@ class RunFolder:
         self.repository = repository
         self.rank = int(os.environ.get("RANK", "0"))
         self.result: TaskResult | None = None
-        self.was_started_before = False
         self._ownership = Ownership(path)
 
     @property
@@ -106,7 +105,6 @@ class RunFolder:
         self._ownership.__enter__()
         try:
             self._remove_leftovers()
-            self.was_started_before = self.status.state != "new"
             write_text(self.path / "config.yaml", yaml.safe_dump(dict(self.settings), sort_keys=False))
             with (self.path / "provenance.jsonl").open("a") as stream:
                 stream.write(json.dumps(provenance(self.command, self.repository)) + "\n")
@@ -157,8 +155,8 @@ class RunFolder:
         if self.result is None:
             return Status("failed", error="the task ended without a result.")
         report = str(self.result.report) if self.result.report else None
-        files = tuple(str(path.absolute()) for path in self.result.files)
-        return Status("finished", None, tuple(self.result.messages), dict(self.result.summary), report, files)
+        files = dict.fromkeys(str(path.absolute()) for path in (self.result.report, *self.result.files) if path)
+        return Status("finished", None, tuple(self.result.messages), dict(self.result.summary), report, tuple(files))
 
     def _write(self, status: Status) -> None:
         write_json(self.path / "status.json", asdict(replace(status, updated=time.strftime("%Y-%m-%d %H:%M:%S"))))

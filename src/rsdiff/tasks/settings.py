@@ -18,6 +18,7 @@ from rsdiff.config.typed import nearest
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import MethodConfig
 from rsdiff.tasks.groups import GROUPS
+from rsdiff.tasks.inputs import rasters_of
 from rsdiff.tasks.options import RunOptions, TaskOptions
 from rsdiff.tasks.predecessor import locate, starting_point
 from rsdiff.tracking import LoggerConfig
@@ -97,8 +98,9 @@ class RunSettings:
         return find_checkpoint(self.checkpoint) if self.checkpoint else None
 
     @property
-    def input(self) -> Path | None:
-        return _path(self.options.input)
+    def inputs(self) -> list[Path]:
+        """The rasters that `input` names."""
+        return [] if self.options.input is None else rasters_of(self.options.input)
 
     @property
     def output(self) -> Path | None:
@@ -129,7 +131,7 @@ class RunSettings:
                 "scale": self.scale,
                 "seed": self.seed,
                 "checkpoint": self.starting_point,
-                "input": self.input,
+                "input": self.inputs or None,
                 "source": self.source,
                 "output": str(self.output.resolve()) if self.output else None,
                 **({"files": list(files)} if files else {}),

@@ -42,21 +42,6 @@ def half_life(images: float, ramp_up: float | None) -> Rule:
     return beta
 
 
-def power_function(relative_width: float) -> Rule:
-    """Return the rule of EDM2's power-function average, whose width is `relative_width` (below 0.28) of the training so far.
-
-    Unverified: arXiv 2312.02696 from the literature, no published code was at hand to compare with.
-    """
-    if not 0 < relative_width < 0.28:
-        raise ValueError(f"a relative EMA width of {relative_width} was given; choose one above 0 and below 0.28, for example 0.1.")
-    low, high = 0.0, 1e9  # the width sqrt(g + 1) / ((g + 2) sqrt(g + 3)) falls with g
-    for _ in range(200):
-        gamma = (low + high) / 2
-        width = (gamma + 1) ** 0.5 / ((gamma + 2) * (gamma + 3) ** 0.5)
-        low, high = (gamma, high) if width > relative_width else (low, gamma)
-    return lambda images_before, images_after: (images_before / images_after) ** (gamma + 1)
-
-
 class Ema:
     """Averages of a model's floating-point parameters, one per rule; its buffers are taken as they are.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rsdiff.methods.base import MethodConfig
 from rsdiff.weights.keymaps import KEY_MAPS, KeyMap
 from rsdiff.weights.lightning import settings_near
 from rsdiff.weights.unpickler import read_checkpoint
@@ -21,12 +22,22 @@ def import_weights(kind: str, source: Path | str | Mapping[str, Any], config: An
     The state dict is that of `config.build(problem)`; its first and last tensors tell the bands.
     Raises UnsafeFileError for a file that is no checkpoint, ValueError for one of another network or configuration, in one sentence.
     """
+    if config is not None:
+        _require_published(config)
     return _key_map(kind).to_ours(source if isinstance(source, Mapping) else _read_with_settings(Path(source)), config)
 
 
 def export_weights(kind: str, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a method's state dict under the names of the published code, for use there."""
+    """Return a method's state dict under the names of the published code, for use there; raises ValueError for options of ours."""
+    _require_published(config)
     return _key_map(kind).to_published(config, state_dict)
+
+
+def _require_published(config: MethodConfig) -> None:
+    if config.unpublished is not None:
+        raise ValueError(
+            f"model.{config.unpublished} gives weights another meaning than they have in the published code; set it back to its default."
+        )
 
 
 def _read_with_settings(path: Path) -> dict[str, Any]:

@@ -138,8 +138,8 @@ def matching_loss(case: Case) -> dict[str, Any]:
     return {
         "x_t": mean + config.strength * step.state,
         "eps": step.predicted,
-        "expectation": mean + config.strength * step.euler,
-        "optimum": mean + config.strength * step.posterior,
+        "expectation": mean + config.strength * step.made,
+        "optimum": mean + config.strength * step.right,
         "grad_norm_intro": method.network.enter.weight.grad.norm(),
         "grad_norm_ending": method.network.leave.weight.grad.norm(),
         **losses,

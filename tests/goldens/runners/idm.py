@@ -107,7 +107,7 @@ def loss(case: Case) -> dict[str, Any]:
     methods = {name: load(case, name) for name in ("l1", "l2")}
     lr, hr = centred(case, "lr"), centred(case, "hr")
     noised = noised_at(hr, case.tensor("level").flatten(), ReplayNoise([case.tensor("eps")]))
-    made: dict[str, Any] = {name: method.objective(lr, noised, scaler(case)) for name, method in methods.items()}
+    made: dict[str, Any] = {name: method.objective(lr, noised, scaler(case), noised.noise) for name, method in methods.items()}
     return made | {"condition": methods["l1"].encoder(lr, (hr.shape[-2], hr.shape[-1])), "x_noisy": noised.x}
 
 
@@ -122,7 +122,7 @@ def trajectory(case: Case, sampler: SamplerConfig, every: int) -> tuple[Tensor, 
         if (length - 1 - record.index) % every == 0:
             kept.append((record.state / (1 + record.sigma_next**2) ** 0.5).float())
 
-    denoiser = method.denoiser(condition, scaler(case))
+    denoiser = method.denoiser(condition, scaler(case), torch.zeros_like(condition))
     sample(sampler, denoiser, drawn[0].shape, ReplayNoise(drawn), device="cpu", observers=Observers(callback=keep))
     return condition, kept
 

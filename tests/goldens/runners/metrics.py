@@ -18,7 +18,8 @@ from rsdiff.metrics import opensr
 from rsdiff.metrics.colour import FULL, LIIF, crop, luma, quantise
 from rsdiff.metrics.dists import Dists
 from rsdiff.metrics.fid import frechet_distance, kernel_distance
-from rsdiff.metrics.inception import FidInception, prepare, resize_for_inception
+from rsdiff.metrics.inception import prepare, resize_for_inception
+from rsdiff.metrics.inception_network import FidInception
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.metrics.lr_consistency import lr_l1, lr_psnr
 from rsdiff.metrics.metric import View

@@ -198,6 +198,7 @@ class CiaoSRKeyMap(QueryKeyMap):
         return CiaoSRConfig(
             hidden=keys[1:-1],
             neighbourhood=arguments.get("local_size", 2),
+            unfold=bool(arguments.get("feat_unfold", keys[-1] >= 9 * encoder_width(encoder))),
             **attention_options(arguments, state, values[-1], keys[-1], encoder_width(encoder)),
             **self.form(encoder),
         )

@@ -1,0 +1,36 @@
+"""Attention of pixels to pixels: what it computes, and in how much memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsdiff.inference.memory import bytes_per_tile
+from rsdiff.networks import awan, edm_layers, latent_unet, layers, song_unet, srdsran
+
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    "sr3": lambda: layers.SelfAttention(32, 8),
+    "ldcsr": lambda: latent_unet.HeadedAttention(32, 16),
+    "edm": lambda: edm_layers.SelfAttention(32, song_unet.SongUNetConfig().block_style()),
+    "srdsran": lambda: srdsran.SpatialAttention(32),
+    "awan": lambda: awan.SecondOrderAttention(32),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+@torch.no_grad()
+def test_memory_grows_with_the_pixels_and_not_with_their_square(name: str) -> None:
+    module = MODULES[name]()
+    small, large = (bytes_per_tile(lambda side: module(torch.zeros(1, 32, side, side)), side) for side in (16, 48))
+    assert large == pytest.approx(small, rel=0.2)
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_keys_may_be_narrower_than_values(scale: float | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, width, 20, generator=generator, dtype=torch.float64).mT for width in (4, 4, 8))
+    weights: Tensor = (query @ key.mT * (4**-0.5 if scale is None else scale)).softmax(-1)
+    torch.testing.assert_close(layers.attended(query, key, value, scale), weights @ value)
