@@ -114,6 +114,10 @@ class MethodConfig:
         """The option of ours, as 'name=value', with which weights mean something else than in the published code; None without any."""
         return None
 
+    def starts_at_image(self, problem: Problem) -> bool:
+        """Whether sampling may begin at the enlarged LR image (sampler.start=image..) instead of at noise."""
+        return True
+
     def refuse(self, problem: Problem) -> str | None:
         """Return None, or one sentence that says why the method cannot treat `problem` and what to change."""
         return None

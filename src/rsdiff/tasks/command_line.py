@@ -169,9 +169,11 @@ def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]]
             lr_bands = degradation.lr_bands(bands)
         except ValueError as refusal:
             raise ConfigError(f"degradation={choices['degradation']}: {refusal}") from refusal
-        reason = settings.model.refuse(Problem(settings.scale, bands, lr_bands))
+        problem = Problem(settings.scale, bands, lr_bands)
+        reason = settings.model.refuse(problem)
         if reason is not None:
             raise ConfigError(f"model={choices['model']}: {reason}")
+        require_start(settings, problem)
 
 
 def require_kernel_size(settings: RunSettings) -> None:
@@ -181,6 +183,16 @@ def require_kernel_size(settings: RunSettings) -> None:
         raise ConfigError(
             f"degradation={settings.choices['degradation']} blurs with kernels of {given} x {given} and model={settings.choices['model']} "
             f"is trained to estimate {wanted} x {wanted}; set degradation.kernel_size={wanted}, or the model's kernel_size={given}."
+        )
+
+
+def require_start(settings: RunSettings, problem: Problem) -> None:
+    """Raise ConfigError where the sampler begins at an image and the model has none of the right bands."""
+    sampler = settings.groups.get("sampler")
+    if sampler is not None and sampler.start.startswith("image") and not settings.model.starts_at_image(problem):
+        raise ConfigError(
+            f"sampler={settings.choices['sampler']} begins at the enlarged LR image, and model={settings.choices['model']} cannot begin "
+            f"there with {problem.lr_bands} bands for {problem.bands}; choose one that begins at noise, such as sampler=ddim."
         )
 
 

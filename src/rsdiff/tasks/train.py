@@ -18,6 +18,7 @@ from rsdiff.degradations import Degradation, degrade, named_cases
 from rsdiff.inference.images import restore_images
 from rsdiff.tasks import evaluate
 from rsdiff.tasks.baseline import baseline_for
+from rsdiff.tasks.command_line import require_start
 from rsdiff.tasks.evaluation import build_test_cases
 from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_source, problem_of
 from rsdiff.tasks.predecessor import begin
@@ -40,6 +41,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     ((_, degradation),) = named_cases(options.build())
     source, validation = hold_out(everything, config.validation_images)
     problem = problem_of(settings, source)
+    require_start(settings, problem)
     draw = draw_of(degradation, source)
     samples = TrainingSamples(
         source,
