@@ -70,4 +70,4 @@ def number(metric: Metric, value: float | None, signed: bool = False) -> str:
         return f"{value:{sign}.2f}"
     if metric.high <= 1:
         return f"{value:{sign}.4f}"
-    return f"{value:{sign}#.4g}" if abs(value) < 1e5 else f"{value:{sign}.3e}"
+    return f"{value:{sign}#.4g}".removesuffix(".") if abs(value) < 1e5 else f"{value:{sign}.3e}"
