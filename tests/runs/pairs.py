@@ -195,32 +195,40 @@ def fresh(model: str, problem: Problem) -> Method:
     return method
 
 
-def train_and_restore(pair: Pair, side: int, samplers: list[SamplerConfig] | None = None) -> None:
-    """One optimiser step of every group, then one restored test image of the target's size in [0, 1], per sampler."""
+def train_a_step(method: Method, batch: Batch) -> None:
+    """One optimiser step of every group; raises AssertionError for a loss that is not finite."""
+    noise = SeededNoise([(0,), (1,)])
+    method.train()
+    for group, parameters in method.groups().items():
+        optimiser = torch.optim.Adam([parameter for parameter in parameters if parameter.requires_grad], lr=1e-5)
+        total = method.losses(batch, group, noise).total
+        assert torch.isfinite(total), group
+        total.backward()
+        optimiser.step()
+
+
+def restore_an_image(method: Method, given: Material, sampler: SamplerConfig) -> None:
+    """Raises AssertionError unless the restored test image has the target's size and finite values in [0, 1]."""
+    method.eval()
+    (restored,) = restore_images(method, [given.case], given.degradation, sampler, 0, torch.device("cpu"))
+    assert restored.image.shape[-2:] == restored.batch.size
+    assert restored.image.shape[1] == given.problem.bands
+    assert torch.isfinite(restored.image).all()
+    assert 0 <= restored.image.min() <= restored.image.max() <= 1
+
+
+def run_pair(pair: Pair, side: int, sampler: SamplerConfig | None) -> None:
+    """A training step and a restoration with the model's own sampler, or with fresh weights a restoration with another one."""
     config = options().models[pair.model]
     given = material(pair.data, pair.degradation, pair.scale, 0 if config.is_ready else config.views, side)
     method = deepcopy(fresh(pair.model, given.problem))
-    if given.batch is not None:
-        noise = SeededNoise([(0,), (1,)])
-        method.train()
-        for group, parameters in method.groups().items():
-            learned = [parameter for parameter in parameters if parameter.requires_grad]
-            optimiser = torch.optim.Adam(learned, lr=1e-5)
-            total = method.losses(given.batch, group, noise).total
-            assert torch.isfinite(total), (str(pair), group)
-            total.backward()
-            optimiser.step()
-    method.eval()
-    for sampler in samplers or [sampler_of(pair.model)]:
-        (restored,) = restore_images(method, [given.case], given.degradation, sampler, 0, torch.device("cpu"))
-        assert restored.image.shape[-2:] == restored.batch.size
-        assert restored.image.shape[1] == given.problem.bands
-        assert torch.isfinite(restored.image).all(), str(pair)
-        assert 0 <= restored.image.min() <= restored.image.max() <= 1
+    if given.batch is not None and sampler is None:
+        train_a_step(method, given.batch)
+    restore_an_image(method, given, sampler_of(pair.model) if sampler is None else sampler)
 
 
-def outcome_of(pair: Pair, samplers: list[SamplerConfig] | None = None) -> Outcome:
-    """Let a pair take its step and restore, and say what became of it; a pair that hangs is interrupted.
+def outcome_of(pair: Pair, sampler: SamplerConfig | None = None) -> Outcome:
+    """Do what `run_pair` does and say what became of it; a pair that hangs is interrupted.
 
     A sentence that says what to change is no failure: what is too small for a network is known when a run begins. Larger images are tried.
     """
@@ -233,7 +241,7 @@ def outcome_of(pair: Pair, samplers: list[SamplerConfig] | None = None) -> Outco
         before = signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, LONGEST)
         try:
-            train_and_restore(pair, side, samplers)
+            run_pair(pair, side, sampler)
         except Exception as error:  # whatever it is, the other pairs are tried, too
             said = str(error)
             if not (isinstance(error, ValueError) and said.endswith(".") and "; " in said and "\n" not in said):

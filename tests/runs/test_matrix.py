@@ -115,7 +115,7 @@ def samplers() -> dict[str, SamplerConfig]:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_tiny_model_restores_with_every_sampler_or_says_why_not(model: str, record_property: Callable[[str, object], None]) -> None:
     pair = one_pair_of(model)
-    outcomes = {name: outcome_of(pair, [sampler]) for name, sampler in samplers().items()}
+    outcomes = {name: outcome_of(pair, sampler) for name, sampler in samplers().items()}
     for state, count in Counter(outcome.state for outcome in outcomes.values()).items():
         record_property(f"samplers that {state}", count)
     assert not failures_of(outcomes), str(pair)

@@ -31,6 +31,7 @@ from rsdiff.reporting.published import (
     markdown,
 )
 from rsdiff.reporting.published_page import write_index, write_table
+from rsdiff.reporting.tables import number
 from rsdiff.tasks.table_options import TableConfig, filled
 from rsdiff.tasks.table_plan import QuickData, cells_of, merged
 
@@ -98,6 +99,13 @@ def result(tmp_path: Path) -> TableResult:
         commit="abc",
         printed=(Printed("Single images", "figure 3", ("Image", "PSNR"), (("one", "20.1"),)),),
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(2104.3, "2104"), (219.44, "219.4"), (2.0, "2.000"), (98765.4, "9.877e+04"), (123456.0, "1.235e+05")]
+)
+def test_a_value_has_four_digits_and_no_point_behind_the_last(value: float, text: str) -> None:
+    assert number(METRICS["mse"], value) == text
 
 
 def test_words_in_braces_are_the_points_and_interpolations_stay() -> None:
