@@ -103,7 +103,7 @@ def data_kinds(side: int = SIDES[0]) -> dict[str, Any]:
     np.save(root / "cubes" / "scene.npy", cube)
     stand_in(root / "refsr")
     scenes = SyntheticDataset(size=side, train_images=3, test_images=1, second_date=False)
-    splits = {split: scenes.build(split, 1.0) for split in ("train", "test")}  # type: ignore[arg-type]
+    splits = {split: scenes.build(split, 1.0) for split in ("train", "test")}
     pack(splits, root / "packed.h5", "stop", 1.0, lambda done, total: None)  # type: ignore[arg-type]
     refsr = str(root / "refsr" / "RefSR_dataset")
     return {
