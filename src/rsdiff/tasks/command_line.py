@@ -164,6 +164,7 @@ def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]]
         )
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
     require_fields(f"model={choices['model']}", requires, given, choices, _offers)
+    require_kernel_size(settings)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
         degradation = settings.degradation.for_wavelengths(getattr(settings.dataset, "wavelengths", ()))
@@ -171,9 +172,31 @@ def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]]
             lr_bands = degradation.lr_bands(bands)
         except ValueError as refusal:
             raise ConfigError(f"degradation={choices['degradation']}: {refusal}") from refusal
-        reason = settings.model.refuse(Problem(settings.scale, bands, lr_bands))
+        problem = Problem(settings.scale, bands, lr_bands)
+        reason = settings.model.refuse(problem)
         if reason is not None:
             raise ConfigError(f"model={choices['model']}: {reason}")
+        require_start(settings, problem)
+
+
+def require_kernel_size(settings: RunSettings) -> None:
+    """Raise ConfigError where training compares kernels with those of a degradation that are of another size."""
+    wanted, given = settings.model.target_kernel_size, settings.degradation.kernel_size
+    if "trainer" in settings.task.uses and wanted is not None and given is not None and wanted != given:
+        raise ConfigError(
+            f"degradation={settings.choices['degradation']} blurs with kernels of {given} x {given} and model={settings.choices['model']} "
+            f"is trained to estimate {wanted} x {wanted}; set degradation.kernel_size={wanted}, or the model's kernel_size={given}."
+        )
+
+
+def require_start(settings: RunSettings, problem: Problem) -> None:
+    """Raise ConfigError where the sampler begins at an image and the model has none of the right bands."""
+    sampler = settings.groups.get("sampler")
+    if sampler is not None and sampler.start.startswith("image") and not settings.model.starts_at_image(problem):
+        raise ConfigError(
+            f"sampler={settings.choices['sampler']} begins at the enlarged LR image, and model={settings.choices['model']} cannot begin "
+            f"there with {problem.lr_bands} bands for {problem.bands}; choose one that begins at noise, such as sampler=ddim."
+        )
 
 
 def fields_given(groups: Mapping[str, Any], group: str) -> frozenset[str]:

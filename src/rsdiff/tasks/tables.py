@@ -30,13 +30,15 @@ from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder, Status, provenance, read_status
 from rsdiff.tasks.settings import RunSettings, group_config
 from rsdiff.tasks.sweep import Record
-from rsdiff.tasks.table_options import TableConfig
-from rsdiff.tasks.table_plan import Cell, Job, cells_of
+from rsdiff.tasks.table_options import TableConfig, filled
+from rsdiff.tasks.table_plan import Cell, Job, QuickData, cells_of, data_settings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import CheckpointError
 
 DATA_FOLDER = "data"
 """Where the data set files of the repository look for published data; `task.data_root` takes its place."""
+QUICK_LIMITS = {"limit": 5, "test_limit": 2}
+"""Images of published data in the quick budget, training and test, as many as of generated ones."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         tables = chosen_tables(options, folder.repository)
         workshop = Workshop(conf, loader, settings, options.data_root)
         cells = {
-            name: cells_of(table, options.budget, options.seeds, options_of(conf / "model"), workshop.any_scale)
+            name: cells_of(table, options.budget, options.seeds, options_of(conf / "model"), workshop.any_scale, workshop.find_data)
             for name, table in tables.items()
         }
         outcomes = workshop.finish([cell.job for of_table in cells.values() for cell in of_table if cell.job is not None])
@@ -82,7 +84,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     git = provenance(folder.command, folder.repository)["git"]
     results = []
     for name, table in tables.items():
-        results.append(table_result(name, table, cells[name], outcomes, options, folder.command_text, git["commit"] if git else "none"))
+        commit = git["commit"] if git else "none"
+        results.append(table_result(name, table, cells[name], outcomes, options, workshop, folder.command_text, commit))
         tracker.table(f"tables/{name}", flat_rows(results[-1]))
     pages = [write_table(place / f"{result.name}-{options.budget}", result) for result in results]
     index = write_index(place / f"index-{options.budget}.html", results, pages)
@@ -92,6 +95,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     return TaskResult(
         messages=[
             *(f"not run  {reason}" for reason in missing),
+            *(f"missing  {sentence}" for sentence in workshop.missing_data.values()),
             f"{done} of {everything} cells of {len(results)} tables, budget {options.budget}, {options.seeds} seed(s)",
             *(f"table    {page}" for page in pages),
             f"index    {index}",
@@ -137,13 +141,41 @@ class Workshop:
         self.signature = settings.signature
         self.logger = settings.choices["logger"]
         self.data_root = data_root
+        self.missing_data: dict[str, str] = {}
+        """Sentences that name the published data sets for which generated data stand, by their settings in words."""
         self._any_scale: dict[str, bool] = {}
+        self._found: dict[str, QuickData | None] = {}
 
     def any_scale(self, model: str) -> bool:
         """Whether one training of `model` serves every scale."""
         if model not in self._any_scale:
             self._any_scale[model] = bool(group_config(compose(CONFIG_NAME, [f"model={model}"]), "model").any_scale)
         return self._any_scale[model]
+
+    def find_data(self, settings: Sequence[str]) -> QuickData | None:
+        """Return the published data of an evaluation, a few images of them, if `data_root` is given and holds them."""
+        chosen = data_settings(settings)
+        if self.data_root is None or not chosen:
+            return None
+        words = " ".join(chosen)
+        if words not in self._found:
+            self._found[words] = self._look_for(chosen)
+        return self._found[words]
+
+    def _look_for(self, chosen: Sequence[str]) -> QuickData | None:
+        dataset = group_config(compose(CONFIG_NAME, list(chosen)), "dataset")
+        moved = self._data_folder(dataset)
+        if not moved:
+            return None
+        place = (*chosen, *moved)
+        dataset = group_config(compose(CONFIG_NAME, list(place)), "dataset")
+        try:
+            dataset.check()
+        except DataError as error:
+            self.missing_data[" ".join(chosen)] = f"{chosen[0]}: {error}"
+            return None
+        limits = [f"dataset.{name}={count}" for name, count in QUICK_LIMITS.items() if hasattr(dataset, name)]
+        return QuickData((*place, *limits), trains="hr" in dataset.gives, brings_lr="lr" in dataset.gives)
 
     def finish(self, jobs: Sequence[Job]) -> dict[Job, Outcome]:
         """Run what is not finished yet and return how every job, and those before it, ended."""
@@ -193,7 +225,7 @@ class Workshop:
             command.append(f"checkpoint='{earlier.path}'")
         try:
             settings = check_run(self.conf, self.loader, command)
-            if moved := self._data_folder(settings):
+            if moved := self._data_folder(settings.dataset):
                 command += moved
                 settings = check_run(self.conf, self.loader, command)
             run = Run(settings.run_path, tuple(command), read_status(settings.run_path))
@@ -203,9 +235,9 @@ class Workshop:
             return Outcome(reason=str(refusal))
         return run
 
-    def _data_folder(self, settings: RunSettings) -> list[str]:
-        """Return the setting that moves the run's data set to `data_root`, if it looks in the repository's own place."""
-        root = getattr(settings.dataset, "root", None)
+    def _data_folder(self, dataset: Any) -> list[str]:
+        """Return the setting that moves a data set to `data_root`, if it looks in the repository's own place."""
+        root = getattr(dataset, "root", None)
         if self.data_root is None or root is None:
             return []
         inside = Path(root)
@@ -215,12 +247,20 @@ class Workshop:
 
 
 def table_result(
-    name: str, table: TableConfig, cells: Sequence[Cell], outcomes: Mapping[Job, Outcome], options: TablesTask, command: str, commit: str
+    name: str,
+    table: TableConfig,
+    cells: Sequence[Cell],
+    outcomes: Mapping[Job, Outcome],
+    options: TablesTask,
+    workshop: Workshop,
+    command: str,
+    commit: str,
 ) -> TableResult:
     """Return everything the pages of a table show."""
     rows = []
     protocol = ""
     unavailable: dict[str, str] = {}
+    cautions: dict[str, None] = {}
     for row in table.rows:
         found: dict[str, CellResult] = {}
         for point in table.points:
@@ -238,6 +278,7 @@ def table_result(
                 found[setting] = cell_result(parts, paths, case, table, row.published.get(setting, {}), reason)
                 for part in parts:
                     protocol = part["protocol"]
+                    cautions |= dict.fromkeys(part.get("cautions", ()))  # runs of earlier versions tell none
                     unavailable |= {metric: text for metric, text in part["unavailable"].items() if metric in table.shown}
         rows.append(RowResult(row.name, row.model, row.note, found))
     return TableResult(
@@ -252,10 +293,24 @@ def table_result(
         unavailable=unavailable,
         seeds=options.seeds,
         printed=tuple(Printed(part.title, part.source, part.columns, part.rows) for part in table.printed),
-        notes=table.notes,
+        notes=(*table.notes, *cautions, *(data_notes(table, workshop) if options.budget == "quick" else ())),
         command=command,
         commit=commit,
     )
+
+
+def data_notes(table: TableConfig, workshop: Workshop) -> list[str]:
+    """Return a sentence on every point's data in the quick budget, where a folder of published data was given."""
+    notes = []
+    for point in table.points:
+        settings = [filled(setting, point.words) for setting in point.evaluate]
+        found = workshop.find_data(settings)
+        if found is not None:
+            trained = "" if found.trains else "; trained on generated data, because these have no targets"
+            notes.append(f"{point.name}: a few images of {data_settings(settings)[0]}{trained}.")
+        elif missing := workshop.missing_data.get(" ".join(data_settings(settings))):
+            notes.append(f"{point.name}: generated data stand for {missing}")
+    return list(dict.fromkeys(notes))
 
 
 def cell_result(
