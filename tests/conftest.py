@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,17 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Add up what tests counted with record_property, such as the pairs of the matrix, over all processes."""
+    counted = Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and report.when == "call":
+                counted.update({name: int(str(count)) for name, count in report.user_properties})
+    for name, count in sorted(counted.items()):
+        terminalreporter.write_line(f"{count} {name}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose
 
@@ -22,6 +23,7 @@ from rsdiff.tasks.settings import group_config
 from rsdiff.tasks.table_options import TableConfig
 from rsdiff.tasks.table_plan import cells_of
 from tests.conftest import REPOSITORY
+from tests.unit.test_refdiff_data import stand_in, write
 
 CONF = REPOSITORY / "conf"
 TABLES = options_of(REPOSITORY / "sweeps" / "tables")
@@ -79,7 +81,7 @@ def test_every_training_of_every_table_composes(budget: str) -> None:
         first = {
             cell.job.chain[0].settings
             for name in TABLES
-            for cell in cells_of(shipped_table(name), budget, 1, models, lambda model: False)  # type: ignore[arg-type]
+            for cell in cells_of(shipped_table(name), budget, 1, models, lambda model: False, lambda settings: None)  # type: ignore[arg-type]
             if cell.job is not None
         }
         if budget == "quick":  # what differs in the scale alone is composed alike
@@ -128,6 +130,78 @@ def test_a_table_runs_once_and_tells_what_is_missing(repository: Path, run_comma
     assert again.code == 0, again.err
     assert "runs to do" not in again.out
     assert figures(Path("outputs")) == first
+    sweeps = sorted(Path("outputs/sweeps").rglob("*.json"))
+    shutil.rmtree(next(Path("outputs/evaluate").glob("bicubic-*")))
+    mended = run_command("sweeps=tables/toy", repository=repository)
+    assert "1 runs to do" in mended.out, (mended.out, mended.err)
+    assert figures(Path("outputs")) == first
+    assert sorted(Path("outputs/sweeps").rglob("*.json")) == sweeps, "repeating a table leaves a second sweep"
+
+
+PLACES = """
+# @package _global_
+defaults:
+  - override /task: tables
+  - _self_
+task:
+  table:
+    title: Data sets here and there
+    source: nowhere
+    metrics: standard
+    shown: [psnr]
+    generated: [dataset=synthetic, dataset.size=64]
+    quick_train: [degradation=bicubic, scale=8]
+    points:
+      - {name: second, evaluate: [dataset=second, scale=8]}
+      - {name: cnam_cd, evaluate: [dataset=cnam_cd, scale=8]}
+      - {name: ucmerced, evaluate: [dataset=ucmerced, degradation=bicubic, scale=8]}
+      - {name: whu, evaluate: [dataset=whu, degradation=bicubic, scale=8]}
+    rows:
+      - {name: Bicubic, model: bicubic}
+      - {name: Ref-Diff, model: refdiff, train: [experiments=refdiff/second_x8], points: [second, cnam_cd]}
+"""
+
+
+@pytest.fixture
+def places(repository: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The repository with a table over four data sets, and a folder that holds stand-ins for two of them: SECOND and UC Merced."""
+    (repository / "sweeps" / "tables" / "places.yaml").write_text(PLACES)
+    data = tmp_path / "sets"
+    stand_in(data / "second")
+    for number in (0, 20, 21):  # the first twenty of a class are its test images
+        image = data / "ucmerced" / "UCMerced_LandUse" / "Images" / "beach" / f"beach{number:02d}.tif"
+        write(image, np.random.default_rng(number).integers(0, 256, (64, 64, 3)))
+    return repository, data
+
+
+@pytest.mark.slow
+def test_the_quick_budget_takes_data_sets_that_are_there_and_names_the_others(places: tuple[Path, Path], run_command) -> None:
+    repository, data = places
+    ended = run_command("sweeps=tables/places", f"task.data_root={data}", repository=repository)
+    assert ended.code == 0, ended.err
+    assert "6 of 6 cells" in ended.out
+    assert "missing  dataset=whu" in ended.out
+    assert "missing  dataset=cnam_cd" in ended.out
+    assert f"{data}/cnam_cd" in ended.out
+    page = (Path("outputs") / "tables" / "places-quick" / "table.md").read_text()
+    assert "second: a few images of dataset=second" in page
+    assert "whu: generated data stand for dataset=whu" in page
+    names = {folder.parent.name for folder in Path("outputs").glob("evaluate/*/*")}
+    assert names == {f"{model}-{data}" for model, data in (
+        ("bicubic", "second"), ("bicubic", "ucmerced"), ("bicubic", "synthetic"), ("refdiff_tiny", "second"), ("refdiff_tiny", "synthetic"),
+    )}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_paper_budget_names_what_is_missing_under_the_given_folder(places: tuple[Path, Path], run_command) -> None:
+    repository, data = places
+    table = repository / "sweeps" / "tables" / "places.yaml"
+    table.write_text(table.read_text().replace("experiments=refdiff/second_x8]", "experiments=refdiff/second_x8 dataset=cnam_cd]"))
+    ended = run_command("sweeps=tables/places", "task.budget=paper", f"task.data_root={data}", repository=repository)
+    assert ended.code == 0, ended.err
+    assert "2 of 6 cells" in ended.out  # bicubic where the images are
+    for name in ("whu", "cnam_cd"):
+        assert f"not run  dataset.root={data}/{name}" in ended.out
 
 
 def test_an_unknown_table_is_a_sentence(run_command) -> None:

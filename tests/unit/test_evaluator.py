@@ -16,7 +16,8 @@ from rsdiff.metrics import METRICS, MetricsConfig, ProtocolConfig
 from rsdiff.metrics.baseline import Baseline
 from rsdiff.metrics.features import FeatureStore
 from rsdiff.metrics.metric import Metric, SetScore
-from rsdiff.metrics.summary import summarise
+from rsdiff.metrics.summary import Summary, summarise
+from rsdiff.reporting.tables import markdown_table
 
 PLAIN = ("psnr", "ssim", "mse", "cpsnr", "ergas", "ag", "entropy", "lr_psnr", "lr_l1")
 
@@ -204,3 +205,15 @@ def test_protocol_changes_the_value() -> None:
         (row,) = replace(MetricsConfig(metrics=("psnr",)), protocol=protocol).build(3).rows(batch, restored(batch), 0)
         values.add(row["psnr"])
     assert len(values) == 4
+
+
+def test_a_distance_between_sets_of_few_images_carries_a_caution() -> None:
+    def summary_of(images: int) -> Summary:
+        rows = [{"name": str(index)} for index in range(images)]
+        return summarise(rows, [METRICS["fid"], METRICS["kid"]], ProtocolConfig(), of_set={"fid": {"": 31.0}, "kid": {"": 0.1}})
+
+    few = summary_of(12)
+    assert few.cautions[0].startswith("FID of 12 images says little")
+    assert len(few.cautions) == 2
+    assert few.cautions[0] in markdown_table(few)
+    assert not summary_of(2048).cautions

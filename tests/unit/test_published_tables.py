@@ -31,8 +31,9 @@ from rsdiff.reporting.published import (
     markdown,
 )
 from rsdiff.reporting.published_page import write_index, write_table
+from rsdiff.reporting.tables import number
 from rsdiff.tasks.table_options import TableConfig, filled
-from rsdiff.tasks.table_plan import cells_of, merged
+from rsdiff.tasks.table_plan import QuickData, cells_of, merged
 
 TABLE = {
     "title": "A table",
@@ -62,8 +63,8 @@ def table(**changes: object) -> TableConfig:
     return config_from_mapping(TableConfig, {**TABLE, **changes}, "task.table")
 
 
-def cells(budget, seeds=1):
-    return cells_of(table(), budget, seeds, MODELS, lambda model: model == "free")
+def cells(budget, seeds=1, found=None):
+    return cells_of(table(), budget, seeds, MODELS, lambda model: model == "free", lambda settings: found)
 
 
 @pytest.fixture
@@ -98,6 +99,13 @@ def result(tmp_path: Path) -> TableResult:
         commit="abc",
         printed=(Printed("Single images", "figure 3", ("Image", "PSNR"), (("one", "20.1"),)),),
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(2104.3, "2104"), (219.44, "219.4"), (2.0, "2.000"), (98765.4, "9.877e+04"), (123456.0, "1.235e+05")]
+)
+def test_a_value_has_four_digits_and_no_point_behind_the_last(value: float, text: str) -> None:
+    assert number(METRICS["mse"], value) == text
 
 
 def test_words_in_braces_are_the_points_and_interpolations_stay() -> None:
@@ -146,6 +154,26 @@ def test_quick_cells_stand_on_generated_data_and_tiny_models_alone() -> None:
             assert "dataset=synthetic" in job.settings
             assert not any(setting.startswith("experiments=") for setting in job.settings)
             assert not {"model=fixed", "dataset=airs"} & set(job.settings)
+
+
+def test_quick_cells_take_published_data_that_are_there() -> None:
+    there = QuickData(("dataset=airs", "dataset.root=here"), trains=True, brings_lr=False)
+    jobs = [job for cell in cells("quick", found=there) for job in (cell.job.chain if cell.job else [])]
+    assert jobs
+    assert all({"dataset=airs", "dataset.root=here"} <= set(job.settings) for job in jobs)
+    trainings = [job for job in jobs if "task=evaluate" not in job.settings]
+    assert any("degradation=bicubic" in job.settings for job in trainings)
+    assert not any(setting.startswith("experiments=") for job in jobs for setting in job.settings)
+
+
+def test_published_lr_images_train_in_place_of_a_degradation_and_images_without_targets_do_not_train() -> None:
+    for found in (QuickData(("dataset=pairs",), trains=True, brings_lr=True), QuickData(("dataset=real",), trains=False, brings_lr=True)):
+        for cell in cells("quick", found=found):
+            *trainings, evaluation = cell.job.chain if cell.job else [None]
+            assert evaluation is None or found.settings[0] in evaluation.settings
+            for training in trainings:
+                assert (found.settings[0] in training.settings) == found.trains
+                assert ("degradation=bicubic" in training.settings) != found.trains
 
 
 def test_a_method_for_every_scale_trains_once_and_another_once_per_scale() -> None:

@@ -72,6 +72,11 @@ class DegradationConfig:
         """Batch fields of the data set that it cannot do without."""
         return frozenset({"hr"})
 
+    @property
+    def kernel_size(self) -> int | None:
+        """Side of the blur kernels it gives, None where it gives none."""
+        return None
+
     def lr_bands(self, bands: int) -> int:
         """Return how many bands the LR of an image of `bands` bands has."""
         return bands

@@ -13,6 +13,7 @@ from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.methods.esrgan import ESRGANConfig
+from rsdiff.methods.hat import HATConfig
 from rsdiff.methods.idm import IDMConfig
 from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
@@ -46,6 +47,7 @@ METHODS: dict[str, type] = {
     "edm_sr": EdmSrConfig,
     "idm": IDMConfig,
     "esrgan": ESRGANConfig,
+    "hat": HATConfig,
     "hscnn_plus": HSCNNPlusConfig,
     "lcmsr": LCMSRConfig,
     "ldcsr": LDCSRConfig,

@@ -85,6 +85,11 @@ class MethodConfig:
         return 1
 
     @property
+    def target_kernel_size(self) -> int | None:
+        """Side of the blur kernels that training compares with; None where it compares with none, or with any."""
+        return None
+
+    @property
     def any_scale(self) -> bool:
         """Whether one set of weights serves every scale."""
         return False
@@ -108,6 +113,10 @@ class MethodConfig:
     def unpublished(self) -> str | None:
         """The option of ours, as 'name=value', with which weights mean something else than in the published code; None without any."""
         return None
+
+    def starts_at_image(self, problem: Problem) -> bool:
+        """Whether sampling may begin at the enlarged LR image (sampler.start=image..) instead of at noise."""
+        return True
 
     def refuse(self, problem: Problem) -> str | None:
         """Return None, or one sentence that says why the method cannot treat `problem` and what to change."""

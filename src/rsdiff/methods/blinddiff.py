@@ -137,6 +137,10 @@ class BlindDiffConfig(MethodConfig):
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr", "kernel"} if self.kernel_weight > 0 else {"hr", "lr"})
 
+    @property
+    def target_kernel_size(self) -> int | None:
+        return self.network.kernel_size if self.kernel_weight > 0 else None
+
     def refuse(self, problem: Problem) -> str | None:
         if problem.lr_bands != problem.bands:
             return (

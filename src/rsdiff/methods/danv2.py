@@ -57,6 +57,10 @@ class DANv2Config(MethodConfig):
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr", "kernel"})
 
+    @property
+    def target_kernel_size(self) -> int:
+        return self.basis.kernel_size
+
     def refuse(self, problem: Problem) -> str | None:
         return refuse_fraction("danv2", problem)
 

@@ -61,6 +61,9 @@ class EdmSrConfig(MethodConfig):
         """Whether training images are augmented, and the network has an input for what was done."""
         return self.augmentation.probability > 0
 
+    def starts_at_image(self, problem: Problem) -> bool:
+        return problem.bands == problem.lr_bands
+
     def refuse(self, problem: Problem) -> str | None:
         options = self.augmentation
         colours = (options.brightness, options.contrast, options.luma_flip, options.hue, options.saturation)

@@ -58,6 +58,9 @@ class IDMConfig(NoisePredictorConfig):
     def unpublished(self) -> str | None:
         return None if self.predicts == "noise" else f"predicts={self.predicts}"
 
+    def starts_at_image(self, problem: Problem) -> bool:
+        return problem.bands == problem.lr_bands
+
     def refuse(self, problem: Problem) -> str | None:
         if self.predicts == "addition" and problem.bands != problem.lr_bands:
             return (

@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from rsdiff.config import config
-from rsdiff.data.sample import Batch
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
-from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.methods.base import MethodConfig, Problem
+from rsdiff.methods.pixel_regression import PixelRegression
+from rsdiff.methods.whole_scale import refuse_fraction
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.rrdb import RRDBNet, nearest_stages, rrdb_stages
@@ -129,27 +125,14 @@ class RRDBMethodConfig(MethodConfig):
         return RRDBMethod(self.generator, self.initial, self.tiles, problem)
 
 
-class RRDBMethod(Method):
+class RRDBMethod(PixelRegression):
     """See the module. The networks of the GANs restore by it, too."""
 
+    network: RRDBNet
+
     def __init__(self, generator: GeneratorConfig, initial: InitialWeights, tiles: HaloTilesConfig, problem: Problem) -> None:
-        super().__init__()
-        self.scale = int(problem.scale)
-        self.tiles = tiles
-        self.network = generator.build(problem)
-        initialise(self.network, initial)
+        network = generator.build(problem)
+        initialise(network, initial)
         if generator.starts_bicubic:
-            zeroed(self.network.last_layer)
-
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
-        require_scale(batch, self.scale)
-        loss = F.l1_loss(self.network(batch.need("lr")), batch.need("hr"))
-        return Losses(loss, {"l1": loss.detach()})
-
-    @torch.no_grad()
-    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        require_scale(batch, self.scale)
-        return self.tiles.run(self.network, batch.need("lr"), self.scale, self.network.unshuffle)
-
-    def pixel_multiple(self) -> int:
-        return self.network.unshuffle
+            zeroed(network.last_layer)
+        super().__init__(network, int(problem.scale), network.unshuffle, tiles)

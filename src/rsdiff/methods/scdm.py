@@ -120,6 +120,9 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
             return f"residual_ridge={self.residual_ridge:g}"
         return None if self.predicts == "noise" else f"predicts={self.predicts}"
 
+    def starts_at_image(self, problem: Problem) -> bool:
+        return False
+
     def refuse(self, problem: Problem) -> str | None:
         other_scale = refuse_other_scales("scdm", problem)
         if other_scale is not None:

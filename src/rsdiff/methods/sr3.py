@@ -82,6 +82,9 @@ class SR3Config(NoisePredictorConfig):
     def requires(self) -> frozenset[str]:
         return frozenset({"hr"}) if self.condition == "none" else frozenset({"hr", "lr"})
 
+    def starts_at_image(self, problem: Problem) -> bool:
+        return self.condition != "none" and problem.bands == problem.lr_bands
+
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale < 1:
             return f"model sr3 enlarges images and the scale is {problem.scale}; choose scale=1 or more."

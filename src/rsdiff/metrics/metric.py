@@ -131,6 +131,7 @@ class Metric:
     files      names of a weight file, any of which will do; empty if it needs none
     build      prepares the function of one View; None for values of a set
     build_set  prepares a value of a set; None for values of an image
+    enough     images from which on a value of a set says something; with fewer, results carry a caution
     on_hr      whether the value of the reference itself is recorded beside it: a ceiling or a natural level; for values of a set, the
                distance between two halves of the references, which is the part of the value that their number alone causes
     """
@@ -146,6 +147,7 @@ class Metric:
     files: tuple[str, ...] = ()
     build: Callable[[Context], ImageScore] | None = None
     build_set: Callable[[Context], SetScore] | None = None
+    enough: int = 0
     on_hr: bool = False
 
     @property

@@ -71,6 +71,16 @@ class Summary:
     weight_hashes: tuple[tuple[str, str], ...] = ()
     baseline: str = "bicubic"
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """Sentences on values that few images make."""
+        return tuple(
+            f"{entry.metric.title} of {entry.count} images says little, it takes {entry.metric.enough}; compare it with values of the same "
+            "images alone."
+            for entry in self.metrics
+            if entry.count < entry.metric.enough and not math.isnan(entry.mean)
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; NaN and infinity become None."""
 
@@ -95,6 +105,7 @@ class Summary:
                 }
                 for entry in self.metrics
             },
+            "cautions": list(self.cautions),
             "unavailable": {entry.name: entry.reason for entry in self.unavailable},
             "weight_hashes": dict(self.weight_hashes),
         }

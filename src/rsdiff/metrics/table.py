@@ -306,6 +306,7 @@ _PERCEPTUAL = (
         needs=_RGB_PAIR,
         files=inception.WEIGHT_FILES,
         build_set=_inception(frechet_distance, "fid"),
+        enough=2048,  # the dimension of the features: covariances of fewer are singular
         on_hr=True,
     ),
     Metric(
@@ -327,6 +328,7 @@ _PERCEPTUAL = (
         needs=_RGB_PAIR,
         files=inception.WEIGHT_FILES,
         build_set=_inception(kernel_distance, "kid"),
+        enough=1000,  # the subsets of the published estimator
         on_hr=True,
     ),
 )

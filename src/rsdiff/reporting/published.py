@@ -14,7 +14,9 @@ from typing import Literal
 from rsdiff.metrics import Metric
 from rsdiff.reporting.tables import ARROWS, number
 
-MACHINERY = "Quick budget: this checks the machinery, not the methods. Tiny models, a few training steps, generated data."
+MACHINERY = (
+    "Quick budget: this checks the machinery, not the methods. Tiny models, a few training steps, generated data where none are given."
+)
 CSV_COLUMNS = (
     "table", "method", "model", "setting", "metric", "unit", "direction", "published", "ours", "difference", "spread", "seeds", "images",
     "budget", "seconds_per_image", "missing", "reports",

@@ -19,7 +19,7 @@ def headings(summary: Summary) -> tuple[str, ...]:
 def console_table(summary: Summary, title: str) -> Table:
     """Return the results as a rich table; what beats the baseline is green, worse red; metrics left out are named below."""
     left_out = "\n".join(f"{entry.title}: {entry.reason}" for entry in summary.unavailable)
-    caption = summary.protocol + (f"\nnot computed: {left_out}" if left_out else "")
+    caption = "\n".join((summary.protocol, *summary.cautions, *([f"not computed: {left_out}"] if left_out else [])))
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for heading in headings(summary):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
@@ -32,12 +32,13 @@ def console_table(summary: Summary, title: str) -> Table:
 
 
 def markdown_table(summary: Summary) -> str:
-    """Return the results as a Markdown table followed by its protocol, the hashes of weight files and what was left out and why."""
+    """Return the results as a Markdown table followed by its protocol, the hashes of weight files and cautions and what was left out."""
     lines = ["| " + " | ".join(headings(summary)) + " |", "|---|" + "---:|" * (len(headings(summary)) - 1)]
     lines += ["| " + " | ".join(cells_of(entry)) + " |" for entry in summary.metrics]
     lines += ["", f"Protocol {summary.protocol}; {summary.images} images."]
     if summary.weight_hashes:
         lines.append("Weights: " + ", ".join(f"{name} ({digest})" for name, digest in summary.weight_hashes) + ".")
+    lines += summary.cautions
     lines += [f"Not computed: {entry.title}: {entry.reason}" for entry in summary.unavailable]
     return "\n".join(lines) + "\n"
 
@@ -69,4 +70,4 @@ def number(metric: Metric, value: float | None, signed: bool = False) -> str:
         return f"{value:{sign}.2f}"
     if metric.high <= 1:
         return f"{value:{sign}.4f}"
-    return f"{value:{sign}#.4g}" if abs(value) < 1e5 else f"{value:{sign}.3e}"
+    return f"{value:{sign}#.4g}".removesuffix(".") if abs(value) < 1e5 else f"{value:{sign}.3e}"

@@ -45,12 +45,14 @@ NEEDED_BY_TRAINING = frozenset({"hr", "hr_views"})
 class Command:
     """A checked command line.
 
-    runs   its settings (of a large sweep: of enough runs to have tried every value)
-    cells  the overrides of every run of a sweep, in Hydra's order; empty for a single run
+    runs      its settings (of a large sweep: of enough runs to have tried every value)
+    cells     the overrides of every run of a sweep, in Hydra's order; empty for a single run
+    launcher  class of Hydra's launcher
     """
 
     runs: Sequence[RunSettings]
     cells: Sequence[Sequence[str]]
+    launcher: str
 
     @property
     def is_sweep(self) -> bool:
@@ -85,7 +87,8 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
             )
         choices = choices_of(everything)
         runs = [check_run(conf, loader, combination) for combination in combinations(choices)]
-    return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [])
+    launcher = str(OmegaConf.select(first, "hydra.launcher._target_"))
+    return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [], launcher)
 
 
 def with_options_of_checkpoint(conf: Path, overrides: Sequence[str]) -> list[str]:
@@ -161,6 +164,7 @@ def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]]
         )
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
     require_fields(f"model={choices['model']}", requires, given, choices, _offers)
+    require_kernel_size(settings)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
         degradation = settings.degradation.for_wavelengths(getattr(settings.dataset, "wavelengths", ()))
@@ -168,9 +172,31 @@ def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]]
             lr_bands = degradation.lr_bands(bands)
         except ValueError as refusal:
             raise ConfigError(f"degradation={choices['degradation']}: {refusal}") from refusal
-        reason = settings.model.refuse(Problem(settings.scale, bands, lr_bands))
+        problem = Problem(settings.scale, bands, lr_bands)
+        reason = settings.model.refuse(problem)
         if reason is not None:
             raise ConfigError(f"model={choices['model']}: {reason}")
+        require_start(settings, problem)
+
+
+def require_kernel_size(settings: RunSettings) -> None:
+    """Raise ConfigError where training compares kernels with those of a degradation that are of another size."""
+    wanted, given = settings.model.target_kernel_size, settings.degradation.kernel_size
+    if "trainer" in settings.task.uses and wanted is not None and given is not None and wanted != given:
+        raise ConfigError(
+            f"degradation={settings.choices['degradation']} blurs with kernels of {given} x {given} and model={settings.choices['model']} "
+            f"is trained to estimate {wanted} x {wanted}; set degradation.kernel_size={wanted}, or the model's kernel_size={given}."
+        )
+
+
+def require_start(settings: RunSettings, problem: Problem) -> None:
+    """Raise ConfigError where the sampler begins at an image and the model has none of the right bands."""
+    sampler = settings.groups.get("sampler")
+    if sampler is not None and sampler.start.startswith("image") and not settings.model.starts_at_image(problem):
+        raise ConfigError(
+            f"sampler={settings.choices['sampler']} begins at the enlarged LR image, and model={settings.choices['model']} cannot begin "
+            f"there with {problem.lr_bands} bands for {problem.bands}; choose one that begins at noise, such as sampler=ddim."
+        )
 
 
 def fields_given(groups: Mapping[str, Any], group: str) -> frozenset[str]:

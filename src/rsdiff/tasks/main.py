@@ -94,13 +94,14 @@ def run_one(composed: DictConfig) -> None:
         except Exception as error:
             raise RunEnded(error) from error
         return
-    if sweep.is_chosen(int(node.job.num)):
-        _run_cell(composed, node, Path(node.sweep.dir))
+    number = sweep.cell_number(int(node.job.num))
+    if sweep.is_chosen(number):
+        _run_cell(composed, node, number, Path(node.sweep.dir))
 
 
-def _run_cell(composed: DictConfig, node: Any, folder: Path) -> None:
+def _run_cell(composed: DictConfig, node: Any, number: int, folder: Path) -> None:
     """Do one run of a sweep, keeping its record in the sweep's folder."""
-    record = sweep.Record(number=int(node.job.num), overrides=tuple(node.overrides.task))
+    record = sweep.Record(number, tuple(node.overrides.task))
 
     def begun(path: Path) -> None:
         nonlocal record
@@ -144,6 +145,7 @@ def _prepare(conf: Path, overrides: Sequence[str], multirun: bool) -> Path | Non
     command = check_command(conf, overrides, multirun)
     if not command.is_sweep:
         return None
+    sweep.prepare_launcher(command.launcher)
     os.environ[SWEEP] = run_signature({"overrides": sorted(overrides)})
     return sweep.start(command.runs[0].outputs / "sweeps" / os.environ[SWEEP], command.cells)
 

@@ -9,6 +9,7 @@ from typing import Literal
 from rsdiff.tasks.table_options import TableConfig, TablePoint, TableRow, filled
 
 Budget = Literal["quick", "paper"]
+Settings = tuple[str, ...]
 
 QUICK_TRAINING = ("trainer=minimal", "sampler.steps=4", "metrics=standard", "metrics.metrics=[psnr]", "metrics.panels=0")
 QUICK_DATA = ("dataset.train_images=5", "dataset.test_images=2")
@@ -28,6 +29,24 @@ class Job:
 
 
 @dataclass(frozen=True)
+class QuickData:
+    """Published data that the quick budget takes in place of generated ones.
+
+    settings   that choose them, e.g. ('dataset=airs', 'dataset.root=..', 'dataset.limit=5')
+    trains     whether they have targets to train on; else generated data train
+    brings_lr  whether the LR images are files: the trainings then take those, not the table's degradation
+    """
+
+    settings: Settings
+    trains: bool
+    brings_lr: bool
+
+
+FindData = Callable[[Sequence[str]], QuickData | None]
+"""(settings of a point's evaluation) -> its published data, or None where generated data must stand for them."""
+
+
+@dataclass(frozen=True)
 class Cell:
     """A row at a point with one seed: the evaluation to be run, or the sentence why there is none."""
 
@@ -38,11 +57,14 @@ class Cell:
     reason: str = ""
 
 
-def cells_of(table: TableConfig, budget: Budget, seeds: int, models: Sequence[str], any_scale: Callable[[str], bool]) -> list[Cell]:
+def cells_of(
+    table: TableConfig, budget: Budget, seeds: int, models: Sequence[str], any_scale: Callable[[str], bool], find_data: FindData
+) -> list[Cell]:
     """Return every cell of a table.
 
     models     options of the group model
     any_scale  whether one training of a model serves every scale
+    find_data  asked by the quick budget alone
     """
     cells = []
     for row in table.rows:
@@ -52,7 +74,7 @@ def cells_of(table: TableConfig, budget: Budget, seeds: int, models: Sequence[st
                     reason = f"model={row.model} is not part of this version (there is no conf/model/{row.model}.yaml)."
                     cells.append(Cell(row, point, seed, None, reason))
                 elif budget == "quick":
-                    cells.append(Cell(row, point, seed, _quick(table, row, point, seed, models, any_scale)))
+                    cells.append(Cell(row, point, seed, _quick(table, row, point, seed, models, any_scale, find_data)))
                 else:
                     cells.append(Cell(row, point, seed, _paper(table, row, point, seed)))
     return cells
@@ -73,34 +95,59 @@ def _paper(table: TableConfig, row: TableRow, point: TablePoint, seed: int) -> J
     return _evaluation(table, row, point, seed, row.model, job, ())
 
 
-def _quick(table: TableConfig, row: TableRow, point: TablePoint, seed: int, models: Sequence[str], any_scale: Callable[[str], bool]) -> Job:
+def _quick(
+    table: TableConfig,
+    row: TableRow,
+    point: TablePoint,
+    seed: int,
+    models: Sequence[str],
+    any_scale: Callable[[str], bool],
+    find_data: FindData,
+) -> Job:
     tiny = row.tiny or (f"{row.model}_tiny" if f"{row.model}_tiny" in models else row.model)
-    data = merged(table.generated, point.generated, QUICK_DATA)
+    generated = merged(table.generated, point.generated, QUICK_DATA)
+    found = find_data([filled(setting, point.words) for setting in point.evaluate])
     job: Job | None = None
     if row.train:
+        common = [filled(setting, point.words) for setting in table.quick_train]
+        if found is not None and found.trains and found.brings_lr:
+            common = [setting for setting in common if group_of(setting) != "degradation"]
+        data = found.settings if found is not None and found.trains else generated
         for model, further in ((row.before, row.before_quick), (tiny, row.quick)):
             if not model:
                 continue
-            common = [filled(setting, point.words) for setting in table.quick_train]
             settings = merged((f"model={model}",), data, common, QUICK_TRAINING, further, (f"seed={seed}",))
             if any_scale(model):
                 settings = tuple(setting for setting in settings if not setting.startswith("scale="))
             job = Job(settings, job)
-    return _evaluation(table, row, point, seed, tiny, job, data)
+    if found is not None:
+        return _evaluation(table, row, point, seed, tiny, job, (*found.settings, "metrics.panels=1"))
+    stand_in = merged(generated, [filled(setting, point.words) for setting in table.quick_evaluate], ("metrics.panels=1",))
+    return _evaluation(table, row, point, seed, tiny, job, stand_in)
+
+
+def group_of(setting: str) -> str:
+    """Return the group that a typed setting belongs to: 'dataset' of dataset=airs and of dataset.root=x."""
+    return setting.partition("=")[0].partition(".")[0].lstrip("+~")
+
+
+def data_settings(settings: Sequence[str]) -> list[str]:
+    """Return those of `settings` that choose data."""
+    return [setting for setting in settings if group_of(setting) == "dataset"]
 
 
 def _evaluation(
-    table: TableConfig, row: TableRow, point: TablePoint, seed: int, model: str, trained: Job | None, generated: Sequence[str]
+    table: TableConfig, row: TableRow, point: TablePoint, seed: int, model: str, trained: Job | None, instead: Sequence[str]
 ) -> Job:
-    """Return the evaluation; `generated` settings take the place of those of the published data set."""
+    """Return the evaluation; where `instead` holds settings of data, they take the place of those of the published ones."""
     published = [filled(setting, point.words) for setting in point.evaluate]
-    if generated:
-        published = [setting for setting in published if setting.partition("=")[0].partition(".")[0] != "dataset"]
-        published += [filled(setting, point.words) for setting in table.quick_evaluate]
+    data = data_settings(instead)
+    if data:
+        published = [setting for setting in published if group_of(setting) != "dataset"]
     only = (f"degradation.only=[{','.join(point.cases)}]",) if point.cases else ()
     # Settings of a model can be changed only where it is named; else the checkpoint brings it.
     is_named = trained is None or any(setting.startswith("model.") for setting in row.evaluate)
     weights = (f"model={model}",) if is_named else ()
-    panels = ("metrics.panels=1",) if generated else ()
-    fixed = ("task=evaluate", *weights, *generated)
-    return Job(merged(fixed, (f"metrics={table.metrics}",), published, only, panels, row.evaluate, (f"seed={seed}",)), trained)
+    others = [setting for setting in instead if group_of(setting) != "dataset"]
+    fixed = ("task=evaluate", *weights, *data)
+    return Job(merged(fixed, (f"metrics={table.metrics}",), published, others, only, row.evaluate, (f"seed={seed}",)), trained)

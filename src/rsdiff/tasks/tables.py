@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 
 from rsdiff.config import ConfigError
+from rsdiff.config.signature import run_signature
 from rsdiff.data.source import DataError
 from rsdiff.metrics import METRICS
 from rsdiff.reporting.published import CellResult, Pictures, Printed, RowResult, TableResult, Value
@@ -26,15 +27,18 @@ from rsdiff.tasks.command_line import CONFIG_NAME, check_run, composing, options
 from rsdiff.tasks.launching import launch
 from rsdiff.tasks.options import TablesTask
 from rsdiff.tasks.result import TaskResult
-from rsdiff.tasks.run_folder import RunFolder, provenance, read_status
+from rsdiff.tasks.run_folder import RunFolder, Status, provenance, read_status
 from rsdiff.tasks.settings import RunSettings, group_config
-from rsdiff.tasks.table_options import TableConfig
-from rsdiff.tasks.table_plan import Cell, Job, cells_of
+from rsdiff.tasks.sweep import Record
+from rsdiff.tasks.table_options import TableConfig, filled
+from rsdiff.tasks.table_plan import Cell, Job, QuickData, cells_of, data_settings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import CheckpointError
 
 DATA_FOLDER = "data"
 """Where the data set files of the repository look for published data; `task.data_root` takes its place."""
+QUICK_LIMITS = {"limit": 5, "test_limit": 2}
+"""Images of published data in the quick budget, training and test, as many as of generated ones."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,25 @@ class Outcome:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Run:
+    """What does one or several jobs that come to the same.
+
+    command  what is typed after run.py
+    status   of the run before anything is launched
+    """
+
+    path: Path
+    command: tuple[str, ...]
+    status: Status
+    jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.status.state == "finished" and not self.status.lost_files()
+
+
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Make the tables that the settings name; see the module."""
     options = cast(TablesTask, settings.task)
@@ -53,7 +76,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         tables = chosen_tables(options, folder.repository)
         workshop = Workshop(conf, loader, settings, options.data_root)
         cells = {
-            name: cells_of(table, options.budget, options.seeds, options_of(conf / "model"), workshop.any_scale)
+            name: cells_of(table, options.budget, options.seeds, options_of(conf / "model"), workshop.any_scale, workshop.find_data)
             for name, table in tables.items()
         }
         outcomes = workshop.finish([cell.job for of_table in cells.values() for cell in of_table if cell.job is not None])
@@ -61,7 +84,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     git = provenance(folder.command, folder.repository)["git"]
     results = []
     for name, table in tables.items():
-        results.append(table_result(name, table, cells[name], outcomes, options, folder.command_text, git["commit"] if git else "none"))
+        commit = git["commit"] if git else "none"
+        results.append(table_result(name, table, cells[name], outcomes, options, workshop, folder.command_text, commit))
         tracker.table(f"tables/{name}", flat_rows(results[-1]))
     pages = [write_table(place / f"{result.name}-{options.budget}", result) for result in results]
     index = write_index(place / f"index-{options.budget}.html", results, pages)
@@ -71,6 +95,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     return TaskResult(
         messages=[
             *(f"not run  {reason}" for reason in missing),
+            *(f"missing  {sentence}" for sentence in workshop.missing_data.values()),
             f"{done} of {everything} cells of {len(results)} tables, budget {options.budget}, {options.seeds} seed(s)",
             *(f"table    {page}" for page in pages),
             f"index    {index}",
@@ -113,9 +138,13 @@ class Workshop:
         self.conf = conf
         self.loader = loader
         self.outputs = settings.outputs
+        self.signature = settings.signature
         self.logger = settings.choices["logger"]
         self.data_root = data_root
+        self.missing_data: dict[str, str] = {}
+        """Sentences that name the published data sets for which generated data stand, by their settings in words."""
         self._any_scale: dict[str, bool] = {}
+        self._found: dict[str, QuickData | None] = {}
 
     def any_scale(self, model: str) -> bool:
         """Whether one training of `model` serves every scale."""
@@ -123,31 +152,71 @@ class Workshop:
             self._any_scale[model] = bool(group_config(compose(CONFIG_NAME, [f"model={model}"]), "model").any_scale)
         return self._any_scale[model]
 
+    def find_data(self, settings: Sequence[str]) -> QuickData | None:
+        """Return the published data of an evaluation, a few images of them, if `data_root` is given and holds them."""
+        chosen = data_settings(settings)
+        if self.data_root is None or not chosen:
+            return None
+        words = " ".join(chosen)
+        if words not in self._found:
+            self._found[words] = self._look_for(chosen)
+        return self._found[words]
+
+    def _look_for(self, chosen: Sequence[str]) -> QuickData | None:
+        dataset = group_config(compose(CONFIG_NAME, list(chosen)), "dataset")
+        moved = self._data_folder(dataset)
+        if not moved:
+            return None
+        place = (*chosen, *moved)
+        dataset = group_config(compose(CONFIG_NAME, list(place)), "dataset")
+        try:
+            dataset.check()
+        except DataError as error:
+            self.missing_data[" ".join(chosen)] = f"{chosen[0]}: {error}"
+            return None
+        limits = [f"dataset.{name}={count}" for name, count in QUICK_LIMITS.items() if hasattr(dataset, name)]
+        return QuickData((*place, *limits), trains="hr" in dataset.gives, brings_lr="lr" in dataset.gives)
+
     def finish(self, jobs: Sequence[Job]) -> dict[Job, Outcome]:
         """Run what is not finished yet and return how every job, and those before it, ended."""
-        waiting = list(dict.fromkeys(link for job in jobs for link in job.chain))
+        everything = list(dict.fromkeys(link for job in jobs for link in job.chain))
         outcomes: dict[Job, Outcome] = {}
-        while waiting:
-            commands: dict[Path, tuple[list[str], list[Job]]] = {}
-            later = []
-            for job in waiting:
-                if job.after is not None and job.after not in outcomes:
-                    later.append(job)
-                    continue
-                outcome = self._begin(job, outcomes, commands)
-                if outcome is not None:
-                    outcomes[job] = outcome
-            if commands:
-                print(f"{len(commands)} runs to do, {len(outcomes)} finished, {len(later)} waiting for them", flush=True)
-                records = launch([command for command, _ in commands.values()], self.outputs)
-                for (path, (_, same)), record in zip(commands.items(), records, strict=True):
-                    finished = read_status(path).state == "finished"
-                    outcomes |= dict.fromkeys(same, Outcome(path) if finished else Outcome(reason=record.error or "it did not finish."))
-            waiting = later
+        for wave in range(max((len(job.chain) for job in everything), default=0)):
+            outcomes |= self._wave(wave, [job for job in everything if len(job.chain) == wave + 1], outcomes, len(everything))
         return outcomes
 
-    def _begin(self, job: Job, outcomes: Mapping[Job, Outcome], commands: dict[Path, tuple[list[str], list[Job]]]) -> Outcome | None:
-        """Return how `job` ended if that is known without running it; else add its command to `commands`."""
+    def _wave(self, wave: int, jobs: Sequence[Job], outcomes: Mapping[Job, Outcome], everything: int) -> dict[Job, Outcome]:
+        """Run what is not finished of `jobs`, whose predecessors have ended, and return how each ended.
+
+        A wave is one sweep with a name of its own, whatever of it was finished before.
+        """
+        ended: dict[Job, Outcome] = {}
+        runs: dict[Path, Run] = {}
+        for job in jobs:
+            prepared = self._prepare(job, outcomes)
+            if isinstance(prepared, Outcome):
+                ended[job] = prepared
+            else:
+                runs.setdefault(prepared.path, prepared).jobs.append(job)
+        finished = {
+            number: Record(number, run.command, "finished", str(run.path), summary=run.status.summary)
+            for number, run in enumerate(runs.values())
+            if run.is_finished
+        }
+        records = [finished.get(number) for number in range(len(runs))]
+        if len(finished) < len(runs):
+            done, later = len(outcomes) + len(finished), everything - len(outcomes) - len(jobs)
+            print(f"{len(runs) - len(finished)} runs to do, {done} finished, {later} waiting for them", flush=True)
+            name = run_signature({"tables": self.signature, "wave": wave})
+            records = list(launch([run.command for run in runs.values()], finished, self.outputs, name))
+        for run, record in zip(runs.values(), records, strict=True):
+            assert record is not None
+            good = read_status(run.path).state == "finished"
+            ended |= dict.fromkeys(run.jobs, Outcome(run.path) if good else Outcome(reason=record.error or "it did not finish."))
+        return ended
+
+    def _prepare(self, job: Job, outcomes: Mapping[Job, Outcome]) -> Run | Outcome:
+        """Return the run that does `job`, or the sentence why there is none."""
         earlier = outcomes[job.after] if job.after is not None else None
         if earlier is not None and earlier.path is None:
             return Outcome(reason=earlier.reason)
@@ -156,22 +225,19 @@ class Workshop:
             command.append(f"checkpoint='{earlier.path}'")
         try:
             settings = check_run(self.conf, self.loader, command)
-            if moved := self._data_folder(settings):
+            if moved := self._data_folder(settings.dataset):
                 command += moved
                 settings = check_run(self.conf, self.loader, command)
-            path = settings.run_path
-            status = read_status(path)
-            if status.state == "finished" and not status.lost_files():
-                return Outcome(path)
-            settings.dataset.check()
+            run = Run(settings.run_path, tuple(command), read_status(settings.run_path))
+            if not run.is_finished:
+                settings.dataset.check()
         except (ConfigError, DataError, CheckpointError) as refusal:
             return Outcome(reason=str(refusal))
-        commands.setdefault(path, (command, []))[1].append(job)
-        return None
+        return run
 
-    def _data_folder(self, settings: RunSettings) -> list[str]:
-        """Return the setting that moves the run's data set to `data_root`, if it looks in the repository's own place."""
-        root = getattr(settings.dataset, "root", None)
+    def _data_folder(self, dataset: Any) -> list[str]:
+        """Return the setting that moves a data set to `data_root`, if it looks in the repository's own place."""
+        root = getattr(dataset, "root", None)
         if self.data_root is None or root is None:
             return []
         inside = Path(root)
@@ -181,12 +247,20 @@ class Workshop:
 
 
 def table_result(
-    name: str, table: TableConfig, cells: Sequence[Cell], outcomes: Mapping[Job, Outcome], options: TablesTask, command: str, commit: str
+    name: str,
+    table: TableConfig,
+    cells: Sequence[Cell],
+    outcomes: Mapping[Job, Outcome],
+    options: TablesTask,
+    workshop: Workshop,
+    command: str,
+    commit: str,
 ) -> TableResult:
     """Return everything the pages of a table show."""
     rows = []
     protocol = ""
     unavailable: dict[str, str] = {}
+    cautions: dict[str, None] = {}
     for row in table.rows:
         found: dict[str, CellResult] = {}
         for point in table.points:
@@ -204,6 +278,7 @@ def table_result(
                 found[setting] = cell_result(parts, paths, case, table, row.published.get(setting, {}), reason)
                 for part in parts:
                     protocol = part["protocol"]
+                    cautions |= dict.fromkeys(part.get("cautions", ()))  # runs of earlier versions tell none
                     unavailable |= {metric: text for metric, text in part["unavailable"].items() if metric in table.shown}
         rows.append(RowResult(row.name, row.model, row.note, found))
     return TableResult(
@@ -218,10 +293,24 @@ def table_result(
         unavailable=unavailable,
         seeds=options.seeds,
         printed=tuple(Printed(part.title, part.source, part.columns, part.rows) for part in table.printed),
-        notes=table.notes,
+        notes=(*table.notes, *cautions, *(data_notes(table, workshop) if options.budget == "quick" else ())),
         command=command,
         commit=commit,
     )
+
+
+def data_notes(table: TableConfig, workshop: Workshop) -> list[str]:
+    """Return a sentence on every point's data in the quick budget, where a folder of published data was given."""
+    notes = []
+    for point in table.points:
+        settings = [filled(setting, point.words) for setting in point.evaluate]
+        found = workshop.find_data(settings)
+        if found is not None:
+            trained = "" if found.trains else "; trained on generated data, because these have no targets"
+            notes.append(f"{point.name}: a few images of {data_settings(settings)[0]}{trained}.")
+        elif missing := workshop.missing_data.get(" ".join(data_settings(settings))):
+            notes.append(f"{point.name}: generated data stand for {missing}")
+    return list(dict.fromkeys(notes))
 
 
 def cell_result(

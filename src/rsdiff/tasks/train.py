@@ -22,6 +22,7 @@ from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.baseline import Baseline
 from rsdiff.tasks import evaluate
 from rsdiff.tasks.baseline import baseline_for
+from rsdiff.tasks.command_line import require_start
 from rsdiff.tasks.evaluation import build_test_cases
 from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_source, problem_of
 from rsdiff.tasks.predecessor import begin
@@ -44,6 +45,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     ((_, degradation),) = named_cases(options.build())
     source, held_out = hold_out(everything, config.validation_images)
     problem = problem_of(settings, source)
+    require_start(settings, problem)
     draw = draw_of(degradation, source)
     samples = samples_of(settings, source, degradation, draw)
     method = build_method(settings.model, problem, settings.seed)

@@ -8,6 +8,7 @@ from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.ediffsr import EDiffSRKeyMap
 from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
+from rsdiff.weights.keymaps.hat import HATKeyMap
 from rsdiff.weights.keymaps.idm import IDMKeyMap
 from rsdiff.weights.keymaps.implicit import CiaoSRKeyMap, LMFCiaoSRKeyMap, LMFLIIFKeyMap, LMFLTEKeyMap, LTEKeyMap
 from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
@@ -37,6 +38,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "edm_sr": EdmSrKeyMap(),
     "idm": IDMKeyMap(),
     "esrgan": ESRGANKeyMap(),
+    "hat": HATKeyMap(),
     "hscnn_plus": HSCNNPlusKeyMap(),
     "ldcsr": LDCSRKeyMap(),
     "ldcsr_vae": LDCSRVaeKeyMap(),
