@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rsdiff.config.signature import run_signature
-from rsdiff.data.loading import STOP_SIGNALS
+from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.tasks import sweep
 from rsdiff.tasks.command_line import CONFIG_NAME, check_command, check_compatible, with_options_of_checkpoint
 from rsdiff.tasks.errors import OK, RUN_ERROR, Terminated, exit_code, print_error, stops_everything, wants_traceback
@@ -211,16 +211,8 @@ def _terminate_as_interrupt() -> Iterator[None]:
             os.kill(os.getpid(), number)
         raise Terminated(number)
 
-    try:
-        previous = {number: signal.signal(number, interrupt) for number in STOP_SIGNALS}
-    except ValueError:  # not the main thread
+    with answered(STOP_SIGNALS, interrupt):
         yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _say(lines: Sequence[str]) -> None:
