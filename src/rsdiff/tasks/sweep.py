@@ -21,7 +21,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rsdiff.data.durable import write_json
 from rsdiff.reporting import SweptRun, write_sweep_page
 from rsdiff.reporting.records import write_whole
 from rsdiff.tasks.errors import is_interruption, one_sentence
