@@ -19,8 +19,9 @@ from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.inference.scene_job import Alone, SceneJob, SceneResult
 from rsdiff.inference.scene_options import SceneOptions
-from rsdiff.inference.scenes import Alone, SceneJob, SceneResult, restore_scene
+from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method, Problem
 from rsdiff.methods.sr3 import SR3Config
 

@@ -91,6 +91,20 @@ def _zip_with_a_lying_size(path: Path, trap: Path, secret: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def _zip_with_names_of_no_text(path: Path, trap: Path, secret: Path) -> None:
+    _zip(lambda archive: archive.writestr("ä/data.pkl", b"\x80\x02N."))(path, trap, secret)
+    path.write_bytes(path.read_bytes().replace("ä".encode(), b"\xff\xff"))
+
+
+def _zip_that_begins_before_the_file(path: Path, trap: Path, secret: Path) -> None:
+    _zip(lambda archive: archive.writestr("archive/data.pkl", b"\x80\x02N."))(path, trap, secret)
+    content = bytearray(path.read_bytes())
+    place = content.rfind(b"PK\x05\x06") + 16
+    (start,) = struct.unpack_from("<I", content, place)
+    struct.pack_into("<I", content, place, start + 100)
+    path.write_bytes(bytes(content))
+
+
 def _storage_of_terabytes(path: Path, trap: Path, secret: Path) -> None:
     huge = Reduces(torch._utils._rebuild_tensor_v2, (torch.ones(1).storage(), 0, (2**40,), (0,), False, {}))
     torch.save({"w": huge}, path)
@@ -293,6 +307,8 @@ WEIGHTS: dict[str, Maker] = {
     "zip of twenty thousand parts.pt": _zip(_zip_of_many),
     "zip with a name that climbs.pt": _zip(_zip_that_climbs),
     "zip with a lying size.pt": _zip_with_a_lying_size,
+    "zip with names of no text.pt": _zip_with_names_of_no_text,
+    "zip that begins before the file.pt": _zip_that_begins_before_the_file,
     "tensor of terabytes.pt": _storage_of_terabytes,
     "zip cut short.pt": _bytes(b"PK\x03\x04" + bytes(40)),
     "header of exabytes.safetensors": _safetensors(b"{}", 2**62),

@@ -17,7 +17,7 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.source import DataError
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.inference.scenes import SceneJob
+from rsdiff.inference.scene_job import SceneJob
 from rsdiff.methods.base import Method, Problem
 from rsdiff.tasks.experiment import build_method
 from rsdiff.tasks.groups import register_schemas

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from rsdiff.inference.scenes import Alone, SceneJob, restore_scene
+from rsdiff.inference.scene_job import Alone, SceneJob
+from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method
 from rsdiff.metrics.seams import SeamScore, seam_score
 from tests.scene_methods import diffusion, job, landscape, pixels, regression, restored, write_raster

@@ -269,6 +269,7 @@ def test_help_lists_groups_options_and_what_they_mean(toys: Command) -> None:
     chosen = toys("model=toy_tiny", "--help")
     assert "model.width=4: Channels." in chosen.out
     assert "model.block.depth=2: Layers." in chosen.out
+    assert "dataset.root=???: Folder." in toys("dataset=required", "--help").out  # also of what cannot run like this
 
 
 def test_two_processes_cannot_work_on_one_run(toys: Command, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rsdiff.tasks.command_line import check_command
+from rsdiff.tasks.command_line import check_command, with_options_of_checkpoint
 from rsdiff.tasks.groups import register_schemas
 from rsdiff.tasks.help import INTRODUCTION
 from rsdiff.training.checkpoints import CheckpointError
@@ -33,7 +33,8 @@ def test_every_documented_command_is_accepted(command: str, monkeypatch: pytest.
     register_schemas()
     arguments = [argument for argument in shlex.split(command) if argument not in ("--help", "--cfg", "job")]
     try:
-        check_command(REPOSITORY / "conf", [argument for argument in arguments if argument != "-m"], "-m" in arguments)
+        overrides = with_options_of_checkpoint(REPOSITORY / "conf", [argument for argument in arguments if argument != "-m"])
+        check_command(REPOSITORY / "conf", overrides, "-m" in arguments)
     except CheckpointError as error:
         assert "RUN_FOLDER does not exist" in str(error)  # noqa: PT017 - the user has one, the test has not
 

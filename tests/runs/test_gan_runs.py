@@ -42,6 +42,8 @@ def test_released_weights_of_another_scale_are_imported_when_it_is_named(run_com
     source = published_file(tmp_path, RRDBMethodConfig(generator=GeneratorConfig(width=8, blocks=1, growth=8, head="stages")), scale=3)
     small = ["model.generator.width=8", "model.generator.blocks=1", "model.generator.growth=8"]
     command = ["task=import", "model=bsrnet", f"source={source}", f"output={tmp_path / 'imported'}", *small]
+    unlike = run_command(*command, "scale=3", "model.generator.width=16", "model.initial=kaiming")
+    assert unlike.err.strip().endswith("; for this file add model.generator.width=8.")
     refused = run_command(*command)
     assert refused.code == 2
     assert "are those of scale=2 and scale=3, not of scale=4; set scale" in refused.err

@@ -1,7 +1,9 @@
 """A sweep on a real Slurm, with cells that are preempted and requeued while they train."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -42,13 +44,21 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seco
         time.sleep(0.02)
 
 
-def job_of(outputs: Path, cell: int) -> str | None:
-    """The Slurm job that trains a cell and has saved a checkpoint, from the sweep's own record."""
+def place_of(outputs: Path, cell: int) -> tuple[int, str] | None:
+    """Process and Slurm job that train a cell and have saved a checkpoint, from the sweep's own record."""
     for path in outputs.glob(f"sweeps/*/run_{cell:05d}.json"):
         record = json.loads(path.read_text())
         if record["state"] == "running" and list(Path(record["folder"]).glob("checkpoints/step_*/card.json")):
-            return re.fullmatch(r".*Slurm job (\S+)", record["place"])[1]  # type: ignore[index]
+            pid, job = re.fullmatch(r".* pid (\d+), Slurm job (\S+)", record["place"]).groups()  # type: ignore[union-attr]
+            return int(pid), job
     return None
+
+
+def wait_for_place(outputs: Path, cell: int, process: subprocess.Popen[str]) -> tuple[int, str]:
+    wait_for(lambda: place_of(outputs, cell) is not None, process)
+    place = place_of(outputs, cell)
+    assert place is not None
+    return place
 
 
 def weights(outputs: Path) -> dict[str, bytes]:
@@ -66,8 +76,7 @@ def check_sweep_with_interruptions(
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         for cell, command in interrupted.items():
-            wait_for(lambda cell=cell: job_of(cut, cell) is not None, process)  # type: ignore[misc]
-            job = str(job_of(cut, cell))
+            _, job = wait_for_place(cut, cell, process)
             cluster.call(*command, job)
             wait_for(lambda job=job: "PENDING" in cluster.call("squeue", "--noheader", "--format=%T", "--jobs", job), process)  # type: ignore[misc]
             cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now+5")  # instead of in two minutes
@@ -91,6 +100,31 @@ def check_sweep_with_interruptions(
 
 def test_a_preempted_cell_is_requeued_and_ends_as_if_undisturbed(cluster: Cluster, run_command: Command, tmp_path: Path) -> None:
     check_sweep_with_interruptions(cluster, run_command, tmp_path, 2, {0: ["scancel", "--signal=USR2"]})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_command_that_submits_ends_when_cells_are_gone_for_good(cluster: Cluster, tmp_path: Path) -> None:
+    """Without accounts Slurm forgets what became of a job."""
+    outputs = tmp_path / "out"
+    command = [sys.executable, str(REPOSITORY / "run.py"), *sweep(outputs, 3, *LAUNCHER)]
+    options = {"env": {**ENVIRONMENT, **cluster.environment}, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, **options)
+    try:
+        cluster.call("scancel", wait_for_place(outputs, 0, process)[1])
+        os.kill(wait_for_place(outputs, 1, process)[0], signal.SIGKILL)
+        out, _ = process.communicate(timeout=400)
+    finally:
+        process.kill()
+    print(out)
+    assert process.returncode == 1, out
+    assert "error: a cell left Slurm's queue without a result" in out
+    assert ") interrupted: stopped after step" in out
+    assert ") killed: its process ended without a word" in out
+    assert "1 of 3 runs finished" in out
+    again = subprocess.run(command, **options, timeout=400, check=False)
+    assert again.returncode == 0, again.stdout
+    assert "3 of 3 runs finished" in again.stdout
 
 
 @pytest.mark.slow

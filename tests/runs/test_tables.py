@@ -130,6 +130,12 @@ def test_a_table_runs_once_and_tells_what_is_missing(repository: Path, run_comma
     assert again.code == 0, again.err
     assert "runs to do" not in again.out
     assert figures(Path("outputs")) == first
+    sweeps = sorted(Path("outputs/sweeps").rglob("*.json"))
+    shutil.rmtree(next(Path("outputs/evaluate").glob("bicubic-*")))
+    mended = run_command("sweeps=tables/toy", repository=repository)
+    assert "1 runs to do" in mended.out, (mended.out, mended.err)
+    assert figures(Path("outputs")) == first
+    assert sorted(Path("outputs/sweeps").rglob("*.json")) == sweeps, "repeating a table leaves a second sweep"
 
 
 PLACES = """

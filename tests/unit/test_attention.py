@@ -24,8 +24,9 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
 @torch.no_grad()
 def test_memory_grows_with_the_pixels_and_not_with_their_square(name: str) -> None:
     module = MODULES[name]()
-    needs, _ = measured_growth(lambda side: module(torch.zeros(1, 32, side, side)), (16, 48))
-    assert needs.per_pair * 48**2 < 0.2 * needs.per_pixel
+    needs, works = measured_growth(lambda side: module(torch.zeros(1, 32, side, side)), (16, 48))
+    assert needs.of(1000) == pytest.approx(needs.per_pixel * 1000**2, rel=0.01)
+    assert works.per_pair > 0  # which still makes large tiles slow
 
 
 @pytest.mark.parametrize("scale", [None, 0.3])

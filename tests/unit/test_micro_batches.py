@@ -34,6 +34,13 @@ def test_a_batch_that_the_processes_cannot_share_is_refused() -> None:
         fewest_micro_batches(6, 4, 100)
 
 
+def test_an_automatic_batch_is_refused_and_the_user_told_what_keeps_it(run_command: Command) -> None:
+    ended = run_command("trainer.batch=auto")
+    assert ended.code == 2
+    assert ended.err.startswith("error: trainer.batch: auto was given; give a number of images,")
+    assert "trainer.accumulate=auto" in ended.err
+
+
 def test_a_run_goes_on_with_the_micro_batch_it_began_with(tmp_path: Path) -> None:
     assert recall(tmp_path) is None
     remember(tmp_path, 3)

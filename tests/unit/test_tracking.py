@@ -137,7 +137,7 @@ def test_a_service_that_does_not_answer_leaves_an_offline_record(
     assert "W&B is not reached (TimeoutError: no answer); the run is recorded offline." in capsys.readouterr().err
 
 
-def test_a_service_that_fails_is_reported_once_and_the_run_goes_on(
+def test_what_a_service_fails_at_is_reported_once_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = FakeRun(fails=True)
@@ -146,7 +146,7 @@ def test_a_service_that_fails_is_reported_once_and_the_run_goes_on(
     for step in range(3):
         tracker.log(step, {"loss": 1.0})
     tracker.finish("finished")
-    assert run.calls == ["log"]
+    assert run.calls == ["log", "finish 0"]
     assert capsys.readouterr().err.count("\n") == 1
     assert len(read_history(tmp_path)) == 3
 

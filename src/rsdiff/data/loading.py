@@ -14,11 +14,8 @@ from torch.utils.data import DataLoader
 
 from rsdiff.data.sample import Batch, Sample, collate
 from rsdiff.data.seeding import keyed_generator
+from rsdiff.data.stop_signals import STOP_SIGNALS
 from rsdiff.data.views import SampleKey, TrainingSamples
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals by which schedulers announce the end of a job, beside Ctrl-C's SIGINT."""
-
 
 LOST_WORKER = "DataLoader worker (pid"
 """What PyTorch says, from a signal handler and thus anywhere, of a loader process that is gone."""

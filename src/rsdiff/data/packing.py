@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from rsdiff.data.durable import flush
 from rsdiff.data.packed import (
     CHECKSUM_BYTES,
     FORMAT,
@@ -82,8 +83,7 @@ def pack(
         structure, resumed = open_partial(partial, output, manifest)
         write_samples(structure, [(sources[split], index) for split, index, _ in samples], on_error, progress)
         verify(open_packed(partial))
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        flush(partial)
         partial.rename(output)
     return _report(open_packed(output), left_out, resumed, was_done=False)
 

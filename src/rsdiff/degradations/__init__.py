@@ -1,7 +1,7 @@
 """Kernels, resizing, noise, JPEG, camera; composed pipelines. `DEGRADATIONS` names the kinds that a config file may choose."""
 
 from rsdiff.degradations.array import degrade_array
-from rsdiff.degradations.bands import Bands, BandsConfig
+from rsdiff.degradations.bands import BandsConfig, FewerBands
 from rsdiff.degradations.base import Degradation, DegradationConfig, Degraded, RecordValue, degrade
 from rsdiff.degradations.bicubic import Bicubic, BicubicConfig
 from rsdiff.degradations.bsrgan import BsrganConfig
@@ -13,12 +13,11 @@ from rsdiff.degradations.pool import PairPool
 from rsdiff.degradations.practical import PracticalDecisions, PracticalDegradation
 from rsdiff.degradations.real_esrgan import RealEsrganConfig
 from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
-from rsdiff.degradations.spectral_response import Srf, SrfConfig
+from rsdiff.degradations.spectral_response import SrfConfig
 from rsdiff.degradations.table import DEGRADATIONS
 
 __all__ = [
     "DEGRADATIONS",
-    "Bands",
     "BandsConfig",
     "Bicubic",
     "BicubicConfig",
@@ -28,6 +27,7 @@ __all__ = [
     "DegradationConfig",
     "DegradationGrid",
     "Degraded",
+    "FewerBands",
     "GaussianDecisions",
     "GaussianDegradation",
     "GaussianDegradationConfig",
@@ -43,7 +43,6 @@ __all__ = [
     "RecordValue",
     "RefDiffTraining",
     "RefDiffTrainingConfig",
-    "Srf",
     "SrfConfig",
     "degrade",
     "degrade_array",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,22 +32,38 @@ class BandsConfig(DegradationConfig):
             raise ValueError(f"degradation.bands={list(self.bands)} takes band {max(self.bands)} of images with {bands}; choose others.")
         return len(self.bands)
 
-    def build(self) -> Bands:
-        return Bands(self)
+    def reduced(self, hr: Tensor) -> Tensor:
+        """Return the bands of hr (N, C, H, W) that are taken."""
+        self.lr_bands(hr.shape[1])
+        return hr[:, [band - 1 for band in self.bands]]
+
+    def build(self) -> FewerBands:
+        return FewerBands(self)
+
+
+class BandReduction(Protocol):
+    """Options that say which bands are made of those of the target."""
+
+    @property
+    def resize(self) -> ResizeBackend: ...
+
+    def reduced(self, hr: Tensor) -> Tensor:
+        """Return (N, c, H, W) of hr (N, C, H, W); raises ValueError for bands that it cannot be made of."""
+        ...
 
 
 @dataclass(frozen=True)
-class BandsDecisions:
+class FewerBandsDecisions:
     """lr_size  (h, w) to resize to."""
 
     lr_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Bands:
-    """The `Degradation` of a `BandsConfig`."""
+class FewerBands:
+    """The `Degradation` that makes few bands of many, then resizes where the scale is not 1."""
 
-    config: BandsConfig
+    config: BandReduction
 
     @property
     def gives(self) -> frozenset[str]:
@@ -54,19 +71,14 @@ class Bands:
 
     def draw(
         self, generator: torch.Generator, hr_shape: tuple[int, int, int], lr_size: tuple[int, int], views: int = 1
-    ) -> list[BandsDecisions]:
-        self.config.lr_bands(hr_shape[0])
-        return [BandsDecisions(lr_size)] * views
+    ) -> list[FewerBandsDecisions]:
+        return [FewerBandsDecisions(lr_size)] * views
 
-    def apply(self, hr: Tensor, decisions: Sequence[BandsDecisions]) -> Degraded:
-        taken = hr[:, [band - 1 for band in self.config.bands]]
-        lr = at_size(taken, common_lr_size(len(hr), [d.lr_size for d in decisions]), self.config.resize)
+    def apply(self, hr: Tensor, decisions: Sequence[FewerBandsDecisions]) -> Degraded:
+        size = common_lr_size(len(hr), [d.lr_size for d in decisions])
+        few = self.config.reduced(hr)
+        lr = few if tuple(few.shape[-2:]) == size else resize(few, size, self.config.resize)
         return Degraded(lr=lr, hr=hr, lr_clean=lr)
 
-    def record(self, decisions: BandsDecisions) -> dict[str, RecordValue]:
+    def record(self, decisions: FewerBandsDecisions) -> dict[str, RecordValue]:
         return {}
-
-
-def at_size(image: Tensor, size: tuple[int, int], how: ResizeBackend) -> Tensor:
-    """Return an image (N, C, H, W) resized to (h, w); itself where it has that size."""
-    return image if tuple(image.shape[-2:]) == size else resize(image, size, how)

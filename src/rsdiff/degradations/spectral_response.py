@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.degradations.bands import BandsDecisions, at_size
-from rsdiff.degradations.base import DegradationConfig, Degraded, RecordValue, common_lr_size
+from rsdiff.degradations.bands import FewerBands
+from rsdiff.degradations.base import DegradationConfig
 from rsdiff.degradations.resizing import ResizeBackend
 
 GAUSSIAN_SENSORS: dict[str, tuple[tuple[float, float], ...]] = {
@@ -88,32 +88,12 @@ class SrfConfig(DegradationConfig):
     def for_wavelengths(self, wavelengths: Sequence[float]) -> Self:
         return self if self.wavelengths or not wavelengths else replace(self, wavelengths=tuple(wavelengths))
 
-    def build(self) -> Srf:
-        return Srf(self)
+    def reduced(self, hr: Tensor) -> Tensor:
+        """Return the bands of the sensor, integrated from those of hr (N, C, H, W)."""
+        return project(hr, torch.from_numpy(self.weights(hr.shape[1])).to(hr))
 
-
-@dataclass(frozen=True)
-class Srf:
-    """The `Degradation` of a `SrfConfig`."""
-
-    config: SrfConfig
-
-    @property
-    def gives(self) -> frozenset[str]:
-        return frozenset({"lr_clean"})
-
-    def draw(
-        self, generator: torch.Generator, hr_shape: tuple[int, int, int], lr_size: tuple[int, int], views: int = 1
-    ) -> list[BandsDecisions]:
-        return [BandsDecisions(lr_size)] * views
-
-    def apply(self, hr: Tensor, decisions: Sequence[BandsDecisions]) -> Degraded:
-        weights = torch.from_numpy(self.config.weights(hr.shape[1])).to(hr)
-        lr = at_size(project(hr, weights), common_lr_size(len(hr), [d.lr_size for d in decisions]), self.config.resize)
-        return Degraded(lr=lr, hr=hr, lr_clean=lr)
-
-    def record(self, decisions: BandsDecisions) -> dict[str, RecordValue]:
-        return {}
+    def build(self) -> FewerBands:
+        return FewerBands(self)
 
 
 def project(cube: Tensor, weights: Tensor) -> Tensor:

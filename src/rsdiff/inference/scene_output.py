@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.rpc import RPC
 
+from rsdiff.data.durable import flush
 from rsdiff.data.normalisation import as_integers
 from rsdiff.inference.scene_input import SceneReader
 from rsdiff.inference.scene_options import SceneOptions
@@ -214,7 +214,7 @@ class SceneWriter:
                 rasterio.shutil.copy(self.partial, final, driver=driver)
             else:
                 self._add_overviews()
-            _flush(final)
+            flush(final)
             final.replace(self.path)
         finally:
             if final != self.partial:
@@ -261,11 +261,3 @@ def sibling(path: Path, what: str) -> Path:
 def _reason(error: BaseException) -> str:
     cause = error.__cause__ or error
     return re.sub(r"\s+", " ", str(cause) or type(cause).__name__)[:160].rstrip(".")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,13 +7,12 @@ more. When all blocks are finished the raster is written from them, block by blo
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -22,120 +21,24 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from torch import Tensor
 
-from rsdiff.data.normalisation import Normaliser, type_range
+from rsdiff.data.normalisation import type_range
 from rsdiff.data.rasters import without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.source import mask_values
 from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.noise import TileNoise
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore
 from rsdiff.inference.memory import LARGEST_TARGET, SHARE, best_tile, free_memory, is_out_of_memory, measured_growth
 from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader, filled, scene_normaliser
-from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.inference.scene_job import Progress, SceneJob, SceneResult, Team
 from rsdiff.inference.scene_output import BLOCK, OutputForm, SceneWriter, output_form, require_writable_name, sibling, spread_form
 from rsdiff.inference.scratch import Scratch
 from rsdiff.inference.tiling import Axis, Grid, exact_scale, rounded_up, tile_multiple
-from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.seams import SeamScore
 
 SMALLEST_TILE = 16
 """Input pixels; a scene that is smaller is continued by reflection."""
 Restored = NDArray[np.float32]
-
-
-class Team(Protocol):
-    """The processes that share a scene."""
-
-    rank: int
-    count: int
-
-    def any(self, mine: bool) -> bool:
-        """Return whether any process says so; all wait for all."""
-        ...
-
-    def smallest(self, mine: int) -> int:
-        """Return the smallest number that any process says; all wait for all."""
-        ...
-
-
-class Alone:
-    """A team of one."""
-
-    rank = 0
-    count = 1
-
-    def any(self, mine: bool) -> bool:
-        return mine
-
-    def smallest(self, mine: int) -> int:
-        return mine
-
-
-@dataclass(frozen=True)
-class SceneJob:
-    """One scene to restore.
-
-    scratch     folder for what must survive a kill
-    trained     normaliser of the data the method was trained on, or None
-    needs       fields of the batch that the method needs
-    identity    names method, weights and sampler: scratch files of another identity are not used
-    order       batches in the order in which they are restored, None for row by row; the result does not depend on it
-    """
-
-    input: Path
-    output: Path
-    scratch: Path
-    method: Method
-    problem: Problem
-    scale: float
-    sampler: SamplerConfig
-    options: SceneOptions
-    trained: Normaliser | None
-    needs: frozenset[str]
-    seed: int
-    device: torch.device
-    identity: str = ""
-    order: Callable[[int], Sequence[int]] | None = None
-
-
-@dataclass(frozen=True)
-class SceneResult:
-    """What became of a scene.
-
-    input_size, size  (height, width) before and after
-    tile, tiles       side of a tile in input pixels, number of tiles (groups of tiles where they are fused)
-    outputs           the rasters written
-    seam_score        see rsdiff.metrics.seams; NaN where there is no border
-    value_range       stored values, per band or common, that the method saw as 0 and as 1
-    """
-
-    input_size: tuple[int, int]
-    size: tuple[int, int]
-    tile: int
-    tiles: int
-    outputs: tuple[Path, ...]
-    seam_score: float
-    value_range: tuple[tuple[float, ...], tuple[float, ...]]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as plain values."""
-        return {**asdict(self), "outputs": [str(path) for path in self.outputs]}
-
-    @staticmethod
-    def from_json(path: Path) -> SceneResult | None:
-        """Return the result that was noted at `path`, or None where there is none."""
-        if not path.exists():
-            return None
-        values = json.loads(path.read_text())
-        sizes = {name: tuple(values[name]) for name in ("input_size", "size")}
-        low, high = values["value_range"]
-        outputs = tuple(Path(output) for output in values["outputs"])
-        return SceneResult(**{**values, **sizes, "outputs": outputs, "value_range": (tuple(low), tuple(high))})
-
-
-Progress = Callable[[int, int], None]
-"""(pixels of the target that are done, all pixels)"""
 
 
 def restore_scene(job: SceneJob, team: Team, progress: Progress) -> SceneResult:

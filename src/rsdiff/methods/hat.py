@@ -7,8 +7,7 @@ does not train it. Stochastic depth draws from PyTorch's generator, which the tr
 from __future__ import annotations
 
 import warnings
-
-from spandrel.architectures.HAT import HAT
+from typing import TYPE_CHECKING
 
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
@@ -17,6 +16,9 @@ from rsdiff.methods.base import Losses, MethodConfig, Problem
 from rsdiff.methods.pixel_regression import PixelRegression
 from rsdiff.methods.whole_scale import refuse_fraction
 from rsdiff.networks.halo_tiles import HaloTilesConfig
+
+if TYPE_CHECKING:  # the library takes seconds to import
+    from spandrel.architectures.HAT import HAT
 
 
 @config
@@ -81,6 +83,8 @@ class HATConfig(MethodConfig):
 
     def network(self, problem: Problem) -> HAT:
         """Return the network with fresh weights. It cannot be made on the meta device."""
+        from spandrel.architectures.HAT import HAT
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of torch.meshgrid, to which spandrel does not tell the order of axes
             return HAT(

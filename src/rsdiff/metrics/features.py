@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from rsdiff.data.durable import write_arrays
 
 
 class FeatureStore:
@@ -30,13 +30,7 @@ class FeatureStore:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(name)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        arrays: dict[str, Any] = {column: values.numpy() for column, values in features.items()}
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_arrays(path, {column: values.numpy() for column, values in features.items()})
 
     def stacked(self, column: str, names: Sequence[str]) -> Tensor | None:
         """Return the features of `names` in this order, (sum of n, D); None if one of them has no such column."""

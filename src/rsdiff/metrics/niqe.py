@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.data.durable import write_arrays
 from rsdiff.degradations.resizing import resize
 from rsdiff.metrics.ssim import gaussian_filter
 
@@ -172,7 +173,7 @@ def write_model(path: Path, model: NiqeModel, recipe: dict[str, str]) -> None:
     """Write `model` as npz with how it was made (`recipe`: luma, threshold, images, hash of the data)."""
     arrays: dict[str, Any] = {"mu": model.mean.numpy(), "cov": model.covariance.numpy(), "block": np.array(model.block)}
     arrays |= {name: np.array(text) for name, text in recipe.items()}
-    np.savez(path, **arrays)
+    write_arrays(path, arrays)
 
 
 def _float64(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:

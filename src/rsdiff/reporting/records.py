@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas
 
+from rsdiff.data import durable
 from rsdiff.degradations.base import RecordValue
 from rsdiff.metrics import Summary
 
@@ -64,17 +64,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it: a kill leaves the old file or the new one.
+    """Write a file whole (`rsdiff.data.durable.write_whole`), and delete what a killed process was writing here.
 
-    What a killed process was writing here is deleted: `path` may lie outside the run's folder, where nobody else would.
+    Nobody else would: `path` may lie outside the run's folder. Nor may another process be writing it.
     """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    durable.write_whole(path, write)

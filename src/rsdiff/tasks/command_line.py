@@ -45,12 +45,14 @@ NEEDED_BY_TRAINING = frozenset({"hr", "hr_views"})
 class Command:
     """A checked command line.
 
-    runs   its settings (of a large sweep: of enough runs to have tried every value)
-    cells  the overrides of every run of a sweep, in Hydra's order; empty for a single run
+    runs      its settings (of a large sweep: of enough runs to have tried every value)
+    cells     the overrides of every run of a sweep, in Hydra's order; empty for a single run
+    launcher  class of Hydra's launcher
     """
 
     runs: Sequence[RunSettings]
     cells: Sequence[Sequence[str]]
+    launcher: str
 
     @property
     def is_sweep(self) -> bool:
@@ -72,7 +74,7 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
     with composing(conf) as loader:
         parsed = _parse(overrides)
         plain = [override for override in parsed if not override.is_sweep_override()]
-        first = _compose(conf, loader, [_text(override) for override in plain])
+        first = compose_command(conf, loader, [_text(override) for override in plain])
         is_sweep = multirun or OmegaConf.select(first, "hydra.mode") == RunMode.MULTIRUN
         params = OmegaConf.select(first, "hydra.sweeper.params") or {}
         swept = _parse([f"{key}={value}" for key, value in params.items()]) if is_sweep else []
@@ -85,7 +87,8 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
             )
         choices = choices_of(everything)
         runs = [check_run(conf, loader, combination) for combination in combinations(choices)]
-    return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [])
+    launcher = str(OmegaConf.select(first, "hydra.launcher._target_"))
+    return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [], launcher)
 
 
 def with_options_of_checkpoint(conf: Path, overrides: Sequence[str]) -> list[str]:
@@ -227,7 +230,7 @@ def _offers() -> Offers:
 
 def check_run(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> RunSettings:
     """Return the settings of one run, composed by `loader` (see `composing`) and checked; raises ConfigError in one sentence."""
-    composed = _compose(conf, loader, overrides)
+    composed = compose_command(conf, loader, overrides)
     try:
         settings = settings_from(composed, composed.hydra)
     except OmegaConfBaseException as error:
@@ -246,8 +249,8 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         ) from error
 
 
-def _compose(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> DictConfig:
-    """Compose, with Hydra's own node; raises ConfigError in one sentence."""
+def compose_command(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> DictConfig:
+    """Compose in the context of `composing`, with Hydra's own node; raises ConfigError in one sentence."""
     try:
         return compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
     except yaml.YAMLError as error:

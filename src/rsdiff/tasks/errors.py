@@ -79,6 +79,11 @@ def one_sentence(error: BaseException) -> str:
             "a process that loads images was killed, or ran out of memory; give the same command again, which continues from the last "
             "checkpoint, with fewer of them (trainer.workers) if it happens again."
         )
+    if is_lost_cell(error):
+        return (
+            "a cell left Slurm's queue without a result (cancelled, killed, or its node failed); the table says which, and the same "
+            "command runs it again."
+        )
     if isinstance(error, OSError) and error.errno is not None:
         advice = ADVICE.get(error.errno, (error.strerror or type(error).__name__).lower())
         return f"{error.filename}: {advice}." if error.filename else f"{advice}."
@@ -96,7 +101,8 @@ def print_error(error: BaseException) -> None:
         return
     rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
     print(f"error{rank}: {one_sentence(error)}", file=sys.stderr)
-    explained = _is_ours(error) or is_lost_loader(error) or isinstance(error, OSError | KeyboardInterrupt | OutOfMemoryError)
+    known = is_lost_loader(error) or is_lost_cell(error)
+    explained = known or _is_ours(error) or isinstance(error, OSError | KeyboardInterrupt | OutOfMemoryError)
     if not explained:
         print("Set RSDIFF_TRACEBACK=1 to see where it happened.", file=sys.stderr)
 
@@ -104,6 +110,11 @@ def print_error(error: BaseException) -> None:
 def is_lost_loader(error: BaseException) -> bool:
     """Whether PyTorch says that a loader process is gone."""
     return isinstance(error, RuntimeError) and LOST_WORKER in str(error)
+
+
+def is_lost_cell(error: BaseException) -> bool:
+    """Whether submitit says that a job is gone and has left no result."""
+    return type(error).__module__.startswith("submitit.") and type(error).__name__ == "UncompletedJobError"
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rsdiff.config import default_values
-from rsdiff.tasks.command_line import check_command, options_of
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rsdiff.config import ConfigError, default_values
+from rsdiff.tasks.command_line import compose_command, composing, options_of
 from rsdiff.tasks.errors import CONFIG_ERROR, OK, print_error
 from rsdiff.tasks.groups import GROUPS
 from rsdiff.tasks.options import RunOptions
@@ -67,15 +70,19 @@ def field_sentences(cls: type[Any]) -> dict[str, str]:
 
 
 def _print_choices(repository: Path, overrides: Sequence[str]) -> int:
+    """Print what the command line chooses, whether or not it lacks something that a run would need."""
+    conf = repository / "conf"
     try:
-        settings = check_command(repository / "conf", overrides, multirun=False).runs[0]
-    except ValueError as error:
+        with composing(conf) as loader:
+            composed = compose_command(conf, loader, overrides)
+        named = [group for group in GROUPS if any(override.split("=")[0] == group for override in overrides)]
+        chosen: dict[str, Any] = {group: OmegaConf.to_container(composed[group], resolve=True) for group in named}
+    except (ConfigError, OmegaConfBaseException) as error:
         print_error(error)
         return CONFIG_ERROR
-    for group in [group for group in GROUPS if any(override.split("=")[0] == group for override in overrides)]:
-        values = settings.resolved[group]
+    for group, values in chosen.items():
         cls = GROUPS[group][values["kind"]]
-        print(f"{group}={settings.choices[group]}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
+        print(f"{group}={composed.hydra.runtime.choices[group]}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
         _print_options(f"{group}.", cls, values)
     return OK
 

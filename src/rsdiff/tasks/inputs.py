@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rsdiff.config import ConfigError
 from rsdiff.data.files import FileOptions, list_images
 from rsdiff.inference.scene_output import RASTERS
 
@@ -12,11 +13,11 @@ from rsdiff.inference.scene_output import RASTERS
 def rasters_of(given: str | tuple[str, ...]) -> list[Path]:
     """Return the rasters that `input` names, each once: a file, a folder of images, a pattern, a .txt file of paths, or several.
 
-    Raises ValueError where one of them names none.
+    Raises ConfigError where one of them names none.
     """
     names = (given,) if isinstance(given, str) else given
     if not names:
-        raise ValueError("input=[] is empty; give rasters, folders of rasters or patterns.")
+        raise ConfigError("input=[] is empty; give rasters, folders of rasters or patterns.")
     return list(dict.fromkeys(path for name in names for path in _named(Path(name).expanduser())))
 
 
@@ -24,22 +25,22 @@ def _named(given: Path) -> list[Path]:
     if given.is_dir():
         found = list_images(given, FileOptions().extensions)
         if not found:
-            raise ValueError(f"input={given} is a folder without images; give a raster, a folder of rasters or a pattern.")
+            raise ConfigError(f"input={given} is a folder without images; give a raster, a folder of rasters or a pattern.")
         return found
     if given.suffix == ".txt" and given.is_file():
         found = [Path(line.strip()).expanduser() for line in given.read_text().splitlines() if line.strip()]
         missing = next((path for path in found if not path.is_file()), None)
         if missing is not None or not found:
-            raise ValueError(f"input={given} lists {missing or 'nothing'}, which is no file; write one path of a raster per line.")
+            raise ConfigError(f"input={given} lists {missing or 'nothing'}, which is no file; write one path of a raster per line.")
         return found
     if _is_pattern(given):
         root = Path(given.anchor) if given.is_absolute() else Path()
         found = sorted(path for path in root.glob(str(given.relative_to(given.anchor))) if path.is_file())
         if not found:
-            raise ValueError(f"input={given} matches no file; check the pattern.")
+            raise ConfigError(f"input={given} matches no file; check the pattern.")
         return found
     if not given.exists():
-        raise ValueError(f"input={given} does not exist; give a raster, a folder of rasters or a pattern.")
+        raise ConfigError(f"input={given} does not exist; give a raster, a folder of rasters or a pattern.")
     return [given]
 
 
@@ -51,7 +52,7 @@ def outputs_of(inputs: Sequence[Path], given: str | tuple[str, ...], output: Pat
     """Return the output of every input: `output` itself for one raster, files <name>_x<scale>.tif in that folder for more.
 
     given  what `input` says
-    Raises ValueError where two would be the same file, an output would replace its input, or the same command would take it for an input.
+    Raises ConfigError where two would be the same file, an output would replace its input, or the same command would take it for an input.
     """
     said = given if isinstance(given, str) else f"[{','.join(given)}]"
     searched = [
@@ -60,14 +61,14 @@ def outputs_of(inputs: Sequence[Path], given: str | tuple[str, ...], output: Pat
     single = len(inputs) == 1 and not searched and output.suffix and not output.is_dir()
     outputs = [output] if single else [output / f"{path.stem}_x{scale:g}{RASTERS[0]}" for path in inputs]
     if not single and output.suffix and not output.is_dir():
-        raise ValueError(f"input={said} is {len(inputs)} rasters and output={output} is one file; give a folder as output.")
+        raise ConfigError(f"input={said} is {len(inputs)} rasters and output={output} is one file; give a folder as output.")
     if len(set(outputs)) < len(outputs):
-        raise ValueError(f"input={said} holds rasters of one name in several folders; restore one folder at a time.")
+        raise ConfigError(f"input={said} holds rasters of one name in several folders; restore one folder at a time.")
     for source, target in zip(inputs, outputs, strict=True):
         if target.exists() and target.samefile(source):
-            raise ValueError(f"output={target} is the input; give another name.")
+            raise ConfigError(f"output={target} is the input; give another name.")
     if searched and not single and output.resolve() in {path.parent.resolve() for path in inputs}:
-        raise ValueError(
+        raise ConfigError(
             f"output={output} holds the rasters of input={said}, among which the results would be next time; give another folder."
         )
     return outputs

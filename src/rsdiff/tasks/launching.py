@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose
@@ -13,7 +14,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 
-from rsdiff.config.signature import run_signature
 from rsdiff.tasks import sweep
 from rsdiff.tasks.command_line import CONFIG_NAME
 from rsdiff.tasks.main import SWEEP, run_one
@@ -23,27 +23,46 @@ OF_THIS_COMMAND = ("hydra.mode=", "hydra.run.", "hydra.sweep.", "hydra/sweeper="
 """Hydra settings that say how this command runs, not how its launcher does."""
 
 
-def launch(commands: Sequence[Sequence[str]], outputs: Path) -> list[Record]:
+def launch(commands: Sequence[Sequence[str]], finished: Mapping[int, Record], outputs: Path, name: str) -> list[Record]:
     """Run every command (its settings, as typed after run.py) and return how each ended, in their order.
 
     Hydra must be composing (see `composing`). A run that fails is recorded and the others go on; an interruption is raised when it reaches
-    this process. outputs: the folder of all run folders.
+    this process.
+
+    finished  records of the commands, by number, that finished before and are not run
+    outputs   the folder of all run folders
+    name      of the sweep's folder; the same for the same work, so that repeating it leaves no second folder
     """
-    previous = os.environ.get(SWEEP)
-    os.environ[SWEEP] = run_signature({"commands": [list(command) for command in commands]})
-    folder = sweep.start(outputs / "sweeps" / os.environ[SWEEP], commands, is_whole=False)
-    try:
+    folder = sweep.start(outputs / "sweeps" / name, commands, is_whole=False)
+    sweep.keep_records(folder, commands, finished)
+    left = [number for number in range(len(commands)) if number not in finished]
+    with _environment({SWEEP: name, sweep.CHOSEN_CELLS: None, sweep.LAUNCHED_CELLS: ",".join(map(str, left))}):
         given = [str(override) for override in HydraConfig.get().overrides.hydra]
         kept = [override for override in given if not override.startswith(OF_THIS_COMMAND)]
         master = compose(CONFIG_NAME, ["hydra.mode=MULTIRUN", f"outputs='{outputs}'", *kept], return_hydra_config=True)
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(master))
+        sweep.prepare_launcher(str(master.hydra.launcher._target_))
         launcher = Plugins.instance().instantiate_launcher(context, run_one, master)
-        launcher.launch([list(command) for command in commands], initial_job_idx=0)
-    finally:
-        if previous is None:
-            del os.environ[SWEEP]
-        else:
-            os.environ[SWEEP] = previous
+        launcher.launch([list(commands[number]) for number in left], initial_job_idx=0)
     return sweep.read_records(folder)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables, which launchers hand to their workers; None removes one."""
+    previous = {name: os.environ.get(name) for name in values}
+    try:
+        _set(values)
+        yield
+    finally:
+        _set(previous)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rsdiff.config.signature import run_signature
-from rsdiff.data.loading import STOP_SIGNALS
+from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.tasks import sweep
 from rsdiff.tasks.command_line import CONFIG_NAME, check_command, check_compatible, with_options_of_checkpoint
 from rsdiff.tasks.errors import OK, RUN_ERROR, Terminated, exit_code, print_error, stops_everything, wants_traceback
@@ -94,13 +94,14 @@ def run_one(composed: DictConfig) -> None:
         except Exception as error:
             raise RunEnded(error) from error
         return
-    if sweep.is_chosen(int(node.job.num)):
-        _run_cell(composed, node, Path(node.sweep.dir))
+    number = sweep.cell_number(int(node.job.num))
+    if sweep.is_chosen(number):
+        _run_cell(composed, node, number, Path(node.sweep.dir))
 
 
-def _run_cell(composed: DictConfig, node: Any, folder: Path) -> None:
+def _run_cell(composed: DictConfig, node: Any, number: int, folder: Path) -> None:
     """Do one run of a sweep, keeping its record in the sweep's folder."""
-    record = sweep.Record(number=int(node.job.num), overrides=tuple(node.overrides.task))
+    record = sweep.Record(number, tuple(node.overrides.task))
 
     def begun(path: Path) -> None:
         nonlocal record
@@ -144,6 +145,7 @@ def _prepare(conf: Path, overrides: Sequence[str], multirun: bool) -> Path | Non
     command = check_command(conf, overrides, multirun)
     if not command.is_sweep:
         return None
+    sweep.prepare_launcher(command.launcher)
     os.environ[SWEEP] = run_signature({"overrides": sorted(overrides)})
     return sweep.start(command.runs[0].outputs / "sweeps" / os.environ[SWEEP], command.cells)
 
@@ -209,16 +211,8 @@ def _terminate_as_interrupt() -> Iterator[None]:
             os.kill(os.getpid(), number)
         raise Terminated(number)
 
-    try:
-        previous = {number: signal.signal(number, interrupt) for number in STOP_SIGNALS}
-    except ValueError:  # not the main thread
+    with answered(STOP_SIGNALS, interrupt):
         yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _say(lines: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from rsdiff.training.checkpoints import write_json
+from rsdiff.data.durable import write_json
 
 RENEWED_EVERY_S = 20.0
 DEAD_AFTER_S = 120.0

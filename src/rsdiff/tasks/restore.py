@@ -14,11 +14,14 @@ import torch
 from accelerate import Accelerator
 from rasterio.enums import Resampling
 
+from rsdiff.config import ConfigError
+from rsdiff.data.durable import write_json
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.rasters import in_one_sentence, without_warnings
 from rsdiff.inference.scene_input import SceneReader
+from rsdiff.inference.scene_job import SceneJob, SceneResult
 from rsdiff.inference.scene_output import output_form
-from rsdiff.inference.scenes import SceneJob, SceneResult, restore_scene
+from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method, Problem
 from rsdiff.reporting import BeforeAfter, write_scene_page
 from rsdiff.reporting.display import busiest_window
@@ -29,7 +32,7 @@ from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
-from rsdiff.training.checkpoints import read_checkpoint, write_json
+from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.training.processes import any_process, smallest_of_processes
 
 PREVIEW_SIDE, DETAIL_SIDE = 900, 360
@@ -161,7 +164,7 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
         bands = len(reader.bands)
     problem = Problem(settings.scale, bands, bands)
     if not settings.model.is_ready:
-        raise ValueError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
+        raise ConfigError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
     method = build_method(settings.model, problem, settings.seed)
     method.eval()
     return Restorer(method, problem, None)

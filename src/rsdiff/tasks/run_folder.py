@@ -31,10 +31,10 @@ from typing import Any, Literal
 import yaml
 
 import rsdiff
+from rsdiff.data.durable import write_json, write_text
 from rsdiff.tasks.errors import is_interruption, one_sentence
 from rsdiff.tasks.ownership import Ownership
 from rsdiff.tasks.result import TaskResult
-from rsdiff.training.checkpoints import write_json
 
 State = Literal["new", "running", "finished", "failed", "interrupted"]
 WAIT_FOR_OWNER_S = 300.0
@@ -219,17 +219,6 @@ def git_state(repository: Path) -> dict[str, Any] | None:
         return {"commit": commit, "changed": bool(_git(repository, "status", "--porcelain").strip())}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _git(repository: Path, *arguments: str) -> str:

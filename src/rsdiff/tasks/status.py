@@ -14,9 +14,7 @@ from pathlib import Path
 import rsdiff
 from rsdiff.tasks import sweep
 from rsdiff.tasks.options import StatusTask
-from rsdiff.tasks.ownership import is_owned
 from rsdiff.tasks.result import TaskResult
-from rsdiff.tasks.run_folder import read_status
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking.tracker import Cell
 
@@ -36,12 +34,12 @@ def run(settings: RunSettings) -> TaskResult:
     task = settings.task
     assert isinstance(task, StatusTask)
     folder = find_sweep(settings.outputs / "sweeps", task.sweep)
-    cells = stand(folder)
+    cells = sweep.stand(folder)
     if task.retry_failed:
         chosen = [record.number for record in cells if record.state in RETRIED]
         if chosen:
             retry(folder, chosen)
-        cells = stand(folder)
+        cells = sweep.stand(folder)
         left = [record for record in cells if record.number in chosen and record.state != "finished"]
         if left:
             raise SweepError(f"{len(left)} of the {len(chosen)} cells that were run again did not finish; first: {told(left[0])}")
@@ -59,25 +57,6 @@ def find_sweep(sweeps: Path, name: str | None) -> Path:
     if not plans:
         raise ValueError(f"{sweeps} holds no sweep; begin one with python run.py -m SETTING=A,B, or give outputs=FOLDER.")
     return plans[-1].parent
-
-
-def stand(folder: Path) -> list[sweep.Record]:
-    """Return the records of a sweep's cells, corrected by what became of their runs.
-
-    A cell whose process vanished without a word is 'killed', one whose results were deleted 'deleted'.
-    """
-    records = []
-    for record in sweep.read_records(folder):
-        path = Path(record.folder)
-        if record.state == "running" and not is_owned(path):
-            status = read_status(path)
-            state = "finished" if status.state == "finished" else "killed"
-            error = "" if state == "finished" else "its process ended without a word (killed, out of memory, or its host went down)."
-            record = replace(record, state=state, error=error, summary=status.summary)
-        elif record.state == "finished" and read_status(path).state == "new":
-            record = replace(record, state="deleted", error=f"{path} was deleted.")
-        records.append(record)
-    return records
 
 
 def retry(folder: Path, cells: Sequence[int]) -> None:

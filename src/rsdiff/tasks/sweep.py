@@ -22,15 +22,18 @@ from rich.console import Console
 from rich.table import Table
 
 from rsdiff.reporting import SweptRun, write_sweep_page
+from rsdiff.reporting.records import write_whole
 from rsdiff.tasks.errors import is_interruption, one_sentence
-from rsdiff.tasks.run_folder import Status
+from rsdiff.tasks.ownership import is_owned
+from rsdiff.tasks.run_folder import Status, read_status
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking.tracker import Cell, columns_of
-from rsdiff.training.checkpoints import write_json
 
 WIDTH_OF_LOG_FILES = 200
 """Characters of a table that no terminal limits."""
-PLAN, CHOSEN_CELLS = "sweep.json", "RSDIFF_CELLS"
+PLAN = "sweep.json"
+CHOSEN_CELLS, LAUNCHED_CELLS = "RSDIFF_CELLS", "RSDIFF_LAUNCHED_CELLS"
+"""Environment: numbers of the cells that are to run, of all that are launched; and of those that are launched, where some are left out."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,8 @@ def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -
     if _is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-        write_json(folder / PLAN, asdict(Plan(tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)))
+        plan = Plan(tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
+        _write_json(folder / PLAN, asdict(plan))
     return folder
 
 
@@ -128,6 +132,54 @@ def read_records(folder: Path) -> list[Record]:
     return records
 
 
+def stand(folder: Path) -> list[Record]:
+    """Return the records of a sweep's cells, corrected by what became of their runs.
+
+    A cell whose process vanished without a word is 'killed', one whose results were deleted 'deleted'.
+    """
+    records = []
+    for record in read_records(folder):
+        path = Path(record.folder)
+        if record.state == "running" and not is_owned(path):
+            status = read_status(path)
+            state = "finished" if status.state == "finished" else "killed"
+            error = "" if state == "finished" else "its process ended without a word (killed, out of memory, or its host went down)."
+            record = replace(record, state=state, error=error, summary=status.summary)
+        elif record.state == "finished" and read_status(path).state == "new":
+            record = replace(record, state="deleted", error=f"{path} was deleted.")
+        records.append(record)
+    return records
+
+
+def keep_records(folder: Path, cells: Sequence[Sequence[str]], finished: Mapping[int, Record]) -> None:
+    """Write the records of `finished` cells and delete those that another list of cells left; the other cells' own stay until they begin.
+
+    For a sweep whose list may change under the same name.
+    """
+    if not _is_main_process():
+        return
+    for path in folder.glob("run_*.json"):
+        number = int(path.stem.removeprefix("run_"))
+        if number >= len(cells) or json.loads(path.read_text())["overrides"] != list(cells[number]):
+            path.unlink()
+    for record in finished.values():
+        write_record(folder, record)
+
+
+def prepare_launcher(launcher: str) -> None:
+    """Let the launcher (its class), where it is submitit's for Slurm, wait for the cells by asking squeue."""
+    if launcher.endswith(".SlurmLauncher"):
+        from rsdiff.tasks import slurm_queue  # submitit is imported only for those who use it
+
+        slurm_queue.install()
+
+
+def cell_number(job: int) -> int:
+    """Return the number of the cell that the launcher's job number `job` is."""
+    launched = os.environ.get(LAUNCHED_CELLS)
+    return int(launched.split(",")[job]) if launched else job
+
+
 def is_chosen(number: int) -> bool:
     """Whether this attempt is to run cell `number`; a retry runs some of a sweep's cells."""
     chosen = os.environ.get(CHOSEN_CELLS)
@@ -146,14 +198,14 @@ def launcher_log() -> Path | None:
 def write_record(folder: Path, record: Record) -> None:
     """Keep a run's record for the table."""
     if _is_main_process():
-        write_json(_record_path(folder, record.number), asdict(record))
+        _write_json(_record_path(folder, record.number), asdict(record))
 
 
 def conclude(folder: Path) -> int:
     """Write and print the table of all runs; return how many did not finish."""
     if not _is_main_process():
         return 0
-    records = read_records(folder)
+    records = stand(folder)
     rows = table_rows(records)
     columns = columns_of(rows)
     with (folder / "summary.csv").open("w", newline="") as stream:
@@ -225,6 +277,10 @@ def _cell(value: Cell) -> str:
     if value is None:
         return ""
     return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) and abs(value) >= 1e-3 else str(value)
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    write_whole(path, lambda at: at.write_text(json.dumps(content, indent=1)))
 
 
 def _record_path(folder: Path, number: int) -> Path:

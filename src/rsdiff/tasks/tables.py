@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 
 from rsdiff.config import ConfigError
+from rsdiff.config.signature import run_signature
 from rsdiff.data.source import DataError
 from rsdiff.metrics import METRICS
 from rsdiff.reporting.published import CellResult, Pictures, Printed, RowResult, TableResult, Value
@@ -26,8 +27,9 @@ from rsdiff.tasks.command_line import CONFIG_NAME, check_run, composing, options
 from rsdiff.tasks.launching import launch
 from rsdiff.tasks.options import TablesTask
 from rsdiff.tasks.result import TaskResult
-from rsdiff.tasks.run_folder import RunFolder, provenance, read_status
+from rsdiff.tasks.run_folder import RunFolder, Status, provenance, read_status
 from rsdiff.tasks.settings import RunSettings, group_config
+from rsdiff.tasks.sweep import Record
 from rsdiff.tasks.table_options import TableConfig, filled
 from rsdiff.tasks.table_plan import Cell, Job, QuickData, cells_of, data_settings
 from rsdiff.tracking import Tracker
@@ -45,6 +47,25 @@ class Outcome:
 
     path: Path | None = None
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What does one or several jobs that come to the same.
+
+    command  what is typed after run.py
+    status   of the run before anything is launched
+    """
+
+    path: Path
+    command: tuple[str, ...]
+    status: Status
+    jobs: list[Job] = field(default_factory=list)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.status.state == "finished" and not self.status.lost_files()
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -117,6 +138,7 @@ class Workshop:
         self.conf = conf
         self.loader = loader
         self.outputs = settings.outputs
+        self.signature = settings.signature
         self.logger = settings.choices["logger"]
         self.data_root = data_root
         self.missing_data: dict[str, str] = {}
@@ -157,29 +179,44 @@ class Workshop:
 
     def finish(self, jobs: Sequence[Job]) -> dict[Job, Outcome]:
         """Run what is not finished yet and return how every job, and those before it, ended."""
-        waiting = list(dict.fromkeys(link for job in jobs for link in job.chain))
+        everything = list(dict.fromkeys(link for job in jobs for link in job.chain))
         outcomes: dict[Job, Outcome] = {}
-        while waiting:
-            commands: dict[Path, tuple[list[str], list[Job]]] = {}
-            later = []
-            for job in waiting:
-                if job.after is not None and job.after not in outcomes:
-                    later.append(job)
-                    continue
-                outcome = self._begin(job, outcomes, commands)
-                if outcome is not None:
-                    outcomes[job] = outcome
-            if commands:
-                print(f"{len(commands)} runs to do, {len(outcomes)} finished, {len(later)} waiting for them", flush=True)
-                records = launch([command for command, _ in commands.values()], self.outputs)
-                for (path, (_, same)), record in zip(commands.items(), records, strict=True):
-                    finished = read_status(path).state == "finished"
-                    outcomes |= dict.fromkeys(same, Outcome(path) if finished else Outcome(reason=record.error or "it did not finish."))
-            waiting = later
+        for wave in range(max((len(job.chain) for job in everything), default=0)):
+            outcomes |= self._wave(wave, [job for job in everything if len(job.chain) == wave + 1], outcomes, len(everything))
         return outcomes
 
-    def _begin(self, job: Job, outcomes: Mapping[Job, Outcome], commands: dict[Path, tuple[list[str], list[Job]]]) -> Outcome | None:
-        """Return how `job` ended if that is known without running it; else add its command to `commands`."""
+    def _wave(self, wave: int, jobs: Sequence[Job], outcomes: Mapping[Job, Outcome], everything: int) -> dict[Job, Outcome]:
+        """Run what is not finished of `jobs`, whose predecessors have ended, and return how each ended.
+
+        A wave is one sweep with a name of its own, whatever of it was finished before.
+        """
+        ended: dict[Job, Outcome] = {}
+        runs: dict[Path, Run] = {}
+        for job in jobs:
+            prepared = self._prepare(job, outcomes)
+            if isinstance(prepared, Outcome):
+                ended[job] = prepared
+            else:
+                runs.setdefault(prepared.path, prepared).jobs.append(job)
+        finished = {
+            number: Record(number, run.command, "finished", str(run.path), summary=run.status.summary)
+            for number, run in enumerate(runs.values())
+            if run.is_finished
+        }
+        records = [finished.get(number) for number in range(len(runs))]
+        if len(finished) < len(runs):
+            done, later = len(outcomes) + len(finished), everything - len(outcomes) - len(jobs)
+            print(f"{len(runs) - len(finished)} runs to do, {done} finished, {later} waiting for them", flush=True)
+            name = run_signature({"tables": self.signature, "wave": wave})
+            records = list(launch([run.command for run in runs.values()], finished, self.outputs, name))
+        for run, record in zip(runs.values(), records, strict=True):
+            assert record is not None
+            good = read_status(run.path).state == "finished"
+            ended |= dict.fromkeys(run.jobs, Outcome(run.path) if good else Outcome(reason=record.error or "it did not finish."))
+        return ended
+
+    def _prepare(self, job: Job, outcomes: Mapping[Job, Outcome]) -> Run | Outcome:
+        """Return the run that does `job`, or the sentence why there is none."""
         earlier = outcomes[job.after] if job.after is not None else None
         if earlier is not None and earlier.path is None:
             return Outcome(reason=earlier.reason)
@@ -191,15 +228,12 @@ class Workshop:
             if moved := self._data_folder(settings.dataset):
                 command += moved
                 settings = check_run(self.conf, self.loader, command)
-            path = settings.run_path
-            status = read_status(path)
-            if status.state == "finished" and not status.lost_files():
-                return Outcome(path)
-            settings.dataset.check()
+            run = Run(settings.run_path, tuple(command), read_status(settings.run_path))
+            if not run.is_finished:
+                settings.dataset.check()
         except (ConfigError, DataError, CheckpointError) as refusal:
             return Outcome(reason=str(refusal))
-        commands.setdefault(path, (command, []))[1].append(job)
-        return None
+        return run
 
     def _data_folder(self, dataset: Any) -> list[str]:
         """Return the setting that moves a data set to `data_root`, if it looks in the repository's own place."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+from accelerate import Accelerator
 from torch import Tensor
 
 import rsdiff
 from rsdiff.data.holdout import hold_out
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
 from rsdiff.data.sample import Batch, collate
-from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
+from rsdiff.data.source import ImageSource
+from rsdiff.data.views import Draw, SampleKey, TestSamples, TrainingSamples
 from rsdiff.degradations import Degradation, degrade, named_cases
 from rsdiff.inference.images import restore_images
+from rsdiff.methods.base import Method, Problem
+from rsdiff.metrics.baseline import Baseline
 from rsdiff.tasks import evaluate
 from rsdiff.tasks.baseline import baseline_for
 from rsdiff.tasks.command_line import require_start
@@ -39,24 +43,11 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     everything, test = open_source(settings, "train"), open_source(settings, "test")
     options = degradation_for(settings, everything)
     ((_, degradation),) = named_cases(options.build())
-    source, validation = hold_out(everything, config.validation_images)
+    source, held_out = hold_out(everything, config.validation_images)
     problem = problem_of(settings, source)
     require_start(settings, problem)
     draw = draw_of(degradation, source)
-    samples = TrainingSamples(
-        source,
-        settings.scale,
-        config.patch,
-        settings.seed,
-        draw,
-        views=settings.model.views,
-        augment=config.augment,
-        crop_step=config.crop_step,
-        small=settings.dataset.small,
-        scale_range=config.scale_range,
-        scale_keeps=config.scale_keeps,
-        make_lr=partial(lr_of, degradation) if config.scale_per == "image" else None,
-    )
+    samples = samples_of(settings, source, degradation, draw)
     method = build_method(settings.model, problem, settings.seed)
     start = settings.starting_point
     if start is not None:
@@ -78,45 +69,16 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         finish = partial(degrade_in_worker, degradation) if in_workers else None
         return steps_of(make_loader(samples, batches, config.workers, finish), accumulate)
 
-    ((_, test_degradation),) = named_cases(options.for_tests().build())
-    test_draw = draw_of(test_degradation, validation)
-    held_out = TestSamples(validation, settings.scale, settings.seed, test_draw, size_rule=settings.dataset.size_rule)
-    validator = settings.metrics.for_validation().build(
-        problem.bands, True, None if test_draw is None else test_degradation, accelerator.device, baseline
-    )
-
-    def validate(step: int) -> dict[str, float]:
-        share = range(accelerator.process_index, len(held_out), accelerator.num_processes)
-        rows = []
-        for restored in restore_images(
-            method, (held_out[i] for i in share), test_degradation, settings.sampler, settings.seed, accelerator.device
-        ):
-            rows += validator.rows(restored.batch, restored.image, restored.seconds)
-            if accelerator.is_main_process and restored.batch.metas[0].index == 0:
-                tracker.image("validation", evaluate.strip(restored, settings.metrics.rgb_bands), step)
-        gathered = gather_rows(accelerator, rows)
-        return {entry.metric.name: entry.mean for entry in validator.summary(gathered).metrics}
-
     trainer = Trainer(
         config=config,
         method=method,
         degradation=degradation,
         loader=loader,
-        validate=validate,
+        validate=validation_of(settings, method, held_out, baseline, accelerator, tracker),
         journal=tracker,
         accelerator=accelerator,
         store=folder.checkpoints,
-        card={
-            "config": settings.resolved,
-            "choices": dict(settings.choices),
-            "problem": asdict(problem),
-            "normaliser": asdict(source.normaliser),
-            "data": source.fingerprint(),
-            "wavelengths": list(source.wavelengths),
-            "signature": settings.signature,
-            "version": rsdiff.__version__,
-            "parameters": parameters,
-        },
+        card=card_of(settings, problem, source, parameters),
         seed=settings.seed,
     )
     trainer.resume()
@@ -129,6 +91,66 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     method.eval()
     result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
     return replace(result, files=[*result.files, best.folder / WEIGHTS])
+
+
+def samples_of(settings: RunSettings, source: ImageSource, degradation: Degradation, draw: Draw | None) -> TrainingSamples:
+    """Return the crops that are trained on."""
+    config = settings.trainer
+    return TrainingSamples(
+        source,
+        settings.scale,
+        config.patch,
+        settings.seed,
+        draw,
+        views=settings.model.views,
+        augment=config.augment,
+        crop_step=config.crop_step,
+        small=settings.dataset.small,
+        scale_range=config.scale_range,
+        scale_keeps=config.scale_keeps,
+        make_lr=partial(lr_of, degradation) if config.scale_per == "image" else None,
+    )
+
+
+def card_of(settings: RunSettings, problem: Problem, source: ImageSource, parameters: int) -> dict[str, Any]:
+    """Return the facts that every checkpoint of a training carries."""
+    return {
+        "config": settings.resolved,
+        "choices": dict(settings.choices),
+        "problem": asdict(problem),
+        "normaliser": asdict(source.normaliser),
+        "data": source.fingerprint(),
+        "wavelengths": list(source.wavelengths),
+        "signature": settings.signature,
+        "version": rsdiff.__version__,
+        "parameters": parameters,
+    }
+
+
+def validation_of(
+    settings: RunSettings, method: Method, held_out: ImageSource, baseline: Baseline, accelerator: Accelerator, tracker: Tracker
+) -> Callable[[int], dict[str, float]]:
+    """Return what restores the images held out of the training data and gives their mean scores, called with the step."""
+    ((_, degradation),) = named_cases(degradation_for(settings, held_out).for_tests().build())
+    draw = draw_of(degradation, held_out)
+    samples = TestSamples(held_out, settings.scale, settings.seed, draw, size_rule=settings.dataset.size_rule)
+    evaluator = settings.metrics.for_validation().build(
+        held_out.bands, True, None if draw is None else degradation, accelerator.device, baseline
+    )
+
+    def validate(step: int) -> dict[str, float]:
+        share = range(accelerator.process_index, len(samples), accelerator.num_processes)
+        rows = []
+        for restored in restore_images(
+            method, (samples[i] for i in share), degradation, settings.sampler, settings.seed, accelerator.device
+        ):
+            rows += evaluator.rows(restored.batch, restored.image, restored.seconds)
+            if accelerator.is_main_process and restored.batch.metas[0].index == 0:
+                tracker.image("validation", evaluate.strip(restored, settings.metrics.rgb_bands), step)
+        gathered = gather_rows(accelerator, rows)
+        return {entry.metric.name: entry.mean for entry in evaluator.summary(gathered).metrics}
+
+    return validate
 
 
 def micro_batches(trainer: Trainer, samples: TrainingSamples, folder: RunFolder) -> int:

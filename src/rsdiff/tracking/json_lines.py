@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, TextIO
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from rsdiff.config import config
+from rsdiff.data.durable import write_text
 from rsdiff.tracking.progress import Progress
 from rsdiff.tracking.tracker import Cell, End, RunIdentity, Trackers, columns_of
 
@@ -49,12 +49,8 @@ class JsonLines:
         self._close()
         if not self.path.exists():
             return
-        temporary = self.path.with_name(f".{HISTORY}.partial")
-        with self.path.open() as lines, temporary.open("w") as kept:
-            kept.writelines(line for line in lines if _step_of(line, default=step + 1) <= step)
-            kept.flush()
-            os.fsync(kept.fileno())
-        temporary.replace(self.path)
+        with self.path.open() as lines:
+            write_text(self.path, "".join(line for line in lines if _step_of(line, default=step + 1) <= step))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if self._stream is None:

@@ -1,7 +1,9 @@
 """Weights & Biases beside the run's own history. It must never cost a run: no prompts, a failing service is reported once and left alone.
 
-Without a key the run is recorded offline in its own folder; `wandb sync <folder>/wandb/offline-run-*` sends it later. A resumed run keeps
-its id, which is the run's signature. W&B drops what is logged again for steps it already has; those values are the same by construction.
+Without a key the run is recorded offline in its own folder; `wandb sync --include-online <folder>/wandb/*run-*` sends it later, as it sends
+what a service that failed in mid-run did not take: W&B writes its record into the folder whether it is online or not. Only tables need the
+service at the moment they are logged. A resumed run keeps its id, which is the run's signature. W&B drops what is logged again for steps it
+already has; those values are the same by construction.
 """
 
 from __future__ import annotations
@@ -60,32 +62,35 @@ class WandbConfig:
 
 
 class WandbTracker:
-    """One W&B run. Every call is tried; the first that fails is reported on stderr and ends the recording, not the run."""
+    """One W&B run. Every call is tried; what fails is reported on stderr once per kind of record and left out from then on.
+
+    A failing call may cost half a minute (W&B's own patience), hence once.
+    """
 
     def __init__(self, config: WandbConfig, run: RunIdentity) -> None:
         self.config = config
         self._run: Any = None
         self._last_step = 0
+        self._left_out: set[str] = set()
+        self._resend = f"`wandb sync --include-online {run.folder}/wandb/*run-*` sends what W&B has not got"
         mode = config.chosen_mode()
         if config.mode == "online" and mode != "online":
             print("W&B has no key (set WANDB_API_KEY or type `wandb login`); this run is recorded offline.", file=sys.stderr)
-        self._try(
-            lambda: self._start(run, mode), "is not reached", "the run is recorded offline" if mode == "online" else "the run goes on"
-        )
+        _try(lambda: self._start(run, mode), "is not reached", "the run is recorded offline" if mode == "online" else "the run goes on")
         if self._run is None and mode == "online":
             # The local service still holds the id of the attempt that failed.
-            self._try(lambda: _wandb().teardown())
-            self._try(lambda: self._start(run, "offline"))
+            _try(lambda: _wandb().teardown(), "could not be stopped", "the run goes on")
+            _try(lambda: self._start(run, "offline"), "cannot record offline either", "the run goes on")
 
     def rewind(self, step: int) -> None:
         self._last_step = step
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._last_step = max(step, self._last_step)
-        self._with_run(lambda run: run.log(dict(values), step=step))
+        self._record("numbers", lambda run: run.log(dict(values), step=step))
 
     def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
-        self._with_run(lambda run: run.log({"images_per_second": images_per_second}, step=step))
+        self._record("numbers", lambda run: run.log({"images_per_second": images_per_second}, step=step))
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Nothing to store."""
@@ -95,19 +100,20 @@ class WandbTracker:
             return
         self._last_step = max(step, self._last_step)
         pixels = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-        self._with_run(lambda run: run.log({f"images/{name}": _wandb().Image(pixels)}, step=self._last_step))
+        self._record("pictures", lambda run: run.log({f"images/{name}": _wandb().Image(pixels)}, step=self._last_step))
 
     def table(self, name: str, rows: Sequence[Mapping[str, Cell]]) -> None:
         """Record a table; the values of a table of one row also become the run's summary, which W&B compares runs by."""
         columns = columns_of(rows)
         data = [[row.get(column) for column in columns] for row in rows]
-        self._with_run(lambda run: run.log({f"tables/{name}": _wandb().Table(columns=columns, data=data)}, step=self._last_step))
+        self._record("tables", lambda run: run.log({f"tables/{name}": _wandb().Table(columns=columns, data=data)}, step=self._last_step))
         if len(rows) == 1:
-            self._with_run(lambda run: run.summary.update(dict(rows[0])))
+            self._record("numbers", lambda run: run.summary.update(dict(rows[0])))
 
     def finish(self, end: End) -> None:
-        self._with_run(lambda run: run.finish(exit_code=0 if end == "finished" else 1))
-        self._run = None
+        run, self._run = self._run, None
+        if run is not None:
+            _try(lambda: run.finish(exit_code=0 if end == "finished" else 1), "did not take the whole record", self._resend)
 
     def _start(self, run: RunIdentity, mode: Literal["online", "offline", "disabled"]) -> None:
         wandb = _wandb()
@@ -129,20 +135,28 @@ class WandbTracker:
                 console="off",
                 init_timeout=self.config.timeout_s,
                 finish_timeout=5 * self.config.timeout_s,
+                finish_timeout_raises=True,
             ),
         )
 
-    def _with_run(self, action: Callable[[Any], object]) -> None:
-        if self._run is not None:
-            self._try(lambda: action(self._run))
+    def _record(self, kind: Literal["numbers", "pictures", "tables"], action: Callable[[Any], object]) -> None:
+        """Do `action` with the W&B run, unless this kind of record failed before."""
+        if self._run is None or kind in self._left_out:
+            return
+        run = self._run
+        if not _try(lambda: action(run), f"failed and gets no {kind} from here on", "the run goes on, and keeps them in its folder"):
+            self._left_out.add(kind)
 
-    def _try(self, action: Callable[[], object], what: str = "failed and is left out from here on", then: str = "the run goes on") -> None:
-        try:
-            action()
-        except Exception as error:  # whatever the service does, the run goes on
-            self._run = None
-            reason = " ".join(str(error).split())[:200]
-            print(f"W&B {what} ({type(error).__name__}: {reason}); {then}.", file=sys.stderr)
+
+def _try(action: Callable[[], object], what: str, then: str) -> bool:
+    """Do `action` and return whether it succeeded; if not, print a line: whatever the service does, the run goes on."""
+    try:
+        action()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        print(f"W&B {what} ({type(error).__name__}: {reason}); {then}.", file=sys.stderr)
+        return False
+    return True
 
 
 def has_key() -> bool:

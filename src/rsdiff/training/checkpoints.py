@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rsdiff.data.durable import flush, write_json
 from rsdiff.metrics.table import METRICS
 
 FORMAT = 1
@@ -82,11 +83,11 @@ def write_checkpoint(
         if training_state is not None:
             torch.save(dict(training_state), temporary / TRAINING_STATE)
         for path in temporary.iterdir():
-            _flush(path)
+            flush(path)
         if final.exists():  # somebody deleted parts of it
             shutil.rmtree(final)
         temporary.rename(final)
-        _flush(folder)
+        flush(folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, SafetensorError | RuntimeError) and NO_SPACE.search(str(error)):
@@ -192,25 +193,5 @@ def prune(store: Path, keep: int) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_text(json.dumps(content, indent=1))
-        _flush(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator
 
 from rsdiff.config import config
 
@@ -76,6 +78,16 @@ class EmaConfig:
     """Averages are updated every so many steps."""
 
 
+def _a_number(batch: object) -> object:
+    """Refuse batch=auto: what may follow the memory is how a batch is shared out."""
+    if batch == "auto":
+        raise ValueError(
+            "auto was given; give a number of images, which results depend on, or trainer.accumulate=auto, which keeps that number and "
+            "computes as many of them at once as fit the memory."
+        )
+    return batch
+
+
 @config
 class TrainerConfig:
     """The training loop: length, batch, optimisers, precision, what is saved and how often."""
@@ -88,8 +100,8 @@ class TrainerConfig:
     """What reports call this budget: 'quick' checks the machinery, 'paper' is a published recipe, 'none' is neither."""
     steps: int = 1000
     """Optimiser steps."""
-    batch: int = 16
-    """Images per optimiser step, over all processes and micro-batches."""
+    batch: Annotated[int, BeforeValidator(_a_number)] = 16
+    """Images per optimiser step, over all processes and micro-batches; part of the recipe. To fit the memory, set accumulate=auto."""
     accumulate: int | Literal["auto"] = 1
     """Micro-batches per optimiser step and process; auto: as few as the memory allows, found when the run begins and kept."""
     patch: int = 128

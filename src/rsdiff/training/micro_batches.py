@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from rsdiff.data.durable import write_json
 from rsdiff.inference.memory import free_memory
-from rsdiff.training.checkpoints import write_json
 
 SHARE = 0.7
 """Share of the free memory that a step may take: workspaces of convolutions and fragmentation are not counted."""

@@ -18,9 +18,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rsdiff.data.loading import STOP_SIGNALS
 from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed
+from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.inference.memory import PeakMemory
@@ -289,16 +289,8 @@ class Trainer:
         def remember(number: int, _frame: FrameType | None) -> None:
             self._stop_signal = number
 
-        try:
-            previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, *STOP_SIGNALS)}
-        except ValueError:  # not the main thread: the caller's handlers stay
+        with answered((signal.SIGINT, *STOP_SIGNALS), remember):
             yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 def stage_ends(stages: Sequence[Stage], steps: int) -> list[tuple[int, Stage]]:

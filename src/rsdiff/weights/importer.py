@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from rsdiff.methods.base import MethodConfig
+from rsdiff.weights.advice import settings_of_file
 from rsdiff.weights.keymaps import KEY_MAPS, KeyMap
 from rsdiff.weights.lightning import settings_near
 from rsdiff.weights.unpickler import read_checkpoint
@@ -24,7 +25,15 @@ def import_weights(kind: str, source: Path | str | Mapping[str, Any], config: An
     """
     if config is not None:
         _require_published(config)
-    return _key_map(kind).to_ours(source if isinstance(source, Mapping) else _read_with_settings(Path(source)), config)
+    key_map = _key_map(kind)
+    content = source if isinstance(source, Mapping) else _read_with_settings(Path(source))
+    try:
+        return key_map.to_ours(content, config)
+    except ValueError as error:
+        settings = settings_of_file(key_map, content, config) if config is not None else []
+        if not settings:
+            raise
+        raise ValueError(f"{str(error).removesuffix('.')}; for this file add {' '.join(settings)}.") from error
 
 
 def export_weights(kind: str, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,8 @@ from rsdiff.weights.pickle_machine import Record, UnsafeFileError, read_one_pick
 from rsdiff.weights.rebuild import Storage
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+DAMAGE = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OSError)
+"""What Python's zipfile raises at damaged directories: also names that are no text (ValueError) and negative places (OSError)."""
 MAX_NESTING = 3
 """Torch files within pickles within torch files: EDM's snapshots need one level."""
 
@@ -90,7 +92,7 @@ def _storage_id(pid: Any) -> tuple[Any, str, int, Any]:
 def _read_zip(stream: BinaryIO, nesting: int) -> Any:
     try:
         archive = zipfile.ZipFile(stream)
-    except zipfile.BadZipFile as error:
+    except DAMAGE as error:
         raise UnsafeFileError(f"the zip container is damaged ({error}).") from error
     entries = {entry.filename: entry for entry in archive.infolist()}
     roots = [name.removesuffix("data.pkl") for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
@@ -110,7 +112,7 @@ def _read_zip(stream: BinaryIO, nesting: int) -> Any:
             raise UnsafeFileError(f"part {name} of the torch file is compressed or larger than the file itself.")
         try:
             return archive.read(entry)
-        except (zipfile.BadZipFile, EOFError, RuntimeError) as error:
+        except DAMAGE as error:
             raise UnsafeFileError(f"part {name} of the torch file is damaged ({error}).") from error
 
     if root + "byteorder" in entries and content("byteorder") != b"little":

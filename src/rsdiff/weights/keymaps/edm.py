@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -195,23 +195,12 @@ def build_network(class_name: str, arguments: Mapping[str, Any], state: Mapping[
     return network.eval()
 
 
-def require_same(given: Any, stored: Any, path: str) -> None:
-    """Raise ValueError unless a given config is what the file was made with; dropout, which no result depends on, may differ.
-
-    path  how the config is called on the command line; the message says what to type there
-    """
-    different = _different(given, stored, path)
-    if different:
-        raise ValueError(f"the file's network was made with other options than the given ones; add {' '.join(different)}.")
-
-
-def _different(given: Any, stored: Any, path: str) -> list[str]:
-    if type(given) is type(stored) and is_dataclass(given):
-        names = [field.name for field in fields(given) if field.name != "dropout"]
-        return [text for name in names for text in _different(getattr(given, name), getattr(stored, name), f"{path}.{name}")]
-    if given == stored:
-        return []
-    return [f"{path}=[{','.join(map(str, stored))}]" if isinstance(stored, tuple) else f"{path}={stored}"]
+def require_same(given: Any, stored: Any) -> None:
+    """Raise ValueError unless an option or a config is what the file was made with; dropout, which no result depends on, may differ."""
+    if type(given) is type(stored) and is_dataclass(given) and not isinstance(given, type):
+        given = replace(given, dropout=stored.dropout)
+    if given != stored:
+        raise ValueError("the file's network was made with other options than the given ones.")
 
 
 def levels_of(resolutions: Sequence[int], finest: int, count: int) -> tuple[int, ...]:

@@ -37,10 +37,10 @@ class EdmSrKeyMap:
         made = edm_sr_config(published)
         if config is not None:
             for option in ("architecture", "preconditioning"):
-                require_same(getattr(config, option), getattr(made, option), f"model.{option}")
+                require_same(getattr(config, option), getattr(made, option))
             unlabelled = replace(config, augmentation=made.augmentation).network_options()
-            require_same(unlabelled, made.network_options(), f"model.{made.architecture}")
-            require_same(config.levels.sigma_data, made.levels.sigma_data, "model.levels.sigma_data")
+            require_same(unlabelled, made.network_options())
+            require_same(config.levels.sigma_data, made.levels.sigma_data)
             if config.augments:
                 raise ValueError("labels of augmentation are not imported; set model.augmentation.probability=0.")
             made = config

@@ -30,9 +30,9 @@ class RefDiffKeyMap:
         published = denoiser_in(content)
         made = refdiff_config(published)
         if config is not None:
-            require_same(config.network, made.network, "model.network")
-            require_same(config.levels.sigma_data, made.levels.sigma_data, "model.levels.sigma_data")
-            require_same(config.mask_codes, made.mask_codes, "model.mask_codes")
+            require_same(config.network, made.network)
+            require_same(config.levels.sigma_data, made.levels.sigma_data)
+            require_same(config.mask_codes, made.mask_codes)
             made = config
         channels = int(published.arguments["img_channels"])
         with torch.device("meta"):

@@ -1,0 +1,110 @@
+"""What restoring a scene is given and gives back, and the processes that share it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from rsdiff.data.normalisation import Normaliser
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.methods.base import Method, Problem
+
+
+class Team(Protocol):
+    """The processes that share a scene."""
+
+    rank: int
+    count: int
+
+    def any(self, mine: bool) -> bool:
+        """Return whether any process says so; all wait for all."""
+        ...
+
+    def smallest(self, mine: int) -> int:
+        """Return the smallest number that any process says; all wait for all."""
+        ...
+
+
+class Alone:
+    """A team of one."""
+
+    rank = 0
+    count = 1
+
+    def any(self, mine: bool) -> bool:
+        return mine
+
+    def smallest(self, mine: int) -> int:
+        return mine
+
+
+@dataclass(frozen=True)
+class SceneJob:
+    """One scene to restore.
+
+    scratch     folder for what must survive a kill
+    trained     normaliser of the data the method was trained on, or None
+    needs       fields of the batch that the method needs
+    identity    names method, weights and sampler: scratch files of another identity are not used
+    order       batches in the order in which they are restored, None for row by row; the result does not depend on it
+    """
+
+    input: Path
+    output: Path
+    scratch: Path
+    method: Method
+    problem: Problem
+    scale: float
+    sampler: SamplerConfig
+    options: SceneOptions
+    trained: Normaliser | None
+    needs: frozenset[str]
+    seed: int
+    device: torch.device
+    identity: str = ""
+    order: Callable[[int], Sequence[int]] | None = None
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """What became of a scene.
+
+    input_size, size  (height, width) before and after
+    tile, tiles       side of a tile in input pixels, number of tiles (groups of tiles where they are fused)
+    outputs           the rasters written
+    seam_score        see rsdiff.metrics.seams; NaN where there is no border
+    value_range       stored values, per band or common, that the method saw as 0 and as 1
+    """
+
+    input_size: tuple[int, int]
+    size: tuple[int, int]
+    tile: int
+    tiles: int
+    outputs: tuple[Path, ...]
+    seam_score: float
+    value_range: tuple[tuple[float, ...], tuple[float, ...]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        return {**asdict(self), "outputs": [str(path) for path in self.outputs]}
+
+    @staticmethod
+    def from_json(path: Path) -> SceneResult | None:
+        """Return the result that was noted at `path`, or None where there is none."""
+        if not path.exists():
+            return None
+        values = json.loads(path.read_text())
+        sizes = {name: tuple(values[name]) for name in ("input_size", "size")}
+        low, high = values["value_range"]
+        outputs = tuple(Path(output) for output in values["outputs"])
+        return SceneResult(**{**values, **sizes, "outputs": outputs, "value_range": (tuple(low), tuple(high))})
+
+
+Progress = Callable[[int, int], None]
+"""(pixels of the target that are done, all pixels)"""
