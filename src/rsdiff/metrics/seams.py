@@ -34,8 +34,8 @@ class SeamScore:
         values = image.astype(np.float64)
         if nodata is not None:
             values[image == nodata] = np.nan
-        self._edges[0][top + image.shape[1], left] = values[:, -1:]
-        self._edges[1][top, left + image.shape[2]] = values[:, :, -1:]
+        self._edges[0][top + image.shape[1], left] = values[:, -1:].copy()  # a view would keep the whole piece
+        self._edges[1][top, left + image.shape[2]] = values[:, :, -1:].copy()
         for axis, first in ((0, top), (1, left)):
             before = self._edges[axis].pop((top, left), None)
             if not len(self._borders[axis]):
