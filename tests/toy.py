@@ -100,6 +100,8 @@ class ToySampler:
 
     steps: int = 5
     """Steps."""
+    start: str = "noise"
+    """Where sampling begins."""
 
 
 @config

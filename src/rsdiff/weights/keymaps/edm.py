@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -197,10 +197,14 @@ def build_network(class_name: str, arguments: Mapping[str, Any], state: Mapping[
 
 def require_same(given: Any, stored: Any) -> None:
     """Raise ValueError unless an option or a config is what the file was made with; dropout, which no result depends on, may differ."""
-    if type(given) is type(stored) and is_dataclass(given) and not isinstance(given, type):
-        given = replace(given, dropout=stored.dropout)
-    if given != stored:
+    if _without_dropout(given) != _without_dropout(stored):
         raise ValueError("the file's network was made with other options than the given ones.")
+
+
+def _without_dropout(value: Any) -> Any:
+    if not is_dataclass(value):
+        return value
+    return type(value), {field.name: _without_dropout(getattr(value, field.name)) for field in fields(value) if field.name != "dropout"}
 
 
 def levels_of(resolutions: Sequence[int], finest: int, count: int) -> tuple[int, ...]:
