@@ -49,6 +49,8 @@ CONF = REPOSITORY / "conf"
 SIDES, BANDS = (32, 64), 48
 """Pixels of images and training crops: the larger ones where a model says that the smaller are too small, and bands of cubes."""
 WAVELENGTHS = tuple(400.0 + 600.0 * band / (BANDS - 1) for band in range(BANDS))
+SCALES = {"second": 8.0, "cnam_cd": 8.0, "paired": 4.0, "paired_same_size": 1.0}
+"""Scales of the kinds of data that bring their LR; others are degraded to the model's usual scale."""
 LONGEST = 120.0
 """Seconds that a pair may take; it takes one."""
 MODELS = sorted({name for name in options_of(CONF / "model") if name.endswith("_tiny")} | {"bicubic", "spectral_linear"})
@@ -98,6 +100,7 @@ def data_kinds(side: int = SIDES[0]) -> dict[str, Any]:
         picture(root / "layout" / ("train" if index < 3 else "test") / f"{index}.png", side, index)
         picture(root / "paired" / "HR" / f"{index}.png", side, index)
         picture(root / "paired" / "LR" / f"{index}.png", side // 4, index)
+        picture(root / "paired" / "same" / f"{index}.png", side, index)
     cube = np.random.default_rng(0).integers(1, 4000, (BANDS, side, 2 * side)).astype(np.uint16)
     (root / "cubes").mkdir()
     np.save(root / "cubes" / "scene.npy", cube)
@@ -112,6 +115,7 @@ def data_kinds(side: int = SIDES[0]) -> dict[str, Any]:
         "folder": FolderDataset(root=str(root / "folder")),
         "layout": LayoutDataset(root=str(root / "layout"), train_folders=("train",), test_folders=("test",)),
         "paired": PairedDataset(root=str(root / "paired"), hr_folder="HR", lr_folder="LR"),
+        "paired_same_size": PairedDataset(root=str(root / "paired"), hr_folder="HR", lr_folder="same"),
         "packed": PackedDataset(file=str(root / "packed.h5")),
         "second": SecondDataset(root=refsr),
         "second_own_lr": SecondDataset(root=refsr, lr="degradation"),
@@ -138,7 +142,7 @@ def pairs(models: Sequence[str]) -> Iterator[Pair]:
             degradation = degradation_for(name, data)
             if isinstance(degradation, GridConfig):
                 continue
-            scale = 8.0 if kind in ("second", "cnam_cd") else float(type(config).usual_scale)
+            scale = SCALES.get(kind, float(type(config).usual_scale))
             groups = {"model": config, "dataset": data, "degradation": degradation}
             fields = {group: fields_given(groups, group) for group in ("dataset", "degradation")}
             task = EvaluateTask() if config.is_ready else TrainTask()
@@ -224,7 +228,11 @@ def run_pair(pair: Pair, side: int, sampler: SamplerConfig | None) -> None:
     method = deepcopy(fresh(pair.model, given.problem))
     if given.batch is not None and sampler is None:
         train_a_step(method, given.batch)
-    restore_an_image(method, given, sampler_of(pair.model) if sampler is None else sampler)
+    if sampler is None:
+        sampler = sampler_of(pair.model)
+        if sampler.start.startswith("image") and not config.starts_at_image(given.problem):
+            sampler = replace(sampler, start="edm")  # the command line refuses the other
+    restore_an_image(method, given, sampler)
 
 
 def outcome_of(pair: Pair, sampler: SamplerConfig | None = None) -> Outcome:
