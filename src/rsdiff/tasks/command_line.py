@@ -41,6 +41,10 @@ NEEDED_BY_TRAINING = frozenset({"hr", "hr_views"})
 """Batch fields that a method's `requires` may name and restoring does without."""
 
 
+ALSO_CALLED = {"trainer.batch=auto": "trainer.accumulate=auto"}
+"""The batch stays the recipe's; what follows the memory is into how many micro-batches it is shared."""
+
+
 @dataclass(frozen=True)
 class Command:
     """A checked command line.

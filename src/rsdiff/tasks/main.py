@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from rsdiff.config.signature import run_signature
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.tasks import sweep
-from rsdiff.tasks.command_line import CONFIG_NAME, check_command, check_compatible, with_options_of_checkpoint
+from rsdiff.tasks.command_line import ALSO_CALLED, CONFIG_NAME, check_command, check_compatible, with_options_of_checkpoint
 from rsdiff.tasks.errors import OK, RUN_ERROR, Terminated, exit_code, print_error, stops_everything, wants_traceback
 from rsdiff.tasks.groups import register_schemas
 from rsdiff.tasks.help import print_help
@@ -56,7 +56,7 @@ def main(repository: Path) -> None:
     if arguments.help:
         sys.exit(print_help(repository, arguments.overrides))
     try:
-        overrides = with_options_of_checkpoint(conf, arguments.overrides)
+        overrides = with_options_of_checkpoint(conf, [ALSO_CALLED.get(word, word) for word in arguments.overrides])
         admitted = dict(zip(arguments.overrides, overrides, strict=True))
         sys.argv = [admitted.get(word, word) for word in sys.argv]  # where Hydra reads them again
         sweep_folder = _prepare(conf, overrides, arguments.multirun)

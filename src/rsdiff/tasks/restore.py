@@ -18,7 +18,7 @@ from rsdiff.config import ConfigError
 from rsdiff.data.durable import write_json
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.rasters import in_one_sentence, without_warnings
-from rsdiff.inference.scene_input import SceneReader
+from rsdiff.inference.scene_input import STRICT, SceneReader
 from rsdiff.inference.scene_job import SceneJob, SceneResult
 from rsdiff.inference.scene_output import output_form
 from rsdiff.inference.scenes import restore_scene
@@ -111,7 +111,7 @@ def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: 
     if not team.any(earlier is None or not all(path.exists() for path in earlier.outputs)):
         assert earlier is not None
         if team.rank == 0 and job.options.preview and not page_of(earlier.outputs[0]).exists():
-            with without_warnings():
+            with rasterio.Env(**STRICT), without_warnings():
                 preview(job, earlier)
         return earlier
 
@@ -122,7 +122,7 @@ def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: 
     result = restore_scene(job, team, progress)
     if team.rank == 0:
         if job.options.preview:
-            with without_warnings():
+            with rasterio.Env(**STRICT), without_warnings():
                 preview(job, result)
         write_json(note, result.to_json())
     team.any(False)

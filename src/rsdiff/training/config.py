@@ -79,7 +79,7 @@ class EmaConfig:
 
 
 def _a_number(batch: object) -> object:
-    """Refuse batch=auto: what may follow the memory is how a batch is shared out."""
+    """Refuse batch=auto in a file, which would not say what the batch is; on a command line it stands for accumulate=auto."""
     if batch == "auto":
         raise ValueError(
             "auto was given; give a number of images, which results depend on, or trainer.accumulate=auto, which keeps that number and "
