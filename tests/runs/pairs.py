@@ -221,13 +221,25 @@ def restore_an_image(method: Method, given: Material, sampler: SamplerConfig) ->
     assert 0 <= restored.image.min() <= restored.image.max() <= 1
 
 
-def run_pair(pair: Pair, side: int, sampler: SamplerConfig | None) -> None:
-    """A training step and a restoration with the model's own sampler, or with fresh weights a restoration with another one."""
+def material_of(pair: Pair, side: int) -> Material:
+    """Return the material of a pair."""
     config = options().models[pair.model]
-    given = material(pair.data, pair.degradation, pair.scale, 0 if config.is_ready else config.views, side)
+    return material(pair.data, pair.degradation, pair.scale, 0 if config.is_ready else config.views, side)
+
+
+@lru_cache(maxsize=1)
+def trained(pair: Pair, side: int) -> Method:
+    """Return the method after a training step, which some need to know the range of what they sample."""
+    given = material_of(pair, side)
     method = deepcopy(fresh(pair.model, given.problem))
-    if given.batch is not None and sampler is None:
+    if given.batch is not None:
         train_a_step(method, given.batch)
+    return method
+
+
+def run_pair(pair: Pair, side: int, sampler: SamplerConfig | None) -> None:
+    """A training step and a restoration with the model's own sampler or another one."""
+    config, given, method = options().models[pair.model], material_of(pair, side), trained(pair, side)
     if sampler is None:
         sampler = sampler_of(pair.model)
         if sampler.start.startswith("image") and not config.starts_at_image(given.problem):
