@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +46,16 @@ def launch(commands: Sequence[Sequence[str]], finished: Mapping[int, Record], ou
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(master))
         sweep.prepare_launcher(str(master.hydra.launcher._target_))
         launcher = Plugins.instance().instantiate_launcher(context, run_one, master)
+        end_idle_workers()
         launcher.launch([list(commands[number]) for number in left], initial_job_idx=0)
     return sweep.read_records(folder)
+
+
+def end_idle_workers() -> None:
+    """End the processes that joblib keeps for its next call: they have the environment of the sweep they were started for."""
+    loky = sys.modules.get("joblib.externals.loky")
+    if loky is not None:
+        loky.get_reusable_executor().shutdown(wait=True)
 
 
 @contextmanager
