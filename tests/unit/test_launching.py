@@ -14,5 +14,5 @@ def test_workers_of_a_sweep_have_its_environment(monkeypatch: pytest.MonkeyPatch
     for name in ("first", "second"):
         monkeypatch.setenv("RSDIFF_SWEEP", name)
         end_idle_workers()
-        assert Parallel(n_jobs=2)(delayed(os.environ.get)("RSDIFF_SWEEP") for _ in range(2)) == [name, name]
+        assert Parallel(n_jobs=2)(delayed(os.getenv)("RSDIFF_SWEEP") for _ in range(2)) == [name, name]
     end_idle_workers()
