@@ -116,7 +116,7 @@ def test_a_table_that_was_killed_goes_on_and_ends_like_one_that_was_not(reposito
     assert figures(killed) == figures(whole)
 
 
-def test_a_table_runs_once_and_tells_what_is_missing(repository: Path, run_command) -> None:
+def test_a_table_runs_once_and_tells_what_is_missing(repository: Path, run_command, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = run_command("sweeps=tables/toy", repository=repository)
     assert ended.code == 0, ended.err
     assert "model=not_written_yet is not part of this version" in ended.out
@@ -132,6 +132,12 @@ def test_a_table_runs_once_and_tells_what_is_missing(repository: Path, run_comma
     assert figures(Path("outputs")) == first
     sweeps = sorted(Path("outputs/sweeps").rglob("*.json"))
     shutil.rmtree(next(Path("outputs/evaluate").glob("bicubic-*")))
+    with monkeypatch.context() as broken:
+        broken.setattr("rsdiff.methods.bicubic.resize", lambda *arguments: 1 / 0)
+        failed = run_command("sweeps=tables/toy", repository=repository)
+    assert failed.code == 1, failed.out
+    assert failed.err.splitlines()[-1] == "error: 1 runs failed, see 'not run' above; the same command tries them again."
+    assert "2 of 6 cells" in failed.out
     mended = run_command("sweeps=tables/toy", repository=repository)
     assert "1 runs to do" in mended.out, (mended.out, mended.err)
     assert figures(Path("outputs")) == first

@@ -56,6 +56,10 @@ def stops_everything(error: BaseException) -> bool:
     return is_interruption(error) and getattr(error, "signal", signal.SIGINT) is not None
 
 
+class PartFailedError(RuntimeError):
+    """A part of what a task was to do failed; the rest is done and kept. The message is one sentence."""
+
+
 def exit_code(error: BaseException) -> int:
     """Return the exit code that tells scripts what kind of failure it was."""
     if isinstance(error, Terminated):

@@ -25,7 +25,7 @@ from rsdiff.config.signature import run_signature
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.tasks import sweep
 from rsdiff.tasks.command_line import ALSO_CALLED, CONFIG_NAME, check_command, check_compatible, with_options_of_checkpoint
-from rsdiff.tasks.errors import OK, RUN_ERROR, Terminated, exit_code, print_error, stops_everything, wants_traceback
+from rsdiff.tasks.errors import OK, RUN_ERROR, PartFailedError, Terminated, exit_code, print_error, stops_everything, wants_traceback
 from rsdiff.tasks.groups import register_schemas
 from rsdiff.tasks.help import print_help
 from rsdiff.tasks.ownership import OwnedElsewhereError, forget_dead_owner
@@ -173,6 +173,8 @@ def _run(settings: RunSettings, begun: Callable[[Path], None] = lambda path: Non
         folder.finish(settings.task.function()(settings, folder, tracker))
     assert folder.result is not None
     _say(folder.result.messages)
+    if folder.result.failure:
+        raise PartFailedError(folder.result.failure)
     return folder.status
 
 

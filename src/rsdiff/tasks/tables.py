@@ -104,6 +104,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         ],
         summary={"tables": len(results), "cells": done, "of": everything},
         report=index if len(pages) > 1 else pages[0],
+        failure=f"{workshop.failed} runs failed, see 'not run' above; the same command tries them again." if workshop.failed else "",
     )
 
 
@@ -139,6 +140,8 @@ class Workshop:
         self.loader = loader
         self.outputs = settings.outputs
         self.signature = settings.signature
+        self.failed = 0
+        """Runs that were begun and did not end well."""
         self.logger = settings.choices["logger"]
         self.data_root = data_root
         self.missing_data: dict[str, str] = {}
@@ -212,6 +215,7 @@ class Workshop:
         for run, record in zip(runs.values(), records, strict=True):
             assert record is not None
             good = read_status(run.path).state == "finished"
+            self.failed += not good
             ended |= dict.fromkeys(run.jobs, Outcome(run.path) if good else Outcome(reason=record.error or "it did not finish."))
         return ended
 
