@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rsdiff.config import options_of_ours
 from rsdiff.methods.base import MethodConfig
 from rsdiff.weights.advice import settings_of_file
 from rsdiff.weights.keymaps import KEY_MAPS, KeyMap
@@ -43,9 +44,11 @@ def export_weights(kind: str, config: Any, state_dict: Mapping[str, Tensor]) -> 
 
 
 def _require_published(config: MethodConfig) -> None:
-    if config.unpublished is not None:
+    ours = [option for option in options_of_ours(config) if option.changes == "weights"]
+    if ours:
         raise ValueError(
-            f"model.{config.unpublished} gives weights another meaning than they have in the published code; set it back to its default."
+            f"{' and '.join(f'model.{option}' for option in ours)}: weights then mean something else than in the published code, with which "
+            f"they cannot be exchanged; for that choose {' '.join(f'model.{option.back}' for option in ours)}."
         )
 
 
