@@ -46,9 +46,10 @@ def export_weights(kind: str, config: Any, state_dict: Mapping[str, Tensor]) -> 
 def _require_published(config: MethodConfig) -> None:
     ours = [option for option in options_of_ours(config) if option.changes == "weights"]
     if ours:
+        given, back = " and ".join(f"model.{option}" for option in ours), " ".join(f"model.{option.back}" for option in ours)
         raise ValueError(
-            f"{' and '.join(f'model.{option}' for option in ours)}: weights then mean something else than in the published code, with which "
-            f"they cannot be exchanged; for that choose {' '.join(f'model.{option.back}' for option in ours)}."
+            f"{given}: weights then mean something else than in the published code, so they cannot be exchanged with it; for that choose "
+            f"{back}."
         )
 
 
