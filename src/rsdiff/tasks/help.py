@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsdiff.config import ConfigError, default_values
+from rsdiff.runs.errors import CONFIG_ERROR, OK, print_error
 from rsdiff.tasks.command_line import compose_command, composing, options_of
-from rsdiff.tasks.errors import CONFIG_ERROR, OK, print_error
 from rsdiff.tasks.groups import GROUPS
 from rsdiff.tasks.options import RunOptions
 

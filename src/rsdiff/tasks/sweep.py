@@ -23,9 +23,9 @@ from rich.table import Table
 
 from rsdiff.reporting import SweptRun, write_sweep_page
 from rsdiff.reporting.records import write_whole
-from rsdiff.tasks.errors import is_interruption, one_sentence
-from rsdiff.tasks.ownership import is_owned
-from rsdiff.tasks.run_folder import Status, read_status
+from rsdiff.runs.errors import is_interruption, one_sentence
+from rsdiff.runs.ownership import is_owned
+from rsdiff.runs.run_folder import Status, read_status
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking.tracker import Cell, columns_of
 

@@ -32,9 +32,9 @@ import yaml
 
 import rsdiff
 from rsdiff.data.durable import write_json, write_text
-from rsdiff.tasks.errors import is_interruption, one_sentence
-from rsdiff.tasks.ownership import Ownership
-from rsdiff.tasks.result import TaskResult
+from rsdiff.runs.errors import is_interruption, one_sentence
+from rsdiff.runs.ownership import Ownership
+from rsdiff.runs.result import TaskResult
 
 State = Literal["new", "running", "finished", "failed", "interrupted"]
 WAIT_FOR_OWNER_S = 300.0
