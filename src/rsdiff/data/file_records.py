@@ -1,6 +1,6 @@
 """What earlier commands found out about image files, so that 20,000 of them are not opened anew by every command.
 
-Headers and content digests are kept in `$RSDIFF_CACHE` (else `$XDG_CACHE_HOME/rsdiff`, else `~/.cache/rsdiff`), a JSON file per data folder.
+Headers and content digests are kept in `$RSDIFF_CACHE` (else `$XDG_CACHE_HOME/rsdiff`, else `~/.cache/rsdiff`), one file per data folder.
 An entry counts while the file has the size, the times and the inode it had then, and the files beside it that share its name (.hdr, .tfw,
 .aux.xml) have theirs. Deleting the folder loses nothing but time; a folder that cannot be written is no error.
 """
