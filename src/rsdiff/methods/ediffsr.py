@@ -16,13 +16,13 @@ As there, the enlarged image is not clamped, and the loss, an error of x_{t-1}, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, Prediction, ReverseMeans, Rule
@@ -47,7 +47,7 @@ class EDiffSRConfig(MethodConfig):
     """Blocks of each level on the way up, from the deepest."""
     schedule: MeanRevertingConfig = MeanRevertingConfig()
     """Levels of training."""
-    predicts: Prediction = "noise"
+    predicts: Annotated[Prediction, Ours("weights")] = "noise"
     """What the network predicts: the noise, as published, or what the target adds to the enlarged LR, for short trainings (ours)."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared error of the step back, of a predicted addition itself."""
@@ -55,7 +55,7 @@ class EDiffSRConfig(MethodConfig):
     """Weigh the errors of level t by what is left there of the image, a_t."""
     native_rule: Rule = "sde"
     """What sampler.solver=native steps along: the reverse SDE (published) or the probability-flow ODE."""
-    native_last_noise: bool = True
+    native_last_noise: Annotated[bool, Ours("sampling")] = True
     """The native SDE adds noise (0.94 of 255 grey levels) in its last step too, as published."""
 
     def __post_init__(self) -> None:
@@ -67,10 +67,6 @@ class EDiffSRConfig(MethodConfig):
                 f"encoders={list(self.encoders)}, middle={self.middle} and decoders={list(self.decoders)} make no network; "
                 "give as many levels up as down, and counts of 0 or more."
             )
-
-    @property
-    def unpublished(self) -> str | None:
-        return None if self.predicts == "noise" else f"predicts={self.predicts}"
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale < 1:
