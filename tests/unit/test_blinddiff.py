@@ -16,7 +16,7 @@ from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.blinddiff import BlindDiff, BlindDiffConfig, GuidanceConfig, MCFormerConfig, reblurred
-from rsdiff.tasks.predecessor import begin
+from rsdiff.runs.predecessor import begin
 from rsdiff.training.checkpoints import write_checkpoint
 from rsdiff.weights import export_weights, import_weights
 from tests.method_losses import losses_of

@@ -20,7 +20,6 @@ from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTL
 from rsdiff.methods.spsr import SPSRConfig, SPSRGeneratorConfig
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.running_regression import RunningRegression
-from rsdiff.weights import export_weights, import_weights
 from tests.method_losses import losses_of
 from tests.unit.test_spectral_methods import batch_of, noise_of
 
@@ -83,11 +82,3 @@ def test_a_start_of_other_bands_than_the_target_is_refused(kind: str) -> None:
     sentence = AT_ENLARGED[kind].refuse(Problem(4, 5, 3))
     assert sentence is not None
     assert "set model." in sentence
-
-
-@pytest.mark.parametrize("kind", ["rrdb", "spsr", "sadn", "idm", "ediffsr", *AT_REGRESSION])
-def test_weights_of_a_start_of_ours_are_neither_imported_nor_exported_as_published(kind: str) -> None:
-    config = {**AT_ENLARGED, **AT_REGRESSION}[kind]
-    for use in (lambda: import_weights(kind, {}, config), lambda: export_weights(kind, config, {})):
-        with pytest.raises(ValueError, match=f"model.{config.unpublished} gives weights another meaning"):
-            use()

@@ -120,11 +120,6 @@ class MethodConfig:
         """The finished training without which this one cannot begin, or None."""
         return None
 
-    @property
-    def unpublished(self) -> str | None:
-        """The option of ours, as 'name=value', with which weights mean something else than in the published code; None without any."""
-        return None
-
     def starts_at_image(self, problem: Problem) -> bool:
         """Whether sampling may begin at the enlarged LR image (sampler.start=image..) instead of at noise."""
         return True

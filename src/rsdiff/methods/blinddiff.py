@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import gcd
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.blur import blur
@@ -101,7 +101,7 @@ class GuidanceConfig:
     """Length of the step along the negative gradient; 0 samples without guidance, at about a third of the time."""
     prior: float = 0.1
     """Factor of the norm of the clean estimate."""
-    through: Literal["network_and_kernel", "network", "estimate"] = "network_and_kernel"
+    through: Annotated[Literal["network_and_kernel", "network", "estimate"], Ours("sampling")] = "network_and_kernel"
     """What is differentiated: everything (published); the image but not the kernel; or neither, with the predicted noise held fixed."""
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ class BlindDiffConfig(MethodConfig):
     """Noise levels from which those of training are taken."""
     kept_steps: int = 500
     """Levels of training, evenly spaced in the schedule; the network is told their index there."""
-    data_range: Literal["unit", "signed"] = "unit"
+    data_range: Annotated[Literal["unit", "signed"], Ours("weights")] = "unit"
     """Range of images inside the diffusion: [0, 1] (published) or [-1, 1], which the variational bound is made for."""
     bound_weight: float = 1.0
     """Factor of the variational bound, which trains the variances."""

@@ -11,12 +11,13 @@ Restorer and estimator are one optimiser group: both rates are 4e-4.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import ResizeBackend, resize
 from rsdiff.diffusion.noise import NoiseSource
@@ -45,7 +46,7 @@ class DCLSConfig(MethodConfig):
     """Side of the estimated kernel in LR pixels: 11, 21 or 31."""
     kernel_norm: KernelNorm = "sum"
     """How the kernel's sum becomes 1: divided by its sum, or a softmax."""
-    clamp: bool = True
+    clamp: Annotated[bool, Ours("training")] = True
     """Limit the image to [0, 1] inside the network in training too, as published."""
     sharp_resize: ResizeBackend = "matlab"
     """Back-end that makes the sharp LR image of the kernel's truth; that of the degradation."""

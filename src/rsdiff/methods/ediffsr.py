@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, Prediction, ReverseMeans, Rule
@@ -48,7 +48,7 @@ class EDiffSRConfig(MethodConfig):
     """Blocks of each level on the way up, from the deepest."""
     schedule: MeanRevertingConfig = MeanRevertingConfig()
     """Levels of training."""
-    predicts: Prediction = "noise"
+    predicts: Annotated[Prediction, Ours("weights")] = "noise"
     """What the network predicts: the noise, as published, or what the target adds to the enlarged LR, for short trainings (ours)."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared error of the step back, of a predicted addition itself."""
@@ -56,7 +56,7 @@ class EDiffSRConfig(MethodConfig):
     """Weigh the errors of level t by what is left there of the image, a_t."""
     native_rule: Rule = "sde"
     """What sampler.solver=native steps along: the reverse SDE (published) or the probability-flow ODE."""
-    native_last_noise: bool = True
+    native_last_noise: Annotated[bool, Ours("sampling")] = True
     """The native SDE adds noise (0.94 of 255 grey levels) in its last step too, as published."""
 
     def __post_init__(self) -> None:
@@ -68,10 +68,6 @@ class EDiffSRConfig(MethodConfig):
                 f"encoders={list(self.encoders)}, middle={self.middle} and decoders={list(self.decoders)} make no network; "
                 "give as many levels up as down, and counts of 0 or more."
             )
-
-    @property
-    def unpublished(self) -> str | None:
-        return None if self.predicts == "noise" else f"predicts={self.predicts}"
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale < 1:

@@ -94,10 +94,6 @@ class ESRGANConfig(MethodConfig):
     def predecessor(self) -> Predecessor:
         return Predecessor("rrdb", {"generator": self.generator})
 
-    @property
-    def unpublished(self) -> str | None:
-        return self.generator.unpublished
-
     def refuse(self, problem: Problem) -> str | None:
         return refuse_bands(self.perceptual, problem) or self.generator.refuse("esrgan", problem)
 

@@ -9,13 +9,13 @@ below bicubic, and the first estimate of one that predicts the addition, at twic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import DiscreteDenoiser, EpsDenoiser, X0Denoiser
 from rsdiff.diffusion.noise import NoiseSource
@@ -39,9 +39,9 @@ class IDMConfig(NoisePredictorConfig):
     """The encoder that makes the condition of the LR."""
     largest_scale: float = 8.0
     """The enlargement that the network is told as 1; it is told 0 for none."""
-    draw_scale: bool = True
+    draw_scale: Annotated[bool, Ours("training")] = True
     """Shrink the targets of every training batch to a random size between the LR's and theirs; without it, trainer.scale_range rules."""
-    predicts: Literal["noise", "addition"] = "noise"
+    predicts: Annotated[Literal["noise", "addition"], Ours("weights")] = "noise"
     """What the network predicts: the noise, as published, or what the target adds to the enlarged LR, for short trainings (ours)."""
     init: Literal["orthogonal", "stylegan"] = "orthogonal"
     """Weights to begin with of the layers that mix in the condition: orthogonal as published, or normal, with weights of the scale at 1."""
@@ -54,10 +54,6 @@ class IDMConfig(NoisePredictorConfig):
     @property
     def any_scale(self) -> bool:
         return True
-
-    @property
-    def unpublished(self) -> str | None:
-        return None if self.predicts == "noise" else f"predicts={self.predicts}"
 
     def starts_at_image(self, problem: Problem) -> bool:
         return problem.bands == problem.lr_bands

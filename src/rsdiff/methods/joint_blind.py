@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import DiscreteDenoiser, EpsDenoiser, TimeInput, per_image
@@ -68,7 +68,7 @@ class JointBlindConfig(MethodConfig):
     """The degradation encoder."""
     schedule: ScheduleConfig
     """Noise levels of training."""
-    pretrain_steps: int = 0
+    pretrain_steps: Annotated[int, Ours("training")] = 0
     """Steps that train restorer and encoder without the diffusion loss first; 0 in every published configuration."""
 
     @property

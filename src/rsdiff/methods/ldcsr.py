@@ -16,13 +16,13 @@ Unlike the published code:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import Denoiser, EpsDenoiser, X0Denoiser
 from rsdiff.diffusion.levels import to_zero
@@ -106,13 +106,13 @@ class LatentDiffusionConfig(MethodConfig):
     """Sizes of the noise predictor."""
     schedule: ScheduleConfig = ScheduleConfig(name="quad", steps=4, start=0.1, end=0.99)
     """Noise levels; a published one is linear in the root of beta."""
-    predicts: Prediction = "noise"
+    predicts: Annotated[Prediction, Ours("weights")] = "noise"
     """What the network predicts."""
-    scale_told: Literal["truncated", "exact"] = "truncated"
+    scale_told: Annotated[Literal["truncated", "exact"], Ours("weights")] = "truncated"
     """The scale that the network is told: rounded down to an integer, as published, or as it is."""
     distillation_weight: float = 1.0
     """Factor of the mean squared distance between condition and latent."""
-    latent_scale: Literal["measured", "published"] = "measured"
+    latent_scale: Annotated[Literal["measured", "published"], Ours("training", published=("published",))] = "measured"
     """How the factor to unit variance is measured: on latents as they are diffused, or with the target passed as LR too."""
 
     def __post_init__(self) -> None:

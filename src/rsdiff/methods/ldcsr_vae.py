@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -67,7 +67,7 @@ class LDCSRVaeConfig(MethodConfig):
     """Factor of LPIPS (VGG16), which is added to every pixel's absolute error; 0 needs no weights file."""
     weight_folders: tuple[str, ...] = ("weights",)
     """Where vgg16-397923af.pth is looked for, besides torchvision's cache; read in training only."""
-    reduction: Literal["sum", "mean"] = "sum"
+    reduction: Annotated[Literal["sum", "mean"], Ours("training")] = "sum"
     """The reconstruction error of an image: summed over its pixels, so that large targets weigh more, as published; or averaged."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     """The adversary."""

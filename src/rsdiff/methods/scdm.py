@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import Denoiser, EpsDenoiser, X0Denoiser, per_image
 from rsdiff.diffusion.hooks import TwoCall, clamp_to_quantile
@@ -69,9 +69,9 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
     """Levels with attention, counted from 0; the middle always has it."""
     schedule: ScheduleConfig = ScheduleConfig(steps=1000, start=1e-4, end=2e-2)
     """Noise levels of training."""
-    predicts: Literal["noise", "clean"] = "noise"
+    predicts: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
     """What the networks predict: the noise, as published, or the clean bands, which narrow networks can learn (ours)."""
-    residual_ridge: float | None = None
+    residual_ridge: Annotated[float | None, Ours("weights")] = None
     """Diffuse what a linear regression on the condition, fitted while training with this ridge, leaves of the target (ours); None, as
     published: the target itself."""
     loss: Literal["l1", "l2"] = "l1"
@@ -113,12 +113,6 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
     def size_multiple(self) -> int:
         """What the networks need an image's height and width to be multiples of."""
         return 2 ** (len(self.multipliers) - 1)
-
-    @property
-    def unpublished(self) -> str | None:
-        if self.residual_ridge is not None:
-            return f"residual_ridge={self.residual_ridge:g}"
-        return None if self.predicts == "noise" else f"predicts={self.predicts}"
 
     def starts_at_image(self, problem: Problem) -> bool:
         return False

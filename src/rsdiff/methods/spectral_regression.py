@@ -14,12 +14,12 @@ Unlike the published code:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -44,9 +44,9 @@ class SpectralRegressionConfig(MethodConfig):
     model: ClassVar[str]
     """Name in messages."""
 
-    relative_floor: float = 0.0
+    relative_floor: Annotated[float, Ours("training")] = 0.0
     """Lowest divisor of the relative error; above 0 for data with dark pixels or zeros."""
-    residual_ridge: float | None = None
+    residual_ridge: Annotated[float | None, Ours("weights")] = None
     """Add what the network makes, at first 0, to a linear regression per pixel, fitted while training with this ridge (ours, for short
     trainings); None, as published: the network alone."""
 
@@ -64,10 +64,6 @@ class SpectralRegressionConfig(MethodConfig):
     def network(self, bands: int, lr_bands: int) -> SpectralNetwork:
         """Return the network with fresh weights."""
         raise NotImplementedError
-
-    @property
-    def unpublished(self) -> str | None:
-        return None if self.residual_ridge is None else f"residual_ridge={self.residual_ridge:g}"
 
     def refuse(self, problem: Problem) -> str | None:
         return refuse_other_scales(self.model, problem)
@@ -130,7 +126,7 @@ class MSTLConfig(HalvingConfig):
 
     blocks: tuple[int, ...] = (4, 7, 5)
     """Blocks of every level on the way down; the way up has as many."""
-    mask_of_first: bool = False
+    mask_of_first: Annotated[bool, Ours("sampling", published=(True,))] = False
     """The mask of a batch's first image serves all, as published."""
 
     def network(self, bands: int, lr_bands: int) -> SpectralNetwork:

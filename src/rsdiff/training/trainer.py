@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
@@ -31,7 +32,7 @@ from rsdiff.training.optimisers import GroupOptimiser, build_average, build_opti
 from rsdiff.training.processes import any_process, average_gradients, broadcast_buffers, mean_over_processes, wait_for_all
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training cannot go on; one sentence that says why and what to do."""
 
 
