@@ -50,7 +50,7 @@ class Sample:
     ref          (C, H, W), co-registered HR image of another date
     change_mask  (1, H, W) in [0, 1], land-cover code or change of every pixel; 0 = unchanged unless the data set says otherwise
     hr_views     (V-1, C, H, W), further crops of the same image that share the sample's degradation (contrastive encoders)
-    valid        (1, H, W) of 0/1, pixels that count in losses and metrics (nodata = 0); None means all
+    valid        (C, H, W) of 0/1, pixels of hr that count in losses and metrics (missing = 0), or (1, H, W) for all bands; None: all count
     decisions    one entry per view (first: hr, then hr_views), what the degradation drew; see rsdiff.degradations
     hr_size      (H, W) of the target before it was extended by zeros at the bottom and right, where it was; else None
     size         (H, W) that a sample without hr shall be restored to; None where hr tells it
