@@ -15,9 +15,9 @@ import pytest
 from rsdiff.config import ConfigError, config
 from rsdiff.degradations import BicubicConfig
 from rsdiff.methods.base import MethodConfig, Problem
+from rsdiff.runs.result import TaskResult
+from rsdiff.runs.run_folder import RunFolder
 from rsdiff.tasks.options import TaskOptions
-from rsdiff.tasks.result import TaskResult
-from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 

@@ -112,7 +112,7 @@ def test_a_disk_too_small_is_told_at_the_start(run_command: Command, small_disk:
 def test_a_disk_that_fills_while_saving_leaves_nothing_half_written(
     run_command: Command, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rsdiff.tasks.run_folder import RunFolder
+    from rsdiff.runs.run_folder import RunFolder
 
     monkeypatch.setattr(RunFolder, "require_space", lambda self, needed: None)  # as if others filled the disk later
     ended = run_command(*SMALL, "trainer.workers=0", "model.width=32", f"outputs={small_disk}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rsdiff.tasks.ownership import DEAD_AFTER_S, RECORD, OwnedElsewhereError, Ownership, forget_dead_owner, is_owned, read_owner
+from rsdiff.runs.ownership import DEAD_AFTER_S, RECORD, OwnedElsewhereError, Ownership, forget_dead_owner, is_owned, read_owner
 
 HOLD = """
 import fcntl, os, sys, time

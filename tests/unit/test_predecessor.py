@@ -12,7 +12,7 @@ import torch
 
 from rsdiff.config import ConfigError
 from rsdiff.config.typed import plain_values
-from rsdiff.tasks.predecessor import begin, locate, starting_point
+from rsdiff.runs.predecessor import begin, locate, starting_point
 from rsdiff.training.checkpoints import CheckpointError, write_checkpoint
 from tests.unit.test_ldcsr import FIRST, PROBLEM, SECOND
 from tests.unit.test_rrdb import GAN, PLAIN

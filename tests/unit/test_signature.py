@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 
 from rsdiff.config import config
-from rsdiff.config.signature import SIGNATURE_LENGTH, run_signature
+from rsdiff.runs.signature import SIGNATURE_LENGTH, run_signature
 
 
 @config

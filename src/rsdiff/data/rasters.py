@@ -32,6 +32,7 @@ from rsdiff.data.source import DataError, Window, cut
 
 _PILLOW_BANDS = {"1": 1, "L": 1, "P": 3, "PA": 4, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
 _PILLOW_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF")
+_SHOWN = {"1": "L", "P": "RGB", "PA": "RGBA"}
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -123,6 +124,22 @@ def read_raster(path: Path, window: Window | None = None, as_codes: bool = False
         return file.read(window, bands)
 
 
+class Decoded:
+    """Bands of a file that can only be decoded whole, kept for its next windows; see read_raster."""
+
+    def __init__(self, path: Path, as_codes: bool = False, variable: str = "", bands: Sequence[int] = ()) -> None:
+        self.path, self._bands = path, bands
+        with open_file(path, as_codes, variable) as file:
+            self._content = file if isinstance(file, _Picture) else file.read(None, bands)
+
+    def read(self, window: Window) -> Raster:
+        """Return the pixels in a window, contiguous."""
+        if isinstance(self._content, _Picture):
+            return self._content.read(window, self._bands)
+        valid = None if self._content.valid is None else cut(self._content.valid, window)
+        return Raster(np.ascontiguousarray(cut(self._content.values, window)), valid)
+
+
 class _Opened:
     """What the three kinds of files share."""
 
@@ -210,27 +227,29 @@ class _Picture(_Opened):
             self._file.close()
 
     def _decoded(self, window: Window | None) -> Raster:
-        whole = self._whole
-        if window is None:
-            return whole
-        return Raster(cut(whole.values, window), None if whole.valid is None else cut(whole.valid, window))
+        """Cut the window from what the format decodes to, before bands are put one after another."""
+        image, opacity = self._upright
+        if window is not None:
+            box = (window.left, window.top, window.left + window.width, window.top + window.height)
+            image, opacity = image.crop(box), None if opacity is None else opacity.crop(box)
+        if image.mode in _SHOWN and not (self._as_codes and image.mode == "P"):
+            image = image.convert(_SHOWN[image.mode])
+        values = _channels_first(image)
+        if opacity is None:
+            return Raster(values)
+        return Raster(values, np.repeat(_channels_first(opacity) > 0, len(values), axis=0))
 
     @cached_property
-    def _whole(self) -> Raster:
+    def _upright(self) -> tuple[Image.Image, Image.Image | None]:
+        """The decoded image, and its opacity where it names a transparent colour."""
         with Image.open(self.path) as image:
             require_plausible(self.path, 4 * image.height * image.width, [self.path])
             _bands_of_mode(image.mode, self.path)
             turn = _UPRIGHT.get(orientation_of(image))
-            if image.mode == "P" and self._as_codes:
-                return Raster(_channels_first(image if turn is None else image.transpose(turn)))
+            image.load()
             shown = image if turn is None else image.transpose(turn)
-            opaque: NDArray[np.bool_] | None = None
-            if "transparency" in image.info:
-                opaque = np.asarray(shown.convert("RGBA"))[None, ..., 3] > 0
-            if image.mode in ("1", "P", "PA"):
-                shown = shown.convert({"1": "L", "P": "RGB", "PA": "RGBA"}[image.mode])
-            values = _channels_first(shown)
-            return Raster(values, None if opaque is None else np.repeat(opaque, len(values), axis=0))
+            hides = "transparency" in image.info and not (self._as_codes and image.mode == "P")
+            return shown, shown.convert("RGBA").getchannel("A") if hides else None
 
 
 class _GdalRaster(_Opened):

@@ -11,10 +11,10 @@ from torch import Tensor
 from rsdiff.data.source import ImageSource
 from rsdiff.metrics import niqe
 from rsdiff.metrics.colour import luma, quantise, rgb_planes
+from rsdiff.runs.result import TaskResult
+from rsdiff.runs.run_folder import RunFolder
 from rsdiff.tasks.experiment import open_source
 from rsdiff.tasks.options import FitNiqeTask
-from rsdiff.tasks.result import TaskResult
-from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 

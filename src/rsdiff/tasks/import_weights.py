@@ -13,10 +13,10 @@ import rsdiff
 from rsdiff.config import ConfigError, plain_values
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.methods.base import Method, MethodConfig, Problem
+from rsdiff.runs.result import TaskResult
+from rsdiff.runs.run_folder import RunFolder
 from rsdiff.tasks.experiment import build_method
 from rsdiff.tasks.options import ImportTask
-from rsdiff.tasks.result import TaskResult
-from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, write_checkpoint

@@ -21,15 +21,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rsdiff.config.signature import run_signature
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
+from rsdiff.runs.errors import OK, RUN_ERROR, PartFailedError, Terminated, exit_code, print_error, stops_everything, wants_traceback
+from rsdiff.runs.ownership import OwnedElsewhereError, forget_dead_owner
+from rsdiff.runs.run_folder import RunFolder, Status, read_status
+from rsdiff.runs.signature import run_signature
 from rsdiff.tasks import sweep
 from rsdiff.tasks.command_line import ALSO_CALLED, CONFIG_NAME, check_command, check_compatible, with_options_of_checkpoint
-from rsdiff.tasks.errors import OK, RUN_ERROR, PartFailedError, Terminated, exit_code, print_error, stops_everything, wants_traceback
 from rsdiff.tasks.groups import register_schemas
 from rsdiff.tasks.help import print_help
-from rsdiff.tasks.ownership import OwnedElsewhereError, forget_dead_owner
-from rsdiff.tasks.run_folder import RunFolder, Status, read_status
 from rsdiff.tasks.settings import RunSettings, settings_from
 from rsdiff.tracking import RunIdentity, Tracker, Trackers
 

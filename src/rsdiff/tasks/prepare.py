@@ -10,8 +10,8 @@ from typing import Any, Literal
 from rsdiff.data.packed import PackedDataset, is_packed
 from rsdiff.data.packing import PrepareReport, pack
 from rsdiff.data.source import DataError, DatasetConfig, ImageSource, Split
-from rsdiff.tasks.result import TaskResult
-from rsdiff.tasks.run_folder import RunFolder
+from rsdiff.runs.result import TaskResult
+from rsdiff.runs.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 

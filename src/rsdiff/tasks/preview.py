@@ -15,10 +15,10 @@ from rsdiff.data.views import SampleKey, TrainingSamples
 from rsdiff.degradations import Degradation, RecordValue, named_cases
 from rsdiff.reporting.preview import PreviewRow, write_contact_sheet, write_parameter_sheet
 from rsdiff.reporting.records import write_records
+from rsdiff.runs.result import TaskResult
+from rsdiff.runs.run_folder import RunFolder
 from rsdiff.tasks.experiment import degradation_for, draw_of, open_source
 from rsdiff.tasks.options import PreviewTask
-from rsdiff.tasks.result import TaskResult
-from rsdiff.tasks.run_folder import RunFolder
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 

@@ -13,14 +13,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from rsdiff.config import ConfigError, config_from_mapping
-from rsdiff.config.signature import run_signature
 from rsdiff.config.typed import nearest
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import MethodConfig
+from rsdiff.runs.predecessor import locate, starting_point
+from rsdiff.runs.signature import run_signature
 from rsdiff.tasks.groups import GROUPS
 from rsdiff.tasks.inputs import rasters_of
 from rsdiff.tasks.options import RunOptions, TaskOptions
-from rsdiff.tasks.predecessor import locate, starting_point
 from rsdiff.tracking import LoggerConfig
 from rsdiff.training.checkpoints import find_checkpoint
 from rsdiff.training.config import TrainerConfig
@@ -122,7 +122,7 @@ class RunSettings:
 
     @property
     def signature(self) -> str:
-        """Hash of what can change the run's result; see rsdiff.config.signature."""
+        """Hash of what can change the run's result; see rsdiff.runs.signature."""
         used = sorted(self.task.uses)
         files = self.model.files if "model" in used else ()
         return run_signature(

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import rsdiff
+from rsdiff.runs.result import TaskResult
 from rsdiff.tasks import sweep
 from rsdiff.tasks.options import StatusTask
-from rsdiff.tasks.result import TaskResult
 from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking.tracker import Cell
 

@@ -17,17 +17,17 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 
 from rsdiff.config import ConfigError
-from rsdiff.config.signature import run_signature
 from rsdiff.data.source import DataError
 from rsdiff.metrics import METRICS
 from rsdiff.reporting.published import CellResult, Pictures, Printed, RowResult, TableResult, Value
 from rsdiff.reporting.published_page import write_index, write_table
 from rsdiff.reporting.records import read_summaries
+from rsdiff.runs.result import TaskResult
+from rsdiff.runs.run_folder import RunFolder, Status, provenance, read_status
+from rsdiff.runs.signature import run_signature
 from rsdiff.tasks.command_line import CONFIG_NAME, check_run, composing, options_of
 from rsdiff.tasks.launching import launch
 from rsdiff.tasks.options import TablesTask
-from rsdiff.tasks.result import TaskResult
-from rsdiff.tasks.run_folder import RunFolder, Status, provenance, read_status
 from rsdiff.tasks.settings import RunSettings, group_config
 from rsdiff.tasks.sweep import Record
 from rsdiff.tasks.table_options import TableConfig, filled

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rsdiff.config import ConfigError
-from rsdiff.config.signature import SIGNATURE_LENGTH
 from rsdiff.config.typed import plain_values
 from rsdiff.methods.base import Method, MethodConfig, Predecessor
-from rsdiff.tasks.run_folder import read_status
+from rsdiff.runs.run_folder import read_status
+from rsdiff.runs.signature import SIGNATURE_LENGTH
 from rsdiff.training.checkpoints import Checkpoint, CheckpointError, find_checkpoint, read_checkpoint
 from rsdiff.training.trainer import load_weights
 
