@@ -116,6 +116,8 @@ class TrainerConfig:
     """Whether the images of a step share the scale drawn, or each draws its own (methods that query single pixels; LR crops keep size)."""
     augment: bool = True
     """Flip and transpose the crops, each with probability 1/2."""
+    least_valid: float = 0.5
+    """Share of a crop's values that must be known, and far enough from missing ones for the degradation; others are drawn again."""
     optimiser: OptimiserConfig = OptimiserConfig()
     """The optimiser of every group that `optimisers` does not name."""
     optimisers: Mapping[str, OptimiserConfig] = field(default_factory=dict)
@@ -157,6 +159,9 @@ class TrainerConfig:
         for name in ("steps", "batch", "accumulate", "patch", "crop_step", "save_every_steps", "log_every_steps"):
             if getattr(self, name) != "auto" and getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+
+        if not 0 <= self.least_valid <= 1:
+            raise ValueError(f"least_valid is {self.least_valid}; it is a share of the crop's values: choose 0 to 1.")
 
     def optimiser_of(self, group: str) -> OptimiserConfig:
         """Return the optimiser config of one group."""
