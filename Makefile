@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: env demo test test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+.PHONY: env lock demo test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
 
 TABLE ?= all
 BUDGET ?= quick
@@ -13,12 +13,43 @@ LAUNCHER ?= joblib
 JOBS ?= 2
 OUTPUTS ?= outputs
 
-$(STAMP): pyproject.toml
+# Versions come from requirements.lock, so that the environment is the same today and in a year; pyproject.toml says what is supported.
+$(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock -e ".[dev]"
 	touch $(STAMP)
 
 env: $(STAMP)
+
+# Renews requirements.lock: the newest of everything that pyproject.toml allows, tried by an environment made from it. Versions only: no local
+# parts such as +cu130 and no hashes, so that the registry and its mirrors, CPU and CUDA builds, serve the same lock. The CUDA libraries are
+# left out, because each build of PyTorch names its own.
+LOCKING = .venv-lock
+lock:
+	rm -rf $(LOCKING)
+	$(PYTHON) -m venv $(LOCKING)
+	$(LOCKING)/bin/python -m pip install --quiet -e ".[dev]"
+	$(LOCKING)/bin/python -m pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//' \
+	  | grep -E '^[A-Za-z0-9._-]+==' | grep -Ev '^(nvidia-|cuda-|triton==)' > requirements.lock
+	rm -rf $(LOCKING)
+	$(MAKE) env
+	$(BIN)/python -m pip check
+
+# The whole suite with the newest and the oldest supported versions, each in an environment of its own.
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[dev]"
+	touch .venv-newest/.installed
+	$(MAKE) test VENV=.venv-newest
+
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet uv
+	.venv-oldest/bin/uv pip compile --quiet --resolution lowest-direct --extra dev --no-annotate --no-header pyproject.toml \
+	  --output-file .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/oldest.txt -e ".[dev]"
+	touch .venv-oldest/.installed
+	$(MAKE) test VENV=.venv-oldest
 
 # A tiny model on generated scenes, from nothing to a report: trains, evaluates, prints the table and where the report is.
 demo: $(STAMP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -56,3 +57,9 @@ def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
         return Ended(int(ended.value.code or 0), out, err)
 
     return command
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what is remembered of the tests' files away from the user's own cache; processes that tests start inherit it."""
+    os.environ["RSDIFF_CACHE"] = str(tmp_path_factory.mktemp("rsdiff_cache"))

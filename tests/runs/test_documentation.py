@@ -1,4 +1,4 @@
-"""What the documentation tells a user to type is accepted, and the two lists of dependencies agree."""
+"""What the documentation tells a user to type is accepted, and every way to install takes the locked versions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from rsdiff.app.command_line import check_command, with_options_of_checkpoint
 from rsdiff.app.groups import register_schemas
@@ -39,8 +42,27 @@ def test_every_documented_command_is_accepted(command: str, monkeypatch: pytest.
         assert "RUN_FOLDER does not exist" in str(error)  # noqa: PT017 - the user has one, the test has not
 
 
-def test_conda_and_pip_install_the_same() -> None:
-    wanted = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+def locked_versions() -> dict[str, Version]:
+    lines = (REPOSITORY / "requirements.lock").read_text().split()
+    return {canonicalize_name(name): Version(version) for name, _, version in (line.partition("==") for line in lines)}
+
+
+def requirements() -> list[Requirement]:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    return [Requirement(text) for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=str)
+def test_the_lock_holds_a_supported_version_of_every_requirement(requirement: Requirement) -> None:
+    assert locked_versions()[canonicalize_name(requirement.name)] in requirement.specifier, "`make lock` renews the lock"
+
+
+def test_the_lock_serves_every_index_and_every_build_of_torch() -> None:
+    text = (REPOSITORY / "requirements.lock").read_text()
+    assert not re.search(r"--hash|\+|@|^(nvidia-|cuda-|triton)", text, re.MULTILINE)
+
+
+def test_conda_and_make_install_the_same() -> None:
     conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
     (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
-    assert pip == [*wanted, "-e ."]
+    assert f"install --quiet {' '.join(pip)}".replace('"', "") in (REPOSITORY / "Makefile").read_text().replace('"', "")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsdiff.inference.memory import measured_growth
+from rsdiff.inference.memory import count_operations, measured_growth
 from rsdiff.networks import awan, edm_layers, latent_unet, layers, song_unet, srdsran
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
@@ -35,3 +35,11 @@ def test_keys_may_be_narrower_than_values(scale: float | None) -> None:
     query, key, value = (torch.randn(2, 3, width, 20, generator=generator, dtype=torch.float64).mT for width in (4, 4, 8))
     weights: Tensor = (query @ key.mT * (4**-0.5 if scale is None else scale)).softmax(-1)
     torch.testing.assert_close(layers.attended(query, key, value, scale), weights @ value)
+
+
+def test_attention_is_counted_by_the_formula_whatever_torch_knows_of_its_kernels() -> None:
+    """PyTorch's own counter knows other kernels in every release; a scene's tiles must not depend on it."""
+    query, key, value = torch.zeros(2, 4, 30, 8), torch.zeros(2, 4, 50, 8), torch.zeros(2, 4, 50, 8)
+    with count_operations() as operations:
+        nn.functional.scaled_dot_product_attention(query, key, value)
+    assert operations.get_total_flops() == 2 * 2 * 4 * 30 * 50 * (8 + 8)

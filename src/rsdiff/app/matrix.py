@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from rsdiff.app.command_line import CONFIG_NAME, composing, options_of
 from rsdiff.app.composition import group_config
 from rsdiff.app.groups import register_schemas
-from rsdiff.config import ConfigError
+from rsdiff.config import ConfigError, UserError
 from rsdiff.data.source import DataError
 from rsdiff.degradations.grid import GridConfig
 from rsdiff.methods.base import MethodConfig, Problem
@@ -175,11 +175,11 @@ def _named(some: set[str], everything: set[str]) -> str:
 
 
 def with_features(readme: str, table: str) -> str:
-    """Return README's text with its table replaced; raises ValueError where the marks between which it stands are missing."""
+    """Return README's text with its table replaced; raises UserError where the marks between which it stands are missing."""
     head, start, rest = readme.partition(START)
     _, end, tail = rest.partition(END)
     if not start or not end:
-        raise ValueError(f"README.md must hold the marks '{START}' and '{END}'; put them where the table belongs.")
+        raise UserError(f"README.md must hold the marks '{START}' and '{END}'; put them where the table belongs.")
     return f"{head}{START}\n{table}{END}{tail}"
 
 

@@ -103,10 +103,7 @@ def read_raster(path: Path, window: Window | None = None, as_codes: bool = False
             values = cubes.read_cube(path, window, variable)
             return Raster(values, _finite(values))
         if _is_for_pillow(head):
-            with Image.open(path) as image:
-                require_plausible(path, 4 * image.height * image.width, [path])
-                values = _pillow_values(image, as_codes, path)
-            return Raster(values if window is None else np.ascontiguousarray(cut(values, window)))
+            return Raster(_pillow_values(_picture(path), as_codes, path, window))
         with open_raster(path) as file:
             if window is None:
                 require_plausible(path, sum(np.dtype(kind).itemsize for kind in file.dtypes) * file.height * file.width, file.files)
@@ -116,6 +113,23 @@ def read_raster(path: Path, window: Window | None = None, as_codes: bool = False
             valid = (file.dataset_mask(window=part) > 0)[None] if declared else None
         finite = _finite(values)
         return Raster(values, finite if valid is None else valid if finite is None else valid & finite)
+
+
+class Decoded:
+    """A file that can only be decoded whole; windows are cut from what its format decodes to, before bands are put one after another."""
+
+    def __init__(self, path: Path, as_codes: bool = False, variable: str = "") -> None:
+        self.path, self._as_codes = path, as_codes
+        with in_one_sentence(path):
+            self._content = _picture(path) if _is_for_pillow(_head(path)) else read_raster(path, None, as_codes, variable)
+
+    def read(self, window: Window) -> Raster:
+        """Return the pixels in a window, contiguous."""
+        if isinstance(self._content, Image.Image):
+            with in_one_sentence(self.path):
+                return Raster(_pillow_values(self._content, self._as_codes, self.path, window))
+        valid = None if self._content.valid is None else cut(self._content.valid, window)
+        return Raster(np.ascontiguousarray(cut(self._content.values, window)), valid)
 
 
 def open_raster(path: Path) -> Any:
@@ -141,8 +155,19 @@ def _drivers() -> list[str]:
         return sorted(set(environment.drivers()) - _REFERRING)
 
 
-def _pillow_values(image: Image.Image, as_codes: bool, path: Path) -> NDArray[Any]:
+def _picture(path: Path) -> Image.Image:
+    """Return a decoded picture; raises what Pillow raises for a file that ends early."""
+    with Image.open(path) as image:
+        require_plausible(path, 4 * image.height * image.width, [path])
+        image.load()
+        return image
+
+
+def _pillow_values(image: Image.Image, as_codes: bool, path: Path, window: Window | None) -> NDArray[Any]:
+    """Return the pixels (bands, rows, columns) of a decoded picture, whole or in a window."""
     _bands_of_mode(image.mode, path)
+    if window is not None:
+        image = image.crop((window.left, window.top, window.left + window.width, window.top + window.height))
     if image.mode == "1":
         image = image.convert("L")
     elif image.mode == "P" and not as_codes:

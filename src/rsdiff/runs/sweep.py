@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rsdiff.config import UserError
 from rsdiff.reporting import SweptRun, write_sweep_page
 from rsdiff.reporting.records import write_whole
 from rsdiff.runs.errors import is_interruption, one_sentence
@@ -115,11 +116,9 @@ def read_plan(folder: Path) -> Plan:
         cells = tuple(tuple(cell) for cell in content["cells"])
         return Plan(tuple(content["command"]), content["where"], content["processes"], cells, content["is_whole"])
     except FileNotFoundError:
-        raise ValueError(f"{folder} is not the folder of a sweep; sweeps are in outputs/sweeps.") from None
+        raise UserError(f"{folder} is not the folder of a sweep; sweeps are in outputs/sweeps.") from None
     except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{folder / PLAN} cannot be read; give the sweep's command again, which runs only what has not finished."
-        ) from None
+        raise UserError(f"{folder / PLAN} cannot be read; give the sweep's command again, which runs only what has not finished.") from None
 
 
 def read_records(folder: Path) -> list[Record]:

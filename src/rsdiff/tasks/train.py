@@ -17,6 +17,7 @@ from rsdiff.data.sample import Batch, collate
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import Draw, SampleKey, TestSamples, TrainingSamples
 from rsdiff.degradations import Degradation, degrade, named_cases
+from rsdiff.degradations.base import counted_by
 from rsdiff.inference.images import restore_images
 from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.baseline import Baseline
@@ -109,6 +110,8 @@ def samples_of(settings: RunSettings, source: ImageSource, degradation: Degradat
         scale_range=config.scale_range,
         scale_keeps=config.scale_keeps,
         make_lr=partial(lr_of, degradation) if config.scale_per == "image" else None,
+        counting=None if draw is None else partial(counted_by, degradation, settings.scale),
+        least_valid=config.least_valid,
     )
 
 
