@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.files import FileOptions, FileSource, Item, list_images
 from rsdiff.data.packed import PackedSource, is_packed
 from rsdiff.data.source import DataError, ImageSource, Split, cached
@@ -44,7 +44,7 @@ class FileDataset(FileOptions):
         for name in ("limit", "test_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1, or null for all images.")
+                raise UserError(f"{name} is {value}; it must be at least 1, or null for all images.")
 
     def parts(self, scale: float) -> Parts[Item]:
         """Return the training and the test images, decided once and before limits; see Parts for one that does not exist."""
@@ -75,8 +75,9 @@ class FileDataset(FileOptions):
         parts = self.parts(scale)
         options, left_out = self.refined(parts)
         tiling = self.tiling(split)
-        source: ImageSource = FileSource(_first(parts.of(split), None if tiling else limit), options, scale, self._measured_on(parts))
-        source.left_out = [*source.left_out, *left_out]
+        files = FileSource(_first(parts.of(split), None if tiling else limit), options, scale, self._measured_on(parts))
+        files.left_out = [*files.left_out, *left_out]
+        source: ImageSource = files
         if tiling is not None:
             source = TiledSource(source, tiling.side, tiling.per_image, limit)
         return self.derived(cached(source, self.cache_mb, scale), split)
@@ -111,7 +112,7 @@ class SplitDataset(FileDataset):
     def __post_init__(self) -> None:
         FileDataset.__post_init__(self)
         if not 0 < self.test_fraction < 1:
-            raise ValueError(f"test_fraction is {self.test_fraction}; it must lie between 0 and 1.")
+            raise UserError(f"test_fraction is {self.test_fraction}; it must lie between 0 and 1.")
 
     def items(self, folder: Path, prefix: str, scale: float) -> Sequence[Item]:
         """Return the images below a folder, their names beginning with `prefix`."""

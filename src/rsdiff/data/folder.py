@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import SplitDataset, by_stem, check_root, class_label, folder_of, list_items, no_images, subfolder
 from rsdiff.data.files import Item, list_images
 from rsdiff.data.packed import is_packed
@@ -64,11 +64,11 @@ class PairedDataset(SplitDataset):
     def __post_init__(self) -> None:
         SplitDataset.__post_init__(self)
         if self.region != "all" and not self.mask_folder:
-            raise ValueError(f"region is {self.region} without change masks; name their folder in mask_folder, or use region=all.")
+            raise UserError(f"region is {self.region} without change masks; name their folder in mask_folder, or use region=all.")
         if self.stretch_lr and not self.lr_folder:
-            raise ValueError("stretch_lr was set without LR images; name their folder in lr_folder, or leave it out.")
+            raise UserError("stretch_lr was set without LR images; name their folder in lr_folder, or leave it out.")
         if not self.hr_folder:
-            raise ValueError(
+            raise UserError(
                 "hr_folder is empty; name the folder of the targets, or use dataset=folder dataset.images_are=lr without targets."
             )
 

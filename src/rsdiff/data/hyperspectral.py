@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import SplitDataset, Tiling, folder_of, list_items, no_images
 from rsdiff.data.files import Item
 from rsdiff.data.normalisation import NormaliserConfig
@@ -52,11 +52,11 @@ class HyperspectralDataset(SplitDataset):
     def __post_init__(self) -> None:
         SplitDataset.__post_init__(self)
         if min(self.gap, self.train_tile, self.tile) < 0:
-            raise ValueError(f"gap={self.gap}, train_tile={self.train_tile} and tile={self.tile} must be 0 or more.")
+            raise UserError(f"gap={self.gap}, train_tile={self.train_tile} and tile={self.tile} must be 0 or more.")
         if self.area is not None and (min(self.area[:2]) < 0 or min(self.area[2:]) < 1):
-            raise ValueError(f"area={list(self.area)} is no part of a scene; give top, left, height and width in pixels.")
+            raise UserError(f"area={list(self.area)} is no part of a scene; give top, left, height and width in pixels.")
         if self.take_bands and self.without_bands:
-            raise ValueError("take_bands and without_bands were both given; name the bands to take, or those to leave out.")
+            raise UserError("take_bands and without_bands were both given; name the bands to take, or those to leave out.")
 
     @property
     def gives(self) -> frozenset[str]:

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import FileDataset, by_stem, class_label, folder_of
 from rsdiff.data.files import Item, list_images
 from rsdiff.data.packed import is_packed
@@ -45,7 +45,7 @@ class RefSrDataset(FileDataset):
     def __post_init__(self) -> None:
         FileDataset.__post_init__(self)
         if self.unchanged_code is not None and not 0 <= self.unchanged_code <= 255:
-            raise ValueError(f"unchanged_code is {self.unchanged_code}; grey codes are 0 to 255.")
+            raise UserError(f"unchanged_code is {self.unchanged_code}; grey codes are 0 to 255.")
 
     @property
     def gives(self) -> frozenset[str]:

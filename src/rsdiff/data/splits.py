@@ -98,9 +98,7 @@ def by_lists(names: Sequence[str], train_list: str, test_list: str) -> Parts[str
             parts[option] = reason
     train, test = parts["train_list"], parts["test_list"]
     if not isinstance(train, DataError) and not isinstance(test, DataError) and (shared := sorted(set(train) & set(test))):
-        raise DataError(
-            f"{train_list} and {test_list} both name '{shared[0]}' ({len(shared)} such images); an image trains or tests: take it out of one."
-        )
+        raise DataError(f"{train_list} and {test_list} both name '{shared[0]}' ({len(shared)} such images); take them out of one.")
     return Parts(train, test)
 
 

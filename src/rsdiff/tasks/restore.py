@@ -25,12 +25,12 @@ from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method, Problem
 from rsdiff.reporting import BeforeAfter, write_scene_page
 from rsdiff.reporting.display import busiest_window
+from rsdiff.runs.inputs import outputs_of
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
-from rsdiff.tasks.inputs import outputs_of
 from rsdiff.tasks.options import RestoreTask
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.training.processes import any_process, smallest_of_processes
