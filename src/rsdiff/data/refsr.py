@@ -19,13 +19,12 @@ from rsdiff.data.file_dataset import FileDataset, by_stem, class_label, folder_o
 from rsdiff.data.files import Item, list_images
 from rsdiff.data.packed import is_packed
 from rsdiff.data.regions import Region, RegionSource
-from rsdiff.data.source import DataError, ImageSource, Split
+from rsdiff.data.source import SPLITS, DataError, ImageSource, Split
 from rsdiff.data.splits import Parts
 
 PUBLISHED = "RefSR_dataset"
 CLASS_TABLE = "CLASS_Table.txt"
 TARGETS, REFERENCES, MASKS = "HR_512", "Ref", "CD_mask"
-SPLITS: tuple[Split, ...] = ("train", "test")
 LR_PREFIX = {"train": "real_LR_D", "test": "Bic_LR_D"}
 
 

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 import rsdiff
+from rsdiff.data.digests import short_digests
 from rsdiff.data.holdout import hold_out
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
 from rsdiff.data.sample import Batch, collate
@@ -26,7 +27,7 @@ from rsdiff.runs.predecessor import begin
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks import evaluate
+from rsdiff.tasks import evaluate, used_data
 from rsdiff.tasks.baseline import baseline_for
 from rsdiff.tasks.evaluation import build_test_cases
 from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_source, problem_of
@@ -44,7 +45,10 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     everything, test = open_source(settings, "train"), open_source(settings, "test")
     options = degradation_for(settings, everything)
     ((_, degradation),) = named_cases(options.build())
-    source, held_out = hold_out(everything, config.validation_images)
+    source, held_out = hold_out(everything, config.validation_images, settings.scale)
+    said = used_data.sentences(settings, test, source, held_out)
+    if accelerator.is_main_process:
+        print("\n".join(said), flush=True)
     problem = problem_of(settings, source)
     require_start(settings, problem)
     draw = draw_of(degradation, source)
@@ -90,7 +94,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
-    result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
+    result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator, said)
     return replace(result, files=[*result.files, best.folder / WEIGHTS])
 
 
@@ -123,6 +127,7 @@ def card_of(settings: RunSettings, problem: Problem, source: ImageSource, parame
         "problem": asdict(problem),
         "normaliser": asdict(source.normaliser),
         "data": source.fingerprint(),
+        used_data.TRAINED_ON: short_digests(source.contents()),
         "wavelengths": list(source.wavelengths),
         "signature": settings.signature,
         "version": rsdiff.__version__,
