@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.seeding import derived_seed
 from rsdiff.diffusion import counter_random
 
@@ -51,7 +52,7 @@ class SeededNoise:
     def _streams(self, shape: Sequence[int], device: torch.device | str) -> Tensor:
         """Return the stream (B, 1) of every image for the next draw of `shape`, and count it."""
         if shape[0] != len(self._keys):
-            raise ValueError(f"noise of batch size {shape[0]} was asked of a source with {len(self._keys)} images.")
+            raise UserError(f"noise of batch size {shape[0]} was asked of a source with {len(self._keys)} images.")
         streams = counter_random.mixed(self._keys.on(device) + counter_random.wrapped(self._draws * counter_random.STEP))
         self._draws += 1
         return streams[:, None]
@@ -112,10 +113,10 @@ class ReplayNoise:
 
     def _take(self, shape: Sequence[int]) -> Tensor:
         if self._next >= len(self._draws):
-            raise ValueError(f"replayed noise ran out after {len(self._draws)} draws.")
+            raise UserError(f"replayed noise ran out after {len(self._draws)} draws.")
         draw = self._draws[self._next]
         if tuple(draw.shape) != tuple(shape):
-            raise ValueError(f"draw {self._next} has shape {tuple(draw.shape)} where {tuple(shape)} was asked for.")
+            raise UserError(f"draw {self._next} has shape {tuple(draw.shape)} where {tuple(shape)} was asked for.")
         self._next += 1
         return draw
 
@@ -157,7 +158,7 @@ class TileNoise:
         A draw without position has counters (1, planes, values of an image): they serve every tile.
         """
         if shape[0] != len(self._origins):
-            raise ValueError(f"noise of batch size {shape[0]} was asked of a source with {len(self._origins)} tiles.")
+            raise UserError(f"noise of batch size {shape[0]} was asked of a source with {len(self._origins)} tiles.")
         state = derived_seed(*self._key, self._draws)
         self._draws += 1
         has_place = len(shape) == 4
@@ -175,7 +176,7 @@ class TileNoise:
             step = 1 if length >= side else side // length
             firsts = [origin[axis] for origin in self._origins]
             if (length < side and side % length) or any(first % step for first in firsts):
-                raise ValueError(
+                raise UserError(
                     f"noise of {length} {('rows', 'columns')[axis]} was asked for tiles of {side} pixels that begin at {firsts}; "
                     f"choose tile sizes and origins that are multiples of the model's pixel multiple."
                 )
