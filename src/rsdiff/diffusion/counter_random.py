@@ -1,9 +1,10 @@
 """Random numbers as a function of a counter: no generator, no state, the same numbers on every device.
 
-A draw hashes 64-bit counters (SplitMix64, Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"). Each hash holds four
-16-bit words. A normal is the sum of two words' quantiles from one table, divided by the square root of two beforehand: the table's values are
-multiples of 2^-20, so that every sum is exact. Only integer operations, table look-ups and exact sums occur: devices cannot differ in a bit,
-as they do in logarithms, sines and even roots. Nothing is read back from the device, so an accelerator never waits for a draw.
+A draw hashes 64-bit counters (SplitMix64, Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"). Each hash holds
+four 16-bit words. A normal is the sum of two words' quantiles from one table, divided by the square root of two beforehand: the table's
+values are multiples of 2^-20, so that every sum is exact. Only integer operations, table look-ups and exact sums occur: devices cannot
+differ in a bit, as they do in logarithms, sines and even roots. Nothing is read back from the device, so an accelerator never waits for a
+draw.
 """
 
 from __future__ import annotations
