@@ -239,7 +239,7 @@ def test_every_image_of_a_plain_folder_tests_where_nothing_trains(tmp_path: Path
         picture(tmp_path / "x" / f"{number}.png", 100)
     alone = FolderDataset(root=str(tmp_path)).for_testing()
     assert len(alone.build("test", 4.0)) == 10
-    with pytest.raises(DataError, match="set dataset.split=fraction"):
+    with pytest.raises(DataError, match=r"set dataset\.split=fraction"):
         alone.build("train", 4.0)
     measured = FolderDataset(root=str(tmp_path), normaliser=NormaliserConfig(rule="maximum")).for_testing()
     assert len(measured.build("test", 4.0)) < 10

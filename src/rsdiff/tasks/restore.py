@@ -17,7 +17,7 @@ from rasterio.enums import Resampling
 from rsdiff.config import ConfigError
 from rsdiff.data.durable import write_json
 from rsdiff.data.normalisation import Normaliser
-from rsdiff.data.rasters import in_one_sentence, without_warnings
+from rsdiff.data.opening import in_one_sentence, without_warnings
 from rsdiff.inference.scene_input import STRICT, SceneReader
 from rsdiff.inference.scene_job import SceneJob, SceneResult
 from rsdiff.inference.scene_output import output_form
