@@ -18,7 +18,7 @@ from rsdiff.methods.esrgan import GanDiscriminatorConfig
 from rsdiff.methods.rrdb import RRDBMethodConfig
 from rsdiff.methods.spsr import SPSR, SPSRConfig, SPSRGeneratorConfig
 from rsdiff.networks.spsr import gradient_map
-from rsdiff.training.trainer import only_gradients_of
+from rsdiff.training.step import only_gradients_of
 from rsdiff.weights.importer import export_weights, import_weights
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 

@@ -17,7 +17,8 @@ from rsdiff.methods.esrgan import GanDiscriminatorConfig
 from rsdiff.methods.spsr import LARGER, SPSR, SPSRConfig, SPSRGeneratorConfig
 from rsdiff.networks.spsr import gradient_map
 from rsdiff.networks.vgg_discriminator import VGGDiscriminator
-from rsdiff.training.trainer import only_gradients_of, stage_ends
+from rsdiff.training.step import only_gradients_of
+from rsdiff.training.trainer import stage_ends
 from rsdiff.weights.importer import import_weights
 from rsdiff.weights.keymaps.spsr import spsr_name
 
