@@ -16,7 +16,7 @@ from rsdiff.config import UserError
 from rsdiff.data.sample import Batch, Sample, SampleMeta, collate
 from rsdiff.degradations import Paired
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.methods.base import Losses, Method
+from rsdiff.methods.base import Losses, Method, Stage
 from rsdiff.training import checkpoints
 from rsdiff.training.config import EmaConfig, LearningRateConfig, OptimiserConfig, TrainerConfig
 from rsdiff.training.starting import load_what_fits
@@ -30,16 +30,15 @@ class OneWeight(Method):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor(2.0))
         self.bad_at, self.bad_gradient_at = bad_at, bad_gradient_at
-        self.calls = 0
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         loss = (batch.need("hr") - self.weight).square().mean()
         step = batch.metas[0].index
         if step == self.bad_at:
             loss = loss * float("inf")
         if step == self.bad_gradient_at:
             loss = loss + (self.weight - self.weight.detach()).sqrt()  # 0, with an infinite gradient
-        return Losses(loss, {"l2": loss.detach()})
+        return {"restorer": Losses(loss, {"l2": loss.detach()})}
 
 
 class Log:
@@ -160,7 +159,7 @@ def test_an_extended_training_equals_one_of_that_length(tmp_path: Path) -> None:
     extended.fit()
     trainer_of(tmp_path / "whole", options(steps=20)).fit()
     assert weights_at(tmp_path / "twenty", 20) == weights_at(tmp_path / "whole", 20)
-    with pytest.raises(TrainingError, match="set trainer.steps to more"):
+    with pytest.raises(TrainingError, match=r"set trainer\.steps to more"):
         trainer_of(tmp_path / "short", options(extend="ten")).extend(checkpoints.last_checkpoint(tmp_path / "ten" / "checkpoints"))  # type: ignore[arg-type]
 
 

@@ -39,7 +39,7 @@ from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig, respaced
 from rsdiff.diffusion.solvers import SILENT, Observers
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import refuse_fraction, require_scale
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.mcformer import MCFormer
@@ -166,7 +166,7 @@ class BlindDiff(Method):
         self.schedule = whole.kept(respaced(len(whole), options.kept_steps))
         self.reverse_steps = ReverseSteps.of_schedule(self.schedule)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
         hr, lr = self.inside(batch.need("hr")), self.inside(batch.need("lr"))
         index = noise.integers(0, len(self.schedule), (len(hr),), hr.device)
@@ -174,7 +174,7 @@ class BlindDiff(Method):
         weighted = {"noise": terms["noise"].mean(), "bound": self.options.bound_weight * terms["bound"].mean()}
         if self.options.kernel_weight > 0:
             weighted["kernel"] = self.options.kernel_weight * self.kernel_error(kernel, batch.need("kernel")).mean()
-        return Losses(torch.stack(list(weighted.values())).sum(), {name: value.detach() for name, value in weighted.items()})
+        return {"restorer": Losses(torch.stack(list(weighted.values())).sum(), {name: value.detach() for name, value in weighted.items()})}
 
     def terms(self, hr: Tensor, lr: Tensor, index: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the noise error and the variational bound of each image, (B,), and the kernels (B, k, k).

@@ -23,7 +23,7 @@ from rsdiff.degradations.resizing import ResizeBackend, resize
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.kernel_target import lr_kernel
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import refuse_fraction, require_scale
 from rsdiff.networks.dcls import DCLS, FILTER_SIZES, KernelNorm
 
@@ -103,13 +103,13 @@ class DCLSMethod(Method):
         self.sharp_resize: ResizeBackend = options.sharp_resize
         self.network = options.network(problem)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
         image, kernel = self.network(batch.need("lr"))
         if self.clamp:
             image = image.clamp(0, 1)
         terms = {"image": F.l1_loss(image, batch.need("hr")), "kernel": F.l1_loss(kernel, self.true_kernel(batch))}
-        return Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})
+        return {"restorer": Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})}
 
     def true_kernel(self, batch: Batch) -> Tensor:
         """Return the blur as it acts on the LR grid, (B, k, k), made from hr and lr_clean."""

@@ -15,6 +15,7 @@ As there, the enlarged image is not clamped, and the loss, an error of x_{t-1}, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -28,7 +29,7 @@ from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, Prediction, ReverseMeans, Rule
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.ediffsr_nafnet import ConditionalNAFNet
 from rsdiff.networks.layers import zeroed
 
@@ -114,11 +115,11 @@ class EDiffSR(Method):
         """Return the LR at the target's size: bicubic with a = -0.75, half-pixel centres, neither antialiased nor clamped."""
         return F.interpolate(batch.need("lr"), size=batch.size, mode="bicubic", align_corners=False)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         hr = batch.need("hr")
         t = noise.integers(1, len(self.schedule) + 1, (len(hr),), hr.device)
         total = self.error(self.step(hr, self.mean(batch), t, noise.normal(hr.shape, hr.device)), t)
-        return Losses(total, {"step": total.detach()})
+        return {"restorer": Losses(total, {"step": total.detach()})}
 
     def step(self, hr: Tensor, mean: Tensor, t: Tensor, drawn: Tensor) -> Step:
         """Return the step back from levels t (B,) in 1..T, for images (B, C, H, W) in [0, 1] and noise `drawn` of their shape."""

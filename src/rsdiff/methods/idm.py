@@ -8,6 +8,7 @@ below bicubic, and the first estimate of one that predicts the addition, at twic
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -19,7 +20,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import DiscreteDenoiser, EpsDenoiser, X0Denoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.methods.base import Losses, Method, Problem
+from rsdiff.methods.base import Losses, Method, Problem, Stage
 from rsdiff.methods.sr3 import Noised, NoisePredictorConfig, enlarge, noised_continuously
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.idm_unet import ConditionEncoder, IDMUNet
@@ -97,7 +98,7 @@ class IDM(Method):
         """Return what the network is told of an enlargement, (1, 1)."""
         return like.new_full((1, 1), (scale - 1) / (self.options.largest_scale - 1))
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         if batch.sizes is not None:
             raise ValueError("model idm is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
         hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
@@ -110,7 +111,7 @@ class IDM(Method):
         if self.options.predicts == "addition":
             wanted = hr - enlarge(batch.need("lr"), (hr.shape[-2], hr.shape[-1]), "bicubic")
         total = self.objective(lr, noised, self.scaler(scale, lr), wanted)
-        return Losses(total, {self.options.predicts: total.detach()})
+        return {"restorer": Losses(total, {self.options.predicts: total.detach()})}
 
     def objective(self, lr: Tensor, noised: Noised, scaler: Tensor, wanted: Tensor) -> Tensor:
         """Return the mean error of the prediction, of which `wanted` (B, C, H, W) is right; lr in [-1, 1]."""

@@ -180,7 +180,7 @@ class LatentDiffusion(Method):
         own = {name.removeprefix("autoencoder."): value for name, value in weights.items() if name.startswith("autoencoder.")}
         self.first_stage.load_state_dict(own)
 
-    def start_stage(self, stage: Stage) -> None:
+    def prepare_training(self) -> None:
         self.is_measured = bool(self.latent_scale > 0)
 
     def encode_condition(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -248,7 +248,7 @@ class LatentDiffusion(Method):
 class LDCSR(LatentDiffusion):
     """See the module and `LDCSRConfig`."""
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         """Draws: the latent, its noise at the highest level, the noise of every step but the last."""
         hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
         latent = self.encode_target(hr, lr, noise)
@@ -259,4 +259,4 @@ class LDCSR(LatentDiffusion):
         restored = ddpm(denoiser, levels, start, noise)
         diffusion, distillation = F.mse_loss(restored, latent), self.distillation(latent, condition)
         total = diffusion + self.options.distillation_weight * distillation
-        return Losses(total, {"diffusion": diffusion.detach(), "distillation": distillation.detach()})
+        return {"restorer": Losses(total, {"diffusion": diffusion.detach(), "distillation": distillation.detach()})}

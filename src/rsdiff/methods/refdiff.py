@@ -16,6 +16,7 @@ Unlike the published code:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -29,7 +30,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import EdmLevels, denoising_error
 from rsdiff.diffusion.preconditioning import EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.change_mask import estimate_change
 from rsdiff.methods.enlargement import Enlargement, enlarge
 from rsdiff.methods.patch_sizes import require_multiple
@@ -122,7 +123,7 @@ class RefDiff(Method):
         limit = 2.0 if self.options.residual else 1.0
         return EdmDenoiser(predict, EdmPreconditioning(self.options.levels.sigma_data), data_range=(-limit, limit))
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         options = self.options
         require_multiple(batch, options.network.trunk.size_multiple)
         lr = enlarge(batch.need("lr"), batch.size, options.train_enlargement, options.train_eight_bit)
@@ -136,7 +137,7 @@ class RefDiff(Method):
         error = denoising_error(denoiser, options.levels, target - lr if options.residual else target, noise).error
         mean = error.mean()
         total = mean if options.loss_divisor is None else error.sum() / options.loss_divisor
-        return Losses(total, {"weighted_error": mean.detach()})
+        return {"restorer": Losses(total, {"weighted_error": mean.detach()})}
 
     def change_mask(self, batch: Batch) -> Tensor:
         """Return the mask (B, 1, H, W) in [0, 1] that the options ask for."""

@@ -5,6 +5,7 @@ Source: hanlinwu/SADN. Unlike it, the biases of dynamic kernels start at 0, and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
@@ -132,11 +133,11 @@ class SADN(Method):
             made = made + F.interpolate(x, size=size, mode="bicubic", align_corners=False)
         return self.shift_out(made)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         if batch.sizes is not None:
             raise ValueError("model sadn is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
         loss = F.l1_loss(self.predict(batch.need("lr"), batch.size), batch.need("hr"))
-        return Losses(loss, {"l1": loss.detach()})
+        return {"restorer": Losses(loss, {"l1": loss.detach()})}
 
     def after_step(self, stage: Stage, step: int) -> None:
         self.temperature.fill_(temperature_after(step, self.options.anneal_steps))

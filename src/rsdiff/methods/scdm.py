@@ -18,8 +18,8 @@ As there, "no condition" is 0 after normalisation (a mid-grey), and the spectral
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, cast
 
 import torch
@@ -35,7 +35,7 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import Observers
 from rsdiff.losses.spectral import spectral_angle_loss
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.methods.spectral_linear import refuse_other_scales
@@ -174,12 +174,19 @@ class SCDM(Method):
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {f"stage_{index + 1}": network.parameters() for index, network in enumerate(self.networks)}
 
+    def passes(self, stage: Stage) -> Sequence[Stage]:
+        return [replace(stage, groups=(group,)) for group in stage.groups]
+
     def normalise(self, image: Tensor) -> Tensor:
         """Return an image of [0, 1] in the units of the networks."""
         return (image - self.options.centre) / self.options.spread
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
-        stage, hr = list(self.groups()).index(group), batch.need("hr")
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
+        return {group: self.stage_losses(list(self.groups()).index(group), batch, noise) for group in stage.groups}
+
+    def stage_losses(self, stage: int, batch: Batch, noise: NoiseSource) -> Losses:
+        """Return the objective of one stage of the cascade on the target's true bands."""
+        hr = batch.need("hr")
         require_multiple(batch, self.options.size_multiple)
         target = self.normalise(hr[:, :: self.options.strides[stage]])
         condition = self.normalise(hr[:, :: self.options.strides[stage - 1]] if stage else batch.need("lr"))

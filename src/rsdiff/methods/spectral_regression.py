@@ -13,7 +13,7 @@ Unlike the published code:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, ClassVar
 
 import torch
@@ -24,7 +24,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.spectral import relative_error
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.spectral_linear import refuse_other_scales
 from rsdiff.networks.awan import AWAN, SECOND_ORDER_REDUCTION, SQUEEZE
@@ -198,13 +198,13 @@ class SpectralRegression(Method):
         made: Tensor = self.network(lr)
         return made if self.linear is None else made + self.linear(lr)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_multiple(batch, self.multiple)
         lr, hr = batch.need("lr"), batch.need("hr")
         if self.linear is not None and self.training:
             self.linear.accumulate(lr, hr, batch.valid)
             self.linear.solve()
-        return self.objective(self.predict(lr), hr)
+        return {"restorer": self.objective(self.predict(lr), hr)}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -161,6 +161,8 @@ class TrainerConfig:
     """Whether the images of a step share the scale drawn, or each draws its own (methods that query single pixels; LR crops keep size)."""
     augment: bool = True
     """Flip and transpose the crops, each with probability 1/2."""
+    least_valid: float = 0.5
+    """Share of a crop's values that must be known, and far enough from missing ones for the degradation; others are drawn again."""
     optimiser: OptimiserConfig = OptimiserConfig()
     """The optimiser of every group that `optimisers` does not name."""
     optimisers: Mapping[str, OptimiserConfig] = field(default_factory=dict)
@@ -211,6 +213,8 @@ class TrainerConfig:
         require_at_least(self, steps=1, batch=1, accumulate=1, patch=1, crop_step=1, save_every_steps=1, log_every_steps=1, patience=1)
         require_at_least(self, validate_every_steps=0, validation_images=0, keep_checkpoints=0, workers=0)
         require_above(self, clip_norm=0.0, time_limit_minutes=0.0, scale_range=0.0)
+        if not 0 <= self.least_valid <= 1:
+            raise UserError(f"least_valid is {self.least_valid}; it is a share of the crop's values: choose 0 to 1.")
         if self.scale_range is not None and self.scale_range[0] > self.scale_range[1]:
             raise UserError(f"scale_range is {list(self.scale_range)}; give the lowest scale first.")
         shape = self.learning_rate

@@ -1,17 +1,17 @@
-"""What every optimiser step does alike: the batch on its device, its noise, its randomness, and whose gradients are computed."""
+"""What every optimiser step does alike: the batch on its device, its noise and its randomness."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 
 from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed
 from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.methods.base import Stage
 
 
 def degrade_on(batch: Batch, device: torch.device, degradation: Degradation, channels_last: bool = False) -> Batch:
@@ -22,10 +22,11 @@ def degrade_on(batch: Batch, device: torch.device, degradation: Degradation, cha
     return batch.with_memory_format(torch.channels_last) if channels_last else batch
 
 
-def training_noise(seed: int, group: str, step: int, batch: Batch) -> SeededNoise:
-    """Noise of one batch: per image from (seed, epoch, index), shared draws from (seed, step)."""
-    keys = [(seed, "train", group, meta.epoch, meta.index) for meta in batch.metas]
-    return SeededNoise(keys, shared=(seed, "step", group, step))
+def training_noise(seed: int, stage: Stage, step: int, batch: Batch) -> SeededNoise:
+    """Noise of one pass over a batch, from the stage's groups and: per image (seed, epoch, index), shared draws (seed, step)."""
+    groups = "+".join(stage.groups)
+    keys = [(seed, "train", groups, meta.epoch, meta.index) for meta in batch.metas]
+    return SeededNoise(keys, shared=(seed, "step", groups, step))
 
 
 @contextmanager
@@ -35,17 +36,3 @@ def step_randomness(seed: int, step: int, process: int, device: torch.device) ->
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derived_seed(seed, "dropout", step, process))
         yield
-
-
-@contextmanager
-def only_gradients_of(method: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Freeze all parameters but `parameters`, so that a group's backward pass neither computes nor leaves gradients elsewhere."""
-    chosen = {id(parameter) for parameter in parameters}
-    frozen = [parameter for parameter in method.parameters() if parameter.requires_grad and id(parameter) not in chosen]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)

@@ -31,7 +31,7 @@ from rsdiff.training.finite import Evidence, FiniteWatch, not_finite
 from rsdiff.training.optimisers import GroupOptimiser, build_average, build_optimisers
 from rsdiff.training.processes import any_process, average_gradients, broadcast_buffers, mean_over_processes, wait_for_all
 from rsdiff.training.starting import load_weights
-from rsdiff.training.step import degrade_on, only_gradients_of, step_randomness, training_noise
+from rsdiff.training.step import degrade_on, step_randomness, training_noise
 
 
 class TrainingError(UserError):
@@ -194,15 +194,15 @@ class Trainer:
         kept = [(buffer, buffer.clone()) for buffer in self.method.buffers()]
         peak = 0
         try:
-            for group in stage.groups:
-                with step_randomness(self.seed, 0, 0, device), only_gradients_of(self.method, self.optimisers[group].parameters):
-                    with PeakMemory() as memory:
-                        made = degrade_on(batch, device, self.degradation, self.config.channels_last)
-                        with self.accelerator.autocast():
-                            losses = self.method.losses(made, group, training_noise(self.seed, group, 0, made))
+            for part in self.method.passes(stage):
+                with step_randomness(self.seed, 0, 0, device), PeakMemory() as memory:
+                    made = degrade_on(batch, device, self.degradation, self.config.channels_last)
+                    with self.accelerator.autocast():
+                        found = self.method.losses(made, part, training_noise(self.seed, part, 0, made))
+                    for losses in found.values():
                         losses.total.backward()
-                    peak = max(peak, memory.peak)
-                    del losses, made
+                peak = max(peak, memory.peak)
+                del losses, found, made
                 for parameter in self.method.parameters():
                     parameter.grad = None
         finally:
@@ -216,6 +216,8 @@ class Trainer:
         stage = next((stage for end, stage in self.stages if self.step < end), self.stages[-1][1])
         if stage is not current:
             self.method.train()
+            if current is None:
+                self.method.prepare_training()
             self.method.start_stage(stage)
         return stage
 
@@ -228,27 +230,31 @@ class Trainer:
         logged: dict[str, Tensor] = {}
         with step_randomness(self.seed, self.step, self.accelerator.process_index, device):
             for group in stage.groups:
-                optimiser = self.optimisers[group]
-                optimiser.prepare(self.step - scheduled, images_seen - scheduled * self.config.batch, self.config.steps - scheduled)
-                looked_at: list[Tensor] = []
-                terms: dict[str, Tensor] = {}
-                with only_gradients_of(self.method, optimiser.parameters):
-                    for batch in batches:
-                        noise = training_noise(self.seed, group, self.step, batch)
-                        with self.accelerator.autocast():
-                            losses = self.method.losses(batch, group, noise)
+                self.optimisers[group].prepare(
+                    self.step - scheduled, images_seen - scheduled * self.config.batch, self.config.steps - scheduled
+                )
+            for part in self.method.passes(stage):
+                totals: dict[str, list[Tensor]] = {group: [] for group in part.groups}
+                terms: dict[str, dict[str, Tensor]] = {group: {} for group in part.groups}
+                for batch in batches:
+                    with self.accelerator.autocast():
+                        found = self.method.losses(batch, part, training_noise(self.seed, part, self.step, batch))
+                    for group, losses in found.items():
                         self.accelerator.backward(losses.total / len(batches))
-                        looked_at.append(losses.total)
+                        totals[group].append(losses.total)
                         for name, value in {**losses.terms, "total": losses.total}.items():
-                            terms[name] = terms.get(name, torch.zeros((), device=device)) + value.detach().float() / len(batches)
-                average_gradients(self.accelerator, optimiser.parameters)
-                norm = optimiser.mend(self.config.clip_norm, self.config.replace_nan_gradients)
-                if self.accelerator.scaler is None:  # which leaves steps out whose gradients overflow, and expects some
-                    looked_at.append(norm)
-                names = [meta.name for batch in batches for meta in batch.metas]
-                self._require_finite(self._watch.note(Evidence(self.step, group, terms, names), looked_at))
-                optimiser.update()
-                logged |= {f"{group}/{name}": value for name, value in terms.items()}
+                            so_far = terms[group].get(name, torch.zeros((), device=device))
+                            terms[group][name] = so_far + value.detach().float() / len(batches)
+                for group in part.groups:
+                    average_gradients(self.accelerator, self.optimisers[group].parameters)
+                    norm = self.optimisers[group].mend(self.config.clip_norm, self.config.replace_nan_gradients)
+                    # A gradient scaler leaves out steps whose gradients overflow, and expects some.
+                    looked_at = totals[group] if self.accelerator.scaler is not None else [*totals[group], norm]
+                    names = [meta.name for batch in batches for meta in batch.metas]
+                    self._require_finite(self._watch.note(Evidence(self.step, group, terms[group], names), looked_at))
+                    logged |= {f"{group}/{name}": value for name, value in terms[group].items()}
+                for group in part.groups:
+                    self.optimisers[group].update()
             self.method.after_step(stage, self.step)
         broadcast_buffers(self.accelerator, self.method)
         if self.average is not None and (self.step + 1) % self.config.ema.every_steps == 0:
