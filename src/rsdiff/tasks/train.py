@@ -35,7 +35,8 @@ from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
 from rsdiff.training.micro_batches import fewest_micro_batches, free_for_this_process, images_at_once, recall, remember
 from rsdiff.training.processes import gather_rows, smallest_of_processes
-from rsdiff.training.trainer import Trainer, load_weights
+from rsdiff.training.starting import load_weights
+from rsdiff.training.trainer import Trainer
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -61,7 +62,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             print(f"starting from {start}", flush=True)
     baseline = baseline_for(settings, problem, source)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
-    tell_unavailable(cases[0].evaluator.check(), accelerator.is_main_process)
+    tell([*cases[0].evaluator.check(), *config.cautions()], accelerator.is_main_process)
     parameters = sum(parameter.numel() for parameter in method.parameters())
     if accelerator.is_main_process:
         # weights, two moments per weight and averages, for the checkpoints that are kept and the one being written
@@ -91,6 +92,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if accelerator.is_main_process:
         tracker.rewind(trainer.step)
     trainer.fit()
+    if trainer.step < config.steps:
+        tell([f"stopped early after step {trainer.step}: {config.patience} validations did not improve."], accelerator.is_main_process)
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
@@ -195,8 +198,8 @@ def lr_of(degradation: Degradation, hr: Tensor, decisions: Sequence[Any]) -> Ten
     return made.lr
 
 
-def tell_unavailable(sentences: Sequence[str], is_main_process: bool) -> None:
-    """Say at the start which metrics the report will lack."""
+def tell(sentences: Sequence[str], is_main_process: bool) -> None:
+    """Print sentences once for all processes."""
     if is_main_process:
         for sentence in sentences:
             print(sentence, flush=True)
