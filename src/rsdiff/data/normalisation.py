@@ -104,6 +104,11 @@ class NormaliserConfig:
         if self.rule == "fixed":
             Normaliser(self.low, self.high, self.clip)
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether `build` looks at training images."""
+        return self.rule in ("percentile", "maximum")
+
     def build(self, dtype: np.dtype[Any], bands: int, images: Callable[[int], Iterable[NDArray[Any]]]) -> Normaliser:
         """Return the normaliser of images of `dtype`; `images(n)` yields n training images (C, H, W) where they must be measured."""
         if self.rule == "fixed":
