@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rsdiff.config import UserError, config
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Georeference, Sample, SampleMeta
-from rsdiff.data.source import ROLES, DataError, ImageSource, RawSample, Split, Window, meta_of_window, sample_from
+from rsdiff.data.source import ROLES, SPLITS, DataError, ImageSource, RawSample, Split, Window, meta_of_window, sample_from
 from rsdiff.data.splits import limited
 
 FORMAT = "rsdiff-packed-1"
@@ -92,7 +92,7 @@ class Manifest:
             names=tuple(safe_name(name) for name in values["names"]),
             labels=tuple(tuple((str(key), str(value)) for key, value in labels) for labels in _of_length(values["labels"], count)),
             georeferences=tuple(None if p is None else _georeference(*p) for p in _of_length(values["georeferences"], count)),
-            splits={split: tuple(_position(i, count) for i in values["splits"][split]) for split in ("train", "test")},
+            splits={split: tuple(_position(i, count) for i in values["splits"][split]) for split in SPLITS},
             roles={_role(role): _role_table(table, count) for role, table in values["roles"].items()},
             wavelengths=tuple(float(value) for value in values["wavelengths"]),
             normaliser=Normaliser.from_json(values["normaliser"]),
@@ -245,6 +245,10 @@ class PackedSource:
         """See ImageSource; made of the recorded checksums, so that moving the file does not change it."""
         return self._file.fingerprint()
 
+    def contents(self) -> Sequence[str]:
+        """See ImageSource; of all roles together, so that a packed image is not known again in the folder it came from."""
+        return [self._file.checksums[row].tobytes().hex() for row in self._rows]
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": None}  # a pickled memory map would carry all pixels
 
@@ -306,9 +310,11 @@ def require_consistent(manifest: Manifest) -> None:
             raise UserError(f"the band count of {role} varies")
     if "hr" in roles and any(role in roles and roles[role] != roles["hr"] for role in ("ref",)):
         raise UserError("hr and ref differ in shape")
-    for role in ("change_mask", "valid"):
-        if role in roles and [(1, *shape[1:]) for shape in roles.get("hr", ())] != list(roles[role]):
-            raise UserError(f"{role} does not have the shape of hr with one band")
+    one_band = [(1, *shape[1:]) for shape in roles.get("hr", ())]
+    if "change_mask" in roles and list(roles["change_mask"]) != one_band:
+        raise UserError("change_mask does not have the shape of hr with one band")
+    if "valid" in roles and list(roles["valid"]) not in (one_band, list(roles.get("hr", ()))):
+        raise UserError("valid has neither the shape of hr nor that shape with one band")
 
 
 def _plain(file: h5py.File, name: str, dtype: np.dtype[Any], axes: int) -> h5py.Dataset:

@@ -13,12 +13,14 @@ import rasterio
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from rsdiff.data.normalisation import Normaliser, measured, type_range
-from rsdiff.data.rasters import in_one_sentence, open_raster, raster_info, read_raster
-from rsdiff.data.source import DataError
-from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.data.normalisation import Normaliser
+from rsdiff.data.opening import in_one_sentence, open_raster
+from rsdiff.data.rasters import Raster, open_file, raster_info
+from rsdiff.data.source import DataError, Window
+from rsdiff.inference.scene_metadata import read_metadata
 
 Values = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -33,90 +35,63 @@ STRICT = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE", "GDAL_CACHEMAX": 64 * 2**20, 
 class SceneReader:
     """One raster, opened for reading in windows. A context manager.
 
-    bands   bands to read, counted from 1; empty means all but an alpha band
-    nodata  stored value of missing pixels where the file declares none
+    bands     bands to read, counted from 1; empty means all but an alpha band
+    nodata    stored value of missing pixels, beside what the file declares
+    variable  array or sub-data set to take from a file with several
     Raises DataError in one sentence for whatever cannot be read as images.
     """
 
-    def __init__(self, path: Path, bands: tuple[int, ...] = (), nodata: float | None = None) -> None:
+    def __init__(self, path: Path, bands: tuple[int, ...] = (), nodata: float | None = None, variable: str = "") -> None:
         self.path = path
-        info = raster_info(path)
-        with in_one_sentence(path):
-            self.dataset = open_raster(path)
+        self.file = open_file(path, variable=variable)
+        info = self.file.info
         self.dtype = info.dtype
         self.height, self.width = info.height, info.width
         self.wavelengths = info.wavelengths
-        self._whole = None if info.has_windows else read_raster(path).values
-        if ColorInterp.palette in self.dataset.colorinterp and self._whole is None:
-            raise DataError(f"{path} holds indices into a palette; convert it first with gdal_translate -expand rgb.")
-        self.alpha = self._alpha_band(info.bands)
-        if self.alpha in bands:
-            self.alpha = None  # GDAL calls the fourth of four 8-bit bands alpha unless told otherwise; the user knows better
+        # GDAL calls the fourth of four 8-bit bands alpha unless told otherwise; who asks for it knows better.
+        self.alpha = None if info.alpha in bands else info.alpha
         self.bands = bands or tuple(band for band in range(1, info.bands + 1) if band != self.alpha)
         if max(self.bands) > info.bands:
             raise DataError(f"{path} has {info.bands} bands and task.bands asks for band {max(self.bands)}; correct the list.")
-        self.nodata = nodata if nodata is not None else self.dataset.nodata
-        flags = {flag.name for band in self.dataset.mask_flag_enums for flag in band}
-        self.has_mask = "per_dataset" in flags and self.alpha is None and self.nodata is None
+        with in_one_sentence(path):
+            dataset = self.file.dataset
+            self.metadata = read_metadata(dataset, self.bands, self.file.as_stored)
+        declared = dataset.nodatavals if dataset is not None and dataset.count == info.bands else ()
+        self._given_nodata = nodata
+        own = [declared[band - 1] for band in self.bands if declared and declared[band - 1] is not None]
+        self.nodata: float | None = nodata if nodata is not None else own[0] if own else None
+        self.has_mask = info.has_nodata and self.alpha is None and self.nodata is None and self.dtype.kind != "f"
+        self.marks_missing = info.has_nodata or self.nodata is not None or self.alpha is not None
+
+    @property
+    def scales_and_offsets(self) -> list[tuple[float, float]]:
+        """What the file says its values mean, per band: (scale, offset), value * scale + offset."""
+        return [(band.scale, band.offset) for band in self.metadata.bands]
 
     def __enter__(self) -> SceneReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.dataset.close()
-
-    def _alpha_band(self, count: int) -> int | None:
-        if self._whole is not None and self.dataset.count != count:
-            return count if count in (2, 4) else None
-        kinds = self.dataset.colorinterp
-        return kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None
-
-    @property
-    def marks_missing(self) -> bool:
-        """Whether pixels can be missing."""
-        return self.nodata is not None or self.has_mask or self.alpha is not None or self.dtype.kind == "f"
+        self.file.__exit__(kind, error, trace)
 
     def read(self, top: int, left: int, height: int, width: int) -> tuple[Values, Mask]:
         """Return (values, valid), both (bands, height, width), of a window inside the scene, in the stored type."""
-        values = self._stored(self.bands, top, left, height, width)
-        valid: Mask = np.ones(values.shape, np.bool_)
-        if self.alpha is not None:
-            valid &= self._stored((self.alpha,), top, left, height, width) > 0
-        elif self.has_mask:
-            with in_one_sentence(self.path):
-                valid &= self.dataset.dataset_mask(window=rasterio.windows.Window(left, top, width, height))[None] > 0
-        if self.nodata is not None and not np.isnan(self.nodata):
-            # As GDAL has it: a pixel is missing if every band says so; one dark band of a valid pixel is not.
-            valid &= (values != self.nodata).any(axis=0, keepdims=True)
-        if self.dtype.kind == "f":
-            valid &= np.isfinite(values)
-        return values, valid
+        return self._with_given_nodata(self.file.read(Window(top, left, height, width), self.bands))
+
+    def _with_given_nodata(self, raster: Raster) -> tuple[Values, Mask]:
+        valid = np.ones(raster.values.shape, np.bool_) if raster.valid is None else raster.valid
+        if self._given_nodata is not None and not np.isnan(self._given_nodata):
+            valid = valid & (raster.values != self._given_nodata)
+        return raster.values, valid
 
     def alpha_values(self, top: int, left: int, height: int, width: int) -> Values:
         """Return the alpha band (1, height, width) of a window."""
         assert self.alpha is not None
-        return self._stored((self.alpha,), top, left, height, width)
-
-    def _stored(self, bands: tuple[int, ...], top: int, left: int, height: int, width: int) -> Values:
-        if self._whole is not None:
-            return self._whole[[band - 1 for band in bands], top : top + height, left : left + width]
-        with in_one_sentence(self.path):
-            return np.asarray(self.dataset.read(list(bands), window=rasterio.windows.Window(left, top, width, height)))
+        return self.file.read(Window(top, left, height, width), (self.alpha,)).values
 
     def thumbnail(self, top: int, left: int, height: int, width: int, size: tuple[int, int]) -> tuple[Values, Mask]:
         """Return (values, valid) of a window reduced to `size` by taking single pixels, read from overviews where there are some."""
-        if self._whole is not None:
-            values, valid = self.read(top, left, height, width)
-            rows, columns = np.arange(size[0]) * height // size[0], np.arange(size[1]) * width // size[1]
-            return values[:, rows][:, :, columns], valid[:, rows][:, :, columns]
-        window = rasterio.windows.Window(left, top, width, height)
-        shape = (len(self.bands), *size)
-        with in_one_sentence(self.path):
-            values = self.dataset.read(list(self.bands), window=window, out_shape=shape)
-            valid = self.dataset.read_masks(list(self.bands), window=window, out_shape=shape) > 0
-        if self.nodata is not None:
-            valid = valid & (values != self.nodata).any(axis=0, keepdims=True)
-        return values, valid & np.isfinite(values)
+        return self._with_given_nodata(self.file.read(Window(top, left, height, width), self.bands, size))
 
     def samples(self) -> Iterator[tuple[Values, Mask]]:
         """Yield windows spread evenly over the scene, the same on every process."""
@@ -130,7 +105,7 @@ class SceneReader:
 
 
 class NormalisedScene:
-    """A reader's pixels in [0, 1] without holes.
+    """A reader's pixels without holes, the range of the normaliser as [0, 1]; what lies outside is not limited.
 
     fill  (bands,) value of missing pixels far from any other: the median of the scene's samples
     """
@@ -138,7 +113,7 @@ class NormalisedScene:
     def __init__(self, reader: SceneReader, normaliser: Normaliser) -> None:
         self.reader = reader
         self.normaliser = normaliser
-        parts = [np.where(valid, normaliser.normalise(values), np.nan) for values, valid in reader.samples()]
+        parts = [np.where(valid, normaliser.scaled(values), np.nan) for values, valid in reader.samples()]
         stacked = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
         present = np.isfinite(stacked).any(axis=1)
         self.fill = np.full(len(stacked), 0.5, np.float32)
@@ -153,7 +128,7 @@ class NormalisedScene:
         first_row, first_column = max(0, top - FILL_REACH), max(0, left - FILL_REACH)
         last_row, last_column = min(self.reader.height, top + height + FILL_REACH), min(self.reader.width, left + width + FILL_REACH)
         values, valid = self.reader.read(first_row, first_column, last_row - first_row, last_column - first_column)
-        image = self.normaliser.normalise(values)
+        image = self.normaliser.scaled(values)
         if not valid.all():
             image = filled(image, valid, self.fill)
         rows, columns = slice(top - first_row, top - first_row + height), slice(left - first_column, left - first_column + width)
@@ -180,8 +155,8 @@ class AlignedRaster:
         with in_one_sentence(path):
             self.source = open_raster(path)
         self.dataset = self.source
-        own, other = scene.dataset, self.source
-        transform = own.transform * own.transform.scale(1 / float(scale))
+        own, other = scene.metadata, self.source
+        transform = own.enlarged_transform(float(scale)) or Affine.identity()
         placed = own.crs is not None and other.crs is not None
         if placed and (own.crs != other.crs or (other.height, other.width) != size or not transform.almost_equals(other.transform, 1e-6)):
             grid = {"transform": transform, "height": size[0], "width": size[1]}
@@ -230,55 +205,3 @@ def _around(values: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = np.pad(values, ((0, 0), (1, 1), (1, 1)))
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     return np.asarray(rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:])
-
-
-def scene_normaliser(reader: SceneReader, options: SceneOptions, trained: Normaliser | None, bands: int) -> Normaliser:
-    """Return how the scene's stored values become [0, 1].
-
-    trained  the normaliser of the checkpoint's data; None for methods without training, whose range is then the type's
-    bands    bands of the target; the result must serve both input and target
-    Raises ValueError where the trained range clearly is not the scene's.
-    """
-    match options.scaling:
-        case "none":
-            chosen = Normaliser((0.0,), (1.0,))
-        case "dtype":
-            chosen = type_range(reader.dtype)
-        case "percentile":
-            images = (np.where(valid, values.astype(np.float64), np.nan) for values, valid in reader.samples())
-            chosen = _measured(images, options.percentiles)
-        case "gain":
-            chosen = Normaliser((-options.offset / options.gain,), ((1 - options.offset) / options.gain,))
-        case "trained":
-            chosen = type_range(reader.dtype) if trained is None else trained
-            if trained is not None:
-                _require_trained_range(reader, trained)
-    if len(chosen.low) not in (1, len(reader.bands)) or len(chosen.low) not in (1, bands):
-        raise ValueError(
-            f"the value range has {len(chosen.low)} bands, the input {len(reader.bands)} and the target {bands}; choose task.scaling=dtype "
-            f"or gain, which are common to all bands."
-        )
-    return chosen
-
-
-def _measured(images: Iterator[NDArray[np.float64]], percentiles: tuple[float, float]) -> Normaliser:
-    parts = list(images)
-    if not any(np.isfinite(part).any(axis=(1, 2)).all() for part in parts):
-        return Normaliser((0.0,), (1.0,))  # nothing to measure and nothing to restore
-    return measured(parts, percentiles, clip=True)
-
-
-def _require_trained_range(reader: SceneReader, trained: Normaliser) -> None:
-    """Refuse a scene whose values lie outside the trained range or fill next to nothing of it."""
-    columns = [values.reshape(len(values), -1)[:, valid.all(axis=0).ravel()] for values, valid in reader.samples()]
-    values = np.concatenate(columns, axis=1)
-    if not values.size:
-        return
-    low, high = min(trained.low), max(trained.high)
-    first, last = (float(value) for value in np.percentile(values, (2, 98)))
-    tolerance = 1e-3 * (high - low)
-    if first < low - tolerance or last > high + tolerance or last - low < 1e-2 * (high - low):
-        raise ValueError(
-            f"{reader.path} holds values around {first:g} to {last:g} and the model was trained on {low:g} to {high:g}; set "
-            f"task.scaling=dtype, percentile, gain or none."
-        )

@@ -17,7 +17,7 @@ from rasterio.enums import Resampling
 from rsdiff.config import ConfigError
 from rsdiff.data.durable import write_json
 from rsdiff.data.normalisation import Normaliser
-from rsdiff.data.rasters import in_one_sentence, without_warnings
+from rsdiff.data.opening import in_one_sentence, without_warnings
 from rsdiff.inference.scene_input import STRICT, SceneReader
 from rsdiff.inference.scene_job import SceneJob, SceneResult
 from rsdiff.inference.scene_output import output_form
@@ -25,12 +25,12 @@ from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method, Problem
 from rsdiff.reporting import BeforeAfter, write_scene_page
 from rsdiff.reporting.display import busiest_window
+from rsdiff.runs.inputs import outputs_of
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
-from rsdiff.tasks.inputs import outputs_of
 from rsdiff.tasks.options import RestoreTask
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.training.processes import any_process, smallest_of_processes
@@ -160,7 +160,7 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
         return Restorer(trained.method, trained.problem, Normaliser.from_json(checkpoint.card["normaliser"]), wavelengths)
     task = settings.task
     assert isinstance(task, RestoreTask)
-    with without_warnings(), SceneReader(first, task.bands, task.nodata) as reader:
+    with without_warnings(), SceneReader(first, task.bands, task.nodata, task.variable) as reader:
         bands = len(reader.bands)
     problem = Problem(settings.scale, bands, bands)
     if not settings.model.is_ready:
@@ -179,7 +179,7 @@ def require_space(
     """
     written, largest = 0, 0
     for path in inputs:
-        with SceneReader(path, options.bands, options.nodata) as reader:
+        with SceneReader(path, options.bands, options.nodata, options.variable) as reader:
             form = output_form(reader, options, bands)
             pixels = round(reader.height * scale) * round(reader.width * scale)
             size = pixels * (form.stored_bands * form.dtype.itemsize + (4 * bands if options.samples > 1 else 0))
@@ -234,7 +234,7 @@ def images_of(
     NaN marks missing pixels.
     """
     top, left, height, width = window
-    with SceneReader(job.input, job.options.bands, job.options.nodata) as reader:
+    with SceneReader(job.input, job.options.bands, job.options.nodata, job.options.variable) as reader:
         low = [int(top // job.scale), int(left // job.scale)]
         high = [int(np.ceil((top + height) / job.scale)), int(np.ceil((left + width) / job.scale))]
         extent = [max(1, min(h, limit) - first) for h, limit, first in zip(high, (reader.height, reader.width), low, strict=True)]
