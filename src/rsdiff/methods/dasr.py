@@ -57,6 +57,8 @@ class DASRConfig(MethodConfig):
 class DASR(Method):
     """See the module and `DASRConfig`."""
 
+    training_only = ("contrast.key_encoder.",)
+
     def __init__(self, options: DASRConfig, problem: Problem) -> None:
         super().__init__()
         self.scale = int(problem.scale)

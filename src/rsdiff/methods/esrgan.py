@@ -104,6 +104,8 @@ class ESRGANConfig(MethodConfig):
 class ESRGAN(RRDBMethod):
     """See the module and `ESRGANConfig`."""
 
+    training_only = ("discriminator.",)
+
     def __init__(self, options: ESRGANConfig, problem: Problem) -> None:
         super().__init__(options.generator, options.initial, options.tiles, problem)
         self.options = options

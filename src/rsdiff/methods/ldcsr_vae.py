@@ -128,6 +128,8 @@ class ReconstructionTerms:
 class LDCSRVae(Method):
     """See the module and `LDCSRVaeConfig`."""
 
+    training_only = ("discriminator.",)
+
     def __init__(self, options: LDCSRVaeConfig, problem: Problem) -> None:
         super().__init__()
         self.options = options

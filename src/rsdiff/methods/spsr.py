@@ -123,6 +123,8 @@ class SPSRConfig(ESRGANConfig):
 class SPSR(ESRGAN):
     """See the module and `SPSRConfig`."""
 
+    training_only = ("discriminator.", "gradient_discriminator.")
+
     options: SPSRConfig
     network: SPSRNet
 
