@@ -1,9 +1,10 @@
 """The sample, data sets, packing, generated scenes, normalisation."""
 
-from rsdiff.data.folder import FolderDataset, PairedDataset
+from rsdiff.data.folder import FolderDataset
 from rsdiff.data.hyperspectral import HyperspectralDataset
 from rsdiff.data.layout import LayoutDataset
 from rsdiff.data.packed import PackedDataset
+from rsdiff.data.paired import PairedDataset
 from rsdiff.data.refsr import CnamCdDataset, SecondDataset
 from rsdiff.data.synthetic import SyntheticDataset
 
