@@ -96,7 +96,7 @@ class JointBlindDiffusion(Method):
     wrapper           what it predicts
     """
 
-    training_only = ("contrast.key_encoder.",)
+    training_only: ClassVar[tuple[str, ...]] = ("contrast.key_encoder.",)
 
     samples_residual: ClassVar[bool] = False
     time: ClassVar[TimeInput] = "level"
