@@ -13,20 +13,25 @@ from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.methods.esrgan import ESRGANConfig
-from rsdiff.methods.hat import HATConfig
 from rsdiff.methods.idm import IDMConfig
 from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.methods.lcmsr import LCMSRConfig
 from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
 from rsdiff.methods.refdiff import RefDiffConfig
-from rsdiff.methods.rrdb import RRDBMethodConfig
+from rsdiff.methods.regression import (
+    AWANConfig,
+    HATConfig,
+    HSCNNPlusConfig,
+    MSTLConfig,
+    MSTPlusPlusConfig,
+    RRDBMethodConfig,
+    SpectralCNNConfig,
+)
 from rsdiff.methods.sadn import SADNConfig
 from rsdiff.methods.scdm import SCDMConfig
 from rsdiff.methods.spandrel import SpandrelConfig
-from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
-from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
 from rsdiff.methods.spsr import SPSRConfig
 from rsdiff.methods.sr3 import SR3Config
 

@@ -14,21 +14,7 @@ from torch import Tensor, nn
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a method must know of data and degradation before it is built.
-
-    scale     ratio of target to input pixels per side (the training scale; continuous-scale methods accept others at run time)
-    bands     C, bands of the target
-    lr_bands  c, bands of the input
-    """
-
-    scale: float
-    bands: int
-    lr_bands: int
-
+from rsdiff.networks.restorers import Problem as Problem
 
 Term = tuple[float, Tensor]
 """(weight, unweighted loss ())"""
@@ -55,11 +41,13 @@ class Stage:
     name    shown in the log and in checkpoints
     groups  optimiser groups stepped in this order at every step
     steps   length in optimiser steps; None means until the end of training
+    step    optimiser steps of the whole training made before; the trainer keeps it up to date
     """
 
     name: str
     groups: Sequence[str]
     steps: int | None = None
+    step: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any, Protocol
@@ -196,7 +196,7 @@ class Trainer:
         with step_randomness(self.seed, self.step, self.accelerator.process_index, device):
             for group in stage.groups:
                 self.optimisers[group].prepare(self.step, images_seen)
-            for part in self.method.passes(stage):
+            for part in self.method.passes(replace(stage, step=self.step)):
                 for batch in batches:
                     with self.accelerator.autocast():
                         found = self.method.losses(batch, part, training_noise(self.seed, part, self.step, batch))

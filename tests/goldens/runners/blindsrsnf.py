@@ -22,7 +22,7 @@ from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
 from rsdiff.methods.base import Problem
 from rsdiff.methods.blindsrsnf import BlindSRSNF, BlindSRSNFConfig, BlindSRSNFUNetConfig, noised
 from rsdiff.methods.joint_blind import ContrastConfig
-from rsdiff.methods.rrdb import RRDBConfig
+from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.metrics.colour import border_width, crop, luma
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.ssim import ssim

@@ -22,7 +22,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import DiffBSR, DiffBSRConfig, DiffSRUNetConfig, SRDSRANConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRSRDiff, DiffBSRSRDiffConfig, SRDiffUNetConfig
 from rsdiff.methods.joint_blind import ContrastConfig, Estimate, add_residual, residual
-from rsdiff.methods.rrdb import RRDBConfig
+from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.metrics.colour import crop, luma
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr

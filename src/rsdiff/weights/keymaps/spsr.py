@@ -16,8 +16,9 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
-from rsdiff.methods.esrgan import GanDiscriminatorConfig
-from rsdiff.methods.spsr import SPSR, SPSRConfig, SPSRGeneratorConfig
+from rsdiff.methods.adversaries import VGGConfig
+from rsdiff.methods.spsr import SPSR, SPSRConfig
+from rsdiff.networks.spsr import SPSRNetConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 from rsdiff.weights.keymaps.regression import count_of
 from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, renamed
@@ -95,7 +96,7 @@ class SPSRKeyMap:
         """The generator, as released; see `discriminator_name` for the discriminators' names."""
         own = {key.removeprefix("network."): value for key, value in state_dict.items() if key.startswith("network.")}
         stages = count_of(own, r"conv_up\.(\d)\.weight")
-        name = spsr_name(config.generator.blocks, stages)
+        name = spsr_name(config.network.blocks, stages)
         published = {name(key): value for key, value in own.items()}
         last = f"model.{3 * stages + 2}."
         return published | {TWICE + part: published[last + part] for part in ("weight", "bias")} | kernels()
@@ -115,13 +116,13 @@ def spsr_config(state: Mapping[str, Tensor], stages: int, judges: list[dict[str,
     """Return the config that the shapes of the files tell; the taps are the published ones."""
     blocks = count_of(state, r"model\.1\.sub\.(\d+)\.RDB1\.")
     width, growth = state[MARKER].shape[0], state["f_block.RDB1.conv1.0.weight"].shape[0]
-    generator = SPSRGeneratorConfig(width=width, blocks=blocks, growth=growth, head="always_x4" if stages == 2 else "stages")
-    config = SPSRConfig(generator=generator)
+    generator = SPSRNetConfig(width=width, blocks=blocks, growth=growth, head="always_x4" if stages == 2 else "stages")
+    config = SPSRConfig(network=generator)
     if not judges:
         return config
     judge = judges[0]
     convs = [key for key in judge if re.fullmatch(r"features\.\d+\.weight", key) and judge[key].ndim == 4]
     channels = judge[max(convs, key=lambda key: int(key.split(".")[1]))].shape[0]
     side = round((judge["classifier.0.weight"].shape[1] / channels) ** 0.5)
-    judging = GanDiscriminatorConfig(network="vgg", width=judge[JUDGE_MARKER].shape[0], biases=True, size=side * 2 ** (len(convs) // 2))
+    judging = VGGConfig(width=judge[JUDGE_MARKER].shape[0], biases=True, size=side * 2 ** (len(convs) // 2))
     return replace(config, discriminator=judging)
