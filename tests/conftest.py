@@ -40,7 +40,7 @@ Command = Callable[..., Ended]
 @pytest.fixture
 def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Return a function that does `python run.py <arguments>` in this process, in an empty current folder."""
-    from rsdiff.tasks.main import main
+    from rsdiff.app.main import main
 
     monkeypatch.chdir(tmp_path)
     for name in ("RSDIFF_REPOSITORY", "RSDIFF_SWEEP", "HYDRA_FULL_ERROR", "RSDIFF_TRACEBACK"):

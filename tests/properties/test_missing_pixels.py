@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rsdiff.app.command_line import options_of
 from rsdiff.data.missing import FILL_REACH, eroded, fill_missing, validity_at
 from rsdiff.data.sample import Batch, Sample, SampleMeta, collate
 from rsdiff.data.seeding import keyed_generator
@@ -15,7 +16,6 @@ from rsdiff.degradations.grid import GridConfig
 from rsdiff.degradations.practical import PracticalDecisions
 from rsdiff.degradations.stages import PoissonNoise, ScaledPoissonNoise
 from rsdiff.inference.scene_input import filled
-from rsdiff.tasks.command_line import options_of
 from tests.runs.pairs import CONF, WAVELENGTHS, options
 
 pytestmark = pytest.mark.xdist_group("matrix")  # the options are composed once

@@ -17,6 +17,10 @@ import torch
 from hydra import compose
 from PIL import Image
 
+from rsdiff.app.command_line import CONFIG_NAME, composing, options_of
+from rsdiff.app.composition import group_config
+from rsdiff.app.groups import register_schemas
+from rsdiff.app.matrix import Shipped, bands_of, refusal_of, shipped
 from rsdiff.data import (
     CnamCdDataset,
     FolderDataset,
@@ -36,12 +40,11 @@ from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore_images
 from rsdiff.methods.base import Method, Problem
-from rsdiff.tasks.command_line import CONFIG_NAME, composing, fields_given, options_of
+from rsdiff.runs.compatibility import fields_given
+from rsdiff.runs.options import RunOptions
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import build_method, draw_of
-from rsdiff.tasks.groups import register_schemas
-from rsdiff.tasks.matrix import Shipped, bands_of, refusal_of, shipped
-from rsdiff.tasks.options import EvaluateTask, RunOptions, TrainTask
-from rsdiff.tasks.settings import RunSettings, group_config
+from rsdiff.tasks.options import EvaluateTask, TrainTask
 from tests.conftest import REPOSITORY
 from tests.unit.test_refdiff_data import stand_in
 

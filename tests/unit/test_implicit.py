@@ -9,6 +9,9 @@ import pytest
 import torch
 from hydra import compose
 
+from rsdiff.app.command_line import CONFIG_NAME, composing
+from rsdiff.app.composition import group_config
+from rsdiff.app.groups import register_schemas
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -22,9 +25,6 @@ from rsdiff.networks.layers import mirror_to
 from rsdiff.networks.lte import fourier
 from rsdiff.networks.sadn import ScaleAwareConv
 from rsdiff.networks.swinir import SwinIRConfig, relative_positions, shift_mask
-from rsdiff.tasks.command_line import CONFIG_NAME, composing
-from rsdiff.tasks.groups import register_schemas
-from rsdiff.tasks.settings import group_config
 from rsdiff.weights import export_weights, import_weights
 from tests.conftest import REPOSITORY
 from tests.method_losses import losses_of

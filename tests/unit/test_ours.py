@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from rsdiff.app.groups import GROUPS
+from rsdiff.app.help import field_sentences
 from rsdiff.config import Ours, marks_of, options_of_ours
-from rsdiff.tasks.groups import GROUPS
-from rsdiff.tasks.help import field_sentences
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps import KEY_MAPS
 

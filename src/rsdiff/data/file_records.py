@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from rsdiff.data import cubes, rasters
+from rsdiff.data import cubes, opening, palettes, rasters
 from rsdiff.data.durable import write_text
 from rsdiff.data.rasters import RasterInfo
 from rsdiff.data.sample import Georeference
@@ -178,7 +178,7 @@ def cache_folder() -> Path:
 
 def _content_files(path: Path) -> list[Path]:
     if path.suffix.lower() == ".vrt":
-        with rasters.in_one_sentence(path), rasters.without_warnings(), rasters.open_raster(path) as file:
+        with opening.in_one_sentence(path), opening.without_warnings(), opening.open_raster(path) as file:
             return sorted({path, *(Path(name) for name in file.files if Path(name).is_file())})
     beside = [place for ending in _SIDE_FILES for place in (path.with_suffix(ending), path.with_name(path.name + ending))]
     return [path, *(place for place in dict.fromkeys(beside) if place.is_file())]
@@ -198,7 +198,7 @@ def _cache_file(paths: Sequence[Path]) -> Path:
 @functools.cache
 def _reader() -> str:
     """Return what changes when files are read otherwise: another version of the readers makes all records new."""
-    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in (rasters, cubes) if module.__file__]
+    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in (rasters, opening, palettes, cubes) if module.__file__]
     return digest_of([*sources, *(field.name for field in dataclasses.fields(RasterInfo))])
 
 

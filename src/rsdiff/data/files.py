@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from rsdiff.config import config
 from rsdiff.data.file_records import FileRecords, State, content_digest, digest_of, own_state
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
-from rsdiff.data.rasters import Decoded, Raster, RasterInfo, raster_info, read_raster, without_warnings
+from rsdiff.data.opening import without_warnings
+from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, raster_info, read_raster
 from rsdiff.data.sample import Sample, SampleMeta
 from rsdiff.data.source import DataError, RawSample, Window, meta_of_window, sample_from
 
@@ -87,7 +88,7 @@ class FileSource:
         self._memo: Decoded | None = None
         first = self._infos[0]
         roles = set(first)
-        marks_invalid = "hr" in roles and any(infos["hr"].has_nodata for infos in self._infos)
+        marks_invalid = "hr" in roles and any(self._marks_missing(infos["hr"]) for infos in self._infos)
         self.gives = frozenset(roles | ({"valid"} if marks_invalid else set()))
         main, low = first.get("hr", first.get("lr")), first.get("lr", first.get("hr"))
         assert main is not None
@@ -129,9 +130,9 @@ class FileSource:
         for role, path in item.paths.items():
             with without_warnings():
                 raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else in_file(item, wanted), role)
-            arrays[role] = self._selected(raster.values, path) if role in IMAGE_ROLES else raster.values[:1]
+            arrays[role] = raster.values
             if role == "hr" and "valid" in self.gives:
-                valid = raster.valid if raster.valid is not None else np.ones((1, *raster.values.shape[1:]), np.bool_)
+                valid = raster.valid if raster.valid is not None else np.ones(raster.values.shape, np.bool_)
                 arrays["valid"] = valid.astype(np.uint8)
             if self._options.normaliser.rule == "type" and arrays[role].dtype.kind == "f" and role in IMAGE_ROLES:
                 require_unit_range(arrays[role], path)
@@ -168,24 +169,31 @@ class FileSource:
     def _read(self, path: Path, info: RasterInfo, window: Window, role: str) -> Raster:
         """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image)."""
         self._require_unchanged(path)
-        as_codes, variable = role == "change_mask", self._options.variable
+        as_codes, variable, bands = role == "change_mask", self._options.variable, self._chosen_bands(info, path, role)
         if info.has_windows:
-            return read_raster(path, window, as_codes, variable)
-        decoded = self._memo if self._memo is not None and self._memo.path == path else Decoded(path, as_codes, variable)
+            return read_raster(path, window, as_codes, variable, bands)
+        known = self._memo is not None and self._memo.path == path
+        decoded = self._memo if self._memo is not None and known else Decoded(path, as_codes, variable, bands)
         if role == "hr":
             self._memo = decoded
         return decoded.read(window)
 
-    def _selected(self, values: NDArray[Any], path: Path) -> NDArray[Any]:
-        """Apply `convert` and `take_bands`."""
+    def _chosen_bands(self, info: RasterInfo, path: Path, role: str) -> tuple[int, ...]:
+        """Return the bands to read, counted from 1, after `convert` and `take_bands`; a mask has one."""
+        if role not in IMAGE_ROLES:
+            return (1,)
+        bands = tuple(range(1, info.bands + 1))
         if self._options.convert == "rgb":
-            values = np.repeat(values[:1], 3, axis=0) if values.shape[0] < 3 else values[:3]
+            bands = bands[:1] * 3 if info.bands < 3 else bands[:3]
         chosen = self._options.take_bands
-        if not chosen:
-            return values
-        if max(chosen) > values.shape[0]:
-            raise DataError(f"{path} has {values.shape[0]} bands and dataset.take_bands asks for band {max(chosen)}; correct the list.")
-        return np.ascontiguousarray(values[[band - 1 for band in chosen]])
+        if chosen and max(chosen) > len(bands):
+            raise DataError(f"{path} has {len(bands)} bands and dataset.take_bands asks for band {max(chosen)}; correct the list.")
+        return tuple(bands[band - 1] for band in chosen) if chosen else bands
+
+    def _marks_missing(self, info: RasterInfo) -> bool:
+        """Say whether pixels of an image may be missing: its alpha band marks some where it is not itself among the bands."""
+        taken = self._options.take_bands or range(1, 4 if self._options.convert == "rgb" else info.bands + 1)
+        return info.has_nodata or (info.alpha is not None and info.alpha not in taken)
 
     def _bands_after(self, info: RasterInfo) -> int:
         return len(self._options.take_bands) or (3 if self._options.convert == "rgb" else info.bands)
@@ -201,9 +209,9 @@ class FileSource:
         def images(count: int) -> Iterator[NDArray[Any]]:
             for position in np.unique(np.linspace(0, len(measured_on) - 1, count).round().astype(int)):
                 path, window = measured_on[position].paths[role], measured_on[position].window
-                with without_warnings():
-                    raster = read_raster(path, window, variable=self._options.variable)
-                values = self._selected(raster.values, path).astype(np.float64)
+                with without_warnings(), open_file(path, variable=self._options.variable) as file:
+                    raster = file.read(window, self._chosen_bands(file.info, path, role))
+                values = raster.values.astype(np.float64)
                 yield values if raster.valid is None else np.where(raster.valid, values, np.nan)
 
         return self._options.normaliser.build(info.dtype, self._bands_after(info), images)

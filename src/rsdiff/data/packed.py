@@ -306,9 +306,11 @@ def require_consistent(manifest: Manifest) -> None:
             raise UserError(f"the band count of {role} varies")
     if "hr" in roles and any(role in roles and roles[role] != roles["hr"] for role in ("ref",)):
         raise UserError("hr and ref differ in shape")
-    for role in ("change_mask", "valid"):
-        if role in roles and [(1, *shape[1:]) for shape in roles.get("hr", ())] != list(roles[role]):
-            raise UserError(f"{role} does not have the shape of hr with one band")
+    one_band = [(1, *shape[1:]) for shape in roles.get("hr", ())]
+    if "change_mask" in roles and list(roles["change_mask"]) != one_band:
+        raise UserError("change_mask does not have the shape of hr with one band")
+    if "valid" in roles and list(roles["valid"]) not in (one_band, list(roles.get("hr", ()))):
+        raise UserError("valid has neither the shape of hr nor that shape with one band")
 
 
 def _plain(file: h5py.File, name: str, dtype: np.dtype[Any], axes: int) -> h5py.Dataset:

@@ -21,15 +21,15 @@ from rsdiff.degradations.base import counted_by
 from rsdiff.inference.images import restore_images
 from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.baseline import Baseline
+from rsdiff.runs.compatibility import require_start
 from rsdiff.runs.predecessor import begin
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import evaluate
 from rsdiff.tasks.baseline import baseline_for
-from rsdiff.tasks.command_line import require_start
 from rsdiff.tasks.evaluation import build_test_cases
 from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_source, problem_of
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
 from rsdiff.training.micro_batches import fewest_micro_batches, free_for_this_process, images_at_once, recall, remember

@@ -13,12 +13,12 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rsdiff.app.command_line import compose_command, composing, options_of
+from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, Ours, default_values, marks_of
 from rsdiff.config.ours import typed
 from rsdiff.runs.errors import CONFIG_ERROR, OK, print_error
-from rsdiff.tasks.command_line import compose_command, composing, options_of
-from rsdiff.tasks.groups import GROUPS
-from rsdiff.tasks.options import RunOptions
+from rsdiff.runs.options import RunOptions
 
 INTRODUCTION = """\
 rsdiff: composable experiments in remote-sensing super-resolution.

@@ -27,7 +27,7 @@ from rsdiff.reporting.records import write_whole
 from rsdiff.runs.errors import is_interruption, one_sentence
 from rsdiff.runs.ownership import is_owned
 from rsdiff.runs.run_folder import Status, read_status
-from rsdiff.tasks.settings import RunSettings
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tracking.tracker import Cell, columns_of
 
 WIDTH_OF_LOG_FILES = 200
@@ -163,14 +163,6 @@ def keep_records(folder: Path, cells: Sequence[Sequence[str]], finished: Mapping
             path.unlink()
     for record in finished.values():
         write_record(folder, record)
-
-
-def prepare_launcher(launcher: str) -> None:
-    """Let the launcher (its class), where it is submitit's for Slurm, wait for the cells by asking squeue."""
-    if launcher.endswith(".SlurmLauncher"):
-        from rsdiff.tasks import slurm_queue  # submitit is imported only for those who use it
-
-        slurm_queue.install()
 
 
 def cell_number(job: int) -> int:
