@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from rsdiff.app.composition import group_config, settings_from
-from rsdiff.app.groups import GROUPS
+from rsdiff.app.groups import FAMILIES, GROUPS
 from rsdiff.config import ConfigError
 from rsdiff.config.typed import nearest
 from rsdiff.data.source import DataError
@@ -83,7 +83,7 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
         lists = [override for override in everything if override.is_sweep_override()]
         if lists and not is_sweep:
             raise ConfigError(
-                f"{lists[0].input_line} gives several values; add -m to run each of them, or quote a value that holds commas."
+                f"{str(lists[0].input_line).rpartition('@')[2]} gives several values; add -m to run each of them, or quote a value that holds commas."
             )
         choices = choices_of(everything)
         runs = [check_run(conf, loader, combination) for combination in combinations(choices)]
@@ -185,19 +185,27 @@ def _diagnosis(conf: Path, loader: ConfigLoader, overrides: Sequence[str], error
     groups = _groups()
     for override in parsed:
         key, value = override.key_or_group, override.value()
+        if override.package is not None and key in FAMILIES:
+            known = sorted({*FAMILIES[key].kinds, *options_of(conf / key)})
+            if isinstance(value, str) and value not in known:
+                return f"{override.package}={value} does not exist{nearest(value, known)}; choose one of {', '.join(known)}."
+            if f"{key}@{override.package}" in str(error):
+                group = override.package.partition(".")[0]
+                return f"{override.package} is not a setting of this {group}; leave it out, or choose another {group}."
         options = _options(conf, loader, key) if key in groups else []
         for option in value if isinstance(value, list) else [value]:
             if options and option is not None and str(option) not in options:
                 return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
     if isinstance(error, MissingConfigException):
         return _first_paragraph(error)
-    chosen = [_text(override) for override in parsed if override.key_or_group in groups and override.value() is not None]
+    choosing = [override for override in parsed if override.key_or_group in (FAMILIES if override.package else groups)]
+    chosen = [_text(override) for override in choosing if override.value() is not None]
     try:
         composed = compose(CONFIG_NAME, chosen, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError):
         return _first_paragraph(error)
     for override in parsed:
-        if not override.is_add() and not override.is_force_add() and override.key_or_group not in groups:
+        if not override.is_add() and not override.is_force_add() and override not in choosing:
             sentence = _unknown_key(conf, composed, override.key_or_group, groups)
             if sentence is not None:
                 return sentence

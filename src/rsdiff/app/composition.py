@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, config_from_mapping
+from rsdiff.config.former import present_values
 from rsdiff.config.typed import nearest
 from rsdiff.methods.base import MethodConfig
 from rsdiff.runs.options import RunOptions, TaskOptions
@@ -31,6 +33,7 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=False))
     plain.pop("hydra", None)
+    plain["model"] = _present(plain["model"])
     choices = {group: str(choice) for group, choice in hydra.runtime.choices.items() if group in GROUPS}
     overrides = [str(override) for override in hydra.overrides.task]
     task = cast(TaskOptions, _typed("task", plain["task"]))
@@ -51,13 +54,20 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
 
 def group_config(composed: DictConfig, group: str) -> Any:
     """Return the typed config of one group of a composed config; raises ConfigError."""
-    return _typed(group, cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=False))[group])
+    values = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=False))[group]
+    return _typed(group, _present(values) if group == "model" else values)
 
 
 def _takes_checkpoint(model: Mapping[str, Any]) -> bool:
     """Whether `checkpoint` is a file that the model chosen reads itself."""
     cls: Any = GROUPS["model"].get(str(model.get("kind")), MethodConfig)
     return bool(cls.takes_checkpoint)
+
+
+def _present(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's settings with former options under their present names."""
+    cls = GROUPS["model"].get(str(model.get("kind")))
+    return dict(model) if cls is None else present_values(model, [field.name for field in dataclasses.fields(cls)])
 
 
 def _options(plain: Mapping[str, Any]) -> RunOptions:
@@ -96,7 +106,8 @@ def _with_settings_of(
     """
     card = json.loads((find_checkpoint(checkpoint) / "card.json").read_text())
     trained, names = card.get("config", {}), card.get("choices", {})
-    typed = [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)]
+    # Of a nested choice ('network@model.network=hat'), the setting that it stands for.
+    typed = [parsed.package or parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)]
     decided = _decided_by(plain["dataset"]) if "dataset" in typed else frozenset()
     merged, chosen = dict(plain), dict(choices)
     for group in (group for group in CARRIED if group in trained):
@@ -106,7 +117,7 @@ def _with_settings_of(
                 raise ConfigError(f"{checkpoint} holds a model={holds} and model={choices['model']} was given; leave model= out.")
         elif group in typed or group in decided or "experiments" in typed:
             continue
-        merged[group] = dict(trained[group])
+        merged[group] = _present(trained[group]) if group == "model" else dict(trained[group])
         chosen[group] = names.get(group, choices[group])
         for key in (key for key in typed if key.startswith(f"{group}.")):
             _copy_option(key.split("."), plain, merged)

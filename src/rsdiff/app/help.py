@@ -17,6 +17,7 @@ from rsdiff.app.command_line import compose_command, composing, options_of
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, Ours, default_values, marks_of
 from rsdiff.config.ours import typed
+from rsdiff.config.tagged import family_of
 from rsdiff.runs.errors import CONFIG_ERROR, OK, print_error
 from rsdiff.runs.options import RunOptions
 
@@ -93,7 +94,11 @@ def _print_options(prefix: str, cls: type[Any], values: Any) -> None:
     for field, mark in marks_of(cls):
         value = values[field.name]
         default = field.default
-        if isinstance(value, dict) and dataclasses.is_dataclass(default):
+        if isinstance(value, dict) and (family := family_of(default)) is not None:
+            kinds = ", ".join(sorted(family.kinds))
+            print(f"  {prefix}{field.name}={value['kind']}: {sentences.get(field.name, '')} One of {kinds}.{_note(mark)}")
+            _print_options(f"{prefix}{field.name}.", family.class_of(value["kind"]), value)
+        elif isinstance(value, dict) and dataclasses.is_dataclass(default):
             print(f"  {prefix}{field.name}: {sentences.get(field.name, '')}")
             _print_options(f"{prefix}{field.name}.", type(default), value)
         else:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 
 from rsdiff.app.command_line import ALSO_CALLED, CONFIG_NAME, check_command, with_options_of_checkpoint
 from rsdiff.app.composition import settings_from
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.groups import present_words, register_schemas
 from rsdiff.app.help import print_help
 from rsdiff.app.launchers import prepare_launcher
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
@@ -57,11 +57,14 @@ def main(repository: Path) -> None:
     arguments = get_args_parser().parse_args()
     conf = repository / "conf"
     if arguments.help:
-        sys.exit(print_help(repository, arguments.overrides))
+        sys.exit(print_help(repository, [present for word in arguments.overrides for present in present_words(word)]))
     try:
-        overrides = with_options_of_checkpoint(conf, [ALSO_CALLED.get(word, word) for word in arguments.overrides])
-        admitted = dict(zip(arguments.overrides, overrides, strict=True))
-        sys.argv = [admitted.get(word, word) for word in sys.argv]  # where Hydra reads them again
+        words = {word: present_words(ALSO_CALLED.get(word, word)) for word in arguments.overrides}
+        typed = [present for word in arguments.overrides for present in words[word]]
+        overrides = with_options_of_checkpoint(conf, typed)
+        admitted = dict(zip(typed, overrides, strict=True))
+        # where Hydra reads them again
+        sys.argv = [admitted.get(present, present) for word in sys.argv for present in words.get(word, [word])]
         sweep_folder = _prepare(conf, overrides, arguments.multirun)
         try:
             with _hydra_raising():

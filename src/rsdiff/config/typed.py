@@ -15,7 +15,7 @@ from typing import Any, TypeVar, dataclass_transform
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rsdiff.config.errors import UserError
-from rsdiff.config.tagged import Tagged, family_of
+from rsdiff.config.tagged import Tagged
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def config_from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> 
 def plain_values(value: Any) -> Any:
     """Return a config as dictionaries, lists and scalars, which `config_from_mapping` turns back into it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        named = {"kind": value.kind} if family_of(value) is not None else {}
+        named = {"kind": value.kind} if isinstance(value, Tagged) and value.kind else {}
         return named | {f.name: plain_values(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
         return [plain_values(item) for item in value]

@@ -10,6 +10,11 @@ from rsdiff.config import UserError, config
 from rsdiff.config.tagged import Tagged
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.methods.base import Losses, frozen
+from rsdiff.networks.patch_discriminator import PatchDiscriminator
+from rsdiff.networks.unet_discriminator import UNetDiscriminator
+from rsdiff.networks.vgg_discriminator import VGGDiscriminator
+
+Discriminator = UNetDiscriminator | PatchDiscriminator | VGGDiscriminator
 
 
 class DiscriminatorConfig(Tagged):
@@ -22,7 +27,7 @@ class DiscriminatorConfig(Tagged):
         "vgg": "rsdiff.methods.adversaries:VGGConfig",
     }
 
-    def build(self, bands: int, larger: int = 0) -> nn.Module:
+    def build(self, bands: int, larger: int = 0) -> Discriminator:
         """Return the discriminator of images of so many bands, with fresh weights.
 
         larger  pixels by which what it judges is larger than the targets
@@ -47,9 +52,7 @@ class VGGConfig(DiscriminatorConfig):
         if self.width < 1 or self.size < 8:
             raise UserError(f"width={self.width} must be at least 1 and size={self.size} at least 8; change them.")
 
-    def build(self, bands: int, larger: int = 0) -> nn.Module:
-        from rsdiff.networks.vgg_discriminator import VGGDiscriminator
-
+    def build(self, bands: int, larger: int = 0) -> Discriminator:
         return VGGDiscriminator(bands, self.width, self.size + larger, "esrgan" if self.biases else "basicsr")
 
 
@@ -66,9 +69,7 @@ class UNetConfig(DiscriminatorConfig):
         if self.width < 1:
             raise UserError(f"width={self.width} was given; choose at least 1.")
 
-    def build(self, bands: int, larger: int = 0) -> nn.Module:
-        from rsdiff.networks.unet_discriminator import UNetDiscriminator
-
+    def build(self, bands: int, larger: int = 0) -> Discriminator:
         if larger:
             raise UserError(
                 f"discriminator=unet needs sides that are multiples of 8, and what it is to judge is {larger} pixels larger than targets; "
@@ -92,9 +93,7 @@ class PatchConfig(DiscriminatorConfig):
         if min(self.width, self.layers) < 1:
             raise UserError(f"width={self.width} and layers={self.layers} must be at least 1; change them.")
 
-    def build(self, bands: int, larger: int = 0) -> nn.Module:
-        from rsdiff.networks.patch_discriminator import PatchDiscriminator
-
+    def build(self, bands: int, larger: int = 0) -> Discriminator:
         return PatchDiscriminator(bands, self.width, self.layers, padding=2, norm="none", spectral=True)
 
 

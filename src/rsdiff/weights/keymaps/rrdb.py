@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.methods.base import Problem
 from rsdiff.methods.adversaries import DiscriminatorConfig, PatchConfig, UNetConfig, VGGConfig
+from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGANConfig
 from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.methods.restoring import initialise

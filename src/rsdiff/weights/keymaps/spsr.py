@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.methods.base import Problem
 from rsdiff.methods.adversaries import VGGConfig
+from rsdiff.methods.base import Problem
 from rsdiff.methods.spsr import SPSR, SPSRConfig
 from rsdiff.networks.spsr import SPSRNetConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name
@@ -75,27 +75,30 @@ class SPSRKeyMap:
         judges = [find_state_dict(part, JUDGE_MARKER).network for part in parts[1:]]
         stages = count_of(found, r"b_module\.(\d+)\.weight") - 2
         made = config or spsr_config(found, stages, judges)
-        blocks = made.generator.blocks
+        network = made.network
+        assert isinstance(network, SPSRNetConfig)
+        blocks = network.blocks
         state = without_constants(found, f"model.{3 * stages + 2}.")
         bands, lr_bands = state["conv_w.0.weight"].shape[0], state[MARKER].shape[1]
-        scale = made.generator.stages(2**stages)[1]
+        problem = Problem(scale=2**stages, bands=bands, lr_bands=lr_bands)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            method = made.build(Problem(scale=2 ** len(scale), bands=bands, lr_bands=lr_bands))
+            method = made.build(problem)
         assert isinstance(method, SPSR)
         ours = method.state_dict()
         named = {"network": (method.network, state, spsr_name(blocks, stages))}
         for name, judge in zip(("discriminator", "gradient_discriminator"), judges, strict=False):
-            network = method.get_submodule(name)
-            named[name] = (network, judge, discriminator_name(network))  # type: ignore[arg-type,assignment]
-        for part, (network, published, naming) in named.items():
-            ours |= {f"{part}.{key}": value for key, value in ours_from_published(published, network.state_dict(), naming).items()}
+            own = method.get_submodule(name)
+            named[name] = (own, judge, discriminator_name(own))  # type: ignore[arg-type,assignment]
+        for part, (module, published, naming) in named.items():
+            ours |= {f"{part}.{key}": value for key, value in ours_from_published(published, module.state_dict(), naming).items()}
         return made, ours
 
     def to_published(self, config: SPSRConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The generator, as released; see `discriminator_name` for the discriminators' names."""
         own = {key.removeprefix("network."): value for key, value in state_dict.items() if key.startswith("network.")}
         stages = count_of(own, r"conv_up\.(\d)\.weight")
+        assert isinstance(config.network, SPSRNetConfig)
         name = spsr_name(config.network.blocks, stages)
         published = {name(key): value for key, value in own.items()}
         last = f"model.{3 * stages + 2}."
