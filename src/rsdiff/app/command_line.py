@@ -82,9 +82,8 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
         everything = [override for override in swept if override.key_or_group not in given] + parsed
         lists = [override for override in everything if override.is_sweep_override()]
         if lists and not is_sweep:
-            raise ConfigError(
-                f"{str(lists[0].input_line).rpartition('@')[2]} gives several values; add -m to run each of them, or quote a value that holds commas."
-            )
+            given_lists = str(lists[0].input_line).rpartition("@")[2]
+            raise ConfigError(f"{given_lists} gives several values; add -m to run each of them, or quote a value that holds commas.")
         choices = choices_of(everything)
         runs = [check_run(conf, loader, combination) for combination in combinations(choices)]
     launcher = str(OmegaConf.select(first, "hydra.launcher._target_"))

@@ -31,9 +31,11 @@ class Base(nn.Module):
 
     adds: ClassVar[bool] = False
     """Whether there is something to add: where there is not, `onto` leaves an estimate as it is."""
+    learns: ClassVar[bool] = False
+    """Whether `observe` shall see the training batches."""
 
     def observe(self, lr: Tensor, target: Tensor, valid: Tensor | None) -> None:
-        """Learn from a training batch."""
+        """Learn from a training batch; valid (B, 1, H, W) says which pixels count, None all."""
 
     def onto(self, estimate: Tensor, lr: Tensor) -> Tensor:
         """Return what an estimate (B, C, H, W) makes with the base."""
@@ -57,6 +59,7 @@ class Regression(Base):
     """An affine regression per pixel, of images whose pixels are those of the target."""
 
     adds: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
 
     def __init__(self, lr_bands: int, bands: int, ridge: float) -> None:
         super().__init__()

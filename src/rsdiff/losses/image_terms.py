@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import UserError, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.losses.masked import difference, masked_l1, masked_mean, masked_mse, with_missing_of
 from rsdiff.losses.ramps import Ramp, ramped, require_ramp
 from rsdiff.losses.spectral import relative_error, spectral_angle_loss
@@ -75,7 +76,7 @@ class ImageLossConfig:
     """Mean absolute difference of Fourier coefficients, real and imaginary (orthonormal)."""
     charbonnier_floor: float = 1e-3
     """Where Charbonnier's loss becomes quadratic, in units of [0, 1]."""
-    relative_floor: float = 0.0
+    relative_floor: Annotated[float, Ours("training")] = 0.0
     """Lowest divisor of the relative error; above 0 for data with dark pixels or zeros."""
     ramp: RampsConfig = RampsConfig()
     """Terms whose weight rises in the course of training."""
@@ -126,22 +127,6 @@ def _window(image: Tensor) -> Tensor:
     return (row / row.sum()).expand(image.shape[1], 1, 1, WINDOW)
 
 
-def angle(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
-    """Return the spectral angle loss over pixels of which every band counts."""
-    if valid is None:
-        return spectral_angle_loss(estimate, target)
-    cosine = F.cosine_similarity(with_missing_of(estimate, target, valid), target, dim=1, eps=1e-8)[:, None]
-    return 1 - masked_mean(cosine, valid.amin(1, keepdim=True))
-
-
-def relative(options: ImageLossConfig, estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
-    """Return the relative error."""
-    if valid is None:
-        return relative_error(estimate, target, options.relative_floor)
-    divisor = torch.where((valid > 0.5).expand_as(target), target, 1.0).clamp(min=options.relative_floor)
-    return masked_mean(difference(estimate, target, valid).abs() / divisor, valid)
-
-
 def total_variation(estimate: Tensor, valid: Tensor | None) -> Tensor:
     """Return the mean absolute difference of neighbours below and beside, over pairs that both count."""
     return torch.stack([masked_mean(_steps(estimate, axis).abs(), _pairs(valid, axis)) for axis in (-2, -1)]).sum()
@@ -173,9 +158,9 @@ TERMS: Mapping[str, Term] = {
     "l1": lambda options, estimate, target, valid: masked_l1(estimate, target, valid),
     "mse": lambda options, estimate, target, valid: masked_mse(estimate, target, valid),
     "charbonnier": charbonnier,
-    "relative": relative,
+    "relative": lambda options, estimate, target, valid: relative_error(estimate, target, options.relative_floor, valid),
     "ssim": lambda options, estimate, target, valid: ssim_loss(estimate, target, valid),
-    "sam": lambda options, estimate, target, valid: angle(estimate, target, valid),
+    "sam": lambda options, estimate, target, valid: spectral_angle_loss(estimate, target, valid),
     "tv": lambda options, estimate, target, valid: total_variation(estimate, valid),
     "gradient": lambda options, estimate, target, valid: gradient_difference(estimate, target, valid),
     "fft": lambda options, estimate, target, valid: fourier_difference(estimate, target, valid),

@@ -59,8 +59,8 @@ class Restoring(Method):
                 f"as a multiple of {self.multiple * self.scale}."
             )
         lr = batch.need("lr")
-        if self.training:
-            self.base.observe(lr, batch.need("hr"), batch.valid)
+        if self.training and self.base.learns:
+            self.base.observe(lr, batch.need("hr"), batch.whole_pixels)
         return lr
 
     @torch.no_grad()

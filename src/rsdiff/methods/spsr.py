@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.losses.adversarial import AdversarialLossConfig
@@ -132,15 +134,16 @@ class SPSR(Restoring):
         image = self.base.onto(made, lr)
         known = with_missing_of(image, hr, batch.valid)
         of_image, of_hr = gradient_map(known, LARGER), gradient_map(hr, LARGER)
-        inside = (..., slice(1, -1), slice(1, -1))  # the maps are two pixels larger than what says which pixels count
-        of_pixels = (of_image, of_hr) if batch.valid is None else (of_image[inside], of_hr[inside])
+        # A gradient is known where the pixels beside it are.
+        edges = None if batch.valid is None else eroded(batch.valid, 1)
+        around = None if edges is None else F.pad(edges, (LARGER // 2,) * 4, value=1.0)
         terms = self.objective.terms(image, hr, batch.valid, self.discriminator, stage.step) | {
-            "gradient_pixel": (options.gradient_pixel_weight, masked_mse(*of_pixels, batch.valid)),
+            "gradient_pixel": (options.gradient_pixel_weight, masked_mse(of_image, of_hr, around)),
             "gradient_adversarial": (
                 options.gradient_adversarial_weight,
                 deceiving(game, self.gradient_discriminator, of_image, of_hr),
             ),
-            "branch": (options.branch_weight, masked_l1(branch, gradient_map(hr), batch.valid)),
+            "branch": (options.branch_weight, masked_l1(branch, gradient_map(hr), edges)),
         }
         return {
             "restorer": Losses.weighted(terms),
