@@ -15,8 +15,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from rsdiff.app.command_line import check_command, with_options_of_checkpoint
-from rsdiff.app.groups import register_schemas
 from rsdiff.app.help import INTRODUCTION
+from rsdiff.app.schemas import register_schemas
 from rsdiff.training.checkpoints import CheckpointError
 from tests.conftest import REPOSITORY
 

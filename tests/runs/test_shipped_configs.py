@@ -13,8 +13,9 @@ from hydra import compose
 
 from rsdiff.app.command_line import CONFIG_NAME, check_command, composing, options_of
 from rsdiff.app.composition import group_config
-from rsdiff.app.groups import GROUPS, register_schemas
+from rsdiff.app.groups import GROUPS
 from rsdiff.app.help import field_sentences
+from rsdiff.app.schemas import register_schemas
 from rsdiff.config import ConfigError
 from tests.conftest import REPOSITORY
 

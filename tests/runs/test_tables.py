@@ -17,7 +17,7 @@ from hydra import compose
 
 from rsdiff.app.command_line import CONFIG_NAME, check_run, composing, options_of
 from rsdiff.app.composition import group_config
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.schemas import register_schemas
 from rsdiff.config import ConfigError
 from rsdiff.tasks.options import TablesTask
 from rsdiff.tasks.table_options import TableConfig

@@ -11,7 +11,7 @@ from hydra import compose
 
 from rsdiff.app.command_line import CONFIG_NAME, composing
 from rsdiff.app.composition import group_config
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.schemas import register_schemas
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig

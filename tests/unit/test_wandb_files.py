@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rsdiff.app.command_line import check_command
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.schemas import register_schemas
 from rsdiff.training.checkpoints import CheckpointError
 from tests.conftest import REPOSITORY
 

@@ -26,9 +26,8 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from rsdiff.app.composition import group_config, settings_from
 from rsdiff.app.groups import GROUPS
-from rsdiff.config import ConfigError
+from rsdiff.config import ConfigError, UserError
 from rsdiff.config.typed import nearest
-from rsdiff.data.source import DataError
 from rsdiff.runs.compatibility import Offers, check_compatible, fields_given
 from rsdiff.runs.settings import CARRIED, RunSettings
 
@@ -143,7 +142,7 @@ def offers_of_hydra() -> Offers:
             try:
                 composed = compose(CONFIG_NAME, [f"{group}={option}"])
                 given[option] = fields_given({name: group_config(composed, name) for name in offers}, group)
-            except (ConfigError, DataError, HydraException, OmegaConfBaseException):  # needs a setting of its own
+            except (UserError, HydraException, OmegaConfBaseException):  # needs a setting of its own
                 continue
     return offers
 

@@ -15,11 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, config_from_mapping
 from rsdiff.config.typed import nearest
-from rsdiff.methods.base import MethodConfig
 from rsdiff.runs.options import RunOptions, TaskOptions
-from rsdiff.runs.predecessor import locate
 from rsdiff.runs.settings import CARRIED, RunSettings
-from rsdiff.training.checkpoints import find_checkpoint
 
 
 def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSettings:
@@ -36,6 +33,8 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
     task = cast(TaskOptions, _typed("task", plain["task"]))
     options = _options(plain)
     if options.checkpoint is not None:
+        from rsdiff.runs.predecessor import locate
+
         options = replace(options, checkpoint=str(locate(options.checkpoint, Path(options.outputs))))
     if "model" in task.uses and options.checkpoint is not None and _takes_checkpoint(plain["model"]):
         plain["model"]["weights"], options = options.checkpoint, replace(options, checkpoint=None)
@@ -56,8 +55,8 @@ def group_config(composed: DictConfig, group: str) -> Any:
 
 def _takes_checkpoint(model: Mapping[str, Any]) -> bool:
     """Whether `checkpoint` is a file that the model chosen reads itself."""
-    cls: Any = GROUPS["model"].get(str(model.get("kind")), MethodConfig)
-    return bool(cls.takes_checkpoint)
+    cls = GROUPS["model"].get(str(model.get("kind")))
+    return bool(getattr(cls, "takes_checkpoint", False))
 
 
 def _options(plain: Mapping[str, Any]) -> RunOptions:
@@ -94,6 +93,8 @@ def _with_settings_of(
     What the user typed wins: a whole group (`dataset=whu`, or every group but the model where `experiments=` is given), a single option
     (`sampler.steps=10`), `scale`; also what a typed data set decides by its nature, see `_decided_by`.
     """
+    from rsdiff.training.checkpoints import find_checkpoint
+
     card = json.loads((find_checkpoint(checkpoint) / "card.json").read_text())
     trained, names = card.get("config", {}), card.get("choices", {})
     typed = [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)]

@@ -23,9 +23,9 @@ from omegaconf import DictConfig
 
 from rsdiff.app.command_line import ALSO_CALLED, CONFIG_NAME, check_command, with_options_of_checkpoint
 from rsdiff.app.composition import settings_from
-from rsdiff.app.groups import register_schemas
 from rsdiff.app.help import print_help
 from rsdiff.app.launchers import prepare_launcher
+from rsdiff.app.schemas import register_schemas
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.runs import sweep
 from rsdiff.runs.compatibility import check_compatible

@@ -18,12 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from rsdiff.config import UserError
-from rsdiff.reporting import SweptRun, write_sweep_page
-from rsdiff.reporting.records import write_whole
+from rsdiff.data.durable import write_json
 from rsdiff.runs.errors import is_interruption, one_sentence
 from rsdiff.runs.ownership import is_owned
 from rsdiff.runs.run_folder import Status, read_status
@@ -105,7 +101,7 @@ def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -
         folder.mkdir(parents=True, exist_ok=True)
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         plan = Plan(tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
-        _write_json(folder / PLAN, asdict(plan))
+        write_json(folder / PLAN, asdict(plan))
     return folder
 
 
@@ -189,7 +185,7 @@ def launcher_log() -> Path | None:
 def write_record(folder: Path, record: Record) -> None:
     """Keep a run's record for the table."""
     if _is_main_process():
-        _write_json(_record_path(folder, record.number), asdict(record))
+        write_json(_record_path(folder, record.number), asdict(record))
 
 
 def conclude(folder: Path) -> int:
@@ -234,6 +230,8 @@ def varied_settings(records: Sequence[Record]) -> list[dict[str, str]]:
 
 def write_page(folder: Path, records: Sequence[Record], rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> Path:
     """Write the sweep's page, with figures of quality against cost where the runs have both, and return its path."""
+    from rsdiff.reporting import SweptRun, write_sweep_page  # draws figures, for which a sweep is over
+
     finished = [
         SweptRun(settings, record.summary)
         for record, settings in zip(records, varied_settings(records), strict=True)
@@ -252,6 +250,9 @@ def markdown(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> str:
 
 def text_table(rows: Sequence[Mapping[str, Cell]]) -> str:
     """Return rows as a table for the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
     columns = columns_of(rows)
     table = Table()
     for column in columns:
@@ -268,10 +269,6 @@ def _cell(value: Cell) -> str:
     if value is None:
         return ""
     return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) and abs(value) >= 1e-3 else str(value)
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    write_whole(path, lambda at: at.write_text(json.dumps(content, indent=1)))
 
 
 def _record_path(folder: Path, number: int) -> Path:

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rsdiff.config import UserError
+from rsdiff.config.errors import Interrupted
 from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
@@ -34,14 +35,6 @@ from rsdiff.training.processes import any_process, average_gradients, broadcast_
 
 class TrainingError(UserError):
     """Training cannot go on; one sentence that says why and what to do."""
-
-
-class Interrupted(RuntimeError):  # noqa: N818 - it is no error
-    """Training stopped in good order and can be continued by the same command; signal `signal` asked for it, or (None) the time limit."""
-
-    def __init__(self, message: str, signal: int | None) -> None:
-        super().__init__(message)
-        self.signal = signal
 
 
 class Journal(Protocol):
