@@ -47,7 +47,6 @@ def noise(count: int) -> SeededNoise:
 
 
 def shipped(model: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("RSDIFF_REPOSITORY", str(REPOSITORY))
     register_schemas()
     with composing(REPOSITORY / "conf"):
         return group_config(compose(CONFIG_NAME, [f"model={model}"]), "model")

@@ -5,6 +5,7 @@ They are made when Hydra asks for them, because making one imports the module of
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
@@ -15,13 +16,21 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import Container, OmegaConf
 
 from rsdiff.app.groups import GROUPS
+from rsdiff.app.plugins import load_plugins
 from rsdiff.config import default_values
 
 SCHEMA = "schema"
+CONFIG_PATH = "RSDIFF_CONFIG_PATH"
+"""Environment: folders with own options of groups, separated as in PATH."""
 
 
 class SchemaSource(ConfigSource):
     """Hydra's view of the config classes."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Where a launcher's process reads the source, it has not loaded the plugins yet."""
+        self.__dict__.update(state)
+        load_plugins()
 
     @staticmethod
     def scheme() -> str:
@@ -55,14 +64,18 @@ class SchemaSource(ConfigSource):
 
 
 class SchemaPath(SearchPathPlugin):
-    """Lets Hydra find the schemas after everything else."""
+    """Lets Hydra find, after everything else, own folders of configs, those of plugins, and the schemas."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in filter(None, os.environ.get(CONFIG_PATH, "").split(os.pathsep)):
+            search_path.append("environment", f"file://{os.path.abspath(folder)}")
+        for path in load_plugins():
+            search_path.append("plugin", f"file://{path}")
         search_path.append("rsdiff", f"{SchemaSource.scheme()}://")
 
 
 def register_schemas() -> None:
-    """Tell Hydra where the schemas are, and how ${usual_scale:} is resolved."""
+    """Tell Hydra where schemas and plugins are, and how ${usual_scale:} is resolved."""
     for plugin in (SchemaSource, SchemaPath):
         Plugins.instance().register(plugin)
     OmegaConf.register_new_resolver("usual_scale", usual_scale, replace=True)

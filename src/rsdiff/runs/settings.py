@@ -29,6 +29,7 @@ class RunSettings:
     groups   typed config by group, of the groups the task uses and the logger
     choices  option chosen by group, e.g. {'model': 'sr3_tiny'}; what a checkpoint brought keeps its name
     resolved the composed settings as plain values: stored with the run and in checkpoint cards
+    place    the run's folder, where it was chosen (hydra.run.dir); None for the one that the signature names
     """
 
     options: RunOptions
@@ -36,6 +37,7 @@ class RunSettings:
     groups: Mapping[str, Any]
     choices: Mapping[str, str]
     resolved: Mapping[str, Any]
+    place: Path | None = None
 
     def _group(self, name: str) -> Any:
         assert name in self.groups, f"task={self.choices['task']} reads the group '{name}', which its options class does not list in `uses`"
@@ -137,8 +139,8 @@ class RunSettings:
 
     @property
     def run_path(self) -> Path:
-        """The run's folder: `<outputs>/<task>/<model>-<dataset>/<signature>`."""
-        return self.outputs / self.choices["task"] / self.name / self.signature
+        """The run's folder: `<outputs>/<task>/<model>-<dataset>/<signature>`, or `place`."""
+        return self.place or self.outputs / self.choices["task"] / self.name / self.signature
 
 
 def _path(text: str | None) -> Path | None:

@@ -37,13 +37,15 @@ CHOSEN_CELLS, LAUNCHED_CELLS = "RSDIFF_CELLS", "RSDIFF_LAUNCHED_CELLS"
 class Plan:
     """What a sweep was asked to do.
 
-    command    arguments of run.py
+    program    what Python ran: run.py, or -m rsdiff
+    command    its arguments
     where      folder the command was given in
     processes  processes of `accelerate launch`, 1 without it
     cells      the settings of every run
     is_whole   whether the command is the sweep and nothing else, so that it can be given again for some of the cells
     """
 
+    program: tuple[str, ...]
     command: tuple[str, ...]
     where: str
     processes: int
@@ -95,14 +97,22 @@ class Record:
 def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -> Path:
     """Make the sweep's folder, note what the sweep is to do, and return it. Records of an earlier attempt stay until their cells begin.
 
+    cells     none where a sweeper chooses them as it goes; records of an earlier attempt, whose cells were others, are deleted then
     is_whole  see `Plan`
     """
     if _is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
+        for record in [] if cells else folder.glob("run_*.json"):
+            record.unlink()
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-        plan = Plan(tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
+        plan = Plan(program(), tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
         write_json(folder / PLAN, asdict(plan))
     return folder
+
+
+def program() -> tuple[str, ...]:
+    """Return what Python runs in this process: the file run.py, or -m rsdiff."""
+    return (str(Path(sys.argv[0]).absolute()),) if sys.argv[0].endswith("run.py") else ("-m", "rsdiff")
 
 
 def read_plan(folder: Path) -> Plan:
@@ -110,7 +120,9 @@ def read_plan(folder: Path) -> Plan:
     try:
         content = json.loads((folder / PLAN).read_text())
         cells = tuple(tuple(cell) for cell in content["cells"])
-        return Plan(tuple(content["command"]), content["where"], content["processes"], cells, content["is_whole"])
+        return Plan(
+            tuple(content["program"]), tuple(content["command"]), content["where"], content["processes"], cells, content["is_whole"]
+        )
     except FileNotFoundError:
         raise UserError(f"{folder} is not the folder of a sweep; sweeps are in outputs/sweeps.") from None
     except (ValueError, KeyError, TypeError):
@@ -118,13 +130,11 @@ def read_plan(folder: Path) -> Plan:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Return one record per cell of the sweep, in their order; 'waiting' for cells that have not begun."""
-    records = [Record(number, cell) for number, cell in enumerate(read_plan(folder).cells)]
-    for k, record in enumerate(records):
-        path = _record_path(folder, record.number)
-        if path.exists():
-            records[k] = Record(**json.loads(path.read_text()))
-    return records
+    """Return one record per cell of the sweep, in their order; 'waiting' for cells that have not begun, which are known of most sweeps."""
+    planned = {number: Record(number, cell) for number, cell in enumerate(read_plan(folder).cells)}
+    begun = [Record(**json.loads(path.read_text())) for path in sorted(folder.glob("run_*.json"))]
+    known = {record.number: record for record in begun if record.number in planned or not planned}
+    return list((planned | known).values())
 
 
 def stand(folder: Path) -> list[Record]:
