@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -44,3 +45,11 @@ class ListSweeper(Sweeper):
             for job in returned[-1]:
                 _ = job.return_value  # raises what ended the job
         return returned
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="lists",
+    node={"_target_": f"{__name__}.ListSweeper", "max_batch_size": None, "params": None},
+    provider="rsdiff",
+)

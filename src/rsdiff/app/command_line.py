@@ -82,7 +82,7 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
         is_sweep = multirun or OmegaConf.select(first, "hydra.mode") == RunMode.MULTIRUN
         if not is_sweep:
             refuse_lists(overrides)
-            return Command([_settings(first)], [])
+            return Command([checked(first)], [])
         params = OmegaConf.select(first, "hydra.sweeper.params") or {}
         return check_sweep([*(f"{key}={value}" for key, value in params.items()), *overrides])
 
@@ -199,10 +199,11 @@ def _merged(base: Any, parts: Sequence[Any]) -> Any:
 
 def check_run(overrides: Sequence[str], config_name: str = CONFIG_NAME) -> RunSettings:
     """Return the settings of one run, composed and checked; raises ConfigError in one sentence. Hydra must be composing."""
-    return _settings(compose_command(overrides, config_name))
+    return checked(compose_command(overrides, config_name))
 
 
-def _settings(composed: DictConfig) -> RunSettings:
+def checked(composed: DictConfig) -> RunSettings:
+    """Return the settings of a composed run, with Hydra's own node; raises ConfigError in one sentence."""
     settings = settings_from(composed, composed.hydra)
     check_compatible(settings, offers_of_hydra)
     return settings

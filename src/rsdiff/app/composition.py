@@ -188,8 +188,10 @@ def _place(hydra: HydraConf | DictConfig) -> Path | None:
     """Return the folder that hydra.run.dir, or of a sweep hydra.sweep.subdir, was set to, in which the run then works; else None."""
     given = [str(override).partition("=")[0] for override in hydra.overrides.hydra]
     sweeps = str(hydra.mode) in ("RunMode.MULTIRUN", "MULTIRUN")
-    chosen = "hydra.sweep.subdir" if sweeps else "hydra.run.dir"
-    return Path(str(hydra.runtime.output_dir)) if chosen in given else None
+    here = Path(hydra.runtime.cwd)
+    if sweeps:
+        return here / str(hydra.sweep.dir) / str(hydra.sweep.subdir) if "hydra.sweep.subdir" in given else None
+    return here / str(hydra.run.dir) if "hydra.run.dir" in given else None
 
 
 def _seen_from(folder: Path, plain: dict[str, Any]) -> None:

@@ -13,19 +13,23 @@ from rsdiff.config import UserError
 from rsdiff.runs.compatibility import Offers, fields_given
 
 
+class _Images:
+    """A data set of images, which every degradation can be applied to."""
+
+    gives = frozenset({"hr"})
+
+
 def offers_of_hydra() -> Offers:
     """Return what each option of the data and degradation groups gives; nothing where Hydra is not at hand (a launcher's worker)."""
     if not GlobalHydra.instance().is_initialized():
         return {}
     loader = loader_at_hand()
     offers: dict[str, dict[str, frozenset[str]]] = {"dataset": {}, "degradation": {}}
-    usual = {"dataset": "synthetic", "degradation": "bicubic"}
     for group, given in offers.items():
         for option in options_of_group(group):
             try:
-                nodes = {name: option_node(loader, name, option if name == group else other) for name, other in usual.items()}
-                composed = OmegaConf.create({"scale": 4, "seed": 0, **nodes})
-                given[option] = fields_given({name: group_config(composed, name) for name in offers}, group)
+                composed = OmegaConf.create({"scale": 4, "seed": 0, group: option_node(loader, group, option)})
+                given[option] = fields_given({"dataset": _Images(), group: group_config(composed, group)}, group)
             except (UserError, OmegaConfBaseException):  # needs a setting of its own
                 continue
     return offers

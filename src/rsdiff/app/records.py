@@ -1,4 +1,4 @@
-"""Keeps the records of a sweep, whichever launcher and sweeper runs it: a callback of Hydra."""
+"""A callback of Hydra that checks what a command asks for and keeps the records of a sweep, whichever launcher and sweeper runs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
-from rsdiff.app.command_line import check_sweep
+from rsdiff.app.command_line import check_sweep, checked
 from rsdiff.app.ended import RunEnded
 from rsdiff.app.gpus import SHARED_GPUS, take_gpus, visible_gpus
 from rsdiff.runs import sweep
@@ -21,11 +21,21 @@ OF_LISTS = (".ListSweeper", ".BasicSweeper")
 """Sweepers whose runs are known before the first of them."""
 
 
-class SweepRecords(Callback):
-    """Checks a sweep before its first run, writes its plan, and gives every cell of a local launcher its GPU."""
+class CheckAndRecord(Callback):
+    """Checks a command before Hydra makes a folder for it; writes the plan of a sweep; gives every cell of a local launcher its GPU.
+
+    Hydra only warns of an Exception in a callback; RunEnded ends the command.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Check the settings of a single run."""
+        try:
+            checked(config)
+        except Exception as error:
+            raise RunEnded(error) from error
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Check and plan. Hydra only warns of an Exception here; RunEnded ends the command."""
+        """Check the runs of a sweep and write its plan."""
         try:
             self._begin(config)
         except Exception as error:

@@ -153,16 +153,12 @@ def with_options_of_checkpoint(overrides: Sequence[str]) -> list[str]:
     """Return the settings with '++' before options of groups that a checkpoint brings, such as its data set.
 
     Hydra composes before the checkpoint is read and knows only the options of the group's default; `settings_from` finds out whether what
-    the checkpoint brings has them.
+    the checkpoint brings has them; where it brings nothing, the typed config refuses what its group lacks.
     """
-    from rsdiff.app.groups import GROUPS
-
     keys = {word.partition("=")[0] for word in overrides}
-    task = next((word.partition("=")[2] for word in reversed(overrides) if word.startswith("task=")), "")
-    if "checkpoint" not in keys or task not in GROUPS["task"] or not GROUPS["task"][task].continues:
+    if "checkpoint" not in keys:
         return list(overrides)
-    uses = GROUPS["task"][task].uses
-    brought = tuple(f"{group}." for group in CARRIED if group in uses and group not in keys)
+    brought = tuple(f"{group}." for group in CARRIED if group not in keys)
     return [f"++{word}" if word.startswith(brought) and "=" in word else word for word in overrides]
 
 
