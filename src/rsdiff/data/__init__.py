@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from rsdiff.config.kinds import Kinds, on_demand
 
 if TYPE_CHECKING:
-    from rsdiff.data.folder import FolderDataset, PairedDataset
+    from rsdiff.data.folder import FolderDataset
     from rsdiff.data.hyperspectral import HyperspectralDataset
     from rsdiff.data.layout import LayoutDataset
     from rsdiff.data.packed import PackedDataset
+    from rsdiff.data.paired import PairedDataset
     from rsdiff.data.refsr import CnamCdDataset, SecondDataset
     from rsdiff.data.synthetic import SyntheticDataset
 
@@ -21,7 +22,7 @@ DATASETS = Kinds(
         "hyperspectral": "rsdiff.data.hyperspectral:HyperspectralDataset",
         "layout": "rsdiff.data.layout:LayoutDataset",
         "packed": "rsdiff.data.packed:PackedDataset",
-        "paired": "rsdiff.data.folder:PairedDataset",
+        "paired": "rsdiff.data.paired:PairedDataset",
         "second": "rsdiff.data.refsr:SecondDataset",
         "synthetic": "rsdiff.data.synthetic:SyntheticDataset",
     }
@@ -34,7 +35,7 @@ _MODULES = {
     "HyperspectralDataset": "hyperspectral",
     "LayoutDataset": "layout",
     "PackedDataset": "packed",
-    "PairedDataset": "folder",
+    "PairedDataset": "paired",
     "SecondDataset": "refsr",
     "SyntheticDataset": "synthetic",
 }

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsdiff.config import config
-from rsdiff.data.file_records import FileRecords, State, content_digest, digest_of, own_state
+from rsdiff.data.digests import digest_of
+from rsdiff.data.file_records import FileRecords, State, content_digest, own_state
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, raster_info, read_raster
@@ -60,13 +61,15 @@ class FileOptions:
 class Item:
     """The files of one sample: role -> path, its name within the data set and its labels.
 
-    window  the part of its only file that the sample is; None means the whole of every file
+    window   the part of its only file that the sample is; None means the whole of every file
+    problem  why it cannot be used, known before any file is opened (a partner is missing); it counts as an odd file
     """
 
     name: str
     paths: Mapping[str, Path]
     labels: tuple[tuple[str, str], ...] = ()
     window: Window | None = None
+    problem: str = ""
 
 
 class FileSource:
@@ -144,14 +147,24 @@ class FileSource:
 
     def fingerprint(self) -> str:
         """Return a digest of names and contents: neither the place of the files nor their times matter."""
-        if not self._digests:
-            self._digests = self._records.digests(self._states)
-            self._records.save()
+        self._know_contents()
         parts = []
         for item in self._items:
             part = f"\0{item.window}" if item.window is not None else ""
             parts += [f"{item.name}\0{role}\0{self._digests[path]}{part}" for role, path in sorted(item.paths.items())]
         return digest_of(parts)
+
+    def contents(self) -> Sequence[str]:
+        """See ImageSource."""
+        self._know_contents()
+        main = "hr" if "hr" in self._infos[0] else "lr"
+        found = [(self._digests[item.paths[main]], item.window) for item in self._items]
+        return [digest if window is None else digest_of([digest, str(window)]) for digest, window in found]
+
+    def _know_contents(self) -> None:
+        if not self._digests:
+            self._digests = self._records.digests(self._states)
+            self._records.save()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memo": None, "_records": None}
@@ -229,6 +242,8 @@ def scan(items: Sequence[Item], options: FileOptions, records: FileRecords) -> t
     """
 
     def headers(item: Item) -> dict[str, RasterInfo] | DataError:
+        if item.problem:
+            return DataError(item.problem)
         try:
             return {role: records.header(path, role == "change_mask", options.variable, raster_info) for role, path in item.paths.items()}
         except DataError as error:
@@ -239,7 +254,7 @@ def scan(items: Sequence[Item], options: FileOptions, records: FileRecords) -> t
     records.save()
     kept = [(item, infos) for item, infos in found if isinstance(infos, dict)]
     odd = [(item.name, str(error)) for item, error in found if isinstance(error, DataError)]
-    for role in items[0].paths:
+    for role in max((item.paths for item in items), key=len):
         kept, differing = _uniform(kept, role, options.convert == "rgb")
         odd += differing
     if odd and options.odd == "refuse":
