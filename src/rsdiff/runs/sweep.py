@@ -112,7 +112,8 @@ def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -
 
 def program() -> tuple[str, ...]:
     """Return what Python runs in this process: the file run.py, or -m rsdiff."""
-    return (str(Path(sys.argv[0]).absolute()),) if sys.argv[0].endswith("run.py") else ("-m", "rsdiff")
+    started = Path(sys.argv[0]).absolute()
+    return (str(started),) if started.name == "run.py" and started.is_file() else ("-m", "rsdiff")
 
 
 def read_plan(folder: Path) -> Plan:
