@@ -22,6 +22,7 @@ from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig
 from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
+from rsdiff.training.starting import load_weights
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 from rsdiff.weights.keymaps.rrdb import rrdb_name
@@ -190,7 +191,8 @@ def test_generators_of_every_published_form_are_read(form: str, kind: str) -> No
     config, weights = import_weights(kind, layouts(state)[form])
     assert (config.network.width, config.network.blocks, config.network.growth) == (8, 1, 4)
     assert all(torch.equal(weights[key], value) for key, value in state.items())
-    method_of(config).load_state_dict(weights)
+    assert {name.partition(".")[0] for name in weights} == {"network"}
+    load_weights(method_of(config), weights, Path(form))
 
 
 @pytest.mark.parametrize("discriminator", [UNetConfig(width=4), VGGConfig(width=4, size=32), PatchConfig(width=4)], ids=lambda d: d.kind)

@@ -10,7 +10,7 @@ As published, the discriminator sees the image that the generator made before it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,8 @@ class ESRGANConfig(MethodConfig):
 class ESRGAN(Restoring):
     """See the module and `ESRGANConfig`."""
 
-    couples_batch = True
+    couples_batch: ClassVar[bool] = True
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
 
     def __init__(self, options: ESRGANConfig, problem: Problem) -> None:
         super().__init__(options.network, options.base, options.tiles, problem, options.initial)

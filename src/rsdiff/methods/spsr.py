@@ -16,6 +16,7 @@ Unlike the published code:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -94,7 +95,8 @@ class SPSR(Restoring):
     """See the module and `SPSRConfig`."""
 
     network: SPSRNet
-    couples_batch = True
+    couples_batch: ClassVar[bool] = True
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator.", "gradient_discriminator.")
 
     def __init__(self, options: SPSRConfig, problem: Problem) -> None:
         super().__init__(options.network, options.base, options.tiles, problem, options.initial)
