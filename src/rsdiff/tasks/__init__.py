@@ -1,6 +1,7 @@
 """What a user can ask for, one task per module, and the way from the command line to it."""
 
 from rsdiff.tasks.options import (
+    CheckTask,
     EvaluateTask,
     FitNiqeTask,
     ImportTask,
@@ -16,6 +17,7 @@ TASKS: dict[str, type] = {
     "train": TrainTask,
     "evaluate": EvaluateTask,
     "restore": RestoreTask,
+    "check": CheckTask,
     "prepare": PrepareTask,
     "preview": PreviewTask,
     "import": ImportTask,
@@ -27,6 +29,7 @@ TASKS: dict[str, type] = {
 
 __all__ = [
     "TASKS",
+    "CheckTask",
     "EvaluateTask",
     "FitNiqeTask",
     "ImportTask",
