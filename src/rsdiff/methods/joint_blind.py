@@ -96,6 +96,8 @@ class JointBlindDiffusion(Method):
     wrapper           what it predicts
     """
 
+    training_only: ClassVar[tuple[str, ...]] = ("contrast.key_encoder.",)
+
     samples_residual: ClassVar[bool] = False
     time: ClassVar[TimeInput] = "level"
     wrapper: ClassVar[type[DiscreteDenoiser]] = EpsDenoiser
