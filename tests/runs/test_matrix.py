@@ -1,7 +1,7 @@
 """The matrix of what goes with what: answers in one sentence, README's table made of them, and every allowed pair does what it promises.
 
 `make matrix` (slow, a line per model) lets every allowed (model kind, data set kind, degradation) take one training step and restore an
-image with its tiny variant, and every tiny model restore with every sampler; the ordinary tests take a sample of both.
+image with its small variant, and every small model restore with every sampler; the ordinary tests take a sample of both.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from functools import cache
 import pytest
 from hydra import compose
 
-from rsdiff.app.command_line import CONFIG_NAME, check_command, composing, options_of
+from rsdiff.app.command_line import CONFIG_NAME, check_command, composing
 from rsdiff.app.composition import group_config
+from rsdiff.app.diagnosis import options_of
 from rsdiff.app.matrix import Combination, feature_table, with_features
 from rsdiff.config import ConfigError
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -54,7 +55,6 @@ def test_every_combination_runs_or_is_refused_in_one_sentence() -> None:
 
 
 def test_the_command_line_gives_the_matrix_s_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RSDIFF_REPOSITORY", str(REPOSITORY))
     chooser = random.Random(0)
     ready_to_use = {name for name, data in options().datasets.items() if getattr(data, "root", None) != "given"}
     everything = [c for c in answers() if c.dataset in ready_to_use and c.scale in (1.0, 4.0)]
@@ -84,7 +84,7 @@ def failures_of(outcomes: dict[str, Outcome]) -> dict[str, str]:
 
 
 def test_a_pair_of_every_model_trains_a_step_and_restores() -> None:
-    assert set(MODELS) >= {name for name in options().models if name.endswith("_tiny")}
+    assert {options().kinds[name] for name in MODELS} == set(options().kinds.values()) - {"spandrel"}
     assert not failures_of({str(pair): outcome_of(pair) for pair in map(one_pair_of, MODELS)})
 
 

@@ -164,6 +164,18 @@ class Method(nn.Module):
     couples_batch: bool = False
     """Whether the loss of an image depends on the other images of its batch (contrasts, queues, batch normalisation, relative adversaries):
     micro-batches then change the objective, not only the memory it takes. `coupling` says how."""
+    training_only: ClassVar[tuple[str, ...]] = ()
+    """How the names of tensors begin that only training uses (a discriminator's): not counted, and not needed to restore."""
+
+    @property
+    def architecture(self) -> str:
+        """The networks that restore, by their class, for results."""
+        used = [part for name, part in self.named_children() if not f"{name}.".startswith(self.training_only)]
+        return ", ".join(dict.fromkeys(type(part).__name__ for part in used if any(True for _ in part.parameters()))) or "no network"
+
+    def parameter_count(self) -> int:
+        """Return how many parameters restoring uses."""
+        return sum(value.numel() for name, value in self.named_parameters() if not name.startswith(self.training_only))
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         """Optimiser groups by name; by default one group 'restorer' of all trainable parameters."""

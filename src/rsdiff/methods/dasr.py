@@ -7,6 +7,7 @@ them, checkpoints keep key encoder and queue, so that a resumed run goes on with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +59,7 @@ class DASR(Method):
     """See the module and `DASRConfig`."""
 
     couples_batch = True
+    training_only: ClassVar[tuple[str, ...]] = ("contrast.key_encoder.",)
 
     def __init__(self, options: DASRConfig, problem: Problem) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ As published, the discriminator sees the image that the generator made before it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,7 @@ class ESRGAN(RRDBMethod):
     """See the module and `ESRGANConfig`."""
 
     couples_batch = True
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
 
     def __init__(self, options: ESRGANConfig, problem: Problem) -> None:
         super().__init__(options.generator, options.initial, options.tiles, problem)

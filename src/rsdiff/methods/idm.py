@@ -2,7 +2,7 @@
 
 Source: Ree1s/IDM (Gao et al., CVPR 2023). Unlike it, restoration is told the enlargement that is asked for instead of a random one, whole
 batches are restored, and targets need not be square.
-`predicts=addition` (ours, off as published) serves short trainings: after 600 steps, samples of an idm_tiny that predicted noise lay 2.4 dB
+`predicts=addition` (ours, off as published) serves short trainings: after 600 steps, samples of one that predicted noise lay 2.4 dB
 below bicubic, and the first estimate of one that predicts the addition, at twice the learning rate, 0.3 dB above.
 """
 

@@ -97,6 +97,7 @@ class JointBlindDiffusion(Method):
     """
 
     couples_batch = True
+    training_only: ClassVar[tuple[str, ...]] = ("contrast.key_encoder.",)
 
     samples_residual: ClassVar[bool] = False
     time: ClassVar[TimeInput] = "level"

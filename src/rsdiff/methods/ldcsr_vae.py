@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +127,8 @@ class ReconstructionTerms:
 
 class LDCSRVae(Method):
     """See the module and `LDCSRVaeConfig`."""
+
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
 
     def __init__(self, options: LDCSRVaeConfig, problem: Problem) -> None:
         super().__init__()

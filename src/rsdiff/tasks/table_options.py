@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from rsdiff.config import UserError, config
-from rsdiff.metrics import METRICS
 
 Published = Mapping[str, Mapping[str, float]]
 """Published values: setting ('x4', or '<point>/<case>' where a point has cases) -> metric -> value."""
@@ -46,11 +45,11 @@ class TableRow:
     train: tuple[str, ...] = ()
     """Published trainings, one after another, each on the one before; settings separated by spaces. Empty for a method without weights."""
     tiny: str = ""
-    """Model of the quick budget; empty takes '<model>_tiny', or the model itself where there is none."""
+    """Model of the quick budget; empty takes '<model>_quick', else '<model>_tiny', or the model itself where there is neither."""
     quick: tuple[str, ...] = ()
     """Further settings of this row's quick training, e.g. what shrinks a model that has no tiny one."""
     before: str = ""
-    """Tiny model whose quick training this one starts from."""
+    """Quick or tiny model whose quick training this one starts from."""
     before_quick: tuple[str, ...] = ()
     """Further settings of that earlier training."""
     evaluate: tuple[str, ...] = ()
@@ -113,6 +112,8 @@ class TableConfig:
         for kind, names in (("point", [point.name for point in self.points]), ("row", [row.name for row in self.rows])):
             if not names or len(set(names)) != len(names):
                 raise UserError(f"a table needs at least one {kind}, each with a name of its own; the names are {names}.")
+        from rsdiff.metrics import METRICS  # with PyTorch, which a command that makes no table does not need
+
         unknown = [name for name in self.shown if name not in METRICS]
         if unknown or not self.shown:
             raise UserError(f"shown={list(self.shown)} must name metrics; those known are {', '.join(sorted(METRICS))}.")

@@ -64,7 +64,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     baseline = baseline_for(settings, problem, source)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
     tell([*cases[0].evaluator.check(), *config.cautions()], accelerator.is_main_process)
-    parameters = sum(parameter.numel() for parameter in method.parameters())
+    parameters = method.parameter_count()
     if accelerator.is_main_process:
         # weights, two moments per weight and averages, for the checkpoints that are kept and the one being written
         folder.require_space(4 * parameters * 5 * (config.keep_checkpoints + 2))

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.config.errors import during
+from rsdiff.config.errors import Interrupted, during
 from rsdiff.data.sample import Batch
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.degradations.base import Degradation
@@ -37,14 +37,6 @@ from rsdiff.training.step import degrade_on, step_randomness, training_noise
 
 class TrainingError(UserError):
     """Training cannot go on; one sentence that says why and what to do."""
-
-
-class Interrupted(RuntimeError):  # noqa: N818 - it is no error
-    """Training stopped in good order and can be continued by the same command; signal `signal` asked for it, or (None) the time limit."""
-
-    def __init__(self, message: str, signal: int | None) -> None:
-        super().__init__(message)
-        self.signal = signal
 
 
 class Journal(Protocol):
