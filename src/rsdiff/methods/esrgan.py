@@ -104,6 +104,7 @@ class ESRGANConfig(MethodConfig):
 class ESRGAN(RRDBMethod):
     """See the module and `ESRGANConfig`."""
 
+    couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
 
     def __init__(self, options: ESRGANConfig, problem: Problem) -> None:
@@ -133,6 +134,12 @@ class ESRGAN(RRDBMethod):
             "restorer": Losses.weighted(self.image_terms(image, hr, batch.valid)),
             "discriminator": self.judged(self.discriminator, image, hr),
         }
+
+    @property
+    def coupling(self) -> str:
+        if self.options.adversarial.relative != "no":
+            return "its relativistic loss compares every image with the mean over its batch"
+        return super().coupling
 
     def image_terms(self, image: Tensor, hr: Tensor, valid: Tensor | None = None) -> dict[str, Term]:
         """Return what the generator's objective says of an image (B, C, H, W), whose missing pixels are those of hr."""
