@@ -37,6 +37,9 @@ class Base(nn.Module):
     def observe(self, lr: Tensor, target: Tensor, valid: Tensor | None) -> None:
         """Learn from a training batch; valid (B, 1, H, W) says which pixels count, None all."""
 
+    def settle(self) -> None:
+        """Use what was learned, after an optimiser step."""
+
     def onto(self, estimate: Tensor, lr: Tensor) -> Tensor:
         """Return what an estimate (B, C, H, W) makes with the base."""
         return estimate + self(lr, (int(estimate.shape[-2]), int(estimate.shape[-1]))) if self.adds else estimate
@@ -67,6 +70,8 @@ class Regression(Base):
 
     def observe(self, lr: Tensor, target: Tensor, valid: Tensor | None) -> None:
         self.regression.accumulate(lr, target, valid)
+
+    def settle(self) -> None:
         self.regression.solve()
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -72,7 +72,7 @@ class ESRGANConfig(MethodConfig):
 class ESRGAN(Restoring):
     """See the module and `ESRGANConfig`."""
 
-    couples_batch: ClassVar[bool] = True
+    couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
 
     def __init__(self, options: ESRGANConfig, problem: Problem) -> None:
@@ -99,6 +99,12 @@ class ESRGAN(Restoring):
         known = with_missing_of(image, hr, batch.valid)
         terms = self.objective.terms(image, hr, batch.valid, self.discriminator, stage.step)
         return {"restorer": Losses.weighted(terms), "discriminator": judging(self.options.adversarial, self.discriminator, known, hr)}
+
+    @property
+    def coupling(self) -> str:
+        if self.options.adversarial.relative != "no":
+            return "its relativistic loss compares every image with the mean over its batch"
+        return super().coupling
 
 
 class GeneratorObjective:

@@ -12,7 +12,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.methods.base import Method, Problem
+from rsdiff.methods.base import Method, Problem, Stage
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.networks.layers import zeroed
@@ -62,6 +62,9 @@ class Restoring(Method):
         if self.training and self.base.learns:
             self.base.observe(lr, batch.need("hr"), batch.whole_pixels)
         return lr
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.base.settle()
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

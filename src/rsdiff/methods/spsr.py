@@ -95,7 +95,7 @@ class SPSR(Restoring):
     """See the module and `SPSRConfig`."""
 
     network: SPSRNet
-    couples_batch: ClassVar[bool] = True
+    couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("discriminator.", "gradient_discriminator.")
 
     def __init__(self, options: SPSRConfig, problem: Problem) -> None:
@@ -105,6 +105,12 @@ class SPSR(Restoring):
         initialise(self.discriminator, options.initial)
         self.objective = GeneratorObjective(options)
         self.gradient_discriminator = options.discriminator.build(problem.bands, LARGER)
+
+    @property
+    def coupling(self) -> str:
+        if self.options.adversarial.relative != "no":
+            return "its relativistic loss compares every image with the mean over its batch"
+        return super().coupling
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {
