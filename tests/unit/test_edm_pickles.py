@@ -11,10 +11,10 @@ import torch
 
 from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.foreign import UnsafeFileError, read_checkpoint
 from rsdiff.foreign.inert import Record
 from rsdiff.methods.base import Problem
 from rsdiff.methods.refdiff import RefDiffConfig
-from rsdiff.weights import UnsafeFileError, read_checkpoint
 from rsdiff.weights.edm_pickle import denoiser_in, module_state
 from rsdiff.weights.importer import export_weights, import_weights
 from rsdiff.weights.keymaps.edm import build_network, network_options, network_state, preconditioning_of
