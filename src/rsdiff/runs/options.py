@@ -29,6 +29,10 @@ class RunOptions:
     """What task=restore, prepare or import writes."""
     source: str | None = None
     """The raw download that task=prepare packs, or the foreign weights that task=import converts."""
+    sr: str | tuple[str, ...] | None = None
+    """What task=score judges: a folder of restored images or an image; several ([A, B]) are compared with each other."""
+    hr: str | None = None
+    """The references of task=score: a folder of images or an image."""
     outputs: str = "outputs"
     """Folder of all run folders."""
     optimise: str | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -109,6 +109,12 @@ class RunSettings:
         return _path(self.options.source)
 
     @property
+    def restored(self) -> tuple[str, ...]:
+        """The places that `sr` names."""
+        given = self.options.sr
+        return () if given is None else (given,) if isinstance(given, str) else given
+
+    @property
     def outputs(self) -> Path:
         return Path(self.options.outputs)
 
@@ -131,6 +137,7 @@ class RunSettings:
                 "checkpoint": self.starting_point,
                 "input": self.inputs or None,
                 "source": self.source,
+                **({"sr": images_below(self.restored), "hr": images_below((str(self.options.hr),))} if self.restored else {}),
                 "output": str(self.output.resolve()) if self.output else None,
                 **({"files": list(files)} if files else {}),
                 **{f"group/{group}": [self.resolved[group]["kind"], self.groups[group]] for group in used},
@@ -141,6 +148,12 @@ class RunSettings:
     def run_path(self) -> Path:
         """The run's folder: `<outputs>/<task>/<model>-<dataset>/<signature>`, or `place`."""
         return self.place or self.outputs / self.choices["task"] / self.name / self.signature
+
+
+def images_below(places: Sequence[str]) -> list[Path]:
+    """Return the files that places name: themselves, or all files below them."""
+    paths = [Path(place).expanduser() for place in places]
+    return [found for path in paths for found in ([path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file()))]
 
 
 def _path(text: str | None) -> Path | None:

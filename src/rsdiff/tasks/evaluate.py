@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
-import yaml
 from accelerate import Accelerator
-from PIL import Image
-from rich.console import Console
 from torch import Tensor
 
 from rsdiff.config import ConfigError
@@ -21,17 +14,16 @@ from rsdiff.data.source import DataError, ImageSource
 from rsdiff.inference.images import Restored
 from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.baseline import BICUBIC, bicubic
-from rsdiff.metrics.summary import Summary
-from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
-from rsdiff.reporting.records import CSV, PARQUET, write_summaries, write_text
+from rsdiff.reporting import RunFacts
 from rsdiff.runs.result import TaskResult
-from rsdiff.runs.run_folder import RunFolder, provenance
+from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import used_data
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
-from rsdiff.tracking import Tracker, read_history
+from rsdiff.tasks.results import page_facts, summary_row, write_results
+from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
 from rsdiff.training.origin import origin_of
 
@@ -114,24 +106,15 @@ def report(
     if not accelerator.is_main_process:
         return TaskResult([], figures)
     facts = run_facts(settings, method, checkpoint, folder, said)
-    records = write_records(folder.path / "evaluation", rows)
     by_case = [(result.name, result.summary) for result in results if result.name]
-    write_summaries(folder.path / "evaluation", summary, by_case)
     panels = [panel for result in results for panel in result.panels]
-    page = write_report(folder.path, facts, summary, records, panels, read_history(folder.path), by_case)
-    tables = markdown_table(summary) + "".join(f"\n### {name}\n\n{markdown_table(part)}" for name, part in by_case)
-    named = [f"weights {facts.weights}"] if facts.weights is not None else []
-    write_text(folder.path / "results.md", f"# {facts.title}\n\n" + "".join(f"    {line}\n" for line in [*said, *named]) + f"\n{tables}")
-    tracker.table("results", [figures] if not by_case else [{"degradation": name, **summary_row(part)} for name, part in by_case])
-    for panel in panels[:4]:
-        tracker.image(f"panels/{panel.stem}", read_picture(panel.with_suffix(".sr.png")))
-    shown = [as_text(part, name) for name, part in by_case] or [as_text(summary, facts.title)]
+    written = write_results(folder, tracker, facts, summary, rows, by_case, panels, said)
     return TaskResult(
         messages=[
-            *shown,
+            *written.shown,
             f"seed {settings.seed}",
             *([f"weights  {facts.weights}"] if facts.weights is not None else []),
-            f"report   {page}",
+            f"report   {written.page}",
             f"records  {folder.path / 'evaluation' / 'records.csv'}",
             *(
                 [f"next     python run.py task=restore checkpoint={checkpoint.folder} input=IMAGE output=RESTORED.tif"]
@@ -140,8 +123,8 @@ def report(
             ),
         ],
         summary=figures,
-        report=page,
-        files=[page, folder.path / "results.md", folder.path / "evaluation" / CSV, folder.path / "evaluation" / PARQUET],
+        report=written.page,
+        files=written.files,
     )
 
 
@@ -150,22 +133,10 @@ def named_row(result: CaseResult, row: Row) -> Row:
     return row if not result.name else {**row, "name": f"{result.name}/{row['name']}", "degradation": result.name}
 
 
-def summary_row(summary: Summary) -> dict[str, float | int | str]:
-    """Return the means as one flat row: psnr, bicubic_psnr (or linear_psnr), ..., images, seconds_per_image."""
-    row: dict[str, float | int | str] = {}
-    for entry in summary.metrics:
-        row[entry.metric.name] = entry.mean
-        if entry.baseline is not None:
-            row[f"{summary.baseline}_{entry.metric.name}"] = entry.baseline
-    return {**row, "images": summary.images, "seconds_per_image": summary.seconds_per_image}
-
-
 def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | None, folder: RunFolder, said: Sequence[str]) -> RunFacts:
     """Return what the report says of the run besides its figures."""
     card = checkpoint.card if checkpoint is not None else {}
     weights = origin_of(checkpoint, settings.model.files, method)
-    origin = provenance(folder.command, folder.repository)
-    git = origin["git"]
     facts = {
         "Model": settings.choices["model"],
         "Parameters": f"{method.parameter_count():,}".replace(",", " "),
@@ -184,31 +155,14 @@ def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | No
             "Checkpoint": checkpoint.folder.name,
         }
     released = f" ({weights.file})" if weights is not None and weights.is_foreign else ""
-    return RunFacts(
-        title=f"{settings.choices['model']}{released} on {settings.choices['dataset']}, x{settings.scale:g}",
-        budget=weights.budget if weights is not None else "none",
-        weights=str(weights) if weights is not None else None,
-        facts=tuple(facts.items()),
-        versions=(("rsdiff", origin["rsdiff"]), ("python", origin["python"]), *origin["packages"].items()),
-        command=shlex.join(["python", *folder.command]),
-        config=yaml.safe_dump(dict(settings.resolved), sort_keys=False),
-        commit="none" if git is None else git["commit"] + (" with uncommitted changes" if git["changed"] else ""),
-        signature=settings.signature,
+    return page_facts(
+        settings,
+        folder,
+        f"{settings.choices['model']}{released} on {settings.choices['dataset']}, x{settings.scale:g}",
+        facts,
+        weights.budget if weights is not None else "none",
+        str(weights) if weights is not None else None,
     )
-
-
-def as_text(summary: Summary, title: str) -> str:
-    """Return the result table as the terminal shows it."""
-    stream = io.StringIO()
-    terminal = sys.stdout.isatty()
-    Console(file=stream, force_terminal=terminal, width=None if terminal else 140).print(console_table(summary, title))
-    return stream.getvalue().rstrip()
-
-
-def read_picture(path: Path) -> Tensor:
-    """Return a PNG as (C, H, W) in [0, 1]."""
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
 def strip(restored: Restored, rgb_bands: tuple[int, int, int]) -> Tensor:
