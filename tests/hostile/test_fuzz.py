@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from rsdiff.runs.run_folder import read_status
+from rsdiff.runs.status import read_status
 from rsdiff.tasks.prepare import prepare
 from rsdiff.weights import read_checkpoint
 from tests.hostile.corpus import write_tiff

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import hydra
@@ -26,15 +25,14 @@ from rsdiff.app.composition import settings_from
 from rsdiff.app.groups import register_schemas
 from rsdiff.app.help import print_help
 from rsdiff.app.launchers import prepare_launcher
-from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.runs import sweep
 from rsdiff.runs.compatibility import check_compatible
-from rsdiff.runs.errors import OK, RUN_ERROR, PartFailedError, Terminated, exit_code, print_error, stops_everything, wants_traceback
-from rsdiff.runs.ownership import OwnedElsewhereError, forget_dead_owner
-from rsdiff.runs.run_folder import RunFolder, Status, read_status
+from rsdiff.runs.errors import OK, RUN_ERROR, exit_code, print_error, stops_everything, wants_traceback
+from rsdiff.runs.identity import signature_of
+from rsdiff.runs.ownership import OwnedElsewhereError
 from rsdiff.runs.settings import RunSettings
-from rsdiff.runs.signature import run_signature
-from rsdiff.tracking import RunIdentity, Tracker, Trackers
+from rsdiff.runs.status import Status
+from rsdiff.runs.working import work
 
 REPOSITORY, SWEEP, HYDRA_ERRORS = "RSDIFF_REPOSITORY", "RSDIFF_SWEEP", "HYDRA_FULL_ERROR"
 
@@ -149,77 +147,11 @@ def _prepare(conf: Path, overrides: Sequence[str], multirun: bool) -> Path | Non
     if not command.is_sweep:
         return None
     prepare_launcher(command.launcher)
-    os.environ[SWEEP] = run_signature({"overrides": sorted(overrides)})
+    os.environ[SWEEP] = signature_of({"overrides": sorted(overrides)})
     return sweep.start(command.runs[0].outputs / "sweeps" / os.environ[SWEEP], command.cells)
 
 
 def _run(settings: RunSettings, begun: Callable[[Path], None] = lambda path: None) -> Status:
-    """Do the run in its folder and say where its results are; a finished run is reported and not repeated.
-
-    begun  called with the run's folder when this process owns it
-    """
+    """Check that the settings fit together and do the run; see rsdiff.runs.working."""
     check_compatible(settings)
-    if settings.task.only_looks:
-        _say(settings.task.function()(settings).messages)
-        return Status("finished")
-    status = read_status(settings.run_path)
-    if status.state == "finished" and not settings.task.repeats:
-        lost = status.lost_files()
-        if not lost:
-            forget_dead_owner(settings.run_path)
-            _say([f"already finished: {status.report or settings.run_path}", f"Delete {settings.run_path} to run it again."])
-            return status
-        _say([f"finished before, but {lost[0]} is gone; it is made again."])
-    folder = RunFolder(settings.run_path, settings.signature, settings.resolved, sys.argv, Path(os.environ[REPOSITORY]))
-    with _terminate_as_interrupt(), folder, _tracking(settings, folder) as tracker:
-        begun(folder.path)
-        folder.finish(settings.task.function()(settings, folder, tracker))
-    assert folder.result is not None
-    _say(folder.result.messages)
-    if folder.result.failure:
-        raise PartFailedError(folder.result.failure)
-    return folder.status
-
-
-@contextmanager
-def _tracking(settings: RunSettings, folder: RunFolder) -> Iterator[Tracker]:
-    """Give the run's tracker, which is closed however the run ends; processes other than the owner keep silent."""
-    if not folder.is_owner:
-        yield Trackers()
-        return
-    tags = tuple(f"{group}={option}" for group, option in settings.choices.items() if group in settings.task.uses)
-    group = f"sweep-{os.environ[SWEEP]}" if SWEEP in os.environ else settings.choices["task"]
-    identity = RunIdentity(folder.path, settings.name, group, settings.signature, tags, settings.resolved)
-    tracker = settings.logger.build(identity)
-    try:
-        yield tracker
-    except KeyboardInterrupt:
-        tracker.finish("interrupted")
-        raise
-    except BaseException:
-        tracker.finish("failed")
-        raise
-    tracker.finish("finished")
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """Let a scheduler's signals end the run as Ctrl-C does, so that its folder says so.
-
-    Training itself waits for the end of a step, see the trainer. Loader workers, which inherit the handler, die as before.
-    """
-    owner = os.getpid()
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != owner:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        raise Terminated(number)
-
-    with answered(STOP_SIGNALS, interrupt):
-        yield
-
-
-def _say(lines: Sequence[str]) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print("\n".join(lines))
+    return work(settings, sys.argv, Path(os.environ[REPOSITORY]), os.environ.get(SWEEP), begun)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import SplitDataset, by_stem, check_root, class_label, folder_of, list_items, no_images, subfolder
@@ -43,6 +43,8 @@ class PairedDataset(SplitDataset):
 
     They lie in `root` itself or in root/train and root/test; '{scale}' in a folder or suffix stands for the scale of the run.
     """
+
+    located: ClassVar[frozenset[str]] = frozenset({"hr_folder", "lr_folder", "ref_folder", "mask_folder"})
 
     hr_folder: str = "HR"
     """Folder of the targets."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,8 @@ class DiscriminatorConfig:
 @config
 class LDCSRVaeConfig(MethodConfig):
     """The first stage of LDCSR. The defaults are the published ones."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"weight_folders"})  # the file's name holds a hash of its content
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     """The networks."""

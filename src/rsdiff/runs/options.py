@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from rsdiff.config import config
+from rsdiff.data.source import Split
 
 
 @config
@@ -43,6 +44,7 @@ class TaskOptions:
     starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
     only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
+    reads      splits of the data set that it reads
     repeats    whether a finished run is done again, because it collects what other runs made
     """
 
@@ -53,6 +55,7 @@ class TaskOptions:
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
     only_looks: ClassVar[bool] = False
+    reads: ClassVar[tuple[Split, ...]] = ()
     repeats: ClassVar[bool] = False
 
     def function(self) -> Callable[..., Any]:
