@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.conftest import REPOSITORY
 
 SMALL = [
-    "model=sr3_tiny",
+    "model=sr3_quick",
     "model.width=8",
     "model.multipliers=[1,2]",
     "model.norm_groups=4",
