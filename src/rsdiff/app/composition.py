@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, config_from_mapping
+from rsdiff.config.reading import require_effect
 from rsdiff.config.typed import nearest
 from rsdiff.methods.base import MethodConfig
 from rsdiff.runs.options import RunOptions, TaskOptions
@@ -46,6 +47,7 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
         if getattr(options, name) is None:
             raise ConfigError(f"task={choices['task']} needs {name}, which was not given; add {name}=PATH.")
     groups = {group: _typed(group, plain[group]) for group in (*sorted(task.uses), "logger")}
+    require_effect(groups, [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)])
     return RunSettings(options, task, groups, choices, plain)
 
 

@@ -14,6 +14,10 @@ class UserError(ValueError):
     """
 
 
+class ConfigError(UserError):
+    """A setting that cannot work. The message is one sentence: what is wrong, where, and what to do."""
+
+
 class PlaceError(UserError, OSError):
     """A file or folder that cannot be used, for a reason that the operating system does not know."""
 

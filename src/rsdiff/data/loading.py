@@ -13,7 +13,7 @@ from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from rsdiff.config import UserError
 from rsdiff.data.sample import Batch, Sample, collate
@@ -106,7 +106,7 @@ class _Failure:
     trace: str
 
 
-class _Guarded:
+class _Guarded(Dataset[Any]):
     """The samples as a loader process reads them: what cannot be read becomes a failure that the training process raises."""
 
     def __init__(self, samples: TrainingSamples) -> None:

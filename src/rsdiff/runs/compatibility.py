@@ -8,7 +8,9 @@ from typing import Any
 from rsdiff.config import ConfigError
 from rsdiff.degradations.grid import GridConfig
 from rsdiff.methods.base import Problem
+from rsdiff.metrics.options import MetricsConfig
 from rsdiff.runs.settings import RunSettings
+from rsdiff.training.config import TrainerConfig
 
 Offers = Mapping[str, Mapping[str, frozenset[str]]]
 """For each group ('dataset', 'degradation') the batch fields that each of its options gives."""
@@ -37,6 +39,8 @@ def check_compatible(
             f"degradation={choices['degradation']} is a list of test sets, which cannot be trained on; train with another one and evaluate "
             "the checkpoint on the list."
         )
+    if "trainer" in settings.task.uses:
+        require_best_metric(settings)
     given = fields if fields is not None else {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, offers)
@@ -65,6 +69,22 @@ def check_compatible(
         if reason is not None:
             raise ConfigError(f"model={choices['model']}: {reason}")
         require_start(settings, problem)
+
+
+def require_best_metric(settings: RunSettings) -> None:
+    """Raise ConfigError where the best checkpoint is to be chosen by a metric that no validation computes."""
+    trainer, metrics = settings.groups.get("trainer"), settings.groups.get("metrics")
+    if not isinstance(trainer, TrainerConfig) or not isinstance(metrics, MetricsConfig):
+        return
+    best = trainer.best_metric
+    if best is None or not trainer.validates:
+        return
+    computed = metrics.for_validation().metrics
+    if best not in computed:
+        raise ConfigError(
+            f"trainer.best_metric={best} is not among what validation computes ({', '.join(computed)}: the metrics of this run that need "
+            "no weight file); choose one of them, add it to metrics.metrics, or set trainer.best_metric=null to take the last checkpoint."
+        )
 
 
 def require_kernel_size(settings: RunSettings) -> None:

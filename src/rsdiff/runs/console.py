@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOG = "run.log"
-_LOGGERS = ("rsdiff", "py.warnings", "")
+_LOGGERS = ("rsdiff.run", "py.warnings", "")
 """Loggers whose records are kept: ours, Python's warnings, and those of libraries (warnings and worse)."""
 
 
@@ -19,8 +19,15 @@ def say(lines: Sequence[str]) -> None:
     """Print lines, once for all processes of a run, and keep them in the run's log."""
     if lines and os.environ.get("RANK", "0") == "0":
         text = "\n".join(lines)
-        logging.getLogger("rsdiff").info(text)
+        own_log().info(text)
         print(text, flush=True)
+
+
+def own_log() -> logging.Logger:
+    """Return the logger that a run's log is written through; what is said was printed already, so nobody else's handlers get it."""
+    logger = logging.getLogger("rsdiff.run")
+    logger.propagate = False
+    return logger
 
 
 def accept_any_encoding() -> None:
@@ -38,10 +45,8 @@ def logging_to(folder: Path, command: str) -> Iterator[Path]:
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.setLevel(logging.INFO)
-    ours = logging.getLogger("rsdiff")
-    before = ours.level, ours.propagate
+    ours = own_log()
     ours.setLevel(logging.INFO)
-    ours.propagate = False  # lines are printed already; handlers that Hydra set up for others would print them again
     for name in _LOGGERS:
         logging.getLogger(name).addHandler(handler)
     logging.captureWarnings(True)
@@ -52,6 +57,4 @@ def logging_to(folder: Path, command: str) -> Iterator[Path]:
         logging.captureWarnings(False)
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(handler)
-        ours.setLevel(before[0])
-        ours.propagate = before[1]
         handler.close()

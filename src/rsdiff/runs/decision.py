@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rsdiff.config import ConfigError
 from rsdiff.runs.content import NOTHING, changes, changes_in_words
 from rsdiff.runs.identity import IDENTITY, Identity, read_identity
 from rsdiff.runs.status import Status, read_status
@@ -75,6 +76,8 @@ def decide(identity: Identity, place: Path, can_extend: bool = False, chosen: Pa
             words = "; ".join(_differences(run.identity, identity))
             reason = f"{words} since {run.folder} was scored: its training is kept and scored again."
             return Decision("continue", run.folder, run.signature, (reason,), rescored=True)
+    if chosen is not None and runs:
+        raise ConfigError(f"{chosen} holds another run (its settings or data differ); choose another folder for this one, or delete that.")
     folder = chosen or _free(place, identity.signature)
     return Decision("make", folder, identity.signature, tuple(_told(identity, alike, runs, can_extend)))
 

@@ -7,10 +7,11 @@ error of ours that the tests find.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.source import Split
 
 
@@ -32,6 +33,10 @@ class RunOptions:
     """The raw download that task=prepare packs, or the foreign weights that task=import converts."""
     outputs: str = "outputs"
     """Folder of all run folders."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf:
+            raise UserError(f"scale={self.scale:g} was given; give a number above 0, such as 4.")
 
 
 class TaskOptions:

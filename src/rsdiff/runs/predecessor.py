@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from rsdiff.methods.base import Method, MethodConfig, Predecessor
 from rsdiff.runs.identity import SIGNATURE_LENGTH, read_identity
 from rsdiff.runs.status import read_status
 from rsdiff.training.checkpoints import Checkpoint, CheckpointError, find_checkpoint, last_checkpoint, read_checkpoint
-from rsdiff.training.starting import Taken, load_weights, load_what_fits
+from rsdiff.training.starting import load_weights
 
 IN_PART = "add trainer.partial=true to take the weights that fit and draw the others anew"
 
@@ -102,26 +101,15 @@ def fits(trained: Mapping[str, Any], wanted: Predecessor) -> bool:
     return trained.get("kind") == wanted.kind and all(trained.get(name) == plain_values(value) for name, value in wanted.options.items())
 
 
-@dataclass(frozen=True)
-class Begun:
-    """The checkpoint whose weights a training began with, and what was taken where not all of them fit."""
+def begin(method: Method, model: MethodConfig, kind: str, bands: tuple[int, int], folder: Path) -> Checkpoint:
+    """Give `method` the weights of the checkpoint in `folder` and return it: its predecessor's, or those of an earlier training of itself.
 
-    checkpoint: Checkpoint
-    taken: Taken | None = None
-
-
-def begin(method: Method, model: MethodConfig, kind: str, bands: tuple[int, int], folder: Path, partial: bool = False) -> Begun:
-    """Give `method` the weights of the checkpoint in `folder`: its predecessor's, or those of an earlier training of itself.
-
-    kind     of the method
-    bands    of its target and input
-    partial  take what fits of another scale, other bands or other widths, of any kind of method
+    kind   of the method
+    bands  of its target and input
     Raises CheckpointError when the checkpoint is neither, or was trained with other options or bands.
     """
     checkpoint = read_checkpoint(folder)
     trained, problem, wanted = checkpoint.card["config"]["model"], checkpoint.card["problem"], model.predecessor
-    if partial:
-        return Begun(checkpoint, load_what_fits(method, checkpoint.best_weights, folder))
     if (problem["bands"], problem["lr_bands"]) != bands:
         raise CheckpointError(
             f"{folder} was trained on {problem['lr_bands']} to {problem['bands']} bands and these data have {bands[1]} to {bands[0]}; "
@@ -140,4 +128,4 @@ def begin(method: Method, model: MethodConfig, kind: str, bands: tuple[int, int]
     else:
         needed = f"'{wanted.kind}' or '{kind}'" if wanted is not None else f"'{kind}'"
         raise CheckpointError(f"{folder} holds a '{trained['kind']}' and this training can start from {needed}; choose another checkpoint.")
-    return Begun(checkpoint)
+    return checkpoint

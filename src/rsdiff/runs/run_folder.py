@@ -14,7 +14,6 @@ With several processes (accelerate launch) rank 0 owns the folder and the others
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shlex
@@ -32,7 +31,7 @@ import yaml
 
 from rsdiff.config import PlaceError
 from rsdiff.data.durable import write_json, write_text
-from rsdiff.runs.console import LOG, logging_to
+from rsdiff.runs.console import LOG, logging_to, own_log
 from rsdiff.runs.errors import is_interruption, note_run, one_sentence
 from rsdiff.runs.identity import Identity
 from rsdiff.runs.ownership import Ownership
@@ -124,8 +123,8 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
             note_run(error, self.signature, self.path / LOG)
-            if not is_interruption(error):
-                logging.getLogger("rsdiff").error("".join(traceback.format_exception(kind, error, trace)))
+            trace_text = "" if is_interruption(error) else "".join(traceback.format_exception(kind, error, trace))
+            own_log().error("%s%s", trace_text, one_sentence(error))
         self._log.close()
         if not self.is_owner:
             return

@@ -34,6 +34,7 @@ class RunSettings:
     groups   typed config by group, of the groups the task uses and the logger
     choices  option chosen by group, e.g. {'model': 'sr3_quick'}; what a checkpoint brought keeps its name
     resolved the composed settings as plain values: stored with the run and in checkpoint cards
+    place    the run's folder, where it was chosen (hydra.run.dir); None for the one that the signature names
     opened   splits of the data set that were opened, see `split`
     """
 
@@ -42,6 +43,7 @@ class RunSettings:
     groups: Mapping[str, Any]
     choices: Mapping[str, str]
     resolved: Mapping[str, Any]
+    place: Path | None = None
     opened: dict[Split, ImageSource] = field(default_factory=dict, compare=False, repr=False)
 
     def _group(self, name: str) -> Any:
@@ -156,8 +158,8 @@ class RunSettings:
     @cached_property
     def decision(self) -> Decision:
         """Whether the run is finished, goes on or begins, in which folder, and why."""
-        place = self.outputs / self.choices["task"] / self.name
-        return decide(self.identity, place, can_extend="trainer" in self.task.uses)
+        beside = self.outputs / self.choices["task"] / self.name
+        return decide(self.identity, beside, can_extend="trainer" in self.task.uses, chosen=self.place)
 
     @property
     def signature(self) -> str:

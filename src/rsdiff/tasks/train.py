@@ -36,7 +36,7 @@ from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
 from rsdiff.training.micro_batches import fewest_micro_batches, free_for_this_process, images_at_once, recall, remember
 from rsdiff.training.processes import gather_rows, smallest_of_processes
-from rsdiff.training.starting import load_weights
+from rsdiff.training.starting import load_weights, load_what_fits
 from rsdiff.training.trainer import Trainer
 
 
@@ -58,9 +58,11 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     method = build_method(settings.model, problem, settings.seed)
     start = settings.starting_point
     if start is not None:
-        kind, bands = settings.resolved["model"]["kind"], (problem.bands, problem.lr_bands)
-        begun = begin(method, settings.model, kind, bands, start, config.partial)
-        say([f"starting from {start}"] if begun.taken is None else begun.taken.lines(start))
+        if config.partial:
+            say(load_what_fits(method, read_checkpoint(start).best_weights, start).lines(start))
+        else:
+            begin(method, settings.model, settings.resolved["model"]["kind"], (problem.bands, problem.lr_bands), start)
+            say([f"starting from {start}"])
     baseline = baseline_for(settings, problem, source)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
     say([*cases[0].evaluator.check(), *config.cautions()])
