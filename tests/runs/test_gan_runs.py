@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -86,6 +87,32 @@ def test_a_gan_trains_from_a_trained_network_and_from_released_weights(
     assert any(name.startswith("discriminator.") for name in load_file(read_checkpoint(folder).folder / "weights.safetensors"))
 
 
+def require_true_labels(folder: Path, out: str, source: Path, architecture: str) -> None:
+    """Every result names the released file, its hash, architecture and source, and calls it no quick budget."""
+    (run,) = folder.glob("*/*")
+    for text in (out, (run / "results.md").read_text(), (run / "report.html").read_text()):
+        assert source.name in text
+        assert hashlib.sha256(source.read_bytes()).hexdigest() in text
+        assert architecture in text
+        assert "released weights" in text
+        assert "budget" not in text.partition("Resolved settings")[0].lower()
+        assert " steps" not in text.partition("Resolved settings")[0]
+
+
+def test_a_released_generator_brings_no_discriminator_and_its_results_say_whose_weights_they_are(
+    run_command: Command, tmp_path: Path
+) -> None:
+    source, small = published_file(tmp_path), ["model.generator.width=8", "model.generator.blocks=1"]
+    imported = run_command("task=import", "model=real_esrgan", f"source={source}", f"output={tmp_path / 'imported'}", *small)
+    assert imported.code == 0, imported.err
+    checkpoint = read_checkpoint(tmp_path / "imported")
+    assert {name.partition(".")[0] for name in checkpoint.weights} == {"network"}
+    assert checkpoint.card["parameters"] == sum(value.numel() for value in checkpoint.weights.values())
+    scored = run_command("task=evaluate", f"checkpoint={tmp_path / 'imported'}", "degradation=bicubic", *SCENES, *EVALUATION)
+    assert scored.code == 0, scored.err
+    require_true_labels(tmp_path / "outputs/evaluate", scored.out, source, "RRDBNet")
+
+
 def test_a_gan_without_a_first_stage_says_what_to_train(run_command: Command) -> None:
     ended = run_command("model=bsrgan_quick", *SCENES, *SHORT)
     assert ended.code == 2
@@ -96,6 +123,7 @@ def test_a_network_of_another_project_is_evaluated_and_restores(run_command: Com
     source = published_file(tmp_path)
     evaluated = run_command("task=evaluate", "model=spandrel", f"checkpoint={source}", *SCENES, *EVALUATION)
     assert evaluated.code == 0, evaluated.err
+    require_true_labels(tmp_path / "outputs/evaluate", evaluated.out, source, "ESRGAN")
     assert "PSNR" in evaluated.out
     (row,) = (tmp_path / "outputs/evaluate").glob("spandrel-*/*")
     scene = next((row / "panels").rglob("*.png"), None) or next(row.rglob("*.png"))

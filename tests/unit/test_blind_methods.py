@@ -220,6 +220,7 @@ def test_the_queue_holds_the_last_keys_in_order_and_wraps_around() -> None:
     keys = []
     for pair in images:
         encoder.contrast(pair, pair)
+        encoder.after_step()
         position = int(encoder.queue_position)
         keys.append(encoder.queue[:, [(position - 2) % 6, (position - 1) % 6]].clone())
     assert int(encoder.queue_position) == 2
@@ -245,6 +246,7 @@ def test_queue_and_key_encoder_are_part_of_the_state() -> None:
     first, second = contrast().train(), contrast().train()
     images = torch.rand(2, 3, 8, 8)
     first.contrast(images, images)
+    first.after_step()
     second.load_state_dict(first.state_dict())
     assert int(second.queue_position) == 2
     assert torch.equal(first.contrast(images, images)[1], second.contrast(images, images)[1])

@@ -19,6 +19,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig, GanDiscriminatorConfig
 from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
 from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.training.starting import load_weights
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 from rsdiff.weights.keymaps.rrdb import rrdb_name
@@ -185,7 +186,8 @@ def test_generators_of_every_published_form_are_read(form: str, kind: str) -> No
     config, weights = import_weights(kind, layouts(state)[form])
     assert (config.generator.width, config.generator.blocks, config.generator.growth) == (8, 1, 4)
     assert all(torch.equal(weights[key], value) for key, value in state.items())
-    method_of(config).load_state_dict(weights)
+    assert {name.partition(".")[0] for name in weights} == {"network"}
+    load_weights(method_of(config), weights, Path(form))
 
 
 @pytest.mark.parametrize("network", ["unet", "vgg", "patch"])

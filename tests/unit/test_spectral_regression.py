@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rsdiff.data.folder import PairedDataset
+from rsdiff.data.paired import PairedDataset
 from rsdiff.data.source import Window
 from rsdiff.data.views import SampleKey, TrainingSamples
 from rsdiff.diffusion.noise import SeededNoise

@@ -74,6 +74,7 @@ def test_a_fresh_model_restores_the_regression_of_the_bands(kind: str) -> None:
     regression.accumulate(lr, hr)
     regression.solve()
     losses_of(method.train(), batch_of(hr, lr), noise_of("a", "b"))
+    method.after_step(method.stages()[-1], 0)
     torch.testing.assert_close(method.eval().restore(batch_of(hr, lr), SamplerConfig(), noise_of("a", "b")), regression(lr))
 
 

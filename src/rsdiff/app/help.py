@@ -13,8 +13,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rsdiff.app.command_line import compose_command, composing, options_of
+from rsdiff.app.command_line import compose_command, composing
+from rsdiff.app.diagnosis import options_of_group
 from rsdiff.app.groups import GROUPS
+from rsdiff.app.words import Words
 from rsdiff.config import ConfigError, Ours, default_values, marks_of
 from rsdiff.config.ours import typed
 from rsdiff.runs.errors import CONFIG_ERROR, OK, print_error
@@ -43,16 +45,15 @@ The same command again continues an unfinished run and reports a finished one.
 """
 
 
-def print_help(repository: Path, overrides: Sequence[str]) -> int:
+def print_help(conf: Path, words: Words) -> int:
     """Print the general help, or, with choices before --help, the options of what they choose; return the exit code."""
-    if overrides:
-        return _print_choices(repository, overrides)
-    print(INTRODUCTION)
-    print("Groups and their options (group=option):")
-    for group in GROUPS:
-        _print_names(group, options_of(repository / "conf" / group))
-    for group in ("experiments", "sweeps"):
-        _print_names(group, options_of(repository / "conf" / group))
+    with composing(conf, words.config_folders):
+        if words.overrides:
+            return _print_choices(words.overrides)
+        print(INTRODUCTION)
+        print("Groups and their options (group=option):")
+        for group in (*GROUPS, "experiments", "sweeps"):
+            _print_names(group, options_of_group(group))
     print("\nTop-level settings (name=value):")
     _print_options("", RunOptions, default_values(RunOptions))
     return OK
@@ -70,12 +71,10 @@ def field_sentences(cls: type[Any]) -> dict[str, str]:
     return sentences
 
 
-def _print_choices(repository: Path, overrides: Sequence[str]) -> int:
+def _print_choices(overrides: Sequence[str]) -> int:
     """Print what the command line chooses, whether or not it lacks something that a run would need."""
-    conf = repository / "conf"
     try:
-        with composing(conf) as loader:
-            composed = compose_command(conf, loader, overrides)
+        composed = compose_command(overrides)
         named = [group for group in GROUPS if any(override.split("=")[0] == group for override in overrides)]
         chosen: dict[str, Any] = {group: OmegaConf.to_container(composed[group], resolve=True) for group in named}
     except (ConfigError, OmegaConfBaseException) as error:

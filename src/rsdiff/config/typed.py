@@ -85,7 +85,10 @@ def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
         case "value_error":
             return f"{path}: {first['msg'].removeprefix('Value error, ')}"
         case _:
-            return f"{path}={given!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}."
+            hint = (
+                f"; write a list: {path}=[{given}]" if first["type"] in ("tuple_type", "list_type") and not isinstance(given, dict) else ""
+            )
+            return f"{path}={given!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}{hint}."
 
 
 def _refuse_no_numbers(annotation: Any, value: Any, path: str) -> None:

@@ -92,7 +92,8 @@ class FileDataset(FileOptions):
                     f"{str(parts.train).rstrip('.')}, or set dataset.normaliser.rule=fixed with dataset.normaliser.low and high."
                 )
             return parts.of("test")
-        return _first(parts.train, None if self.tiling("train") else self.limit)
+        usable = [item for item in parts.train if not item.problem]
+        return _first(usable, None if self.tiling("train") else self.limit)
 
 
 @config
@@ -181,17 +182,17 @@ def _first(items: Sequence[Item], limit: int | None) -> list[Item]:
 
 def list_items(folder: Path, prefix: str, role: str, extensions: Sequence[str]) -> list[Item]:
     """Return one item per image below `folder`, named by its path without ending."""
-    found = by_stem(list_images(folder, extensions), folder, "")
+    found = by_stem(list_images(folder, extensions), folder)
     return [Item(prefix + stem, {role: path}, class_label(stem)) for stem, path in found.items()]
 
 
-def by_stem(paths: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
-    """Return the paths by their name below `folder`, without ending and `suffix`; two files of one name are refused."""
+def by_stem(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
+    """Return the paths by their name below `folder`, without ending; two files of one name are refused."""
     found: dict[str, Path] = {}
     start = len(folder.as_posix().rstrip("/")) + 1
     for path in paths:
         name = path.as_posix()[start:] if folder != Path() else path.as_posix()
-        stem = name[: len(name) - len(path.suffix)].removesuffix(suffix)
+        stem = name[: len(name) - len(path.suffix)]
         if stem in found:
             raise DataError(f"{found[stem]} and {path.name} have the same name; choose one ending with dataset.extensions=[png].")
         found[stem] = path

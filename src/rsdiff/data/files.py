@@ -61,13 +61,15 @@ class FileOptions:
 class Item:
     """The files of one sample: role -> path, its name within the data set and its labels.
 
-    window  the part of its only file that the sample is; None means the whole of every file
+    window   the part of its only file that the sample is; None means the whole of every file
+    problem  why it cannot be used, known before any file is opened (a partner is missing); it counts as an odd file
     """
 
     name: str
     paths: Mapping[str, Path]
     labels: tuple[tuple[str, str], ...] = ()
     window: Window | None = None
+    problem: str = ""
 
 
 class FileSource:
@@ -245,6 +247,8 @@ def scan(items: Sequence[Item], options: FileOptions, records: FileRecords) -> t
     """
 
     def headers(item: Item) -> dict[str, RasterInfo] | DataError:
+        if item.problem:
+            return DataError(item.problem)
         try:
             return {role: records.header(path, role == "change_mask", options.variable, raster_info) for role, path in item.paths.items()}
         except DataError as error:
@@ -255,7 +259,7 @@ def scan(items: Sequence[Item], options: FileOptions, records: FileRecords) -> t
     records.save()
     kept = [(item, infos) for item, infos in found if isinstance(infos, dict)]
     odd = [(item.name, str(error)) for item, error in found if isinstance(error, DataError)]
-    for role in items[0].paths:
+    for role in max((item.paths for item in items), key=len):
         kept, differing = _uniform(kept, role, options.convert == "rgb")
         odd += differing
     if odd and options.odd == "refuse":

@@ -95,7 +95,7 @@ class RefSrDataset(FileDataset):
         folders = {"hr": place / TARGETS, "ref": place / REFERENCES, "change_mask": place / MASKS}
         if self.lr == "files":
             folders["lr"] = lr_folder(place, LR_PREFIX[split], scale)
-        files = {role: by_stem(list_images(folder, self.extensions), folder, "") for role, folder in folders.items()}
+        files = {role: by_stem(list_images(folder, self.extensions), folder) for role, folder in folders.items()}
         if not files["hr"]:
             raise DataError(f"{folders['hr']} holds no image; {self.download} again.")
         for role, found in files.items():

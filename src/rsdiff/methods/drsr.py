@@ -114,6 +114,8 @@ class DRSRConfig(MethodConfig):
 class DRSR(Method):
     """See the module and `DRSRConfig`."""
 
+    couples_batch = True
+
     def __init__(self, options: DRSRConfig, problem: Problem) -> None:
         super().__init__()
         self.options = options
@@ -137,6 +139,10 @@ class DRSR(Method):
             terms["image"] = masked_l1(self.network(first, code), PEAK * batch.need("hr"), batch.valid)
         total = torch.stack(list(terms.values())).sum()
         return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
+
+    @property
+    def coupling(self) -> str:
+        return "its contrastive loss compares the images of a batch with each other"
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -9,7 +9,7 @@ As published, the discriminator sees the image that the generator made before it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,9 @@ class ESRGANConfig(MethodConfig):
 class ESRGAN(RRDBMethod):
     """See the module and `ESRGANConfig`."""
 
+    couples_batch = True
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
+
     def __init__(self, options: ESRGANConfig, problem: Problem) -> None:
         super().__init__(options.generator, options.initial, options.tiles, problem)
         self.options = options
@@ -131,6 +134,12 @@ class ESRGAN(RRDBMethod):
             "restorer": Losses.weighted(self.image_terms(image, hr, batch.valid)),
             "discriminator": self.judged(self.discriminator, image, hr),
         }
+
+    @property
+    def coupling(self) -> str:
+        if self.options.adversarial.relative != "no":
+            return "its relativistic loss compares every image with the mean over its batch"
+        return super().coupling
 
     def image_terms(self, image: Tensor, hr: Tensor, valid: Tensor | None = None) -> dict[str, Term]:
         """Return what the generator's objective says of an image (B, C, H, W), whose missing pixels are those of hr."""

@@ -203,8 +203,11 @@ class SpectralRegression(Method):
         lr, hr = batch.need("lr"), batch.need("hr")
         if self.linear is not None and self.training:
             self.linear.accumulate(lr, hr, batch.whole_pixels)
-            self.linear.solve()
         return {"restorer": self.objective(self.predict(lr), hr, batch.valid)}
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        if self.linear is not None:
+            self.linear.solve()
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -122,6 +123,8 @@ class SPSRConfig(ESRGANConfig):
 
 class SPSR(ESRGAN):
     """See the module and `SPSRConfig`."""
+
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator.", "gradient_discriminator.")
 
     options: SPSRConfig
     network: SPSRNet

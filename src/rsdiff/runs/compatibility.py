@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rsdiff.config import ConfigError
-from rsdiff.degradations.grid import GridConfig
-from rsdiff.methods.base import Problem
-from rsdiff.metrics.options import MetricsConfig
 from rsdiff.runs.settings import RunSettings
-from rsdiff.training.config import TrainerConfig
+
+if TYPE_CHECKING:
+    from rsdiff.methods.base import Problem
 
 Offers = Mapping[str, Mapping[str, frozenset[str]]]
 """For each group ('dataset', 'degradation') the batch fields that each of its options gives."""
@@ -31,6 +30,9 @@ def check_compatible(
     """
     if not settings.task.pairs_data:
         return
+    from rsdiff.degradations.grid import GridConfig  # with PyTorch, as is whatever pairs model and data
+    from rsdiff.methods.base import Problem
+
     choices = settings.choices
     if "trainer" in settings.task.uses and settings.model.is_ready:
         raise ConfigError(f"model={choices['model']} is not trained; add task=evaluate, or task=restore with input= and output=.")
@@ -39,8 +41,7 @@ def check_compatible(
             f"degradation={choices['degradation']} is a list of test sets, which cannot be trained on; train with another one and evaluate "
             "the checkpoint on the list."
         )
-    if "trainer" in settings.task.uses:
-        require_best_metric(settings)
+    require_best_metric(settings)
     given = fields if fields is not None else {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, offers)
@@ -74,16 +75,14 @@ def check_compatible(
 def require_best_metric(settings: RunSettings) -> None:
     """Raise ConfigError where the best checkpoint is to be chosen by a metric that no validation computes."""
     trainer, metrics = settings.groups.get("trainer"), settings.groups.get("metrics")
-    if not isinstance(trainer, TrainerConfig) or not isinstance(metrics, MetricsConfig):
-        return
-    best = trainer.best_metric
-    if best is None or not trainer.validates:
+    if trainer is None or metrics is None or trainer.best_metric is None or not trainer.validates:
         return
     computed = metrics.for_validation().metrics
-    if best not in computed:
+    if trainer.best_metric not in computed:
         raise ConfigError(
-            f"trainer.best_metric={best} is not among what validation computes ({', '.join(computed)}: the metrics of this run that need "
-            "no weight file); choose one of them, add it to metrics.metrics, or set trainer.best_metric=null to take the last checkpoint."
+            f"trainer.best_metric={trainer.best_metric} is not among what validation computes ({', '.join(computed)}: the metrics of this "
+            "run that need no weight file); choose one of them, add it to metrics.metrics, or set trainer.best_metric=null to take "
+            "the last checkpoint."
         )
 
 

@@ -18,15 +18,15 @@ from pathlib import Path
 import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from torch import OutOfMemoryError
 
 from rsdiff.config import ConfigError, UserError
-from rsdiff.config.errors import part_of
-from rsdiff.data.loading import LOST_WORKER
+from rsdiff.config.errors import Interrupted, part_of
 
 OK, RUN_ERROR, CONFIG_ERROR, TO_BE_CONTINUED, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes. 75 (EX_TEMPFAIL): stopped cleanly by a time limit or a signal, the same command continues."""
 
+LOST_WORKER = "DataLoader worker (pid"
+"""What PyTorch says, from a signal handler and thus anywhere, of a loader process that is gone."""
 NO_MEMORY = re.compile("DefaultCPUAllocator|alloc_cpu|can't allocate memory|out of memory")
 """What PyTorch says, in a RuntimeError, when the machine's memory is used up."""
 RUN, LOG_OF = "rsdiff_run", "rsdiff_log"
@@ -59,8 +59,6 @@ def wants_traceback() -> bool:
 
 def is_interruption(error: BaseException) -> bool:
     """Whether the run was stopped from outside and can be continued, rather than having failed."""
-    from rsdiff.training.trainer import Interrupted  # imports Accelerate, which --help and config errors do not need
-
     return isinstance(error, KeyboardInterrupt | SystemExit | Interrupted)
 
 
@@ -123,12 +121,19 @@ def is_fault(error: BaseException) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory, of the accelerator or of the machine, was too small."""
-    return isinstance(error, OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error))))
+    if isinstance(error, MemoryError) or _is_accelerators(error):
+        return True
+    return isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error)))
+
+
+def _is_accelerators(error: BaseException) -> bool:
+    """Whether PyTorch says that the accelerator has no memory left. Its class is known by name: most commands that fail need no PyTorch."""
+    return type(error).__module__.partition(".")[0] == "torch" and type(error).__name__ == "OutOfMemoryError"
 
 
 def memory_sentence(error: BaseException) -> str:
     """Return what to do when memory is too small, by the part of the run that needed it."""
-    on = "the accelerator's memory" if isinstance(error, OutOfMemoryError) else "the memory"
+    on = "the accelerator's memory" if _is_accelerators(error) else "the memory"
     run = error.__dict__.get(RUN, "RUN")
     match part_of(error):
         case "validation":

@@ -9,10 +9,9 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from rsdiff.config import UserError, config
-from rsdiff.data.source import Split
 
 
 @config
@@ -33,6 +32,12 @@ class RunOptions:
     """The raw download that task=prepare packs, or the foreign weights that task=import converts."""
     outputs: str = "outputs"
     """Folder of all run folders."""
+    optimise: str | None = None
+    """Figure of a run that a sweeper such as hydra/sweeper=optuna optimises (psnr); None takes the first metric."""
+    gpus_per_cell: float = 1.0
+    """GPUs of every run of a sweep by hydra/launcher=joblib or local: 2 for two each, 0.5 for two runs on each, 0 for none."""
+    plugins: tuple[str, ...] = ()
+    """Python modules with methods, data sets, degradations of your own, besides those installed; see docs/extending.md."""
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < math.inf:
@@ -60,7 +65,7 @@ class TaskOptions:
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
     only_looks: ClassVar[bool] = False
-    reads: ClassVar[tuple[Split, ...]] = ()
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ()
     repeats: ClassVar[bool] = False
 
     def function(self) -> Callable[..., Any]:

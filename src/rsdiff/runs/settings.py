@@ -6,20 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from rsdiff.data.source import ImageSource, Split
-from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.methods.base import MethodConfig
-from rsdiff.runs.content import digest_of_checkpoint, digest_of_images, digest_of_path, images_of, located_files, metric_files
-from rsdiff.runs.decision import Decision, decide
-from rsdiff.runs.identity import Identity, plain, settings_of
-from rsdiff.runs.inputs import rasters_of
 from rsdiff.runs.options import RunOptions, TaskOptions
-from rsdiff.runs.predecessor import name_of_run, starting_point
-from rsdiff.tracking import LoggerConfig
-from rsdiff.training.checkpoints import find_checkpoint
-from rsdiff.training.config import TrainerConfig
+
+if TYPE_CHECKING:
+    from rsdiff.data.source import ImageSource, Split
+    from rsdiff.diffusion.sampler import SamplerConfig
+    from rsdiff.methods.base import MethodConfig
+    from rsdiff.runs.decision import Decision
+    from rsdiff.runs.identity import Identity
+    from rsdiff.tracking import LoggerConfig
+    from rsdiff.training.config import TrainerConfig
 
 CARRIED = ("model", "dataset", "degradation", "sampler", "metrics")
 """Groups whose settings a checkpoint brings along."""
@@ -52,7 +50,7 @@ class RunSettings:
 
     @property
     def model(self) -> MethodConfig:
-        return cast(MethodConfig, self._group("model"))
+        return cast("MethodConfig", self._group("model"))
 
     @property
     def dataset(self) -> Any:
@@ -64,11 +62,11 @@ class RunSettings:
 
     @property
     def sampler(self) -> SamplerConfig:
-        return cast(SamplerConfig, self._group("sampler"))
+        return cast("SamplerConfig", self._group("sampler"))
 
     @property
     def trainer(self) -> TrainerConfig:
-        return cast(TrainerConfig, self._group("trainer"))
+        return cast("TrainerConfig", self._group("trainer"))
 
     @property
     def metrics(self) -> Any:
@@ -76,7 +74,7 @@ class RunSettings:
 
     @property
     def logger(self) -> LoggerConfig:
-        return cast(LoggerConfig, self._group("logger"))
+        return cast("LoggerConfig", self._group("logger"))
 
     @property
     def scale(self) -> float:
@@ -93,6 +91,9 @@ class RunSettings:
     @property
     def starting_point(self) -> Path | None:
         """The checkpoint folder that the run continues, evaluates or starts from; for training it may be found, see `predecessor`."""
+        from rsdiff.runs.predecessor import starting_point  # with PyTorch, which looking at runs does not need
+        from rsdiff.training.checkpoints import find_checkpoint
+
         if self.task.starts and "model" in self.groups:
             return starting_point(self.model, self.resolved, self.checkpoint, self.outputs)
         return find_checkpoint(self.checkpoint) if self.checkpoint else None
@@ -100,6 +101,8 @@ class RunSettings:
     @property
     def inputs(self) -> list[Path]:
         """The rasters that `input` names."""
+        from rsdiff.runs.inputs import rasters_of
+
         return [] if self.options.input is None else rasters_of(self.options.input)
 
     @property
@@ -130,6 +133,10 @@ class RunSettings:
     @cached_property
     def identity(self) -> Identity:
         """What the run is; see rsdiff.runs.identity. Raises DataError and the like for data that are not there."""
+        from rsdiff.runs.content import digest_of_checkpoint, digest_of_images, digest_of_path, images_of, located_files, metric_files
+        from rsdiff.runs.identity import Identity, plain, settings_of
+        from rsdiff.runs.predecessor import name_of_run
+
         used = sorted(self.task.uses)
         groups = {group: {"kind": self.resolved[group]["kind"], **plain(self.groups[group])} for group in used}
         if "trainer" in groups and self.trainer.extend is not None:
@@ -158,6 +165,8 @@ class RunSettings:
     @cached_property
     def decision(self) -> Decision:
         """Whether the run is finished, goes on or begins, in which folder, and why."""
+        from rsdiff.runs.decision import decide
+
         beside = self.outputs / self.choices["task"] / self.name
         return decide(self.identity, beside, can_extend="trainer" in self.task.uses, chosen=self.place)
 

@@ -1,40 +1,41 @@
-"""Does one run: decides whether there is anything to do, works in the run's folder, and says where the results are."""
+"""Doing a run: in its folder, with its tracker, so that however it ends the folder says so."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import rsdiff
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
+from rsdiff.runs.compatibility import Offers, check_compatible
 from rsdiff.runs.console import accept_any_encoding, say
 from rsdiff.runs.errors import PartFailedError, Terminated
 from rsdiff.runs.ownership import forget_dead_owner
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.runs.status import Status, read_status
-from rsdiff.tracking import RunIdentity, Tracker, Trackers
+from rsdiff.tracking.tracker import RunIdentity, Tracker, Trackers
 
 
-def work(
+def do_run(
     settings: RunSettings,
-    command: Sequence[str],
-    repository: Path,
-    sweep: str | None = None,
+    offers: Callable[[], Offers] = dict,
     begun: Callable[[Path], None] = lambda path: None,
+    sweep: str | None = None,
 ) -> Status:
-    """Do the run and return how it stands; a finished run is reported and not repeated.
+    """Do the run in its folder and say where its results are; a finished run is reported and not repeated.
 
-    command     as it was typed, for the record
-    repository  whose commit is recorded
-    sweep       name of the sweep that the run belongs to
-    begun       called with the run's folder when this process owns it
-    Raises PartFailedError where a part of the work failed and the rest is kept.
+    offers  what options give to a batch, for messages
+    begun   called with the run's folder when this process owns it
+    sweep   name of the sweep that the run belongs to
     """
     accept_any_encoding()
+    check_compatible(settings, offers)
     if settings.task.only_looks:
         say(settings.task.function()(settings).messages)
         return Status("finished")
@@ -45,9 +46,8 @@ def work(
         say([f"already finished: {status.report_in(decision.folder) or decision.folder}", f"Delete {decision.folder} to run it again."])
         return status
     say(decision.reasons)
-    folder = RunFolder(
-        decision.folder, decision.signature, settings.resolved, command, repository, settings.identity, rescored=decision.rescored
-    )
+    code = Path(rsdiff.__file__).resolve().parent
+    folder = RunFolder(decision.folder, decision.signature, settings.resolved, sys.argv, code, settings.identity, decision.rescored)
     with _terminate_as_interrupt(), folder, _tracking(settings, folder, sweep) as tracker:
         begun(folder.path)
         folder.finish(settings.task.function()(settings, folder, tracker))
@@ -58,20 +58,16 @@ def work(
     return folder.status
 
 
-def _run_identity(settings: RunSettings, folder: Path, sweep: str | None) -> RunIdentity:
-    """Return what trackers are told of the run."""
-    tags = tuple(f"{group}={option}" for group, option in settings.choices.items() if group in settings.task.uses)
-    group = f"sweep-{sweep}" if sweep is not None else settings.choices["task"]
-    return RunIdentity(folder, settings.name, group, settings.signature, tags, settings.resolved)
-
-
 @contextmanager
 def _tracking(settings: RunSettings, folder: RunFolder, sweep: str | None) -> Iterator[Tracker]:
     """Give the run's tracker, which is closed however the run ends; processes other than the owner keep silent."""
     if not folder.is_owner:
         yield Trackers()
         return
-    tracker = settings.logger.build(_run_identity(settings, folder.path, sweep))
+    tags = tuple(f"{group}={option}" for group, option in settings.choices.items() if group in settings.task.uses)
+    group = f"sweep-{sweep}" if sweep else settings.choices["task"]
+    identity = RunIdentity(folder.path, settings.name, group, settings.signature, tags, settings.resolved)
+    tracker = settings.logger.build(identity)
     try:
         yield tracker
     except KeyboardInterrupt:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import config
-from rsdiff.data.source import Split
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.runs.options import TaskOptions
 from rsdiff.tasks.table_options import TableConfig
@@ -16,7 +15,7 @@ class TrainTask(TaskOptions):
     """Train a model, evaluate its best checkpoint, write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.train"
-    reads: ClassVar[tuple[Split, ...]] = ("train", "test")
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
     pairs_data: ClassVar[bool] = True
     starts: ClassVar[bool] = True
@@ -27,7 +26,7 @@ class EvaluateTask(TaskOptions):
     """Evaluate a checkpoint on a data set and write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
-    reads: ClassVar[tuple[Split, ...]] = ("test",)
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
@@ -62,7 +61,7 @@ class PreviewTask(TaskOptions):
     """Look at a degradation: a sheet of degraded images and a sheet of the drawn parameters."""
 
     module: ClassVar[str] = "rsdiff.tasks.preview"
-    reads: ClassVar[tuple[Split, ...]] = ("train",)
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
     uses: ClassVar[frozenset[str]] = frozenset({"dataset", "degradation"})
 
     images: int = 5
@@ -119,7 +118,7 @@ class FitNiqeTask(TaskOptions):
     """Fit a NIQE model on the HR training images of a data set, for the metric niqe_rs."""
 
     module: ClassVar[str] = "rsdiff.tasks.fit_niqe"
-    reads: ClassVar[tuple[Split, ...]] = ("train",)
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
     uses: ClassVar[frozenset[str]] = frozenset({"dataset"})
 
     block: int = 96

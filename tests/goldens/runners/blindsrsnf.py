@@ -170,6 +170,7 @@ def moco_step(case: Case) -> dict[str, Any]:
     load_network(contrast, case.weights() | {"queue": given(case, "queue")}, contrast_name).train()
     contrast.queue_position.fill_(case.spec["inputs"]["queue_ptr"])
     code, logits = contrast.contrast(given(case, "im_q"), given(case, "im_k"))
+    contrast.after_step()
     return {
         "embedding": code,
         "logits": logits,

@@ -185,6 +185,7 @@ def moco_train_forward(case: Case) -> dict[str, Any]:
     load_network(contrast, case.weights(), contrast_name).train()
     contrast.queue_position.fill_(settings["queue_ptr"])
     code, logits = contrast.contrast(signed(case, "im_q"), signed(case, "im_k"))
+    contrast.after_step()
     outputs: dict[str, Any] = {
         "fea": code,
         "logits": logits,

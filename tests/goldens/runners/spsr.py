@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from rsdiff.methods.esrgan import GanDiscriminatorConfig
 from rsdiff.methods.spsr import LARGER, SPSR, SPSRConfig, SPSRGeneratorConfig
 from rsdiff.networks.spsr import gradient_map
 from rsdiff.networks.vgg_discriminator import VGGDiscriminator
+from rsdiff.training.starting import load_weights
 from rsdiff.training.trainer import stage_ends
 from rsdiff.weights.importer import import_weights
 from rsdiff.weights.keymaps.spsr import spsr_name
@@ -39,7 +41,7 @@ def load(generator: dict[str, Any], weights: dict[str, Tensor], config: SPSRConf
     assert (inferred.generator, inferred.discriminator) == (config.generator, config.discriminator)
     config, state = import_weights("spsr", content, config)
     method = config.build(Problem(scale=scale, bands=generator.get("out_nc", 3), lr_bands=generator.get("in_nc", 3)))
-    method.load_state_dict(state)
+    load_weights(method, state, Path("spsr"))
     return method
 
 

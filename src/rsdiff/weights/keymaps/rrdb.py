@@ -13,7 +13,7 @@ from torch import Tensor
 from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGANConfig, GanDiscriminatorConfig
-from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig, initialise
+from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, renamed
 from rsdiff.weights.state_dicts import find_state_dict
@@ -144,7 +144,7 @@ class RRDBKeyMap:
 class ESRGANKeyMap:
     """The `KeyMap` of `esrgan`: a generator's file, or a folder of a generator's and a discriminator's.
 
-    Released models come without a discriminator: then fresh weights take its place, with which a training can go on.
+    Released models come without a discriminator: then there are no weights of one.
     """
 
     def to_ours(self, content: Mapping[str, Any], config: ESRGANConfig | None) -> tuple[ESRGANConfig, dict[str, Tensor]]:
@@ -155,20 +155,17 @@ class ESRGANKeyMap:
             discriminator = GanDiscriminatorConfig() if not judges else discriminator_config(judges[0])
             config = ESRGANConfig(generator=generator_config(state), discriminator=discriminator)
         weights = _network(state, config.generator)
-        return config, weights | self._discriminator(config, judges[0] if judges else None, rrdb_options(state)["out_channels"])
+        return config, weights | (self._discriminator(config, judges[0], rrdb_options(state)["out_channels"]) if judges else {})
 
     def to_published(self, config: ESRGANConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The generator, as released; see `discriminator_name` for the discriminator's names."""
         return _published_network(config.generator, state_dict)
 
     @staticmethod
-    def _discriminator(config: ESRGANConfig, published: Mapping[str, Tensor] | None, bands: int) -> dict[str, Tensor]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+    def _discriminator(config: ESRGANConfig, published: Mapping[str, Tensor], bands: int) -> dict[str, Tensor]:
+        with torch.device("meta"):
             network = config.discriminator.build(bands)
-            initialise(network, config.initial)
-        own = network.state_dict()
-        weights = own if published is None else ours_from_published(published, own, discriminator_name(network))
+        weights = ours_from_published(published, network.state_dict(), discriminator_name(network))
         return {f"discriminator.{name}": value for name, value in weights.items()}
 
 

@@ -65,7 +65,7 @@ def spsr_name(blocks: int, stages: int) -> Name:
 class SPSRKeyMap:
     """The `KeyMap` of SPSR: a generator's file, or a folder of generator, discriminator and gradient discriminator in this order.
 
-    What is missing of the discriminators starts fresh. The scale of a head of one stage, 2 or 3, is no matter of its weights.
+    What is missing of the discriminators has no weights. The scale of a head of one stage, 2 or 3, is no matter of its weights.
     """
 
     def to_ours(self, content: Mapping[str, Any], config: SPSRConfig | None) -> tuple[SPSRConfig, dict[str, Tensor]]:
@@ -78,11 +78,10 @@ class SPSRKeyMap:
         state = without_constants(found, f"model.{3 * stages + 2}.")
         bands, lr_bands = state["conv_w.0.weight"].shape[0], state[MARKER].shape[1]
         scale = made.generator.stages(2**stages)[1]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.device("meta"):
             method = made.build(Problem(scale=2 ** len(scale), bands=bands, lr_bands=lr_bands))
         assert isinstance(method, SPSR)
-        ours = method.state_dict()
+        ours: dict[str, Tensor] = {}
         named = {"network": (method.network, state, spsr_name(blocks, stages))}
         for name, judge in zip(("discriminator", "gradient_discriminator"), judges, strict=False):
             network = method.get_submodule(name)
