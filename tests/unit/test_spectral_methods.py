@@ -14,8 +14,8 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion import SamplerConfig, ScheduleConfig, SeededNoise
 from rsdiff.inference.images import restore
 from rsdiff.methods.base import Method, Problem, Stage
+from rsdiff.methods.regression import SpectralCNNConfig
 from rsdiff.methods.scdm import SCDM, ProgressiveClamp, SCDMConfig
-from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinear, SpectralLinearConfig
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.spectral import cc, mpsnr, mrae, sam, spectral_angles, uiqi

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from rsdiff.config import UserError, config
-from rsdiff.data.files import FileOptions, FileSource, Item, list_images
+from rsdiff.data.files import FileOptions, FileSource, list_images
 from rsdiff.data.packed import PackedSource, is_packed
+from rsdiff.data.scanning import Item
 from rsdiff.data.source import DataError, ImageSource, Split, cached
 from rsdiff.data.splits import Parts, limited, split_by_names, split_folder
 from rsdiff.data.tiles import TiledSource
@@ -67,6 +68,11 @@ class FileDataset(FileOptions):
     def for_testing(self) -> Self:
         """Return the data set as it is evaluated without being trained on: where nothing tells test images from others, all test."""
         return self
+
+    def chosen(self, split: Split, scale: float) -> list[Item]:
+        """Return the images of a split that are used, after its limit, which counts tiles where images are cut into tiles."""
+        limit = self.limit if split == "train" else self.test_limit
+        return _first(self.parts(scale).of(split), None if self.tiling(split) else limit)
 
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test images; what is measured, such as the range of their values, is measured on training images."""

@@ -9,10 +9,11 @@ from typing import ClassVar, Self
 
 from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import SplitDataset, by_stem, check_root, class_label, folder_of, no_images, subfolder
-from rsdiff.data.files import Item, list_images
+from rsdiff.data.files import list_images
 from rsdiff.data.packed import is_packed
 from rsdiff.data.pairing import Affixes, Pairing, Places, pair, recognised, require_one, role_of
 from rsdiff.data.regions import Region, RegionSource
+from rsdiff.data.scanning import Item
 from rsdiff.data.source import SPLITS, DataError, ImageSource, Split
 from rsdiff.data.splits import TEST_FOLDERS, TRAIN_FOLDERS, Parts, split_folder
 from rsdiff.data.stretching import StretchedSource

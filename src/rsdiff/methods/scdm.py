@@ -38,7 +38,7 @@ from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.skeleton import SkeletonConfig
-from rsdiff.methods.spectral_linear import refuse_other_scales
+from rsdiff.networks.restorers import refuse_other_scales
 from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.networks.scdm_unet import SCDMUNet
 

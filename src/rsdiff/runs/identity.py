@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rsdiff.config.reading import is_read
+from rsdiff.config.tagged import Tagged
 from rsdiff.data.durable import write_json
 
 SIGNATURE_LENGTH = 10
@@ -74,7 +75,7 @@ def signature_of(values: Mapping[str, Any]) -> str:
 def plain(value: Any) -> Any:
     """Return `value` as JSON values: of configs only what can change a result and differs from their defaults."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _difference(value, None)
+        return {**_kind(value), **_difference(value, None)}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
@@ -105,10 +106,15 @@ def _difference(config: Any, usual: Any) -> dict[str, Any]:
             if value != default:
                 found[option.name] = plain(value)
         elif type(value) is not type(default):
-            found[option.name] = {"is": type(value).__name__, **_difference(value, None)}
+            found[option.name] = {**(_kind(value) or {"kind": type(value).__name__}), **_difference(value, None)}
         elif difference := _difference(value, default):
             found[option.name] = difference
     return found
+
+
+def _kind(config: Any) -> dict[str, str]:
+    """Return {'kind': name} of a config that is a choice among several, else nothing."""
+    return {"kind": config.kind} if isinstance(config, Tagged) and config.kind else {}
 
 
 def omitted(cls: type[Any]) -> frozenset[str]:
