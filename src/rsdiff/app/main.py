@@ -62,8 +62,13 @@ def main(repository: Path | None = None) -> None:
         name_plugins(words.plugins)
         load_plugins()
         if words.wants_help:
-            sys.exit(print_help(conf, words))
+            code = print_help(conf, words)
+            sys.stdout.flush()
+            sys.exit(code)
         failed = _with_hydra(conf, words)
+    except BrokenPipeError if words.wants_help else ():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # who reads had enough (| head); Python would complain at its end
+        sys.exit(OK)
     except (Exception, KeyboardInterrupt, RunEnded) as ended:
         error = ended.error if isinstance(ended, RunEnded) else ended
         if wants_traceback():
