@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.data_range import RangeName, rule_of
 from rsdiff.data.normalisation import NormaliserConfig
 
@@ -42,7 +42,7 @@ class FileOptions:
     def __post_init__(self) -> None:
         rule_of(self.range, self.normaliser)
         if any(band < 1 for band in self.take_bands):
-            raise ValueError(f"take_bands is {list(self.take_bands)}; bands are counted from 1.")
+            raise UserError(f"take_bands is {list(self.take_bands)}; bands are counted from 1.")
 
     @property
     def value_rule(self) -> NormaliserConfig:
