@@ -74,7 +74,7 @@ def test_a_few_values_outside_are_told(tmp_path: Path) -> None:
     values[:, 3:6, 3:6] = 14000
     write_raster(tmp_path / "a.tif", values)
     source = FolderDataset(root=str(tmp_path), split="all", range="sentinel2_harmonized").build("train", 1.0)
-    assert ("values of hr", "27 of 1728 values (1.6 %) lie outside 0 to 10000 and are limited to it (seen in 1 images)") in source.left_out
+    assert source.remarks() == ["hr: 27 of 1728 values (1.6 %) lie outside 0 to 10000 and are limited to it (seen in 1 images)"]
 
 
 def test_sixteen_bits_are_scored_unrounded_and_the_peak_is_told(run_command: Command, tmp_path: Path) -> None:

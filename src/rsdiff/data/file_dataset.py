@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from rsdiff.config import UserError, config
 from rsdiff.data.file_options import FileOptions
-from rsdiff.data.files import FileSource, Item, list_images
+from rsdiff.data.files import FileSource, list_images
 from rsdiff.data.packed import PackedSource, is_packed
+from rsdiff.data.scanning import Item
 from rsdiff.data.source import DataError, ImageSource, Split, cached
 from rsdiff.data.splits import Parts, limited, split_by_names, split_folder
 from rsdiff.data.tiles import TiledSource
@@ -30,6 +31,8 @@ class Tiling:
 @config
 class FileDataset(FileOptions):
     """Where a data set of files lies and how much of it is used."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"root"})
 
     root: str = ""
     """Folder with the images, or the packed file that `task=prepare` made of it; must be given."""
@@ -67,6 +70,11 @@ class FileDataset(FileOptions):
         """Return the data set as it is evaluated without being trained on: where nothing tells test images from others, all test."""
         return self
 
+    def chosen(self, split: Split, scale: float) -> list[Item]:
+        """Return the images of a split that are used, after its limit, which counts tiles where images are cut into tiles."""
+        limit = self.limit if split == "train" else self.test_limit
+        return _first(self.parts(scale).of(split), None if self.tiling(split) else limit)
+
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test images; what is measured, such as the range of their values, is measured on training images."""
         check_root(self)
@@ -98,6 +106,8 @@ class FileDataset(FileOptions):
 @config
 class SplitDataset(FileDataset):
     """Options of data sets whose training and test images are told apart by folders, names or lists."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"train_list", "test_list"})
 
     split: Literal["auto", "folders", "fraction", "list", "pattern", "all", "test"] = "auto"
     """folders: train/ and test/ (or val/); fraction: drawn from the names; list: text files; pattern: by name; all: every image trains and

@@ -13,7 +13,7 @@ from rsdiff.data.normalisation import NormaliserConfig
 class FileOptions:
     """Options of every data set that is read from files."""
 
-    result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb", "download"})
+    result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb", "download", "odd"})  # odd images tell by what is taken
 
     extensions: tuple[str, ...] = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff", "jp2", "img", "dat", "mat", "npy")
     """Endings of the files that belong to the data set, in any case."""
@@ -22,7 +22,8 @@ class FileOptions:
     take_bands: tuple[int, ...] = ()
     """Bands to use, counted from 1 and in this order; empty means all."""
     odd: Literal["refuse", "skip"] = "refuse"
-    """What to do with unreadable files and files of another band count or type than most: stop with their names, or leave them out."""
+    """Unreadable files, files of another band count or type than most, files without partner and pairs of wrong sizes: stop with their
+    names, or leave them out. skip decodes every file once before a run begins, so that a damaged one is found then."""
     small: Literal["refuse", "skip", "pad"] = "refuse"
     """Images smaller than the training crop: stop with their names, leave them out, or extend them by mirroring."""
     size_rule: Literal["crop", "keep"] = "crop"

@@ -52,6 +52,7 @@ class SceneJob:
     trained     normaliser of the data the method was trained on, or None
     needs       fields of the batch that the method needs
     identity    names method, weights and sampler: scratch files of another identity are not used
+    weights     says which weights, for the tags of the rasters
     order       batches in the order in which they are restored, None for row by row; the result does not depend on it
     """
 
@@ -68,6 +69,7 @@ class SceneJob:
     seed: int
     device: torch.device
     identity: str = ""
+    weights: str = ""
     order: Callable[[int], Sequence[int]] | None = None
 
 

@@ -434,6 +434,7 @@ class _Work:
                 "RSDIFF_SCALE": str(run.scale),
                 "RSDIFF_SEED": str(run.job.seed),
                 "RSDIFF_MODEL": run.job.identity,
+                **({"RSDIFF_WEIGHTS": run.job.weights} if run.job.weights else {}),
             }
             if run.values.use.outside:
                 tags["RSDIFF_OUTSIDE"] = run.outside_told()

@@ -34,6 +34,7 @@ from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
 from rsdiff.tasks.options import RestoreTask
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import read_checkpoint
+from rsdiff.training.origin import origin_of
 from rsdiff.training.processes import any_process, smallest_of_processes
 
 PREVIEW_SIDE, DETAIL_SIDE = 900, 360
@@ -42,12 +43,14 @@ PREVIEW_SIDE, DETAIL_SIDE = 900, 360
 
 @dataclass(frozen=True)
 class Restorer:
-    """What restores: a method, the problem it was built for, and of the data it was trained on, if any, the normaliser and wavelengths."""
+    """What restores: a method, the problem it was built for, of the data it was trained on, if any, the normaliser and wavelengths, and
+    which weights it has."""
 
     method: Method
     problem: Problem
     trained: Normaliser | None
     wavelengths: tuple[float, ...] = ()
+    weights: str = ""
 
 
 class Processes:
@@ -105,6 +108,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             seed=settings.seed,
             device=accelerator.device,
             identity=settings.choices["model"],
+            weights=restorer.weights,
         )
         try:
             results[source] = restore_or_skip(job, Processes(accelerator), folder, tracker, what)
@@ -205,7 +209,8 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
         checkpoint = read_checkpoint(settings.checkpoint)
         trained = method_from(checkpoint, settings.scale, settings.model)
         wavelengths = tuple(float(value) for value in checkpoint.card.get("wavelengths", ()))
-        return Restorer(trained.method, trained.problem, Normaliser.from_json(checkpoint.card["normaliser"]), wavelengths)
+        normaliser = Normaliser.from_json(checkpoint.card["normaliser"])
+        return Restorer(trained.method, trained.problem, normaliser, wavelengths, str(origin_of(checkpoint, (), trained.method)))
     task = settings.task
     assert isinstance(task, RestoreTask)
     with without_warnings(), SceneReader(first, task.view()) as reader:
@@ -215,7 +220,8 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
         raise ConfigError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
     method = build_method(settings.model, problem, settings.seed)
     method.eval()
-    return Restorer(method, problem, None)
+    origin = origin_of(None, settings.model.files, method)
+    return Restorer(method, problem, None, weights="" if origin is None else str(origin))
 
 
 def require_space(
@@ -264,6 +270,7 @@ def preview(job: SceneJob, result: SceneResult) -> None:
         ("Input", f"{result.input_size[1]} x {result.input_size[0]} px"),
         ("Restored", f"{W} x {H} px"),
         ("Model", job.identity),
+        *([("Weights", job.weights)] if job.weights else []),
         ("Scale", f"x{job.scale:g}"),
         ("Seed", str(job.seed)),
         ("Tiles", f"{result.tiles} of {result.tile} px"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import rsdiff
 from rsdiff.runs import sweep
+from rsdiff.runs.console import LOG
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.options import StatusTask
@@ -66,7 +67,7 @@ def retry(folder: Path, cells: Sequence[int]) -> None:
         how = f"with {plan.processes} processes by accelerate launch" if plan.processes > 1 else "as a part of another task"
         again = shlex.join(plan.command)
         raise ValueError(f"the sweep was started {how} (run.py {again}); give that command again, which runs only what has not finished.")
-    command = [sys.executable, str(Path(os.environ["RSDIFF_REPOSITORY"]) / "run.py"), *plan.command]
+    command = [sys.executable, *plan.program, *plan.command]
     here = os.pathsep.join([str(Path(rsdiff.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])  # the current folder changes
     environment = {**os.environ, "PYTHONPATH": here, sweep.CHOSEN_CELLS: ",".join(map(str, cells))}
     subprocess.run(command, cwd=plan.where, env=environment, check=False)
@@ -95,6 +96,6 @@ def rows_of(records: Sequence[sweep.Record]) -> list[dict[str, Cell]]:
 
 def told(record: sweep.Record) -> str:
     """Return a line on a cell that has not finished: its error, and where to read more."""
-    trace = Path(record.folder) / "traceback.txt"
+    trace = Path(record.folder) / LOG
     more = record.log or (str(trace) if record.folder and trace.exists() else "")
     return f"run {record.number} {record.state}: {record.error}" + (f" Log: {more}" if more else "")

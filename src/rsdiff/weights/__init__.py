@@ -1,7 +1,14 @@
-"""Safe readers of foreign checkpoints, and the key maps that turn them into ours."""
+"""Key maps that turn foreign checkpoints into ours and back."""
 
-from rsdiff.weights.importer import export_weights, import_weights
-from rsdiff.weights.pickle_machine import Record, Reference, UnsafeFileError
-from rsdiff.weights.unpickler import read_checkpoint, read_pickle
+from __future__ import annotations
 
-__all__ = ["Record", "Reference", "UnsafeFileError", "export_weights", "import_weights", "read_checkpoint", "read_pickle"]
+from typing import TYPE_CHECKING
+
+from rsdiff.config.kinds import on_demand
+
+if TYPE_CHECKING:
+    from rsdiff.weights.importer import export_weights, import_weights
+
+__getattr__ = on_demand(__name__, {"export_weights": "importer", "import_weights": "importer"})
+
+__all__ = ["export_weights", "import_weights"]
