@@ -95,7 +95,8 @@ def refuse_lists(overrides: Sequence[str]) -> None:
     """Raise ConfigError where a setting of a single run has several values."""
     lists = [override for override in parse(overrides) if override.is_sweep_override()]
     if lists:
-        raise ConfigError(f"{lists[0].input_line} gives several values; add -m to run each of them, or quote a value that holds commas.")
+        given = str(lists[0].input_line).rpartition("@")[2]
+        raise ConfigError(f"{given} gives several values; add -m to run each of them, or quote a value that holds commas.")
 
 
 def check_sweep(overrides: Sequence[str], config_name: str = CONFIG_NAME) -> Command:

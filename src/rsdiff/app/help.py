@@ -16,9 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rsdiff.app.command_line import compose_command, composing
 from rsdiff.app.diagnosis import options_of_group
 from rsdiff.app.groups import GROUPS
-from rsdiff.app.words import Words
+from rsdiff.app.words import Words, present_words
 from rsdiff.config import ConfigError, Ours, default_values, marks_of
 from rsdiff.config.ours import typed
+from rsdiff.config.tagged import family_of
 from rsdiff.runs.errors import CONFIG_ERROR, OK, print_error
 from rsdiff.runs.options import RunOptions
 
@@ -49,7 +50,7 @@ def print_help(conf: Path, words: Words) -> int:
     """Print the general help, or, with choices before --help, the options of what they choose; return the exit code."""
     with composing(conf, words.config_folders):
         if words.overrides:
-            return _print_choices(words.overrides)
+            return _print_choices([present for word in words.overrides for present in present_words(word)])
         print(INTRODUCTION)
         print("Groups and their options (group=option):")
         for group in (*GROUPS, "experiments", "sweeps"):
@@ -100,7 +101,11 @@ def _print_options(prefix: str, cls: type[Any], values: Any) -> None:
     for field, mark in marks_of(cls):
         value = values[field.name]
         default = field.default
-        if isinstance(value, dict) and dataclasses.is_dataclass(default):
+        if isinstance(value, dict) and (family := family_of(default)) is not None:
+            kinds = ", ".join(sorted(family.kinds))
+            print(f"  {prefix}{field.name}={value['kind']}: {sentences.get(field.name, '')} One of {kinds}.{_note(mark)}")
+            _print_options(f"{prefix}{field.name}.", family.class_of(value["kind"]), value)
+        elif isinstance(value, dict) and dataclasses.is_dataclass(default):
             print(f"  {prefix}{field.name}: {sentences.get(field.name, '')}")
             _print_options(f"{prefix}{field.name}.", type(default), value)
         else:

@@ -3,73 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsdiff.config import config
+from rsdiff.data.data_range import LOOKED_AT, MEASURED_IMAGES, require_fitting, surveyed
 from rsdiff.data.digests import digest_of
+from rsdiff.data.file_options import FileOptions
 from rsdiff.data.file_records import FileRecords, State, content_digest, own_state
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.opening import without_warnings
-from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, raster_info, read_raster
+from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, read_raster
 from rsdiff.data.sample import Sample, SampleMeta
+from rsdiff.data.scanning import Item, misplaced, scan
 from rsdiff.data.source import DataError, RawSample, Window, meta_of_window, sample_from
 
 IMAGE_ROLES = ("hr", "lr", "ref")
-
-
-@config
-class FileOptions:
-    """Options of every data set that is read from files."""
-
-    result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb", "download"})
-
-    extensions: tuple[str, ...] = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff", "jp2", "img", "dat", "mat", "npy")
-    """Endings of the files that belong to the data set, in any case."""
-    convert: Literal["no", "rgb"] = "no"
-    """no: bands as the files have them, all alike; rgb: grey is repeated, alpha and further bands are dropped, three bands remain."""
-    take_bands: tuple[int, ...] = ()
-    """Bands to use, counted from 1 and in this order; empty means all."""
-    odd: Literal["refuse", "skip"] = "refuse"
-    """What to do with unreadable files and files of another band count or type than most: stop with their names, or leave them out."""
-    small: Literal["refuse", "skip", "pad"] = "refuse"
-    """Images smaller than the training crop: stop with their names, leave them out, or extend them by mirroring."""
-    size_rule: Literal["crop", "keep"] = "crop"
-    """Test targets: crop bottom and right to a multiple of the scale, or keep the size and round the LR's down."""
-    normaliser: NormaliserConfig = NormaliserConfig()
-    """How stored values become [0, 1]."""
-    wavelengths: tuple[float, ...] = ()
-    """Band centres of hr in nanometres (after take_bands); empty means those in the files' headers."""
-    variable: str = ""
-    """Array to read from MATLAB files that hold several cubes."""
-    cache_mb: int = 0
-    """Memory per loader process for decoded images, in MB; 0 means none is kept."""
-
-    def __post_init__(self) -> None:
-        if any(band < 1 for band in self.take_bands):
-            raise ValueError(f"take_bands is {list(self.take_bands)}; bands are counted from 1.")
-
-
-@dataclass(frozen=True)
-class Item:
-    """The files of one sample: role -> path, its name within the data set and its labels.
-
-    window   the part of its only file that the sample is; None means the whole of every file
-    problem  why it cannot be used, known before any file is opened (a partner is missing); it counts as an odd file
-    """
-
-    name: str
-    paths: Mapping[str, Path]
-    labels: tuple[tuple[str, str], ...] = ()
-    window: Window | None = None
-    problem: str = ""
+_COMPARED, _LARGEST_RATIO = 8, 2.0
+"""Samples whose files are compared, and the ratio of their mean values from which on they are said to disagree."""
 
 
 class FileSource:
@@ -83,11 +37,12 @@ class FileSource:
         self._options = options
         self._scale = scale
         self._records = FileRecords([path for item in items for path in item.paths.values()])
-        kept, self.left_out = scan(items, options, self._records)
-        self._items, self._infos = [item for item, _ in kept], [infos for _, infos in kept]
-        self._sizes = [target_size(item, infos, scale) for item, infos in zip(self._items, self._infos, strict=True)]
+        self._scanned, self.left_out = scan(items, options, scale, self._records)
+        self._items, self._infos = [found.item for found in self._scanned], [found.infos for found in self._scanned]
+        self._sizes = [found.size for found in self._scanned]
         self._states: dict[Path, State] = {path: self._records.states[path] for item in self._items for path in item.paths.values()}
         self._digests: dict[Path, str] = {}
+        self._outside: list[str] = []
         self._memo: Decoded | None = None
         first = self._infos[0]
         roles = set(first)
@@ -137,8 +92,8 @@ class FileSource:
             if role == "hr" and "valid" in self.gives:
                 valid = raster.valid if raster.valid is not None else np.ones(raster.values.shape, np.bool_)
                 arrays["valid"] = valid.astype(np.uint8)
-            if self._options.normaliser.rule == "type" and arrays[role].dtype.kind == "f" and role in IMAGE_ROLES:
-                require_unit_range(arrays[role], path)
+            if self._options.value_rule.rule == "type" and arrays[role].dtype.kind == "f" and role in IMAGE_ROLES:
+                require_unit_range(raster.values, raster.valid, path)
         return RawSample(meta_of_window(self.meta(index), wanted if "hr" in infos else None), arrays)
 
     def read(self, index: int, window: Window | None = None) -> Sample:
@@ -160,6 +115,43 @@ class FileSource:
         main = "hr" if "hr" in self._infos[0] else "lr"
         found = [(self._digests[item.paths[main]], item.window) for item in self._items]
         return [digest if window is None else digest_of([digest, str(window)]) for digest, window in found]
+
+    def files_by_name(self) -> dict[str, str]:
+        """Return the name of every sample -> a digest of all its files, by which a run says what changed."""
+        self._know_contents()
+        return {item.name: digest_of(f"{role}\0{self._digests[path]}" for role, path in sorted(item.paths.items())) for item in self._items}
+
+    def remarks(self) -> Sequence[str]:
+        """See ImageSource: values outside their range, files of one sample whose georeferences or brightness disagree."""
+        said = list(self._outside)
+        apart = [(found.item.name, why) for found in self._scanned if (why := misplaced(found.infos))]
+        if apart:
+            said.append(
+                f"{len(apart)} of {len(self)} samples have files that do not lie on the same ground, e.g. {apart[0][0]}: {apart[0][1]}; "
+                "cut them to the same ground"
+            )
+        for role in ("lr", "ref"):
+            ratio = self._brightness(role) if role in self.gives and "hr" in self.gives and self.bands == self.lr_bands else 1.0
+            if not 1 / _LARGEST_RATIO <= ratio <= _LARGEST_RATIO:
+                said.append(
+                    f"{role} images are {ratio:.2g} times as bright as hr images once they are scaled to 0 to 1, as if they were stored in "
+                    "another unit; convert one of them, or set dataset.normaliser to the range of both"
+                )
+        return said
+
+    def _brightness(self, role: str) -> float:
+        """Return the ratio of the means of a role and of hr, scaled to [0, 1], over a few samples spread over the source."""
+        rules = {"hr": self.normaliser, role: self.lr_normaliser if role == "lr" else self.normaliser}
+        sums = dict.fromkeys(rules, 0.0)
+        for index in np.unique(np.linspace(0, len(self) - 1, _COMPARED).round().astype(int)):
+            for each, rule in rules.items():
+                path, info = self._items[index].paths[each], self._infos[index][each]
+                with without_warnings(), open_file(path, variable=self._options.variable) as file:
+                    thinned = min(64, info.height), min(64, info.width)
+                    raster = file.read(None, self._chosen_bands(info, path, each), thinned)
+                values = rule.normalise(raster.values)
+                sums[each] += float(values.mean() if raster.valid is None else values[raster.valid].sum() / max(1, raster.valid.sum()))
+        return sums[role] / sums["hr"] if min(sums.values()) > 0 else 1.0
 
     def _know_contents(self) -> None:
         if not self._digests:
@@ -219,101 +211,50 @@ class FileSource:
         return tuple(kept[band - 1] for band in chosen) if chosen and max(chosen) <= len(kept) else () if chosen else kept
 
     def _build_normaliser(self, role: str, info: RasterInfo, measured_on: Sequence[Item]) -> Normaliser:
+        """Return what maps the values of a role to [0, 1], after a look at whether they fit; raises DataError where they do not."""
+
         def images(count: int) -> Iterator[NDArray[Any]]:
-            for position in np.unique(np.linspace(0, len(measured_on) - 1, count).round().astype(int)):
-                path, window = measured_on[position].paths[role], measured_on[position].window
+            for values, valid, _ in self._examples(role, measured_on, count):
+                known = values.astype(np.float64)
+                yield known if valid is None else np.where(valid, known, np.nan)
+
+        rule = self._options.value_rule
+        is_byte = info.dtype == np.uint8
+        if is_byte and role == "lr" and self._options.range != "auto":
+            rule = NormaliserConfig()  # `range` tells that of the targets, which have another type
+        normaliser = rule.build(info.dtype, self._bands_after(info), images)
+        if is_byte and rule.rule == "type":
+            return normaliser
+        seen: list[Path] = []
+
+        def looked_at() -> Iterator[tuple[NDArray[Any], NDArray[np.bool_] | None]]:
+            for values, valid, path in self._examples(role, measured_on, MEASURED_IMAGES, LOOKED_AT):
+                seen.append(path)
+                yield values, valid
+
+        survey = surveyed(normaliser, looked_at())
+        is_guessed = rule.rule == "type" and self._options.range == "auto" and info.dtype.kind == "u"
+        use = require_fitting(normaliser, survey, info.dtype, is_guessed, str(seen[0].parent) if seen else "the data set")
+        if use.outside:
+            self._outside.append(f"{role}: {use.told(normaliser)} and are limited to it (seen in {len(seen)} images)")
+        return normaliser
+
+    def _examples(
+        self, role: str, items: Sequence[Item], count: int, longest: int | None = None
+    ) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_] | None, Path]]:
+        """Yield (values, valid, path) of some images, evenly spaced over the items; `longest` limits the side of what is read of one."""
+        for position in np.unique(np.linspace(0, len(items) - 1, count).round().astype(int)):
+            path, window = items[position].paths[role], items[position].window
+            try:
                 with without_warnings(), open_file(path, variable=self._options.variable) as file:
+                    if longest is not None and file.info.has_windows:
+                        window = central(window or Window(0, 0, file.info.height, file.info.width), longest)
                     raster = file.read(window, self._chosen_bands(file.info, path, role))
-                values = raster.values.astype(np.float64)
-                yield values if raster.valid is None else np.where(raster.valid, values, np.nan)
-
-        return self._options.normaliser.build(info.dtype, self._bands_after(info), images)
-
-
-Headers = tuple[Item, dict[str, RasterInfo]]
-
-
-def scan(items: Sequence[Item], options: FileOptions, records: FileRecords) -> tuple[list[Headers], list[tuple[str, str]]]:
-    """Return items with their headers per role, and (name, reason) of those that do not fit with most of them.
-
-    records  of all files of the items
-
-    Raises DataError for the first that does not fit, unless `odd=skip`.
-    """
-
-    def headers(item: Item) -> dict[str, RasterInfo] | DataError:
-        if item.problem:
-            return DataError(item.problem)
-        try:
-            return {role: records.header(path, role == "change_mask", options.variable, raster_info) for role, path in item.paths.items()}
-        except DataError as error:
-            return error
-
-    with without_warnings(), ThreadPoolExecutor(max_workers=8) as pool:  # headers on network drives wait more than they compute
-        found = list(zip(items, pool.map(headers, items), strict=True))
-    records.save()
-    kept = [(item, infos) for item, infos in found if isinstance(infos, dict)]
-    odd = [(item.name, str(error)) for item, error in found if isinstance(error, DataError)]
-    for role in max((item.paths for item in items), key=len):
-        kept, differing = _uniform(kept, role, options.convert == "rgb")
-        odd += differing
-    if odd and options.odd == "refuse":
-        raise DataError(f"{odd[0][1].rstrip('.')}, or leave such files ({len(odd)} of {len(items)}) out with dataset.odd=skip.")
-    if not kept:
-        raise DataError(f"none of the {len(items)} images can be used (first: {odd[0][1].rstrip('.')}); check the folder.")
-    return kept, odd
-
-
-def _uniform(kept: list[Headers], role: str, as_rgb: bool) -> tuple[list[Headers], list[tuple[str, str]]]:
-    """Split samples into those whose file of `role` has the band count and type that most have, and (name, reason) of the others."""
-    is_mask = role == "change_mask"
-
-    def key(info: RasterInfo) -> tuple[int, str]:
-        return (0 if as_rgb and not is_mask else info.bands, info.dtype.name)
-
-    counts = Counter(key(infos[role]) for _, infos in kept)
-    usual = (1, "uint8") if is_mask and counts[(1, "uint8")] else counts.most_common(1)[0][0] if counts else (0, "")
-    fitting, odd = [], []
-    for item, infos in kept:
-        info, path = infos[role], item.paths[role]
-        if is_mask and info.bands > 1:
-            odd.append((item.name, f"{path} has {info.bands} bands; a change mask has one band of codes: give the grey version."))
-        elif key(info)[1] != usual[1]:
-            odd.append((item.name, f"{path} holds {info.dtype.name} values and most others {usual[1]}; convert it."))
-        elif key(info) != usual:
-            bands = f"{info.bands} band" + "s" * (info.bands > 1)
-            odd.append((item.name, f"{path} has {bands} and most others {usual[0]}; use dataset.convert=rgb to make all of them RGB."))
-        else:
-            fitting.append((item, infos))
-    return fitting, odd
-
-
-def target_size(item: Item, infos: Mapping[str, RasterInfo], scale: float) -> tuple[int, int]:
-    """Return (H, W) of a sample; HR of a pair is cut bottom and right to its LR times the scale.
-
-    Raises DataError when files of one sample do not cover the same ground.
-    """
-    if item.window is not None:
-        return item.window.height, item.window.width
-    sizes = {role: (info.height, info.width) for role, info in infos.items()}
-    if "hr" not in sizes:
-        return round(sizes["lr"][0] * scale), round(sizes["lr"][1] * scale)
-    H, W = sizes["hr"]
-    for role in ("ref", "change_mask"):
-        if role in sizes and sizes[role] != (H, W):
-            raise DataError(
-                f"{item.paths[role]} is {sizes[role][0]}x{sizes[role][1]} pixels and its HR image {item.paths['hr'].name} {H}x{W}; "
-                f"they must be co-registered and of one size."
-            )
-    if "lr" not in sizes:
-        return H, W
-    h, w = sizes["lr"]
-    if scale != int(scale):
-        raise DataError(f"scale={scale} does not suit data that bring their own LR images; give an integer scale.")
-    if not (0 <= H - h * scale < scale and 0 <= W - w * scale < scale):
-        own = f"; these are x{H / h:g} pairs: set scale={H / h:g}" if H % h == 0 and W % w == 0 and H // h == W // w else ""
-        raise DataError(f"{item.paths['lr']} is {h}x{w} pixels, which times scale={scale:g} is not its HR size {H}x{W}{own}.")
-    return round(h * scale), round(w * scale)
+            except DataError:
+                if self._options.odd == "skip":
+                    continue
+                raise
+            yield raster.values, raster.valid, path
 
 
 def in_file(item: Item, window: Window) -> Window:
@@ -322,14 +263,16 @@ def in_file(item: Item, window: Window) -> Window:
     return window if part is None else Window(part.top + window.top, part.left + window.left, window.height, window.width)
 
 
-def require_unit_range(values: NDArray[Any], path: Path) -> None:
-    """Refuse real numbers outside [0, 1] where the normaliser takes them as they are."""
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    if low < -1e-3 or high > 1 + 1e-3:
-        raise DataError(
-            f"{path} holds real numbers from {low:g} to {high:g}, not in [0, 1]; set dataset.normaliser.rule=percentile, or fixed with "
-            f"dataset.normaliser.low and high."
-        )
+def central(window: Window, longest: int) -> Window:
+    """Return the middle of a window, no side longer than `longest`."""
+    height, width = min(window.height, longest), min(window.width, longest)
+    return Window(window.top + (window.height - height) // 2, window.left + (window.width - width) // 2, height, width)
+
+
+def require_unit_range(values: NDArray[Any], valid: NDArray[np.bool_] | None, path: Path) -> None:
+    """Refuse real numbers of which many lie outside [0, 1], where they are taken as they are; a few are limited to it."""
+    unit = Normaliser((0.0,), (1.0,))
+    require_fitting(unit, surveyed(unit, [(values, valid)]), values.dtype, False, str(path))
 
 
 def list_images(folder: Path, extensions: Iterable[str]) -> list[Path]:

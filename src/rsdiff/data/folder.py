@@ -8,7 +8,7 @@ from typing import Literal
 
 from rsdiff.config import config
 from rsdiff.data.file_dataset import SplitDataset, list_items, subfolder
-from rsdiff.data.files import Item
+from rsdiff.data.scanning import Item
 
 
 @config

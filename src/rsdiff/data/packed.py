@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import h5py
 import numpy as np
@@ -245,6 +245,10 @@ class PackedSource:
         """See ImageSource; made of the recorded checksums, so that moving the file does not change it."""
         return self._file.fingerprint()
 
+    def remarks(self) -> Sequence[str]:
+        """See ImageSource."""
+        return ()
+
     def contents(self) -> Sequence[str]:
         """See ImageSource; of all roles together, so that a packed image is not known again in the folder it came from."""
         return [self._file.checksums[row].tobytes().hex() for row in self._rows]
@@ -265,6 +269,8 @@ class PackedSource:
 @config
 class PackedDataset:
     """A file made by `task=prepare`: its images, splits and normaliser are recorded in it."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"file"})
 
     file: str = ""
     """The packed file; must be given."""

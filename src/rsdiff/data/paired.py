@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import SplitDataset, by_stem, check_root, class_label, folder_of, no_images, subfolder
-from rsdiff.data.files import Item, list_images
+from rsdiff.data.files import list_images
 from rsdiff.data.packed import is_packed
 from rsdiff.data.pairing import Affixes, Pairing, Places, pair, recognised, require_one, role_of
 from rsdiff.data.regions import Region, RegionSource
+from rsdiff.data.scanning import Item
 from rsdiff.data.source import SPLITS, DataError, ImageSource, Split
 from rsdiff.data.splits import TEST_FOLDERS, TRAIN_FOLDERS, Parts, split_folder
 from rsdiff.data.stretching import StretchedSource
@@ -29,6 +30,8 @@ class PairedDataset(SplitDataset):
     They lie in `root` itself or in root/train and root/test; '{scale}' in a folder, prefix or suffix stands for the scale of the run. The
     layouts that DIV2K, DF2K, Set5 and Urban100 are distributed in are recognised, see `pairing`.
     """
+
+    located: ClassVar[frozenset[str]] = frozenset({"hr_folder", "lr_folder", "ref_folder", "mask_folder"})
 
     hr_folder: str = "HR"
     """Folder of the targets."""

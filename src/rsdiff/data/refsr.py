@@ -16,9 +16,10 @@ from typing import Literal
 
 from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import FileDataset, by_stem, class_label, folder_of
-from rsdiff.data.files import Item, list_images
+from rsdiff.data.files import list_images
 from rsdiff.data.packed import is_packed
 from rsdiff.data.regions import Region, RegionSource
+from rsdiff.data.scanning import Item
 from rsdiff.data.source import SPLITS, DataError, ImageSource, Split
 from rsdiff.data.splits import Parts
 

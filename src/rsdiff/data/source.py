@@ -103,6 +103,10 @@ class ImageSource(Protocol):
         """Return a digest of names and contents; it knows neither places nor times."""
         ...
 
+    def remarks(self) -> Sequence[str]:
+        """Return sentences about images that look wrong and are used all the same, without full stops."""
+        ...
+
     def contents(self) -> Sequence[str]:
         """Return a digest (hexadecimal) of every image's own content, the target's where there is one, by which equal images are found."""
         ...
@@ -223,10 +227,20 @@ class DerivedSource:
         """See ImageSource."""
         return self._source.fingerprint()
 
+    def remarks(self) -> Sequence[str]:
+        """See ImageSource."""
+        return self._source.remarks()
+
     def contents(self) -> Sequence[str]:
         """See ImageSource."""
         found = self._source.contents()
         return [found[self.position(index)] for index in range(len(self))]
+
+
+def innermost(source: ImageSource) -> ImageSource:
+    """Return what reads the images of `source`, behind tiles, subsets, caches and the like."""
+    inner = getattr(source, "_source", None)
+    return source if inner is None else innermost(inner)
 
 
 class CachedSource(DerivedSource):

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import DiscreteDenoiser, EpsDenoiser, TimeInput, per_image
+from rsdiff.diffusion.denoisers import DiscreteDenoiser, TimeInput, per_image
 from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.predictions import Prediction
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
@@ -93,14 +94,15 @@ class JointBlindDiffusion(Method):
 
     samples_residual  whether what is diffused is `residual`, the image less the estimate, or the image
     time              what the U-Net is told of the noise level
-    wrapper           what it predicts
+    prediction        what it predicts
     """
 
+    couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("contrast.key_encoder.",)
 
     samples_residual: ClassVar[bool] = False
     time: ClassVar[TimeInput] = "level"
-    wrapper: ClassVar[type[DiscreteDenoiser]] = EpsDenoiser
+    prediction: ClassVar[Prediction] = "noise"
 
     def __init__(self, options: JointBlindConfig, problem: Problem, restorer: nn.Module) -> None:
         super().__init__()
@@ -142,7 +144,7 @@ class JointBlindDiffusion(Method):
 
     def denoiser(self, estimate: Estimate, code: Tensor) -> DiscreteDenoiser:
         """Return the U-Net with its conditions bound, as a denoiser in [-1, 1]."""
-        return self.wrapper(lambda x, time: self.predict(x, time, estimate, code), self.schedule, time=self.time)
+        return DiscreteDenoiser(lambda x, time: self.predict(x, time, estimate, code), self.schedule, self.prediction, time=self.time)
 
     def stages(self) -> Sequence[Stage]:
         joint = Stage("joint", tuple(self.groups()))
@@ -163,6 +165,13 @@ class JointBlindDiffusion(Method):
             terms["diffusion"] = self.diffusion_loss(hr, estimate, code, noise, batch.valid)
         total = torch.stack(list(terms.values())).sum()
         return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
+
+    @property
+    def coupling(self) -> str:
+        return "its contrastive loss compares the images of a batch with those of earlier ones, by features normalised over the batch"
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.contrast.after_step()
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -60,6 +60,8 @@ class DiscriminatorConfig:
 class LDCSRVaeConfig(MethodConfig):
     """The first stage of LDCSR. The defaults are the published ones."""
 
+    located: ClassVar[frozenset[str]] = frozenset({"weight_folders"})  # the file's name holds a hash of its content
+
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     """The networks."""
     kl_weight: float = 1e-6
@@ -133,6 +135,7 @@ class LDCSRVae(Method):
     def __init__(self, options: LDCSRVaeConfig, problem: Problem) -> None:
         super().__init__()
         self.options = options
+        self.couples_batch = options.discriminator.weight > 0
         self.autoencoder = options.autoencoder.build(problem.bands, problem.lr_bands)
         adversary = options.discriminator
         if adversary.weight:
@@ -160,6 +163,12 @@ class LDCSRVae(Method):
     def use_perceptual(self, network: Lpips) -> None:
         """Measure perceptual distance by `network`."""
         self._perceptual = (network,)
+
+    @property
+    def coupling(self) -> str:
+        if self.options.discriminator.weight:
+            return "its adversarial loss is weighed by the gradients of a whole batch"
+        return super().coupling
 
     def reconstruct(self, hr: Tensor, lr: Tensor, noise: NoiseSource | None) -> Reconstruction:
         """Return the reconstruction of hr (B, C, H, W) given lr, both in [-1, 1]; without noise, from the posterior's mean."""

@@ -7,6 +7,7 @@ TASKS = Kinds(
         "train": "rsdiff.tasks.options:TrainTask",
         "evaluate": "rsdiff.tasks.options:EvaluateTask",
         "restore": "rsdiff.tasks.options:RestoreTask",
+        "check": "rsdiff.tasks.options:CheckTask",
         "prepare": "rsdiff.tasks.options:PrepareTask",
         "preview": "rsdiff.tasks.options:PreviewTask",
         "import": "rsdiff.tasks.options:ImportTask",
