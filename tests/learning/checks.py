@@ -1,0 +1,105 @@
+"""What is asked of a method with a perfect network: its samples, its training levels and its loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tests.learning.cases import Case, world
+from tests.learning.world import GaussianWorld
+
+GROUPS = 4  # bands of principal axes, from the most to the least uncertain
+MEAN_TOLERANCE = 0.16  # of the mean's deviation in its standard errors: 3.5 of its own
+MISFIT_TOLERANCE = 0.05
+LOSS_TOLERANCE = 0.03
+LAW_LIMIT = 1.63  # Kolmogorov and Smirnov's statistic, exceeded once in 100 when the law holds; seeds are fixed
+GAIN = 0.05
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples beside the posterior, in units of its own deviations; and what the published sampler is worth with a perfect network.
+
+    spread, expected_spread  root mean squared deviation from the true mean, by band of axes: what the LR leaves open comes first
+    shift                    deviation of the mean over all targets, relative to its standard error
+    misfit, expected_misfit  distance of the degraded samples from the LR, in [0, 1]
+    """
+
+    spread: list[float]
+    expected_spread: list[float]
+    shift: float
+    misfit: float
+    expected_misfit: float
+
+
+def samples_of(case: Case) -> Samples:
+    """Restore, and compare with the posterior."""
+    made, batch = case.restored()
+    lr, place = batch.need("lr"), world()
+    posterior = place.posterior(lr)
+    factor = case.build()[1].space.factor
+    kept = case.spread(posterior.variances * factor**2)
+    standard = ((made.double().flatten(1) - posterior.mean) @ posterior.axes) / posterior.variances.sqrt()
+    misfit = made.double().flatten(1) @ place.operator.T - lr.double().flatten(1)
+    seen = (place.operator @ posterior.axes).square() * (posterior.variances * kept.square())
+    off = posterior.mean @ place.operator.T - lr.double().flatten(1)
+    return Samples(
+        spread=[root_mean_square(part) for part in standard.chunk(GROUPS, dim=1)],
+        expected_spread=[root_mean_square(part) for part in kept.chunk(GROUPS)],
+        shift=float((standard / kept).mean(0).square().mean() * len(made)) ** 0.5,
+        misfit=root_mean_square(misfit),
+        expected_misfit=float(off.square().mean() + seen.sum(1).mean()) ** 0.5,
+    )
+
+
+def root_mean_square(values: Tensor) -> float:
+    """Return the root of the mean square."""
+    return float(values.square().mean().sqrt())
+
+
+def check_samples(case: Case) -> Samples:
+    """Assert that the published sampler gives samples of the posterior, as far as it can."""
+    found = samples_of(case)
+    for band, (spread, expected) in enumerate(zip(found.spread, found.expected_spread, strict=True)):
+        assert abs(spread / expected - 1) < case.tolerance, f"band {band}: spread {spread:.3f}, expected {expected:.3f}"
+    assert abs(found.shift - 1) < MEAN_TOLERANCE, f"the mean is off by {found.shift:.2f} standard errors"
+    assert abs(found.misfit / found.expected_misfit - 1) < MISFIT_TOLERANCE, f"LR misfit {found.misfit}, expected {found.expected_misfit}"
+    return found
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The published loss of a perfect network: mean, what it must be, and by octave of sigma."""
+
+    mean: float
+    expected: float
+    levels: Tensor
+
+
+def check_loss(case: Case) -> Loss:
+    """Assert that a perfect network has the loss of the Bayes error, and that less or more noise than it predicts is worse."""
+    losses, levels, network = case.losses()
+    assert len(levels) == case.batch * case.batches, "the network was asked more than once for an image"
+    place: GaussianWorld = world()
+    mean, expected = float(losses.mean()), float(case.expected(place, network.space, levels.double()).mean())
+    assert abs(mean / expected - 1) < LOSS_TOLERANCE, f"loss {mean:.5g}, of the Bayes error {expected:.5g}"
+    for gain in (1 - GAIN, 1 + GAIN):
+        assert float(case.losses(gain)[0].mean()) > mean, f"{gain} of the best estimate of the noise has a lower loss"
+    return Loss(mean, expected, levels)
+
+
+def check_levels(case: Case) -> float:
+    """Assert that training draws its levels by the published law; return the statistic."""
+    levels = case.losses()[1].double()
+    if case.shared:
+        levels = levels[:: case.batch]
+    found = case.law(levels).sort().values
+    middle = (torch.arange(len(found)) + 0.5) / len(found)
+    statistic = float((found - middle).abs().max()) * len(found) ** 0.5
+    assert statistic < LAW_LIMIT, f"levels are not drawn by the published law: statistic {statistic:.2f}"
+    return statistic
+
+
+CHECKS = {"samples": check_samples, "loss": check_loss, "levels": check_levels}
