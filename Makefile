@@ -70,7 +70,7 @@ matrix: $(STAMP)
 
 # The table of features in README.md, from that matrix.
 feature-table: $(STAMP)
-	$(BIN)/python -m rsdiff.tasks.matrix
+	$(BIN)/python -m rsdiff.app.matrix
 
 # One test process per core and one thread each: PyTorch's threads and pytest's processes would fight over the cores.
 test: $(STAMP)

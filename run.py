@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rsdiff.tasks.main import main
+from rsdiff.app.main import main
 
 if __name__ == "__main__":
     main(repository=Path(__file__).resolve().parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -39,7 +40,7 @@ Command = Callable[..., Ended]
 @pytest.fixture
 def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Return a function that does `python run.py <arguments>` in this process, in an empty current folder."""
-    from rsdiff.tasks.main import main
+    from rsdiff.app.main import main
 
     monkeypatch.chdir(tmp_path)
     for name in ("RSDIFF_REPOSITORY", "RSDIFF_SWEEP", "HYDRA_FULL_ERROR", "RSDIFF_TRACEBACK"):
@@ -56,3 +57,9 @@ def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
         return Ended(int(ended.value.code or 0), out, err)
 
     return command
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what is remembered of the tests' files away from the user's own cache; processes that tests start inherit it."""
+    os.environ["RSDIFF_CACHE"] = str(tmp_path_factory.mktemp("rsdiff_cache"))

@@ -15,10 +15,10 @@ import pytest
 from rsdiff.config import ConfigError, config
 from rsdiff.degradations import BicubicConfig
 from rsdiff.methods.base import MethodConfig, Problem
+from rsdiff.runs.options import TaskOptions
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
-from rsdiff.tasks.options import TaskOptions
-from rsdiff.tasks.settings import RunSettings
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tracking import Tracker
 
 
@@ -199,7 +199,7 @@ def write_repository(root: Path, shipped_config: Path) -> Path:
 
 def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Add the toy kinds to the groups for the duration of a test."""
-    from rsdiff.tasks.groups import GROUPS
+    from rsdiff.app.groups import GROUPS
 
     kinds = {
         "task": ToyTask,

@@ -95,7 +95,7 @@ def let_happen_at_step(fault: dict[str, Any]) -> None:
 
 def child(request: dict[str, Any], environment: dict[str, str], report: int) -> None:
     """Do `python run.py <arguments>` in this process and end it."""
-    from rsdiff.tasks.main import main
+    from rsdiff.app.main import main
 
     os.setsid()
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -124,9 +124,9 @@ def serve() -> None:
     """Answer requests until the input ends."""
     import torch
 
+    import rsdiff.app.main
     import rsdiff.tasks.evaluate
     import rsdiff.tasks.import_weights
-    import rsdiff.tasks.main
     import rsdiff.tasks.prepare
     import rsdiff.tasks.restore
     import rsdiff.tasks.train  # noqa: F401

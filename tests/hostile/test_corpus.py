@@ -17,9 +17,10 @@ import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from rsdiff.data.opening import without_warnings
 from rsdiff.data.packed import PackedSource
 from rsdiff.data.plausible import LARGEST_RATIO, SMALL_BYTES
-from rsdiff.data.rasters import bad_bands, raster_info, read_raster, without_warnings
+from rsdiff.data.rasters import bad_bands, raster_info, read_raster
 from rsdiff.inference.scene_input import SceneReader
 from rsdiff.runs.run_folder import read_status
 from rsdiff.training.checkpoints import read_checkpoint as read_own_checkpoint

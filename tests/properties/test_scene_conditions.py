@@ -13,6 +13,8 @@ from hydra import compose, initialize_config_dir
 from rasterio.transform import from_origin
 from torch import Tensor
 
+from rsdiff.app.composition import group_config
+from rsdiff.app.groups import register_schemas
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.source import DataError
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise
@@ -20,8 +22,6 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.scene_job import SceneJob
 from rsdiff.methods.base import Method, Problem
 from rsdiff.tasks.experiment import build_method
-from rsdiff.tasks.groups import register_schemas
-from rsdiff.tasks.settings import group_config
 from tests.conftest import REPOSITORY
 from tests.scene_methods import job, landscape, pixels, restored, write_raster
 

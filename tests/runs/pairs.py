@@ -17,6 +17,10 @@ import torch
 from hydra import compose
 from PIL import Image
 
+from rsdiff.app.command_line import CONFIG_NAME, composing, options_of
+from rsdiff.app.composition import group_config
+from rsdiff.app.groups import register_schemas
+from rsdiff.app.matrix import Shipped, bands_of, refusal_of, shipped
 from rsdiff.data import (
     CnamCdDataset,
     FolderDataset,
@@ -36,12 +40,11 @@ from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore_images
 from rsdiff.methods.base import Method, Problem
-from rsdiff.tasks.command_line import CONFIG_NAME, composing, fields_given, options_of
+from rsdiff.runs.compatibility import fields_given
+from rsdiff.runs.options import RunOptions
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import build_method, draw_of
-from rsdiff.tasks.groups import register_schemas
-from rsdiff.tasks.matrix import Shipped, bands_of, refusal_of, shipped
-from rsdiff.tasks.options import EvaluateTask, RunOptions, TrainTask
-from rsdiff.tasks.settings import RunSettings, group_config
+from rsdiff.tasks.options import EvaluateTask, TrainTask
 from tests.conftest import REPOSITORY
 from tests.unit.test_refdiff_data import stand_in
 
@@ -200,15 +203,24 @@ def fresh(model: str, problem: Problem) -> Method:
 
 
 def train_a_step(method: Method, batch: Batch) -> None:
-    """One optimiser step of every group; raises AssertionError for a loss that is not finite."""
+    """One optimiser step of every group; raises AssertionError for a loss that is not finite or reaches another group's parameters."""
     noise = SeededNoise([(0,), (1,)])
+    groups = {name: list(parameters) for name, parameters in method.groups().items()}
     method.train()
-    for group, parameters in method.groups().items():
-        optimiser = torch.optim.Adam([parameter for parameter in parameters if parameter.requires_grad], lr=1e-5)
-        total = method.losses(batch, group, noise).total
-        assert torch.isfinite(total), group
-        total.backward()
-        optimiser.step()
+    method.zero_grad()
+    reached: dict[int, str] = {}
+    stage = method.stages()[-1]
+    assert set(stage.groups) == set(groups)
+    for part in method.passes(stage):
+        for group, losses in method.losses(batch, part, noise).items():
+            assert torch.isfinite(losses.total), group
+            losses.total.backward()
+            found = {id(p): group for p in method.parameters() if p.grad is not None and id(p) not in reached}
+            assert set(found) <= {id(parameter) for parameter in groups[group]}, f"the loss of {group} reaches others"
+            assert found, f"the loss of {group} reaches nothing"
+            reached |= found
+        for group in part.groups:
+            torch.optim.Adam([parameter for parameter in groups[group] if parameter.requires_grad], lr=1e-5).step()
 
 
 def restore_an_image(method: Method, given: Material, sampler: SamplerConfig) -> None:

@@ -164,7 +164,7 @@ def test_a_failed_run_says_why_and_keeps_the_reason(toys: Command, end: str, cod
 def test_tracebacks_are_for_those_who_ask(toys: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RSDIFF_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["run.py", "task.end=bug"])
-    from rsdiff.tasks.main import main
+    from rsdiff.app.main import main
 
     with pytest.raises(KeyError):
         main(tmp_path / "repository")
@@ -274,7 +274,7 @@ def test_help_lists_groups_options_and_what_they_mean(toys: Command) -> None:
 
 def test_two_processes_cannot_work_on_one_run(toys: Command, tmp_path: Path) -> None:
     script = (
-        "import sys, pytest; from pathlib import Path; from tests import toy; from rsdiff.tasks.main import main;"
+        "import sys, pytest; from pathlib import Path; from tests import toy; from rsdiff.app.main import main;"
         "toy.register(pytest.MonkeyPatch()); main(Path('repository'))"
     )
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}

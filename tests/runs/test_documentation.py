@@ -14,9 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from rsdiff.tasks.command_line import check_command, with_options_of_checkpoint
-from rsdiff.tasks.groups import register_schemas
-from rsdiff.tasks.help import INTRODUCTION
+from rsdiff.app.command_line import check_command, with_options_of_checkpoint
+from rsdiff.app.groups import register_schemas
+from rsdiff.app.help import INTRODUCTION
 from rsdiff.training.checkpoints import CheckpointError
 from tests.conftest import REPOSITORY
 

@@ -15,11 +15,11 @@ from functools import cache
 import pytest
 from hydra import compose
 
+from rsdiff.app.command_line import CONFIG_NAME, check_command, composing, options_of
+from rsdiff.app.composition import group_config
+from rsdiff.app.matrix import Combination, feature_table, with_features
 from rsdiff.config import ConfigError
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.tasks.command_line import CONFIG_NAME, check_command, composing, options_of
-from rsdiff.tasks.matrix import Combination, feature_table, with_features
-from rsdiff.tasks.settings import group_config
 from tests.conftest import REPOSITORY
 from tests.runs.pairs import CONF, MODELS, Outcome, Pair, options, outcome_of, pairs
 

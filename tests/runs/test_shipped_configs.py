@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hydra import compose
 
+from rsdiff.app.command_line import CONFIG_NAME, check_command, composing, options_of
+from rsdiff.app.composition import group_config
+from rsdiff.app.groups import GROUPS, register_schemas
+from rsdiff.app.help import field_sentences
 from rsdiff.config import ConfigError
-from rsdiff.tasks.command_line import CONFIG_NAME, check_command, composing, options_of
-from rsdiff.tasks.groups import GROUPS, register_schemas
-from rsdiff.tasks.help import field_sentences
-from rsdiff.tasks.settings import group_config
 from tests.conftest import REPOSITORY
 
 CONF = REPOSITORY / "conf"

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
-from rsdiff.data.rasters import without_warnings
+from rsdiff.data.opening import without_warnings
 from rsdiff.training.checkpoints import read_checkpoint
 from tests.conftest import Command
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from hydra import compose
 
+from rsdiff.app.command_line import CONFIG_NAME, check_run, composing, options_of
+from rsdiff.app.composition import group_config
+from rsdiff.app.groups import register_schemas
 from rsdiff.config import ConfigError
-from rsdiff.tasks.command_line import CONFIG_NAME, check_run, composing, options_of
-from rsdiff.tasks.groups import register_schemas
 from rsdiff.tasks.options import TablesTask
-from rsdiff.tasks.settings import group_config
 from rsdiff.tasks.table_options import TableConfig
 from rsdiff.tasks.table_plan import cells_of
 from tests.conftest import REPOSITORY

@@ -27,6 +27,7 @@ from rsdiff.networks.degradation_aware import DegradationAwareConv
 from rsdiff.networks.degradation_encoder import DegradationEncoder
 from rsdiff.networks.rrdb import RRDBNet
 from rsdiff.networks.srdsran import SRDSRAN
+from tests.method_losses import losses_of
 
 CONTRAST = {"width": 4, "queue_size": 8}
 TINY: dict[str, dict[str, Any]] = {
@@ -80,7 +81,7 @@ def test_every_trainable_parameter_gets_a_gradient_of_the_joint_loss(kind: str) 
     for name, parameter in method.named_parameters():
         if name.endswith("gamma"):
             torch.nn.init.ones_(parameter)
-    method.losses(batch(), "restorer", noise(2)).total.backward()
+    losses_of(method, batch(), noise(2)).total.backward()
     without = {name for name, parameter in method.named_parameters() if parameter.requires_grad and parameter.grad is None}
     assert without == set()
     still = {name for name, parameter in method.named_parameters() if not parameter.requires_grad}
@@ -90,7 +91,7 @@ def test_every_trainable_parameter_gets_a_gradient_of_the_joint_loss(kind: str) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_total_is_the_sum_of_its_terms(kind: str) -> None:
-    losses = tiny(kind).train().losses(batch(), "restorer", noise(2))
+    losses = losses_of(tiny(kind).train(), batch(), noise(2))
     assert set(losses.terms) == {"contrast", "restorer", "diffusion"}
     assert torch.allclose(losses.total, torch.stack(list(losses.terms.values())).sum())
 
@@ -136,7 +137,7 @@ def test_every_solver_runs_on_every_method(kind: str, solver: Any) -> None:
 @pytest.mark.parametrize(("kind", "scale"), [("diffbsr", 2), ("diffbsr", 3), ("blindsrsnf", 2), ("blindsrsnf", 1), ("diffbsr_srdiff", 2)])
 def test_other_scales_train_and_restore(kind: str, scale: int) -> None:
     method, given = tiny(kind, Problem(scale, 3, 3)), batch(2, (12, 24), scale)
-    assert bool(method.train().losses(given, "restorer", noise(2)).total.isfinite())
+    assert bool(losses_of(method.train(), given, noise(2)).total.isfinite())
     assert method.eval().restore(given, FEW_STEPS, noise(2)).shape == (2, 3, 12, 24)
 
 
@@ -169,17 +170,15 @@ def test_pretraining_leaves_the_diffusion_out_until_its_steps_are_over() -> None
     method = tiny("diffbsr", pretrain_steps=5).train()
     first, joint = method.stages()
     assert (first.steps, joint.steps) == (5, None)
-    method.start_stage(first)
-    assert set(method.losses(batch(), "restorer", noise(2)).terms) == {"contrast", "restorer"}
-    method.start_stage(joint)
-    assert "diffusion" in method.losses(batch(), "restorer", noise(2)).terms
+    assert set(losses_of(method, batch(), noise(2), stage=first).terms) == {"contrast", "restorer"}
+    assert "diffusion" in losses_of(method, batch(), noise(2), stage=joint).terms
 
 
 def test_a_batch_without_a_second_view_says_what_is_missing() -> None:
     given = batch()
     given.lr_views = None
     with pytest.raises(ValueError, match="lr_views"):
-        tiny("blindsrsnf").train().losses(given, "restorer", noise(2))
+        losses_of(tiny("blindsrsnf").train(), given, noise(2))
 
 
 def test_the_residual_maps_invert_each_other_where_nothing_is_clipped() -> None:

@@ -22,6 +22,7 @@ from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.methods.drsr import DRSRConfig, ModulatedConfig
 from rsdiff.methods.joint_blind import ContrastConfig
 from rsdiff.weights import export_weights, import_weights
+from tests.method_losses import losses_of
 
 SMALL = ModulatedConfig(width=8, groups=1, blocks=1)
 CONFIGS: dict[str, Any] = {
@@ -58,7 +59,7 @@ def images(count: int, bands: int, h: int, w: int, scale: int) -> Batch:
 def built(kind: str, bands: int = 3, scale: int = 4) -> Method:
     torch.manual_seed(0)
     method: Method = CONFIGS[kind].build(Problem(scale=scale, bands=bands, lr_bands=bands))
-    method.start_stage(method.stages()[-1])
+    method.prepare_training()
     return method
 
 
@@ -96,7 +97,7 @@ def test_an_image_does_not_depend_on_its_batch(kind: str) -> None:
 @KINDS
 def test_the_last_stage_trains_every_parameter_that_can_be(kind: str) -> None:
     method, batch = built(kind).train(), images(2, 3, 12, 11, 4)
-    losses = method.losses(batch, "restorer", SeededNoise([(0, 0), (0, 1)]))
+    losses = losses_of(method, batch, SeededNoise([(0, 0), (0, 1)]))
     losses.total.backward()
     assert losses.total.isfinite()
     torch.testing.assert_close(losses.total.detach(), torch.stack(list(losses.terms.values())).sum())
@@ -110,8 +111,7 @@ def test_the_encoder_is_trained_alone_first(kind: str, first: str) -> None:
     stages = method.stages()
     assert stages[0].name == first
     assert stages[-1].name == "joint"
-    method.start_stage(stages[0])
-    losses = method.losses(batch, "restorer", SeededNoise([(0, 0), (0, 1)]))
+    losses = losses_of(method, batch, SeededNoise([(0, 0), (0, 1)]), stage=stages[0])
     losses.total.backward()
     assert set(losses.terms) == {"contrast"}
     trained = {name.split(".")[0] for name, parameter in method.named_parameters() if parameter.grad is not None}
@@ -122,8 +122,7 @@ def test_drsr_contrasts_hr_views_before_lr_views() -> None:
     method, batch = built("drsr"), images(2, 3, 8, 8, 4)
     values = {}
     for stage in method.stages():
-        method.start_stage(stage)
-        values[stage.name] = float(method.losses(batch, "restorer", SeededNoise([(0, 0), (0, 1)])).terms["contrast"])
+        values[stage.name] = float(losses_of(method, batch, SeededNoise([(0, 0), (0, 1)]), stage=stage).terms["contrast"])
     assert values["hr_contrast"] != values["lr_contrast"] == pytest.approx(values["joint"], rel=1e-4)
 
 
@@ -146,7 +145,7 @@ def test_the_basis_is_made_once_and_survives_in_the_checkpoint() -> None:
     second = CONFIGS["danv2"].build(Problem(scale=4, bands=3, lr_bands=3))
     assert not second.state_dict()["network.basis"].any()
     second.load_state_dict(first.state_dict() | {"network.basis": -basis})
-    second.start_stage(second.stages()[0])
+    second.prepare_training()
     assert torch.equal(second.state_dict()["network.basis"], -basis)
 
 
@@ -210,8 +209,8 @@ def test_kernels_of_another_size_are_refused_with_what_to_set() -> None:
     batch = images(1, 3, 12, 12, 4)
     method = replace(CONFIGS["danv2"], basis=KernelBasisConfig(kernel_size=9, count=50)).build(Problem(scale=4, bands=3, lr_bands=3))
     with pytest.raises(ValueError, match=r"degradation\.kernel_size=9 or model\.basis\.kernel_size=11"):
-        method.losses(batch, "restorer", SeededNoise([(0, 0)]))
+        losses_of(method, batch, SeededNoise([(0, 0)]))
     with pytest.raises(ValueError, match=r"enlarge trainer\.patch"):
-        built("dcls").losses(images(1, 3, 8, 8, 4), "restorer", SeededNoise([(0, 0)]))
+        losses_of(built("dcls"), images(1, 3, 8, 8, 4), SeededNoise([(0, 0)]))
     with pytest.raises(ValueError, match="11, 21, 31"):
         DCLSConfig(kernel_size=13)

@@ -19,6 +19,7 @@ from rsdiff.methods.blinddiff import BlindDiff, BlindDiffConfig, GuidanceConfig,
 from rsdiff.runs.predecessor import begin
 from rsdiff.training.checkpoints import write_checkpoint
 from rsdiff.weights import export_weights, import_weights
+from tests.method_losses import losses_of
 
 TINY = MCFormerConfig(width=4, blocks=(1, 1), refinement=1, heads=(1, 2), kernel_size=5)
 NATIVE = SamplerConfig(solver="native", steps=4, spacing="linspace")
@@ -116,7 +117,7 @@ def test_sampling_keeps_as_many_tensors_for_the_backward_pass_however_many_steps
 
 def test_losses_reach_every_parameter() -> None:
     method = tiny()
-    losses = method.losses(batch(2), "restorer", noise(2))
+    losses = losses_of(method, batch(2), noise(2))
     losses.total.backward()
     assert set(losses.terms) == {"noise", "bound", "kernel"}
     assert all(parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in method.parameters())
@@ -125,7 +126,7 @@ def test_losses_reach_every_parameter() -> None:
 def test_without_the_kernel_loss_no_true_kernel_is_needed() -> None:
     config = BlindDiffConfig(network=TINY, kernel_weight=0.0)
     assert config.requires == {"hr", "lr"}
-    terms = tiny(kernel_weight=0.0).losses(replace(batch(2), kernel=None), "restorer", noise(2)).terms
+    terms = losses_of(tiny(kernel_weight=0.0), replace(batch(2), kernel=None), noise(2)).terms
     assert set(terms) == {"noise", "bound"}
 
 
@@ -155,7 +156,7 @@ def test_checkpointing_changes_no_gradient() -> None:
     gradients = []
     for checkpointing in (False, True):
         method = tiny(network=replace(TINY, checkpointing=checkpointing))
-        method.losses(batch(1), "restorer", noise(1)).total.backward()
+        losses_of(method, batch(1), noise(1)).total.backward()
         gradients.append([parameter.grad for parameter in method.parameters()])
     torch.testing.assert_close(gradients[0], gradients[1])
 
@@ -187,4 +188,4 @@ def test_what_cannot_work_is_refused_in_a_sentence() -> None:
     with pytest.raises(ValueError, match="heads"):
         MCFormerConfig(heads=(1, 2, 4))
     with pytest.raises(ValueError, match="kernel_size"):
-        tiny(network=replace(TINY, kernel_size=7)).losses(batch(1), "restorer", noise(1))
+        losses_of(tiny(network=replace(TINY, kernel_size=7)), batch(1), noise(1))

@@ -13,9 +13,10 @@ from rsdiff.methods.danv2 import DANv2Config
 from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.methods.scdm import SCDMConfig
 from rsdiff.methods.sr3 import SR3Config
-from rsdiff.tasks.command_line import require_kernel_size, require_start
-from rsdiff.tasks.options import EvaluateTask, RunOptions, TaskOptions, TrainTask
-from rsdiff.tasks.settings import RunSettings
+from rsdiff.runs.compatibility import require_kernel_size, require_start
+from rsdiff.runs.options import RunOptions, TaskOptions
+from rsdiff.runs.settings import RunSettings
+from rsdiff.tasks.options import EvaluateTask, TrainTask
 
 
 def run_of(model: MethodConfig, kernel_size: int, task: TaskOptions) -> RunSettings:

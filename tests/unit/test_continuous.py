@@ -20,6 +20,7 @@ from rsdiff.networks.rdn import RDNConfig
 from rsdiff.networks.swinir import SwinIRConfig
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps import KEY_MAPS
+from tests.method_losses import losses_of
 
 PROBLEM = Problem(scale=4, bands=3, lr_bands=3)
 SWINIR = SwinIRConfig(width=12, depths=(2,), heads=(2,), window=4, out_channels=8)
@@ -119,7 +120,7 @@ def test_a_training_step_over_images_of_different_scale_reaches_every_weight(nam
     method = CONFIGS[name].build(PROBLEM)
     lr, hr = torch.rand(2, 3, 6, 6), torch.rand(2, 3, 24, 24)
     batch = replace(batch_of(lr, (24, 24), hr), sizes=[(24, 24), (9, 9)])
-    method.losses(batch, "restorer", noise(2)).total.backward()
+    losses_of(method, batch, noise(2)).total.backward()
     assert all(parameter.grad is not None for parameter in method.parameters())
 
 

@@ -14,6 +14,7 @@ from rsdiff.diffusion.sampler import SamplerConfig, make_levels, sample
 from rsdiff.methods.base import Problem
 from rsdiff.methods.ediffsr import EDiffSR, EDiffSRConfig
 from rsdiff.weights.importer import export_weights, import_weights
+from tests.method_losses import losses_of
 
 TINY = EDiffSRConfig(width=16, encoders=(1, 1), decoders=(1, 1), schedule=MeanRevertingConfig(steps=10, remainder=0.2))
 
@@ -117,7 +118,7 @@ def test_every_weight_learns() -> None:
     for parameter in method.network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)  # the residual weights start at 0
     torch.nn.init.ones_(method.network.entrance.gate.squeeze.bias)  # its only channel may be dead
-    method.losses(batch(2), "restorer", noise(2)).total.backward()
+    losses_of(method, batch(2), noise(2)).total.backward()
     assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in method.network.parameters())
 
 

@@ -15,6 +15,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.hat import HATConfig
 from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.weights import export_weights, import_weights
+from tests.method_losses import losses_of
 from tests.unit.test_rrdb import batch_of, method_of, problem
 
 SMALL = HATConfig(width=12, blocks=(2, 1), heads=(2, 3), window=4, compression=4, squeeze=6, conv_scale=0.01, drop_path=0.0)
@@ -33,7 +34,7 @@ def test_what_the_head_cannot_make_is_one_sentence() -> None:
     assert "as many bands as it is given" in str(SMALL.refuse(Problem(scale=1, bands=31, lr_bands=3)))
     assert SMALL.refuse(problem(scale=8)) is None
     with pytest.raises(ValueError, match=r"trainer\.patch as a multiple of 16"):
-        method_of(SMALL).losses(batch_of(lr_size=(6, 8)), "restorer", NO_NOISE)
+        losses_of(method_of(SMALL), batch_of(lr_size=(6, 8)), NO_NOISE)
 
 
 @pytest.mark.parametrize("wrong", [{"blocks": (2,)}, {"width": 13}, {"overlap": 0.3}, {"squeeze": 24}, {"drop_path": 1.0}])
@@ -44,14 +45,14 @@ def test_settings_that_make_no_network_are_one_sentence(wrong: dict[str, Any]) -
 
 def test_training_lowers_the_error_of_every_parameter_that_it_uses() -> None:
     method, batch = method_of(SMALL), batch_of()
-    first = method.losses(batch, "restorer", NO_NOISE).total
+    first = losses_of(method, batch, NO_NOISE).total
     first.backward()
     assert all(parameter.grad is not None for parameter in method.parameters())
     optimiser = torch.optim.Adam(method.parameters(), lr=1e-3)
     for _ in range(5):
         optimiser.step()
         optimiser.zero_grad()
-        last = method.losses(batch, "restorer", NO_NOISE).total
+        last = losses_of(method, batch, NO_NOISE).total
         last.backward()
     assert last < first
 

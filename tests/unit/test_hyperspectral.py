@@ -13,7 +13,7 @@ import torch
 
 from rsdiff.data.hyperspectral import HyperspectralDataset
 from rsdiff.data.normalisation import NormaliserConfig, as_integers
-from rsdiff.data.rasters import without_warnings
+from rsdiff.data.opening import without_warnings
 from rsdiff.data.source import DataError, ImageSource
 from rsdiff.degradations.bands import BandsConfig
 from rsdiff.degradations.spectral_response import SrfConfig

@@ -9,6 +9,9 @@ import pytest
 import torch
 from hydra import compose
 
+from rsdiff.app.command_line import CONFIG_NAME, composing
+from rsdiff.app.composition import group_config
+from rsdiff.app.groups import register_schemas
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -22,11 +25,9 @@ from rsdiff.networks.layers import mirror_to
 from rsdiff.networks.lte import fourier
 from rsdiff.networks.sadn import ScaleAwareConv
 from rsdiff.networks.swinir import SwinIRConfig, relative_positions, shift_mask
-from rsdiff.tasks.command_line import CONFIG_NAME, composing
-from rsdiff.tasks.groups import register_schemas
-from rsdiff.tasks.settings import group_config
 from rsdiff.weights import export_weights, import_weights
 from tests.conftest import REPOSITORY
+from tests.method_losses import losses_of
 
 PROBLEM = Problem(scale=4, bands=3, lr_bands=3)
 EDSR = EDSRConfig(width=8, blocks=1)
@@ -57,7 +58,7 @@ def test_every_tiny_variant_trains_a_step_and_restores_at_any_enlargement(name: 
     torch.manual_seed(0)
     method = shipped(f"{name}_tiny", monkeypatch).build(PROBLEM)
     lr = torch.rand(1, 3, 10, 10)
-    method.losses(batch_of(lr, (40, 40), torch.rand(1, 3, 40, 40)), "restorer", noise(1)).total.backward()
+    losses_of(method, batch_of(lr, (40, 40), torch.rand(1, 3, 40, 40)), noise(1)).total.backward()
     torch.optim.Adam(method.parameters(), lr=1e-4).step()
     method.eval()
     for size in ((17, 17), (40, 40)):

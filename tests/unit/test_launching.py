@@ -7,7 +7,7 @@ import os
 import pytest
 from joblib import Parallel, delayed
 
-from rsdiff.tasks.launching import end_idle_workers
+from rsdiff.app.launching import end_idle_workers
 
 
 def test_workers_of_a_sweep_have_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from rsdiff.methods.ldcsr import LatentUNetConfig, LDCSRConfig
 from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVaeConfig
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPDecoderConfig, GAPEncoderConfig
 from rsdiff.weights import export_weights, import_weights
+from tests.method_losses import losses_of
 
 PROBLEM = Problem(scale=4, bands=3, lr_bands=3)
 ENCODER = GAPEncoderConfig(width=32, multipliers=(1, 1), blocks=1)
@@ -52,7 +53,7 @@ def second_stage(config: LDCSRConfig | LCMSRConfig = SECOND) -> Any:
     torch.manual_seed(0)
     method = config.build(PROBLEM)
     method.begin_from(FIRST.build(PROBLEM).state_dict())
-    method.start_stage(Stage("train", ("restorer",)))
+    method.prepare_training()
     method.train()
     return method
 
@@ -95,7 +96,7 @@ def test_an_image_is_restored_alike_alone_and_in_a_batch() -> None:
 def test_the_second_stage_trains_neither_the_first_nor_anything_before_its_latents_are_measured() -> None:
     method = second_stage()
     before = copy.deepcopy(method.first_stage.state_dict())
-    losses = method.losses(batch_of((16, 16), (8, 8)), "restorer", noise())
+    losses = losses_of(method, batch_of((16, 16), (8, 8)), noise())
     losses.total.backward()
     assert float(method.latent_scale) > 0
     assert all(parameter.grad is None for parameter in method.first_stage.parameters())
@@ -107,12 +108,12 @@ def test_the_second_stage_trains_neither_the_first_nor_anything_before_its_laten
 
 def test_the_latent_scale_is_measured_once_and_survives_a_resume() -> None:
     method = second_stage()
-    method.losses(batch_of((16, 16), (8, 8)), "restorer", noise())
+    losses_of(method, batch_of((16, 16), (8, 8)), noise())
     kept = method.latent_scale.clone()
     resumed = second_stage()
     resumed.load_state_dict(method.state_dict())
-    resumed.start_stage(Stage("train", ("restorer",)))
-    resumed.losses(batch_of((24, 24), (8, 8)), "restorer", noise())
+    resumed.prepare_training()
+    losses_of(resumed, batch_of((24, 24), (8, 8)), noise())
     assert torch.equal(resumed.latent_scale, kept)
 
 
@@ -122,11 +123,9 @@ def test_the_discriminator_joins_after_its_start_step() -> None:
     assert (alone.groups, alone.steps) == (("restorer",), 3)
     assert adversarial.groups == ("restorer", "discriminator")
     batch = batch_of((24, 24), (8, 8))
-    method.start_stage(alone)
-    assert "adversarial" not in method.losses(batch, "restorer", noise()).terms
-    method.start_stage(adversarial)
-    assert "adversarial" in method.losses(batch, "restorer", noise()).terms
-    loss = method.losses(batch, "discriminator", noise())
+    assert "adversarial" not in losses_of(method, batch, noise(), stage=alone).terms
+    assert "adversarial" in losses_of(method, batch, noise()).terms
+    loss = losses_of(method, batch, noise(), "discriminator")
     loss.total.backward()
     assert all(parameter.grad is None for parameter in method.autoencoder.parameters())
 
@@ -136,8 +135,7 @@ def test_every_ablation_trains_and_is_imported_from_its_keys_alone(name: str) ->
     torch.manual_seed(0)
     config = replace(FIRST, autoencoder=replace(AUTOENCODER, **ABLATIONS[name]))
     method = config.build(PROBLEM)
-    method.start_stage(method.stages()[-1])
-    method.losses(batch_of((32, 32), (8, 8)), "restorer", noise()).total.backward()
+    losses_of(method, batch_of((32, 32), (8, 8)), noise()).total.backward()
     published = export_weights("ldcsr_vae", config, method.state_dict())
     _, imported = import_weights("ldcsr_vae", published, config)
     assert all(torch.equal(imported[key], value) for key, value in method.state_dict().items())
@@ -166,7 +164,7 @@ def test_a_missing_perceptual_network_is_said_before_the_first_step(tmp_path: An
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     method = replace(FIRST, perceptual_weight=1.0, weight_folders=(str(tmp_path),)).build(PROBLEM)
     with pytest.raises(ValueError, match="vgg16"):
-        method.start_stage(method.stages()[0])
+        method.prepare_training()
 
 
 def test_the_first_stage_alone_cannot_restore_what_has_no_target() -> None:
@@ -193,7 +191,7 @@ def test_the_averaged_network_follows_the_trained_one() -> None:
     closer = [(a - b).abs().max().item() for a, b in zip(method.target.parameters(), method.unet.parameters(), strict=True)]
     assert max(gap) == pytest.approx(1.0)
     assert max(closer) == pytest.approx(2 / 11, abs=1e-5)
-    method.losses(batch_of((16, 16), (8, 8)), "restorer", noise()).total.backward()
+    losses_of(method, batch_of((16, 16), (8, 8)), noise()).total.backward()
     assert all(parameter.grad is None for parameter in method.target.parameters())
 
 

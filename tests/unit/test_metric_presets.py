@@ -9,9 +9,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from rsdiff.app.groups import register_schemas
 from rsdiff.config import config_from_mapping
 from rsdiff.metrics import MetricsConfig
-from rsdiff.tasks.groups import register_schemas
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PRESETS = sorted(path.stem for path in (CONF / "metrics").glob("*.yaml"))

@@ -15,12 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rasterio.transform import from_origin
 
+from rsdiff.app.groups import register_schemas
 from rsdiff.config import config_from_mapping
 from rsdiff.data import DATASETS
 from rsdiff.data.layout import LayoutDataset
 from rsdiff.data.source import DataError, Window
 from rsdiff.data.tiles import TiledSource, grid
-from rsdiff.tasks.groups import register_schemas
 from rsdiff.tasks.prepare import prepare
 from tests.conftest import REPOSITORY, Command
 

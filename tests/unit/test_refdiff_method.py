@@ -17,6 +17,7 @@ from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 from rsdiff.networks.song_unet import SongUNetConfig
+from tests.method_losses import losses_of
 
 TRUNK = SongUNetConfig(model_channels=8, channel_mult=(1, 2), num_blocks=1, attention_levels=(), dropout=0.0)
 REFDIFF = RefDiffConfig(network=RefDiffUNetConfig(trunk=TRUNK, modulation_width=4))
@@ -59,7 +60,7 @@ def built(config):
 @pytest.mark.parametrize("config", [REFDIFF, EDM, replace(EDM, preconditioning="vp"), replace(EDM, preconditioning="ve")])
 def test_losses_are_finite_and_reach_every_parameter_of_the_network(config):
     method = built(config)
-    losses = method.losses(batch(), "restorer", noise())
+    losses = losses_of(method, batch(), noise())
     losses.total.backward()
     assert losses.total.isfinite()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in method.parameters())
@@ -133,7 +134,7 @@ def test_a_wrong_reference_is_checked_as_the_wrong_one():
             return inner(lr, ref, mask)
 
         method.denoiser = watched
-        method.losses(pair, "restorer", noise())
+        losses_of(method, pair, noise())
     (right, right_mask), (wrong, wrong_mask) = seen
     assert torch.equal(wrong, right.roll(1, dims=0))
     assert not right_mask.any()
@@ -181,16 +182,16 @@ def test_change_is_estimated_where_the_images_differ_and_not_for_another_light()
 
 def test_wrong_references_are_drawn_only_when_asked_for():
     method = built(REFDIFF)
-    usual = method.losses(batch(), "restorer", noise()).total
+    usual = losses_of(method, batch(), noise()).total
     method.options = replace(REFDIFF, wrong_reference=1.0)
-    assert not torch.equal(usual, method.losses(batch(), "restorer", noise()).total)
+    assert not torch.equal(usual, losses_of(method, batch(), noise()).total)
 
 
 def test_the_published_loss_is_a_sum_over_256():
     method = built(REFDIFF)
-    published = method.losses(batch(), "restorer", noise())
+    published = losses_of(method, batch(), noise())
     method.options = replace(REFDIFF, loss_divisor=None)
-    mean = method.losses(batch(), "restorer", noise())
+    mean = losses_of(method, batch(), noise())
     torch.testing.assert_close(published.total * 256, mean.total * batch().hr.numel())
     torch.testing.assert_close(mean.total, mean.terms["weighted_error"])
 
@@ -201,7 +202,7 @@ def test_an_untrained_residual_model_gives_the_enlarged_lr():
     restored = method.restore(batch(), replace(SAMPLER, start="image", churn=0.0, churn_min=0.0, churn_max=float("inf")), noise())
     enlarged = (enlarge(batch().need("lr"), (16, 24), "bicubic") + 1) / 2
     torch.testing.assert_close(restored, enlarged, atol=2e-3, rtol=0)
-    assert method.losses(batch(), "restorer", noise()).total.isfinite()
+    assert losses_of(method, batch(), noise()).total.isfinite()
 
 
 def test_enlarging_an_eight_bit_image_keeps_its_levels():
@@ -229,7 +230,7 @@ def test_augmentation_gives_the_network_an_input_for_its_labels(config):
     assert augmented.network_options().augment_labels == 9
     assert config.network_options().augment_labels == 0
     square = batch(2, 16, 16)
-    assert built(augmented).losses(square, "restorer", noise()).total.isfinite()
+    assert losses_of(built(augmented), square, noise()).total.isfinite()
     assert built(augmented).restore(square, SAMPLER, noise()).shape == (2, 3, 16, 16)
 
 
@@ -241,7 +242,7 @@ def test_what_cannot_work_is_refused_in_one_sentence():
     for config in (REFDIFF, EDM):
         method, odd = built(config), replace(batch(1, 24, 24), size=(23, 24))
         with pytest.raises(ValueError, match="multiple of 2"):
-            method.losses(odd, "restorer", noise(1))
+            losses_of(method, odd, noise(1))
     with pytest.raises(ValueError, match="positive"):
         RefDiffConfig(loss_divisor=0)
     with pytest.raises(ValueError, match="0 to 1"):

@@ -15,13 +15,14 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.perceptual import PerceptualLossConfig, VGG19Features
-from rsdiff.methods.base import Problem, Stage
+from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig, GanDiscriminatorConfig
 from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 from rsdiff.weights.keymaps.rrdb import rrdb_name
+from tests.method_losses import losses_of
 from tests.unit.test_adversarial import small_vgg19
 
 GENERATOR = GeneratorConfig(width=8, blocks=1, growth=4)
@@ -114,36 +115,21 @@ def test_each_group_gets_gradients_of_its_own_loss() -> None:
     groups = {name: list(parameters) for name, parameters in method.groups().items()}
     assert sum(len(parameters) for parameters in groups.values()) == len(list(method.parameters()))
     batch = batch_of()
-    method.losses(batch, "restorer", NO_NOISE).total.backward()
+    losses_of(method, batch, NO_NOISE).total.backward()
     assert all(parameter.grad is not None for parameter in groups["restorer"])
     for parameter in method.parameters():
         parameter.grad = None
-    method.losses(batch, "discriminator", NO_NOISE).total.backward()
+    losses_of(method, batch, NO_NOISE, "discriminator").total.backward()
     assert all(parameter.grad is None for parameter in groups["restorer"])
     assert all(parameter.grad is not None for parameter in groups["discriminator"])
 
 
-def test_the_discriminator_sees_the_image_made_before_the_generators_step() -> None:
-    batch = batch_of()
-    method, untouched = method_of(GAN), method_of(GAN)
-    losses = method.losses(batch, "restorer", NO_NOISE)
-    untouched.losses(batch, "restorer", NO_NOISE)
-    losses.total.backward()
-    with torch.no_grad():
-        for parameter in method.network.parameters():
-            parameter.sub_(0.1 * parameter.grad)
-    assert torch.equal(method.losses(batch, "discriminator", NO_NOISE).total, untouched.losses(batch, "discriminator", NO_NOISE).total)
-
-
-def test_images_kept_for_the_discriminator_do_not_outlive_their_step() -> None:
-    method, batch = method_of(GAN), batch_of()
-    method.losses(batch, "restorer", NO_NOISE)
-    with torch.no_grad():
-        method.network.conv_last.bias.add_(1.0)
-    stale = method_of(GAN)
-    stale.load_state_dict(method.state_dict())
-    method.after_step(Stage("train", ("restorer", "discriminator")), 0)
-    assert torch.equal(method.losses(batch, "discriminator", NO_NOISE).total, stale.losses(batch, "discriminator", NO_NOISE).total)
+def test_one_forward_pass_of_the_generator_serves_every_group() -> None:
+    method, batch, calls = method_of(GAN), batch_of(), []
+    method.network.register_forward_hook(lambda *_: calls.append(1))
+    losses = method.losses(batch, method.stages()[-1], NO_NOISE)
+    assert set(losses) == set(method.groups())
+    assert len(calls) == 1
 
 
 def test_weights_of_the_terms_add_up_to_the_total() -> None:
@@ -152,7 +138,7 @@ def test_weights_of_the_terms_add_up_to_the_total() -> None:
         replace(GAN, pixel_weight=0.3, perceptual=perceptual, adversarial=AdversarialLossConfig(weight=0.2), sharpened_target=True)
     )
     method.perceptual.use(VGG19Features(small_vgg19(), perceptual.layers))
-    losses = method.losses(batch_of(lr_size=(16, 16)), "restorer", NO_NOISE)
+    losses = losses_of(method, batch_of(lr_size=(16, 16)), NO_NOISE)
     terms = losses.terms
     torch.testing.assert_close(losses.total.detach(), 0.3 * terms["pixel"] + 0.7 * terms["perceptual"] + 0.2 * terms["adversarial"])
     assert not any("perceptual" in key for key in method.state_dict())
@@ -162,16 +148,16 @@ def test_a_missing_vgg19_is_one_sentence_before_the_first_step(tmp_path: Path, m
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     method = method_of(replace(GAN, perceptual=PerceptualLossConfig(weight_folders=(str(tmp_path),))))
     with pytest.raises(ValueError, match=r"needs vgg19-dcbb9e9d\.pth"):
-        method.start_stage(Stage("train", ("restorer", "discriminator")))
+        method.prepare_training()
     torch.save(small_vgg19(), tmp_path / "vgg19-dcbb9e9d.pth")
-    method.start_stage(Stage("train", ("restorer", "discriminator")))
-    assert "perceptual" in method.losses(batch_of(), "restorer", NO_NOISE).terms
+    method.prepare_training()
+    assert "perceptual" in losses_of(method, batch_of(), NO_NOISE).terms
 
 
 def test_other_bands_than_three_need_no_perceptual_loss() -> None:
     assert "model.perceptual.weight=0" in str(ESRGANConfig().refuse(problem(bands=4)))
     assert GAN.refuse(problem(bands=4)) is None
-    method_of(GAN, bands=4).losses(batch_of(bands=4), "restorer", NO_NOISE).total.backward()
+    losses_of(method_of(GAN, bands=4), batch_of(bands=4), NO_NOISE).total.backward()
 
 
 def layouts(state: dict[str, Tensor]) -> dict[str, dict[str, Any]]:

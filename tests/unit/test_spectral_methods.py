@@ -21,10 +21,12 @@ from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.spectral import cc, mpsnr, mrae, sam, spectral_angles, uiqi
 from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.weights.importer import export_weights, import_weights
+from tests.method_losses import losses_of
 
 TINY = SCDMConfig(
     width=8, multipliers=(1, 2), blocks=1, time_width=16, norm_groups=8, dropout=0.0, attention_levels=(1,), guidance_weights=(0.5, 0)
 )
+
 PROBLEM = Problem(scale=1, bands=12, lr_bands=3)
 FEW = SamplerConfig(solver="ddpm", variance="beta", steps=4)
 
@@ -57,7 +59,7 @@ def test_every_stage_learns_from_its_own_group_only() -> None:
     hr = torch.rand(2, 12, 8, 8)
     batch = batch_of(hr, hr[:, :3])
     assert list(method.groups()) == ["stage_1", "stage_2"]
-    method.losses(batch, "stage_2", noise_of("a", "b")).total.backward()
+    losses_of(method, batch, noise_of("a", "b"), "stage_2").total.backward()
     assert all(parameter.grad is None for parameter in method.networks[0].parameters())
     assert all(parameter.grad is not None for parameter in method.networks[1].parameters())
 
@@ -122,7 +124,7 @@ def test_linear_regression_recovers_a_linear_world_from_one_step() -> None:
     hr = torch.einsum("nchw,cm->nmhw", lr, mixing) + 0.1
     method: Method = SpectralLinearConfig().build(Problem(scale=1, bands=10, lr_bands=3))
     assert isinstance(method, SpectralLinear)
-    method.train().losses(batch_of(hr, lr), "restorer", noise_of(*"abcd")).total.backward()
+    losses_of(method.train(), batch_of(hr, lr), noise_of(*"abcd")).total.backward()
     method.after_step(Stage("train", ("restorer",)), 0)
     torch.testing.assert_close(method.restore(batch_of(hr, lr), FEW, noise_of(*"abcd")), hr, rtol=0, atol=1e-4)
 
@@ -163,7 +165,7 @@ def test_a_cascade_of_residuals_starts_at_the_regression_of_its_stages() -> None
     torch.manual_seed(0)
     method = replace(TINY, residual_ridge=1e-9, predicts="clean", guidance_weights=(0, 0), clamp_shares=(1, 1)).build(PROBLEM)
     for group in method.train().groups():
-        method.losses(batch_of(hr, lr), group, noise_of(*"abcd"))
+        losses_of(method, batch_of(hr, lr), noise_of(*"abcd"), group)
     with torch.no_grad():
         for network in method.networks:
             for parameter in network.parameters():

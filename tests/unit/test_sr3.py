@@ -16,6 +16,7 @@ from rsdiff.methods import METHODS
 from rsdiff.methods.base import Problem
 from rsdiff.methods.sr3 import SR3, SR3Config, enlarge
 from rsdiff.networks.layers import reflect_to
+from tests.method_losses import losses_of
 
 TINY: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "blocks": 1, "norm_groups": 4, "nominal_size": 16, "attention_sizes": (8,)}
 FEW_STEPS = SamplerConfig(solver="ddim", eta=1.0, steps=3, clip=True)
@@ -67,7 +68,7 @@ def test_any_size_is_restored(size: tuple[int, int]) -> None:
 def test_bands_are_free(bands: int, lr_bands: int) -> None:
     method, given = tiny(bands, lr_bands), batch(1, bands=bands, lr_bands=lr_bands)
     assert method.restore(given, FEW_STEPS, noise(1)).shape == (1, bands, 16, 16)
-    assert method.losses(given, "restorer", noise(1)).total.isfinite()
+    assert losses_of(method, given, noise(1)).total.isfinite()
 
 
 @pytest.mark.parametrize("time", ["continuous", "discrete"])
@@ -75,7 +76,7 @@ def test_bands_are_free(bands: int, lr_bands: int) -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_every_parameter_gets_a_gradient(time: str, steps_drawn: str, checkpointing: bool) -> None:
     method = tiny(time=time, steps_drawn=steps_drawn, checkpointing=checkpointing).train()
-    method.losses(batch(2), "restorer", noise(2)).total.backward()
+    losses_of(method, batch(2), noise(2)).total.backward()
     without = [name for name, parameter in method.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert not without
 
@@ -84,7 +85,7 @@ def test_recomputing_activations_changes_no_gradient() -> None:
     gradients = []
     for checkpointing in (False, True):
         method = tiny(checkpointing=checkpointing, dropout=0.0).train()
-        method.losses(batch(2), "restorer", noise(2)).total.backward()
+        losses_of(method, batch(2), noise(2)).total.backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in method.parameters() if parameter.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1])
 
@@ -110,7 +111,7 @@ def test_generation_needs_no_lr() -> None:
     given.lr = None
     assert method.options.requires == {"hr"}
     assert method.restore(given, FEW_STEPS, noise(2)).shape == (2, 3, 16, 16)
-    assert method.losses(given, "restorer", noise(2)).total.isfinite()
+    assert losses_of(method, given, noise(2)).total.isfinite()
 
 
 def test_eight_bit_condition_is_eight_bit() -> None:
@@ -120,7 +121,7 @@ def test_eight_bit_condition_is_eight_bit() -> None:
 
 def test_training_patches_that_cannot_be_halved_are_refused() -> None:
     with pytest.raises(ValueError, match=r"choose trainer\.patch as a multiple of 2"):
-        tiny().losses(batch(1, (15, 16)), "restorer", noise(1))
+        losses_of(tiny(), batch(1, (15, 16)), noise(1))
 
 
 @pytest.mark.parametrize(

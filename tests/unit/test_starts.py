@@ -20,7 +20,7 @@ from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTL
 from rsdiff.methods.spsr import SPSRConfig, SPSRGeneratorConfig
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.running_regression import RunningRegression
-from rsdiff.weights import export_weights, import_weights
+from tests.method_losses import losses_of
 from tests.unit.test_spectral_methods import batch_of, noise_of
 
 SMALL_SADN = {"width": 8, "groups": 1, "layers": 1, "levels": 2, "fuse_width": 8, "starts_bicubic": True}
@@ -59,7 +59,7 @@ def test_a_fresh_model_restores_the_enlarged_image_and_training_moves_it(kind: s
     noise = noise_of("a", "b")
     restored = method.eval().restore(batch, SamplerConfig(solver="ddim", steps=1), noise)
     torch.testing.assert_close(restored, F.interpolate(lr, (24, 20), mode="bicubic", align_corners=False), atol=2e-5, rtol=0)
-    method.train().losses(batch, "restorer", noise).total.backward()
+    losses_of(method.train(), batch, noise).total.backward()
     gradients = [p.grad for p in method.parameters() if p.grad is not None]
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
     assert any(bool(gradient.any()) for gradient in gradients)
@@ -73,7 +73,7 @@ def test_a_fresh_model_restores_the_regression_of_the_bands(kind: str) -> None:
     regression = RunningRegression(3, 12, 1e-9)
     regression.accumulate(lr, hr)
     regression.solve()
-    method.train().losses(batch_of(hr, lr), "restorer", noise_of("a", "b"))
+    losses_of(method.train(), batch_of(hr, lr), noise_of("a", "b"))
     torch.testing.assert_close(method.eval().restore(batch_of(hr, lr), SamplerConfig(), noise_of("a", "b")), regression(lr))
 
 
@@ -82,11 +82,3 @@ def test_a_start_of_other_bands_than_the_target_is_refused(kind: str) -> None:
     sentence = AT_ENLARGED[kind].refuse(Problem(4, 5, 3))
     assert sentence is not None
     assert "set model." in sentence
-
-
-@pytest.mark.parametrize("kind", ["rrdb", "spsr", "sadn", "idm", "ediffsr", *AT_REGRESSION])
-def test_weights_of_a_start_of_ours_are_neither_imported_nor_exported_as_published(kind: str) -> None:
-    config = {**AT_ENLARGED, **AT_REGRESSION}[kind]
-    for use in (lambda: import_weights(kind, {}, config), lambda: export_weights(kind, config, {})):
-        with pytest.raises(ValueError, match=f"model.{config.unpublished} gives weights another meaning"):
-            use()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rsdiff.tasks.command_line import check_command
-from rsdiff.tasks.groups import register_schemas
+from rsdiff.app.command_line import check_command
+from rsdiff.app.groups import register_schemas
 from rsdiff.training.checkpoints import CheckpointError
 from tests.conftest import REPOSITORY
 

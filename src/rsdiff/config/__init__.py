@@ -1,5 +1,6 @@
-"""Typed configs, compose-time checks, run signatures."""
+"""Typed configs, compose-time checks, the errors that are written for users."""
 
+from rsdiff.config.errors import PlaceError, UserError
 from rsdiff.config.ours import Ours, OursOption, marks_of, options_of_ours
 from rsdiff.config.typed import ConfigError, config, config_from_mapping, default_values, plain_values
 
@@ -7,6 +8,8 @@ __all__ = [
     "ConfigError",
     "Ours",
     "OursOption",
+    "PlaceError",
+    "UserError",
     "config",
     "config_from_mapping",
     "default_values",

@@ -35,14 +35,24 @@ class Ours:
 
 @dataclass(frozen=True)
 class OursOption:
-    """An option that has a value of ours. path: its place in the config, ('generator', 'starts_bicubic')."""
+    """An option that has a value of ours; as text what one types for it: 'generator.starts_bicubic=true'.
+
+    path       its place in the config, ('generator', 'starts_bicubic')
+    published  the published value to go back to
+    """
 
     path: tuple[str, ...]
     value: Any
+    published: Any
     changes: Changes
 
     def __str__(self) -> str:
-        return f"{'.'.join(self.path)}={_typed(self.value)}"
+        return f"{'.'.join(self.path)}={typed(self.value)}"
+
+    @property
+    def back(self) -> str:
+        """What one types for the published value."""
+        return f"{'.'.join(self.path)}={typed(self.published)}"
 
 
 def options_of_ours(config: Any) -> list[OursOption]:
@@ -50,8 +60,9 @@ def options_of_ours(config: Any) -> list[OursOption]:
     found = []
     for field, mark in marks_of(type(config)):
         value = getattr(config, field.name)
-        if mark is not None and value not in (mark.published or (_default(field),)):
-            found.append(OursOption((field.name,), value, mark.changes))
+        published = (mark.published or (_default(field),)) if mark is not None else ()
+        if mark is not None and value not in published:
+            found.append(OursOption((field.name,), value, published[0], mark.changes))
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             found += [dataclasses.replace(inner, path=(field.name, *inner.path)) for inner in options_of_ours(value)]
     return found
@@ -69,7 +80,10 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def _typed(value: Any) -> str:
+def typed(value: Any) -> str:
+    """Return a value of an option as it is typed on the command line."""
     if isinstance(value, tuple | list):
-        return f"[{','.join(map(_typed, value))}]"
+        return f"[{','.join(map(typed, value))}]"
+    if isinstance(value, bool):
+        return str(value).lower()
     return "null" if value is None else str(value)

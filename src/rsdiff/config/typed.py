@@ -14,10 +14,12 @@ from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from rsdiff.config.errors import UserError
+
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting that cannot work. The message is one sentence: what is wrong, where, and what to do."""
 
 

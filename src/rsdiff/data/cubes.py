@@ -41,8 +41,39 @@ class CubeInfo:
 
 
 def is_cube(path: Path, head: bytes) -> bool:
-    """Say whether this reader is for a file with these first bytes."""
-    return head.startswith((b"MATLAB 5.0", b"MATLAB 7.3", b"\x93NUMPY", b"\x89HDF")) or path.suffix.lower() == ".mat"
+    """Say whether this reader is for a file with these first bytes; HDF5 with CF conventions (netCDF) is GDAL's, which knows its place."""
+    if is_hdf5(head):
+        return path.suffix.lower() == ".mat" or not follows_netcdf(path)
+    return head.startswith((b"MATLAB 5.0", b"MATLAB 7.3", b"\x93NUMPY")) or path.suffix.lower() == ".mat"
+
+
+def is_hdf5(head: bytes) -> bool:
+    """Say whether a file with these first bytes is HDF5."""
+    return head.startswith(b"\x89HDF")
+
+
+def follows_netcdf(path: Path) -> bool:
+    """Say whether an HDF5 file follows the conventions of netCDF; raises DataError where it refers to other files."""
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path, "r") as file:
+        follows = path.suffix.lower() in (".nc", ".nc4", ".cdf") or "Conventions" in file.attrs or "_NCProperties" in file.attrs
+        if follows and (name := _reference(file)) is not None:
+            raise DataError(f"{path} takes '{name}' from another file, which is not followed; write a file that holds its own data.")
+        return follows
+
+
+def _reference(group: h5py.Group) -> str | None:
+    """Return the name of something in the group that lies in another file, or None."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            return str(name)
+        found = group[name]
+        if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
+            return str(name)
+        if isinstance(found, h5py.Group) and (inner := _reference(found)) is not None:
+            return f"{name}/{inner}"
+    return None
 
 
 def cube_info(path: Path, variable: str = "") -> CubeInfo:
@@ -136,8 +167,10 @@ def _choose(found: Mapping[str, tuple[int, ...]], path: Path, variable: str) -> 
     listed = ", ".join(f"{name} {shape}" for name, shape in found.items()) or "none"
     if variable:
         if variable not in found:
-            raise DataError(f"{path} has no numeric cube '{variable}' (it has: {listed}); correct dataset.variable.")
+            raise DataError(f"{path} has no numeric cube '{variable}' (it has: {listed}); correct dataset.variable or task.variable.")
         return variable
     if len(found) != 1:
-        raise DataError(f"{path} holds {len(found)} numeric cubes (of three axes: {listed}); choose one with dataset.variable=NAME.")
+        raise DataError(
+            f"{path} holds {len(found)} numeric cubes (of three axes: {listed}); choose one with dataset.variable=NAME or task.variable."
+        )
     return next(iter(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsdiff.config import config
+from rsdiff.data.file_records import FileRecords, State, content_digest, digest_of, own_state
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
-from rsdiff.data.rasters import Raster, RasterInfo, raster_info, read_raster, without_warnings
+from rsdiff.data.opening import without_warnings
+from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, raster_info, read_raster
 from rsdiff.data.sample import Sample, SampleMeta
-from rsdiff.data.source import DataError, RawSample, Window, cut, meta_of_window, sample_from
+from rsdiff.data.source import DataError, RawSample, Window, meta_of_window, sample_from
 
 IMAGE_ROLES = ("hr", "lr", "ref")
 
@@ -77,14 +79,16 @@ class FileSource:
     def __init__(self, items: Sequence[Item], options: FileOptions, scale: float, measured_on: Sequence[Item]) -> None:
         self._options = options
         self._scale = scale
-        kept, self.left_out = scan(items, options)
+        self._records = FileRecords([path for item in items for path in item.paths.values()])
+        kept, self.left_out = scan(items, options, self._records)
         self._items, self._infos = [item for item, _ in kept], [infos for _, infos in kept]
         self._sizes = [target_size(item, infos, scale) for item, infos in zip(self._items, self._infos, strict=True)]
-        self._states = {path: state_of(path) for item in self._items for path in item.paths.values()}
-        self._memo: tuple[Path, Raster] | None = None
+        self._states: dict[Path, State] = {path: self._records.states[path] for item in self._items for path in item.paths.values()}
+        self._digests: dict[Path, str] = {}
+        self._memo: Decoded | None = None
         first = self._infos[0]
         roles = set(first)
-        marks_invalid = "hr" in roles and any(infos["hr"].has_nodata for infos in self._infos)
+        marks_invalid = "hr" in roles and any(self._marks_missing(infos["hr"]) for infos in self._infos)
         self.gives = frozenset(roles | ({"valid"} if marks_invalid else set()))
         main, low = first.get("hr", first.get("lr")), first.get("lr", first.get("hr"))
         assert main is not None
@@ -126,9 +130,9 @@ class FileSource:
         for role, path in item.paths.items():
             with without_warnings():
                 raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else in_file(item, wanted), role)
-            arrays[role] = self._selected(raster.values, path) if role in IMAGE_ROLES else raster.values[:1]
+            arrays[role] = raster.values
             if role == "hr" and "valid" in self.gives:
-                valid = raster.valid if raster.valid is not None else np.ones((1, *raster.values.shape[1:]), np.bool_)
+                valid = raster.valid if raster.valid is not None else np.ones(raster.values.shape, np.bool_)
                 arrays["valid"] = valid.astype(np.uint8)
             if self._options.normaliser.rule == "type" and arrays[role].dtype.kind == "f" and role in IMAGE_ROLES:
                 require_unit_range(arrays[role], path)
@@ -139,44 +143,57 @@ class FileSource:
         return sample_from(self.raw(index, window), self.normaliser, self.lr_normaliser)
 
     def fingerprint(self) -> str:
-        """Return a digest of names, byte counts and modification times."""
-        digest = hashlib.blake2b(digest_size=16)
+        """Return a digest of names and contents: neither the place of the files nor their times matter."""
+        if not self._digests:
+            self._digests = self._records.digests(self._states)
+            self._records.save()
+        parts = []
         for item in self._items:
-            for role, path in sorted(item.paths.items()):
-                size, changed = self._states[path]
-                part = f"\0{item.window}" if item.window is not None else ""
-                digest.update(f"{item.name}\0{role}\0{size}\0{changed}{part}\n".encode())
-        return digest.hexdigest()
+            part = f"\0{item.window}" if item.window is not None else ""
+            parts += [f"{item.name}\0{role}\0{self._digests[path]}{part}" for role, path in sorted(item.paths.items())]
+        return digest_of(parts)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_memo": None}
+        return {**self.__dict__, "_memo": None, "_records": None}
+
+    def _require_unchanged(self, path: Path) -> None:
+        """Raise DataError where a file is not the one whose header was read: results would depend on when it was replaced."""
+        state = own_state(path)
+        if state == self._states[path][:4]:
+            return
+        if path in self._digests and content_digest(path) == self._digests[path]:
+            self._states[path] = (*state, self._states[path][4])  # copied anew or touched: the same pixels
+            return
+        raise DataError(f"{path} changed since this run began; put the former file back, or delete the run's folder to begin anew.")
 
     def _read(self, path: Path, info: RasterInfo, window: Window, role: str) -> Raster:
-        """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image).
-
-        Raises DataError where the file is not the one whose header was read: results would depend on when it was replaced.
-        """
-        if state_of(path) != self._states[path]:
-            raise DataError(f"{path} changed since this run began; put the former file back, or delete the run's folder to begin anew.")
-        as_codes, variable = role == "change_mask", self._options.variable
+        """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image)."""
+        self._require_unchanged(path)
+        as_codes, variable, bands = role == "change_mask", self._options.variable, self._chosen_bands(info, path, role)
         if info.has_windows:
-            return read_raster(path, window, as_codes, variable)
-        whole = self._memo[1] if self._memo is not None and self._memo[0] == path else read_raster(path, None, as_codes, variable)
+            return read_raster(path, window, as_codes, variable, bands)
+        known = self._memo is not None and self._memo.path == path
+        decoded = self._memo if self._memo is not None and known else Decoded(path, as_codes, variable, bands)
         if role == "hr":
-            self._memo = (path, whole)
-        valid = None if whole.valid is None else cut(whole.valid, window)
-        return Raster(np.ascontiguousarray(cut(whole.values, window)), valid)
+            self._memo = decoded
+        return decoded.read(window)
 
-    def _selected(self, values: NDArray[Any], path: Path) -> NDArray[Any]:
-        """Apply `convert` and `take_bands`."""
+    def _chosen_bands(self, info: RasterInfo, path: Path, role: str) -> tuple[int, ...]:
+        """Return the bands to read, counted from 1, after `convert` and `take_bands`; a mask has one."""
+        if role not in IMAGE_ROLES:
+            return (1,)
+        bands = tuple(range(1, info.bands + 1))
         if self._options.convert == "rgb":
-            values = np.repeat(values[:1], 3, axis=0) if values.shape[0] < 3 else values[:3]
+            bands = bands[:1] * 3 if info.bands < 3 else bands[:3]
         chosen = self._options.take_bands
-        if not chosen:
-            return values
-        if max(chosen) > values.shape[0]:
-            raise DataError(f"{path} has {values.shape[0]} bands and dataset.take_bands asks for band {max(chosen)}; correct the list.")
-        return np.ascontiguousarray(values[[band - 1 for band in chosen]])
+        if chosen and max(chosen) > len(bands):
+            raise DataError(f"{path} has {len(bands)} bands and dataset.take_bands asks for band {max(chosen)}; correct the list.")
+        return tuple(bands[band - 1] for band in chosen) if chosen else bands
+
+    def _marks_missing(self, info: RasterInfo) -> bool:
+        """Say whether pixels of an image may be missing: its alpha band marks some where it is not itself among the bands."""
+        taken = self._options.take_bands or range(1, 4 if self._options.convert == "rgb" else info.bands + 1)
+        return info.has_nodata or (info.alpha is not None and info.alpha not in taken)
 
     def _bands_after(self, info: RasterInfo) -> int:
         return len(self._options.take_bands) or (3 if self._options.convert == "rgb" else info.bands)
@@ -192,40 +209,34 @@ class FileSource:
         def images(count: int) -> Iterator[NDArray[Any]]:
             for position in np.unique(np.linspace(0, len(measured_on) - 1, count).round().astype(int)):
                 path, window = measured_on[position].paths[role], measured_on[position].window
-                with without_warnings():
-                    raster = read_raster(path, window, variable=self._options.variable)
-                values = self._selected(raster.values, path).astype(np.float64)
+                with without_warnings(), open_file(path, variable=self._options.variable) as file:
+                    raster = file.read(window, self._chosen_bands(file.info, path, role))
+                values = raster.values.astype(np.float64)
                 yield values if raster.valid is None else np.where(raster.valid, values, np.nan)
 
         return self._options.normaliser.build(info.dtype, self._bands_after(info), images)
 
 
-def state_of(path: Path) -> tuple[int, int]:
-    """Return size and time of change of a file, which tell it from its successors; raises DataError where there is none any more."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise DataError(f"{path} does not exist any more or cannot be reached ({error.strerror}); put it back.") from None
-    return found.st_size, found.st_mtime_ns
-
-
 Headers = tuple[Item, dict[str, RasterInfo]]
 
 
-def scan(items: Sequence[Item], options: FileOptions) -> tuple[list[Headers], list[tuple[str, str]]]:
+def scan(items: Sequence[Item], options: FileOptions, records: FileRecords) -> tuple[list[Headers], list[tuple[str, str]]]:
     """Return items with their headers per role, and (name, reason) of those that do not fit with most of them.
+
+    records  of all files of the items
 
     Raises DataError for the first that does not fit, unless `odd=skip`.
     """
 
     def headers(item: Item) -> dict[str, RasterInfo] | DataError:
         try:
-            return {role: raster_info(path, role == "change_mask", options.variable) for role, path in item.paths.items()}
+            return {role: records.header(path, role == "change_mask", options.variable, raster_info) for role, path in item.paths.items()}
         except DataError as error:
             return error
 
     with without_warnings(), ThreadPoolExecutor(max_workers=8) as pool:  # headers on network drives wait more than they compute
         found = list(zip(items, pool.map(headers, items), strict=True))
+    records.save()
     kept = [(item, infos) for item, infos in found if isinstance(infos, dict)]
     odd = [(item.name, str(error)) for item, error in found if isinstance(error, DataError)]
     for role in items[0].paths:
@@ -307,10 +318,35 @@ def require_unit_range(values: NDArray[Any], path: Path) -> None:
 
 
 def list_images(folder: Path, extensions: Iterable[str]) -> list[Path]:
-    """Return the image files below `folder`, sorted; hidden files (also of other systems: '._a.jpg') are left out."""
-    endings = {f".{extension.lower().lstrip('.')}" for extension in extensions}
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in endings and not any(part.startswith(".") for part in path.relative_to(folder).parts) and path.is_file()
-    )
+    """Return the image files below `folder`, sorted; hidden files (also of other systems: '._a.jpg') are left out.
+
+    Folders that are links are followed; one that is reached twice (a link to a folder above or beside it) is read once.
+    """
+    endings = tuple(f".{extension.lower().lstrip('.')}" for extension in extensions)
+    found: list[tuple[str, ...]] = []
+    seen = set()
+    to_do: list[tuple[str, ...]] = [()]
+    while to_do:
+        inside = to_do.pop()
+        place = os.path.join(folder, *inside)
+        if (real := os.path.realpath(place)) in seen:
+            continue
+        seen.add(real)
+        folders = []
+        for entry in _entries(place):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                folders.append((*inside, entry.name))
+            elif entry.name.lower().endswith(endings) and entry.is_file():
+                found.append((*inside, entry.name))
+        to_do += sorted(folders, reverse=True)
+    return [folder.joinpath(*parts) for parts in sorted(found)]
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed ({error.strerror}); change its permissions, or give another dataset.root.") from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.files import FileOptions, FileSource, Item, list_images
 from rsdiff.data.packed import PackedSource, is_packed
 from rsdiff.data.regions import Region, RegionSource
@@ -42,11 +42,11 @@ class SplitOptions(FileOptions):
     def __post_init__(self) -> None:
         FileOptions.__post_init__(self)
         if not 0 < self.test_fraction < 1:
-            raise ValueError(f"test_fraction is {self.test_fraction}; it must lie between 0 and 1.")
+            raise UserError(f"test_fraction is {self.test_fraction}; it must lie between 0 and 1.")
         for name in ("limit", "test_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1, or null for all images.")
+                raise UserError(f"{name} is {value}; it must be at least 1, or null for all images.")
 
 
 @config
@@ -108,11 +108,11 @@ class PairedDataset(SplitOptions):
     def __post_init__(self) -> None:
         SplitOptions.__post_init__(self)
         if self.region != "all" and not self.mask_folder:
-            raise ValueError(f"region is {self.region} without change masks; name their folder in mask_folder, or use region=all.")
+            raise UserError(f"region is {self.region} without change masks; name their folder in mask_folder, or use region=all.")
         if self.stretch_lr and not self.lr_folder:
-            raise ValueError("stretch_lr was set without LR images; name their folder in lr_folder, or leave it out.")
+            raise UserError("stretch_lr was set without LR images; name their folder in lr_folder, or leave it out.")
         if not self.hr_folder:
-            raise ValueError(
+            raise UserError(
                 "hr_folder is empty; name the folder of the targets, or use dataset=folder dataset.images_are=lr without targets."
             )
 

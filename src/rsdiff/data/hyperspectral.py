@@ -11,8 +11,9 @@ from rsdiff.config import config
 from rsdiff.data.files import FileSource, Item, list_images
 from rsdiff.data.folder import SplitOptions, check_root, choose_items, folder_of, list_items, no_images, open_split
 from rsdiff.data.normalisation import NormaliserConfig
+from rsdiff.data.opening import without_warnings
 from rsdiff.data.packed import is_packed
-from rsdiff.data.rasters import bad_bands, raster_info, without_warnings
+from rsdiff.data.rasters import bad_bands, raster_info
 from rsdiff.data.source import DataError, ImageSource, Split, Window, cached
 from rsdiff.data.tiles import TiledSource
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.files import FileSource, Item, list_images
 from rsdiff.data.folder import SplitOptions, advice, check_root, folder_of, list_items, no_images, split_names, subfolder
 from rsdiff.data.packed import PackedSource, is_packed
@@ -32,11 +32,11 @@ class LayoutDataset(SplitOptions):
     def __post_init__(self) -> None:
         SplitOptions.__post_init__(self)
         if bool(self.train_folders) != bool(self.test_folders) or not (self.train_folders or self.image_folders):
-            raise ValueError("train_folders and test_folders belong together; give both, or image_folders, or all three.")
+            raise UserError("train_folders and test_folders belong together; give both, or image_folders, or all three.")
         if self.tile < 0 or (self.tiles_per_image is not None and self.tiles_per_image < 1):
-            raise ValueError(f"tile={self.tile}, tiles_per_image={self.tiles_per_image}: give 0 or more pixels, and 1 or more tiles.")
+            raise UserError(f"tile={self.tile}, tiles_per_image={self.tiles_per_image}: give 0 or more pixels, and 1 or more tiles.")
         if self.tiles_per_image is not None and self.tile == 0:
-            raise ValueError("tiles_per_image has no effect with tile=0; set dataset.tile.")
+            raise UserError("tiles_per_image has no effect with tile=0; set dataset.tile.")
 
     @property
     def gives(self) -> frozenset[str]:

@@ -12,6 +12,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
+from rsdiff.config import UserError
 from rsdiff.data.sample import Batch, Sample, collate
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.data.stop_signals import STOP_SIGNALS
@@ -31,9 +32,9 @@ class KeyBatches:
 
     def __init__(self, length: int, batch: int, seed: int, start_step: int = 0, rank: int = 0, world: int = 1, accumulate: int = 1) -> None:
         if length < 1:
-            raise ValueError("there are no training samples; give a data set with images.")
+            raise UserError("there are no training samples; give a data set with images.")
         if batch % (world * accumulate):
-            raise ValueError(
+            raise UserError(
                 f"trainer.batch={batch} cannot be shared by {world} processes and trainer.accumulate={accumulate}; make it a multiple "
                 f"of {world * accumulate}."
             )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 _PIXELS_PER_IMAGE = 20_000
 
@@ -28,10 +28,10 @@ class Normaliser:
 
     def __post_init__(self) -> None:
         if len(self.low) != len(self.high) or not self.low:
-            raise ValueError(f"a normaliser has {len(self.low)} low and {len(self.high)} high values; give as many of one as of the other.")
+            raise UserError(f"a normaliser has {len(self.low)} low and {len(self.high)} high values; give as many of one as of the other.")
         bad = [(low, high) for low, high in zip(self.low, self.high, strict=True) if not (np.isfinite([low, high]).all() and low < high)]
         if bad:
-            raise ValueError(f"a normaliser goes from {bad[0][0]} to {bad[0][1]}; the high value must be finite and above the low one.")
+            raise UserError(f"a normaliser goes from {bad[0][0]} to {bad[0][1]}; the high value must be finite and above the low one.")
 
     def normalise(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Return stored values (C, H, W) as float32 in [0, 1]; NaN becomes 0 (the validity mask marks such pixels)."""
@@ -58,16 +58,16 @@ class Normaliser:
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Normaliser:
-        """Return the normaliser that `to_json` wrote; raises ValueError on anything else."""
+        """Return the normaliser that `to_json` wrote; raises UserError on anything else."""
         try:
             low, high = (tuple(float(value) for value in values[name]) for name in ("low", "high"))
             return Normaliser(low, high, bool(values["clip"]))
         except (KeyError, TypeError) as error:
-            raise ValueError(f"a recorded normaliser has low, high and clip, not {str(values)[:80]} ({error}).") from None
+            raise UserError(f"a recorded normaliser has low, high and clip, not {str(values)[:80]} ({error}).") from None
 
     def _columns(self, bands: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if len(self.low) not in (1, bands):
-            raise ValueError(f"the normaliser has {len(self.low)} bands and the image {bands}; give one value or one per band.")
+            raise UserError(f"the normaliser has {len(self.low)} bands and the image {bands}; give one value or one per band.")
         low, high = (np.asarray(values, np.float64).reshape(-1, 1, 1) for values in (self.low, self.high))
         return low, high - low
 
@@ -93,9 +93,9 @@ class NormaliserConfig:
     def __post_init__(self) -> None:
         lower, upper = self.percentiles
         if not 0 <= lower < upper <= 100:
-            raise ValueError(f"the percentiles are {lower} and {upper}; give two rising numbers between 0 and 100.")
+            raise UserError(f"the percentiles are {lower} and {upper}; give two rising numbers between 0 and 100.")
         if self.images < 1:
-            raise ValueError(f"images is {self.images}; at least 1 image must be measured.")
+            raise UserError(f"images is {self.images}; at least 1 image must be measured.")
         if self.rule == "fixed":
             Normaliser(self.low, self.high, self.clip)
 
@@ -103,7 +103,7 @@ class NormaliserConfig:
         """Return the normaliser of images of `dtype`; `images(n)` yields n training images (C, H, W) where they must be measured."""
         if self.rule == "fixed":
             if len(self.low) not in (1, bands):
-                raise ValueError(f"normaliser.low has {len(self.low)} values for {bands} bands; give one value or one per band.")
+                raise UserError(f"normaliser.low has {len(self.low)} values for {bands} bands; give one value or one per band.")
             return Normaliser(self.low, self.high, self.clip)
         if self.rule == "percentile":
             return measured(images(self.images), self.percentiles, self.clip)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rsdiff.config import UserError
+
 
 def windowed_shuffle(length: int, rank: int, ranks: int, seed: int, window: float = 0.5, shuffle: bool = True) -> Iterator[int]:
     """Yield sample indices without end; the ranks share one order and take turns.
@@ -15,7 +17,7 @@ def windowed_shuffle(length: int, rank: int, ranks: int, seed: int, window: floa
     Source: EDM, InfiniteSampler; the draws are numpy's RandomState's, so published runs can be repeated.
     """
     if length < 1:
-        raise ValueError("an empty data set was given to windowed_shuffle; it needs at least one sample.")
+        raise UserError("an empty data set was given to windowed_shuffle; it needs at least one sample.")
     order = np.arange(length)
     random, reach = np.random.RandomState(seed), 0
     if shuffle:

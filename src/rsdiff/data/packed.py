@@ -19,7 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Georeference, Sample, SampleMeta
 from rsdiff.data.source import ROLES, DataError, ImageSource, RawSample, Split, Window, meta_of_window, sample_from
@@ -85,7 +85,7 @@ class Manifest:
 
     @staticmethod
     def from_bytes(text: bytes) -> Manifest:
-        """Return the manifest in `text`; raises ValueError, KeyError or TypeError on anything `to_bytes` did not write."""
+        """Return the manifest in `text`; raises UserError, KeyError or TypeError on anything `to_bytes` did not write."""
         values = json.loads(text)
         count = len(values["names"])
         return Manifest(
@@ -147,19 +147,19 @@ def open_packed(path: Path) -> PackedFile:
             tables = {role: _plain(file, f"pixels/{role}", table.dtype, 1) for role, table in manifest.roles.items()}
             for role, table in manifest.roles.items():
                 if tables[role].shape[0] != table.starts[-1]:
-                    raise ValueError(f"{role} has {tables[role].shape[0]} values, the manifest {table.starts[-1]}")
+                    raise UserError(f"{role} has {tables[role].shape[0]} values, the manifest {table.starts[-1]}")
             count = len(manifest.names)
             sides = {"checksums": (count, CHECKSUM_BYTES), "states": (count,), "reasons": (count, REASON_BYTES)}
             rows = {name: _plain(file, name, np.dtype(np.uint8), len(shape)) for name, shape in sides.items()}
             for name, shape in sides.items():
                 if rows[name].shape != shape:
-                    raise ValueError(f"table {name} has shape {rows[name].shape}, not {shape}")
+                    raise UserError(f"table {name} has shape {rows[name].shape}, not {shape}")
             require_consistent(manifest)
             layout = Layout({role: _offset(array) for role, array in tables.items()}, *(_offset(rows[name]) for name in sides))
             size = path.stat().st_size
             for role, array in tables.items():
                 if layout.pixels[role] + array.nbytes > size:
-                    raise ValueError(f"the pixels of {role} end beyond the file")
+                    raise UserError(f"the pixels of {role} end beyond the file")
             return PackedFile(path, manifest, layout, rows["states"][...], rows["checksums"][...])
     except DataError:
         raise
@@ -229,7 +229,7 @@ class PackedSource:
     def raw(self, index: int, window: Window | None = None) -> RawSample:
         """See ImageSource."""
         if window is not None and not window.within(self.size(index)):
-            raise ValueError(f"{window} does not lie inside {self.name(index)} of size {self.size(index)}.")
+            raise UserError(f"{window} does not lie inside {self.name(index)} of size {self.size(index)}.")
         row, manifest = self._rows[index], self._file.manifest
         arrays: dict[str, NDArray[Any]] = {}
         for role, table in manifest.roles.items():
@@ -288,11 +288,11 @@ class PackedDataset:
 
 
 def safe_name(name: Any) -> str:
-    """Return a sample name that may become a file name below an output folder; raises ValueError otherwise."""
+    """Return a sample name that may become a file name below an output folder; raises UserError otherwise."""
     if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
-        raise ValueError(f"{name!r} is not a sample name")
+        raise UserError(f"{name!r} is not a sample name")
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-        raise ValueError(f"sample name {name!r} leads out of its folder")
+        raise UserError(f"sample name {name!r} leads out of its folder")
     return name
 
 
@@ -300,15 +300,17 @@ def require_consistent(manifest: Manifest) -> None:
     """Raise ValueError unless the roles of every sample have shapes that belong together."""
     roles = {role: table.shapes for role, table in manifest.roles.items()}
     if not ({"hr", "lr"} & set(roles)):
-        raise ValueError("there is neither hr nor lr")
+        raise UserError("there is neither hr nor lr")
     for role in ("hr", "lr"):
         if role in roles and len({shape[0] for shape in roles[role]}) > 1:
-            raise ValueError(f"the band count of {role} varies")
+            raise UserError(f"the band count of {role} varies")
     if "hr" in roles and any(role in roles and roles[role] != roles["hr"] for role in ("ref",)):
-        raise ValueError("hr and ref differ in shape")
-    for role in ("change_mask", "valid"):
-        if role in roles and [(1, *shape[1:]) for shape in roles.get("hr", ())] != list(roles[role]):
-            raise ValueError(f"{role} does not have the shape of hr with one band")
+        raise UserError("hr and ref differ in shape")
+    one_band = [(1, *shape[1:]) for shape in roles.get("hr", ())]
+    if "change_mask" in roles and list(roles["change_mask"]) != one_band:
+        raise UserError("change_mask does not have the shape of hr with one band")
+    if "valid" in roles and list(roles["valid"]) not in (one_band, list(roles.get("hr", ()))):
+        raise UserError("valid has neither the shape of hr nor that shape with one band")
 
 
 def _plain(file: h5py.File, name: str, dtype: np.dtype[Any], axes: int) -> h5py.Dataset:
@@ -316,19 +318,19 @@ def _plain(file: h5py.File, name: str, dtype: np.dtype[Any], axes: int) -> h5py.
     place: Any = file
     for part in name.split("/"):
         if not isinstance(place, h5py.Group) or not isinstance(place.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"'{name}' is missing or a link")
+            raise UserError(f"'{name}' is missing or a link")
         place = place[part]
     if not isinstance(place, h5py.Dataset) or place.is_virtual or place.external or place.chunks is not None:
-        raise ValueError(f"'{name}' is not a contiguous array of this file")
+        raise UserError(f"'{name}' is not a contiguous array of this file")
     if place.ndim != axes or place.dtype != dtype:
-        raise ValueError(f"'{name}' has type {place.dtype} and {place.ndim} axes")
+        raise UserError(f"'{name}' has type {place.dtype} and {place.ndim} axes")
     return place
 
 
 def _offset(array: h5py.Dataset) -> int:
     offset = array.id.get_offset()
     if offset is None:
-        raise ValueError(f"'{array.name}' has no storage")
+        raise UserError(f"'{array.name}' has no storage")
     return int(offset)
 
 
@@ -338,19 +340,19 @@ def _map(path: Path, dtype: np.dtype[Any], offset: int, length: int) -> NDArray[
 
 def _role(name: str) -> str:
     if name not in ROLES:
-        raise ValueError(f"unknown role {name!r}")
+        raise UserError(f"unknown role {name!r}")
     return name
 
 
 def _role_table(values: Mapping[str, Any], count: int) -> RoleTable:
     dtype = np.dtype(str(values["dtype"]))
     if dtype.kind not in "uif" or dtype.itemsize > 8:
-        raise ValueError(f"pixels of type {dtype}")
+        raise UserError(f"pixels of type {dtype}")
     shapes = []
     for shape in _of_length(values["shapes"], count):
         bands, rows, columns = shape
         if not all(type(side) is int and 0 < side < 2**31 for side in shape):
-            raise ValueError(f"shape {shape}")
+            raise UserError(f"shape {shape}")
         shapes.append((bands, rows, columns))
     return RoleTable(dtype, tuple(shapes))
 
@@ -362,11 +364,11 @@ def _georeference(crs: Any, transform: Any) -> Georeference:
 
 def _position(value: Any, count: int) -> int:
     if type(value) is not int or not 0 <= value < count:
-        raise ValueError(f"position {value!r} of {count}")
+        raise UserError(f"position {value!r} of {count}")
     return value
 
 
 def _of_length(values: Any, count: int) -> Any:
     if len(values) != count:
-        raise ValueError(f"{len(values)} entries for {count} samples")
+        raise UserError(f"{len(values)} entries for {count} samples")
     return values

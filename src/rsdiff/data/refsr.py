@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.files import FileOptions, FileSource, Item, list_images
 from rsdiff.data.folder import by_stem, class_label
 from rsdiff.data.packed import PackedSource, is_packed
@@ -50,11 +50,11 @@ class RefSrDataset(FileOptions):
     def __post_init__(self) -> None:
         FileOptions.__post_init__(self)
         if self.unchanged_code is not None and not 0 <= self.unchanged_code <= 255:
-            raise ValueError(f"unchanged_code is {self.unchanged_code}; grey codes are 0 to 255.")
+            raise UserError(f"unchanged_code is {self.unchanged_code}; grey codes are 0 to 255.")
         for name in ("limit", "test_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1, or null for all images.")
+                raise UserError(f"{name} is {value}; it must be at least 1, or null for all images.")
 
     @property
     def gives(self) -> frozenset[str]:

@@ -28,6 +28,6 @@ class RegionSource(DerivedSource):
         arrays: dict[str, Any] = dict(whole.arrays)
         counts = (arrays["change_mask"] == self._code) == (self._region == "unchanged")
         if "valid" in arrays:
-            counts &= arrays["valid"] > 0
+            counts = counts & (arrays["valid"] > 0)
         arrays["valid"] = counts.astype(np.uint8)
         return RawSample(whole.meta, arrays)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.data.missing import fill_missing, validity_at
+
 
 @dataclass(frozen=True)
 class Georeference:
@@ -50,7 +52,11 @@ class Sample:
     ref          (C, H, W), co-registered HR image of another date
     change_mask  (1, H, W) in [0, 1], land-cover code or change of every pixel; 0 = unchanged unless the data set says otherwise
     hr_views     (V-1, C, H, W), further crops of the same image that share the sample's degradation (contrastive encoders)
-    valid        (1, H, W) of 0/1, pixels that count in losses and metrics (nodata = 0); None means all
+    valid        (C, H, W) of 0/1, values of hr that are known and count in losses and metrics (missing = 0); None means all. A mask of
+                 one band stands for every band
+    lr_valid     (c, h, w) of 0/1, the same of an lr that the data set brings
+    ref_valid    (C, H, W) of 0/1, the same of ref
+    views_valid  (V-1, C, H, W) of 0/1, the same of hr_views
     decisions    one entry per view (first: hr, then hr_views), what the degradation drew; see rsdiff.degradations
     hr_size      (H, W) of the target before it was extended by zeros at the bottom and right, where it was; else None
     size         (H, W) that a sample without hr shall be restored to; None where hr tells it
@@ -64,15 +70,25 @@ class Sample:
     change_mask: Tensor | None = None
     hr_views: Tensor | None = None
     valid: Tensor | None = None
+    lr_valid: Tensor | None = None
+    ref_valid: Tensor | None = None
+    views_valid: Tensor | None = None
     decisions: Sequence[Any] = ()
     hr_size: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
+
+
+VALIDITY = {"hr": "valid", "lr": "lr_valid", "ref": "ref_valid", "hr_views": "views_valid"}
+"""Image field of a batch -> field that says which of its pixels are known."""
 
 
 @dataclass
 class Batch:
     """A batch of samples, after the degradation. Shapes as in `Sample` with a leading B.
 
+    valid        (B, C, H, W) of 0/1: values of hr that count in losses and metrics. After the degradation, those whose surroundings are
+                 known as far as it mixes pixels; None means all
+    lr_valid     (B, c, h, w) of 0/1, the same of lr
     size         (H, W) of the target; the scale is derived from it and lr's size
     lr_views     (B, V-1, c, h, w), LR of hr_views
     kernel       (B, k, k) blur kernels, sum 1, where the degradation has one
@@ -93,12 +109,16 @@ class Batch:
     hr_views: Tensor | None = None
     lr_views: Tensor | None = None
     valid: Tensor | None = None
+    lr_valid: Tensor | None = None
+    ref_valid: Tensor | None = None
+    views_valid: Tensor | None = None
     kernel: Tensor | None = None
     noise_level: Tensor | None = None
     lr_clean: Tensor | None = None
     code: Tensor | None = None
     decisions: list[Sequence[Any]] = field(default_factory=list)
     sizes: list[tuple[int, int]] | None = None
+    _filled: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.metas)
@@ -123,15 +143,28 @@ class Batch:
         return replace(self, **stored)  # type: ignore[arg-type]
 
     def need(self, name: str) -> Tensor:
-        """Return the tensor field `name`; raises ValueError if this batch does not hold it."""
+        """Return the tensor field `name`, images with their missing pixels filled; raises ValueError if this batch does not hold it.
+
+        Whoever looks beyond a pixel takes images by this function, so that what stands in missing pixels reaches nothing.
+        """
         value = getattr(self, name)
         if not isinstance(value, Tensor):
             raise ValueError(f"this method needs '{name}', which neither the data set nor the degradation gives.")
-        return value
+        valid = getattr(self, VALIDITY[name]) if name in VALIDITY else None
+        if valid is None:
+            return value
+        found = self._filled.get(name)
+        if found is None or found[0] is not value or found[1] is not valid:
+            flat = fill_missing(value, valid) if value.dim() == 4 else fill_missing(value.flatten(0, 1), valid.flatten(0, 1))
+            found = self._filled[name] = (value, valid, flat.view_as(value))
+        return found[2]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples of equal sizes into a batch whose LR still has to be made (`rsdiff.degradations.degrade`) unless the data bring it."""
+    """Stack samples of equal sizes into a batch whose LR still has to be made (`rsdiff.degradations.degrade`) unless the data bring it.
+
+    Where an LR that the data bring is missing, nothing is known of the target: it does not count there.
+    """
     first = samples[0]
 
     def stack(name: str) -> Tensor | None:
@@ -143,8 +176,21 @@ def collate(samples: Sequence[Sample]) -> Batch:
             raise ValueError(f"some samples of a batch have '{name}' and others have not: {', '.join(s.meta.name for s in samples)}.")
         return torch.stack(present)
 
+    def validity(image: str) -> Tensor | None:
+        """Stack masks, one per band; a sample without one has all its pixels."""
+        masks = [getattr(sample, VALIDITY[image]) for sample in samples]
+        images = [getattr(sample, image) for sample in samples]
+        if all(mask is None for mask in masks) or any(value is None for value in images):
+            return None
+        whole = zip(images, masks, strict=True)
+        return torch.stack([torch.ones_like(value) if mask is None else mask.to(value).expand_as(value) for value, mask in whole])
+
     if first.hr is None and (first.lr is None or first.size is None):
         raise ValueError(f"sample {first.meta.name} has neither hr nor lr with the size of its target.")
+    valid, lr_valid = validity("hr"), validity("lr")
+    if lr_valid is not None and first.hr is not None:
+        seen = validity_at(lr_valid.amin(1, keepdim=True), (first.hr.shape[-2], first.hr.shape[-1])).expand(-1, len(first.hr), -1, -1)
+        valid = seen if valid is None else valid * seen
     size = (first.hr.shape[-2], first.hr.shape[-1]) if first.hr is not None else first.size
     assert size is not None
     lr_size = first.lr_size or (tuple(first.lr.shape[-2:]) if first.lr is not None else None)
@@ -159,7 +205,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ref=stack("ref"),
         change_mask=stack("change_mask"),
         hr_views=stack("hr_views"),
-        valid=stack("valid"),
+        valid=valid,
+        lr_valid=lr_valid,
+        ref_valid=validity("ref"),
+        views_valid=validity("hr_views"),
         decisions=[sample.decisions for sample in samples],
         sizes=None if first.hr_size is None else [sample.hr_size for sample in samples if sample.hr_size is not None],
     )

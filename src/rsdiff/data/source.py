@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rsdiff.config import UserError
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Georeference, Sample, SampleMeta
 
@@ -19,7 +20,7 @@ SizeRule = Literal["crop", "keep"]
 ROLES = ("hr", "lr", "ref", "change_mask", "valid")
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """Data that cannot be used as asked. The message is one sentence: what is wrong, in which file, and what to do."""
 
 

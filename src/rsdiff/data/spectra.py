@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rsdiff.config import UserError
+
 _KNOTS = (400, 450, 500, 550, 600, 650, 680, 700, 720, 750, 800, 900, 970, 1000, 1200, 1450, 1650, 1950, 2200, 2500)
 _CURVES = {  # percent
     "crop": (3, 3.5, 4.5, 9.5, 6, 4, 3.5, 10, 22, 42, 47, 48, 46, 47, 44, 20, 32, 10, 20, 8),
@@ -32,7 +34,7 @@ MATERIALS = tuple(_CURVES)
 def reflectances(wavelengths: Sequence[float]) -> NDArray[np.float32]:
     """Return the reflectance (materials, bands) in 0..1 of every one of MATERIALS at `wavelengths` in nm (350 to 2500)."""
     if not wavelengths or min(wavelengths) < 350 or max(wavelengths) > 2500:
-        raise ValueError(f"wavelengths from {min(wavelengths, default=0)} to {max(wavelengths, default=0)} nm; 350 to 2500 nm are known.")
+        raise UserError(f"wavelengths from {min(wavelengths, default=0)} to {max(wavelengths, default=0)} nm; 350 to 2500 nm are known.")
     return np.stack([np.interp(wavelengths, _KNOTS, curve) / 100 for curve in _CURVES.values()]).astype(np.float32)
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Sample, SampleMeta
 from rsdiff.data.scenes import FIRST, SECOND, changed, lay_out, paint, render
@@ -52,13 +52,13 @@ class SyntheticDataset:
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= 8192:
-            raise ValueError(f"size is {self.size}; scenes of 16 to 8192 pixels can be generated.")
+            raise UserError(f"size is {self.size}; scenes of 16 to 8192 pixels can be generated.")
         if self.bands < 1:
-            raise ValueError(f"bands is {self.bands}; it must be at least 1.")
+            raise UserError(f"bands is {self.bands}; it must be at least 1.")
         if self.train_images < 1 or self.test_images < 1:
-            raise ValueError(f"train_images is {self.train_images} and test_images {self.test_images}; both must be at least 1.")
+            raise UserError(f"train_images is {self.train_images} and test_images {self.test_images}; both must be at least 1.")
         if not 0 <= self.changes <= 1 or not 0 <= self.illumination <= 3:
-            raise ValueError(f"changes is {self.changes} (0 to 1 are accepted) and illumination {self.illumination} (0 to 3).")
+            raise UserError(f"changes is {self.changes} (0 to 1 are accepted) and illumination {self.illumination} (0 to 3).")
 
     @property
     def wavelengths(self) -> tuple[float, ...]:
@@ -113,7 +113,7 @@ class SyntheticSource:
         if not 0 <= index < self._length:
             raise IndexError(index)
         if window is not None and not window.within(self.size(index)):
-            raise ValueError(f"{window} does not lie inside {self.name(index)} of size {self.size(index)}.")
+            raise UserError(f"{window} does not lie inside {self.name(index)} of size {self.size(index)}.")
         if self._last is None or self._last.meta.index != index:
             self._last = self._generate(index)
         return cut_sample(self._last, window or Window(0, 0, *self.size(index)), 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from rsdiff.config import UserError
 from rsdiff.data.sample import Sample, SampleMeta
 from rsdiff.data.source import DataError, ImageSource, RawSample, Window, meta_of_window, sample_from
 from rsdiff.data.splits import limited
@@ -67,7 +68,7 @@ class TiledSource:
         image, top, left = self._places[index]
         inner = window or Window(0, 0, self._tile, self._tile)
         if not inner.within((self._tile, self._tile)):
-            raise ValueError(f"{window} does not lie inside {self._names[index]} of {self._tile}x{self._tile} pixels.")
+            raise UserError(f"{window} does not lie inside {self._names[index]} of {self._tile}x{self._tile} pixels.")
         cut = self._source.raw(image, Window(top + inner.top, left + inner.left, inner.height, inner.width))
         return RawSample(meta_of_window(self.meta(index), window), cut.arrays)
 

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from rsdiff.data.augmentation import augment
+from rsdiff.data.missing import fill_missing
 from rsdiff.data.sample import Sample
 from rsdiff.data.scales import Kept, crop_sides, lr_sides, target_sides
 from rsdiff.data.seeding import keyed_generator
@@ -22,8 +23,16 @@ Draw = Callable[[Generator, tuple[int, int, int], tuple[int, int], int], Sequenc
 """Degradation.draw: (generator, shape (C, H, W), LR size (h, w), views) -> one entry of decisions per view."""
 
 
+Counting = Callable[[Tensor, Any], Tensor]
+"""(known pixels of a target (C, H, W), one entry of decisions) -> those whose surroundings are known as far as the degradation mixes."""
+
+
 MakeLr = Callable[[Tensor, Sequence[Any]], Tensor]
 """Degradation.apply without what is not LR: (hr (N, C, H, W), N decisions) -> lr (N, c, h, w)."""
+
+
+DRAWS = 16
+"""Crops that are drawn at most to find one with enough known pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,8 @@ class TrainingSamples(Dataset[Sample]):
     scale_range  (lowest, highest): the scale is drawn anew for every step
     scale_keeps  lr: with a range of scales the LR crop keeps patch // highest pixels; hr: the HR crop keeps `patch`
     make_lr      given, every image draws a scale of its own: its LR is made here, and its HR extended by zeros to `patch`
+    counting     the degradation's rule of what counts beside missing pixels; None where the data bring their LR
+    least_valid  share of a crop's values that must count; a crop with less is drawn again, DRAWS times at most, and the best one kept
     """
 
     def __init__(
@@ -64,6 +75,8 @@ class TrainingSamples(Dataset[Sample]):
         scale_range: tuple[float, float] | None = None,
         scale_keeps: Kept = "lr",
         make_lr: MakeLr | None = None,
+        counting: Counting | None = None,
+        least_valid: float = 0.5,
     ) -> None:
         if "hr" not in source.gives:
             raise DataError("these data have no targets (hr), so nothing can be trained on them; choose data with HR images.")
@@ -77,7 +90,7 @@ class TrainingSamples(Dataset[Sample]):
             raise DataError(
                 "a scale per image needs data with HR images alone and a method that takes one crop of each; draw one per batch."
             )
-        self._make_lr = make_lr
+        self._make_lr, self._counting, self._least_valid = make_lr, counting, least_valid
         self._source, self._seed, self._draw = source, seed, draw
         self._crop_step = crop_step
         self._views, self._augment, self._pads = views, augment, small == "pad"
@@ -106,11 +119,23 @@ class TrainingSamples(Dataset[Sample]):
     def __getitem__(self, key: SampleKey) -> Sample:
         index = self._indices[key.index]
         generator = keyed_generator(self._seed, "sample", key.epoch, index)
+        best, most = None, -1.0
+        for _ in range(DRAWS):
+            sample = self._drawn(key, index, generator)
+            share = self._share(sample)
+            if share > most:
+                best, most = sample, share
+            if most >= self._least_valid:
+                break
+        assert best is not None
+        return best if self._make_lr is None else self._with_own_lr(best, self._make_lr)
+
+    def _drawn(self, key: SampleKey, index: int, generator: Generator) -> Sample:
         patch, lr_patch = self.crop_sizes(key.step)
         if self._make_lr is not None:
             patch, lr_patch = crop_sides(self._drawn_scale(generator), self._lr_patch, "lr", "nearest")
         first = self._crop(index, patch, lr_patch, generator)
-        others = [self._crop(index, patch, lr_patch, generator).hr for _ in range(self._views - 1)]
+        others = [self._crop(index, patch, lr_patch, generator) for _ in range(self._views - 1)]
         flips = torch.randint(0, 2, (3,), generator=generator).tolist() if self._augment else (0, 0, 0)
 
         def turned(image: Tensor | None) -> Tensor | None:
@@ -126,19 +151,41 @@ class TrainingSamples(Dataset[Sample]):
             ref=turned(first.ref),
             change_mask=turned(first.change_mask),
             valid=turned(first.valid),
-            hr_views=turned(torch.stack([view for view in others if view is not None])) if others else None,
+            lr_valid=turned(first.lr_valid),
+            ref_valid=turned(first.ref_valid),
+            hr_views=turned(_stacked([other.hr for other in others])),
+            views_valid=turned(_stacked([other.valid for other in others])),
         )
         if self._draw is not None:
             sample.decisions = self._draw(generator, (first.hr.shape[0], patch, patch), (lr_patch, lr_patch), self._views)
-        return sample if self._make_lr is None else self._with_own_lr(sample, self._make_lr)
+        return sample
+
+    def _share(self, sample: Sample) -> float:
+        """Return the smallest share of values that count of a sample's crops (and of the known ones of its own LR); 1 where all do."""
+        masks = [
+            (sample.valid, 0),
+            *((mask, view) for view, mask in enumerate(() if sample.views_valid is None else sample.views_valid, 1)),
+        ]
+        shares = [float(self._counted(mask, sample, view).mean()) for mask, view in masks if mask is not None and not bool(mask.all())]
+        if sample.lr_valid is not None:
+            shares.append(float(sample.lr_valid.float().mean()))
+        return min(shares, default=1.0)
+
+    def _counted(self, valid: Tensor, sample: Sample, view: int = 0) -> Tensor:
+        if self._counting is None or not sample.decisions:
+            return (valid > 0.5).float()
+        return self._counting(valid, sample.decisions[view])
 
     def _with_own_lr(self, sample: Sample, make_lr: MakeLr) -> Sample:
         """Return the sample with its LR, and its HR extended to the size that all targets of a batch can have."""
         assert sample.hr is not None
         H, W = sample.hr.shape[-2:]
         missing = (0, self._patch - W, 0, self._patch - H)
-        lr = make_lr(sample.hr[None], sample.decisions)[0]
-        return replace(sample, hr=F.pad(sample.hr, missing), lr=lr, decisions=(), hr_size=(H, W), valid=None)
+        valid = None if sample.valid is None else sample.valid.expand_as(sample.hr)
+        hr = fill_missing(sample.hr[None], None if valid is None else valid[None])
+        lr = make_lr(hr, sample.decisions)[0]
+        counts = None if valid is None else F.pad(self._counted(valid, sample), missing)
+        return replace(sample, hr=F.pad(hr[0], missing), lr=lr, decisions=(), hr_size=(H, W), valid=counts)
 
     def _crop(self, index: int, patch: int, lr_patch: int, generator: Generator) -> Sample:
         """Return a crop at a drawn position; beside an LR image, positions are multiples of the scale, too."""
@@ -199,6 +246,12 @@ class TestSamples(Dataset[Sample]):
         return sample
 
 
+def _stacked(images: Sequence[Tensor | None]) -> Tensor | None:
+    """Stack the images that exist; None if there are none."""
+    present = [image for image in images if image is not None]
+    return torch.stack(present) if present else None
+
+
 def lr_patch_of(patch: int, scale: float) -> int:
     """Return the side of the LR crop of an HR crop of `patch` pixels; raises DataError where an integer scale does not divide it."""
     if patch < scale:
@@ -253,6 +306,8 @@ def padded(sample: Sample, patch: int, lr_patch: int) -> Sample:
         ref=extend(sample.ref, patch),
         change_mask=extend(sample.change_mask, patch),
         valid=extend(sample.valid, patch),
+        lr_valid=extend(sample.lr_valid, lr_patch),
+        ref_valid=extend(sample.ref_valid, patch),
     )
 
 

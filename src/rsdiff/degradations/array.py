@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsdiff.config import config_from_mapping
+from rsdiff.config import UserError, config_from_mapping
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.degradations.table import DEGRADATIONS
 
@@ -25,15 +25,15 @@ def degrade_array(image: Image, kind: str, scale: int = 4, seed: int = 0, **opti
     options  of the degradation, as in its config file: degrade_array(image, 'bsrgan', crop=72)
     lr, hr   arrays of the type and layout of `image`; hr is the target that belongs to lr (cut, or sharpened, where the kind does so)
     decisions  what was drawn; `DEGRADATIONS[kind](**options).build()` applies it again, and `.record(decisions)` lists its numbers
-    Raises ValueError in one sentence for what cannot be degraded.
+    Raises UserError in one sentence for what cannot be degraded.
     """
     if kind not in DEGRADATIONS or kind in ("paired", "grid"):
         kinds = sorted(set(DEGRADATIONS) - {"paired", "grid"})
-        raise ValueError(f"kind={kind!r} is not a degradation of one image; choose among {', '.join(kinds)}.")
+        raise UserError(f"kind={kind!r} is not a degradation of one image; choose among {', '.join(kinds)}.")
     peak = _peak(image)
     height, width = (side // scale for side in image.shape[:2])
     if min(height, width) < 1:
-        raise ValueError(f"an image of {image.shape[0]}x{image.shape[1]} pixels is too small for scale={scale}; lower scale.")
+        raise UserError(f"an image of {image.shape[0]}x{image.shape[1]} pixels is too small for scale={scale}; lower scale.")
     cut = image[: height * scale, : width * scale]
     bands_first = cut[None] if image.ndim == 2 else cut.transpose(2, 0, 1)
     hr = torch.from_numpy(np.ascontiguousarray(bands_first, dtype=np.float32) / np.float32(peak))
@@ -51,12 +51,12 @@ def degrade_array(image: Image, kind: str, scale: int = 4, seed: int = 0, **opti
 def _peak(image: Image) -> float:
     """Return the value that stands for 1."""
     if image.ndim not in (2, 3):
-        raise ValueError(f"an array of shape {image.shape} is no image; give (H, W) or (H, W, C).")
+        raise UserError(f"an array of shape {image.shape} is no image; give (H, W) or (H, W, C).")
     if np.issubdtype(image.dtype, np.floating):
         low, high = float(image.min()), float(image.max())
         if not (low >= 0 and high <= 1):
-            raise ValueError(f"a {image.dtype} image has values from {low:g} to {high:g}; give floats in [0, 1], uint8 or uint16.")
+            raise UserError(f"a {image.dtype} image has values from {low:g} to {high:g}; give floats in [0, 1], uint8 or uint16.")
         return 1.0
     if image.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"an image of {image.dtype} was given; give uint8, uint16 or floats in [0, 1].")
+        raise UserError(f"an image of {image.dtype} was given; give uint8, uint16 or floats in [0, 1].")
     return float(np.iinfo(image.dtype).max)

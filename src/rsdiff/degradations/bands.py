@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.degradations.base import DegradationConfig, Degraded, RecordValue, common_lr_size
-from rsdiff.degradations.resizing import ResizeBackend, resize
+from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
+from rsdiff.degradations.resizing import ResizeBackend, resize, resize_reach
 
 
 @config
@@ -79,6 +79,9 @@ class FewerBands:
         few = self.config.reduced(hr)
         lr = few if tuple(few.shape[-2:]) == size else resize(few, size, self.config.resize)
         return Degraded(lr=lr, hr=hr, lr_clean=lr)
+
+    def reach(self, decisions: FewerBandsDecisions, scale: float) -> Reach:
+        return Reach(0 if scale == 1 else resize_reach(self.config.resize, scale), bands=True)
 
     def record(self, decisions: FewerBandsDecisions) -> dict[str, RecordValue]:
         return {}

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
 from rsdiff.data.source import Window
 
@@ -35,6 +37,20 @@ class Degraded:
     windows: Sequence[Window] | None = None
 
 
+@dataclass(frozen=True)
+class Reach:
+    """What a degradation mixes.
+
+    pixels  target pixels, along rows or columns, from any pixel under an LR pixel to the farthest one that the LR pixel depends on; where
+            the target is made, too (sharpened), the same for its pixels. What depends on an image as a whole (the level of Poisson noise
+            that follows the number of its grey levels) does not count
+    bands   whether a band of the LR depends on other bands of the target than its own
+    """
+
+    pixels: int
+    bands: bool = False
+
+
 class Degradation(Protocol):
     """Makes LR images from HR images. Stateless; used in loader workers, on the accelerator, for fixed test sets and for guidance."""
 
@@ -54,6 +70,10 @@ class Degradation(Protocol):
 
     def apply(self, hr: Tensor, decisions: Sequence[Any]) -> Degraded:
         """Degrade hr (N, C, H, W) in [0, 1] by N decisions, on hr's device. Pure, and differentiable where the operation is."""
+        ...
+
+    def reach(self, decisions: Any, scale: float) -> Reach:
+        """Return how far one image's decisions mix pixels; `scale` is target pixels per LR pixel."""
         ...
 
     def record(self, decisions: Any) -> dict[str, RecordValue]:
@@ -109,7 +129,8 @@ def common_lr_size(images: int, sizes: Sequence[tuple[int, int]]) -> tuple[int, 
 def degrade(batch: Batch, degradation: Degradation) -> Batch:
     """Return the batch with lr (and kernel, noise_level, lr_views, ...) made by `degradation` from hr and the batch's decisions.
 
-    A batch without decisions, or with decisions of None, keeps the lr of its data set.
+    A batch without decisions, or with decisions of None, keeps the lr of its data set. Missing pixels are filled before; what was made
+    of them does not count afterwards, in the target and in the LR.
     """
     if all(not views or views[0] is None for views in batch.decisions):
         batch.need("lr")
@@ -118,13 +139,19 @@ def degrade(batch: Batch, degradation: Degradation) -> Batch:
     made = degradation.apply(hr, [views[0] for views in batch.decisions])
     lr_views = None
     if batch.hr_views is not None:
-        count, views = batch.hr_views.shape[:2]
-        flat = degradation.apply(batch.hr_views.flatten(0, 1), [d for per_view in batch.decisions for d in per_view[1:]])
+        hr_views = batch.need("hr_views")
+        count, views = hr_views.shape[:2]
+        flat = degradation.apply(hr_views.flatten(0, 1), [d for per_view in batch.decisions for d in per_view[1:]])
         lr_views = flat.lr.unflatten(0, (count, views))
+    if batch.valid is not None:
+        masks = zip(batch.valid, (views[0] for views in batch.decisions), strict=True)
+        batch = replace(batch, valid=torch.stack([counted_by(degradation, batch.scale, mask, one) for mask, one in masks]))
+    batch = batch if made.windows is None else _cut(batch, made.windows)
     return replace(
-        batch if made.windows is None else _cut(batch, made.windows),
+        batch,
         hr=made.hr,
         lr=made.lr,
+        lr_valid=None if batch.valid is None else _lr_validity(batch.valid, made.lr),
         size=(int(made.hr.shape[-2]), int(made.hr.shape[-1])),
         lr_size=(int(made.lr.shape[-2]), int(made.lr.shape[-1])),
         kernel=made.kernel,
@@ -142,7 +169,30 @@ def _cut(batch: Batch, windows: Sequence[Window]) -> Batch:
             return None
         return torch.stack([cut(image, window) for image, window in zip(images, windows, strict=True)])
 
-    return replace(batch, ref=parts(batch.ref), change_mask=parts(batch.change_mask), valid=parts(batch.valid))
+    return replace(
+        batch,
+        ref=parts(batch.ref),
+        ref_valid=parts(batch.ref_valid),
+        change_mask=parts(batch.change_mask),
+        valid=parts(batch.valid),
+    )
+
+
+def counting(valid: Tensor, reach: Reach) -> Tensor:
+    """Return which pixels of a target (C, H, W) have known surroundings as far as the degradation mixes them."""
+    known = eroded(valid, reach.pixels)
+    return known.amin(0, keepdim=True).expand_as(known) if reach.bands else known
+
+
+def counted_by(degradation: Degradation, scale: float, valid: Tensor, decisions: Any) -> Tensor:
+    """Return `counting` beside one image's decisions."""
+    return counting(valid, degradation.reach(decisions, scale))
+
+
+def _lr_validity(counts: Tensor, lr: Tensor) -> Tensor:
+    """Return which pixels of the LR were made of known ones alone, (B, c, h, w): a target pixel that counts vouches for what is over it."""
+    known = F.interpolate(counts, size=lr.shape[-2:], mode="nearest-exact")
+    return known if known.shape == lr.shape else known.amin(1, keepdim=True).expand_as(lr)
 
 
 def cut(image: Tensor, window: Window) -> Tensor:

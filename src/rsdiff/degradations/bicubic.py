@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.degradations.base import DegradationConfig, Degraded, RecordValue, common_lr_size
-from rsdiff.degradations.resizing import ResizeBackend, resize
+from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
+from rsdiff.degradations.resizing import ResizeBackend, resize, resize_reach
 from rsdiff.degradations.rounding import round_to_grey_levels
 
 
@@ -56,6 +56,9 @@ class Bicubic:
         clean = resize(hr, size, self.config.resize)
         lr = clean.clamp(0, 1) if self.config.clamp else clean
         return Degraded(lr=round_to_grey_levels(lr) if self.config.rounding else lr, hr=hr, lr_clean=clean)
+
+    def reach(self, decisions: BicubicDecisions, scale: float) -> Reach:
+        return Reach(resize_reach(self.config.resize, scale))
 
     def record(self, decisions: BicubicDecisions) -> dict[str, RecordValue]:
         return {}

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rsdiff.config import UserError
+
 BlurBorder = Literal["reflect", "circular"]
 
 NEGLIGIBLE = 1e-9
@@ -37,9 +39,9 @@ def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect") -> Ten
     size = kernels.shape[-1]
     before, after = size // 2, (size - 1) // 2
     if kernels.shape[-2] != size or kernels.ndim not in (2, 3) or (kernels.ndim == 3 and kernels.shape[0] != count):
-        raise ValueError(f"kernels of shape {tuple(kernels.shape)} were given for {count} images; give ({count}, k, k) or (k, k).")
+        raise UserError(f"kernels of shape {tuple(kernels.shape)} were given for {count} images; give ({count}, k, k) or (k, k).")
     if before >= min(height, width):
-        raise ValueError(
+        raise UserError(
             f"a kernel of size {size} needs images larger than {before} pixels per side, this one is {height}x{width}; "
             f"choose a smaller kernel_size or larger crops."
         )
@@ -79,7 +81,7 @@ def blur_opencv(images: Tensor, kernels: Sequence[Tensor]) -> Tensor:
     Outer taps whose weights sum to less than NEGLIGIBLE are left out.
     """
     if images.requires_grad:
-        raise ValueError("OpenCV's blur has no gradient; choose backend=torch.")
+        raise UserError("OpenCV's blur has no gradient; choose backend=torch.")
     made = np.empty(images.shape, np.float32)
     for image, kernel, blurred in zip(images.detach().cpu().numpy(), kernels, made, strict=True):
         weights = trimmed(kernel.numpy())

@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.degradations.base import DegradationConfig
 from rsdiff.degradations.camera import CameraNoise, draw_camera
 from rsdiff.degradations.camera_noise import NoiseKind, correlated_covariance
@@ -67,10 +67,10 @@ class SharedOptions(DegradationConfig):
         for name, lowest, highest in (("quality", 1, 100), ("noise", 0, 255)):
             low, high = getattr(self, name)
             if not lowest <= low <= high <= highest:
-                raise ValueError(f"{name}=[{low}, {high}] is not a range within {lowest}..{highest}; give [low, high] with low <= high.")
+                raise UserError(f"{name}=[{low}, {high}] is not a range within {lowest}..{highest}; give [low, high] with low <= high.")
         check_probabilities(self, "camera")
         if self.crop is not None and self.crop < 1:
-            raise ValueError(f"crop={self.crop} keeps nothing; give a side in LR pixels (published: 72), or null.")
+            raise UserError(f"crop={self.crop} keeps nothing; give a side in LR pixels (published: 72), or null.")
 
     @property
     def in_workers(self) -> bool:
@@ -89,9 +89,9 @@ class SharedOptions(DegradationConfig):
         return Jpeg(name=name, quality=draws.integer(*self.quality), backend=self.jpeg)
 
     def camera_stage(self, draws: Draws, name: str, bands: int, size: Size) -> CameraNoise:
-        """Draw a camera; raises ValueError unless the image has three bands."""
+        """Draw a camera; raises UserError unless the image has three bands."""
         if bands != 3:
-            raise ValueError(f"degradation.camera={self.camera} needs images of 3 bands, and these have {bands}; set degradation.camera=0.")
+            raise UserError(f"degradation.camera={self.camera} needs images of 3 bands, and these have {bands}; set degradation.camera=0.")
         return draw_camera(draws, name, size)
 
 
@@ -227,4 +227,4 @@ def check_probabilities(options: DegradationConfig, *names: str) -> None:
     """Raise ValueError unless the options of these names are probabilities."""
     for name in names:
         if not 0 <= getattr(options, name) <= 1:
-            raise ValueError(f"{name}={getattr(options, name)} is not a probability; give a number from 0 to 1.")
+            raise UserError(f"{name}={getattr(options, name)} is not a probability; give a number from 0 to 1.")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,7 @@ class CameraNoise(Stage):
     field                   (1, H, W) standard normal
     """
 
+    mixes_bands: ClassVar[bool] = True
     shot_noise: float
     read_noise: float
     brightness: float
@@ -54,6 +55,10 @@ class CameraNoise(Stage):
     blue_gain: float
     mixture: tuple[float, ...]
     field: Tensor
+
+    @property
+    def radius(self) -> int:
+        return 1
 
     def renewed(self, draws: Draws) -> Self:
         return replace(self, field=draws.normal(*self.field.shape))

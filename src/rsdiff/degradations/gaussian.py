@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.degradations.base import DegradationConfig, Degraded, RecordValue, common_lr_size
+from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
 from rsdiff.degradations.blur import blur
 from rsdiff.degradations.kernels import anisotropic_kernels, isotropic_kernels
 from rsdiff.degradations.noise import add_noise
-from rsdiff.degradations.resizing import ResizeBackend, resize
+from rsdiff.degradations.resizing import ResizeBackend, resize, resize_reach
 from rsdiff.degradations.rounding import GREY_LEVELS, Clamp, round_to_grey_levels
 
 KernelFamily = Literal["none", "isotropic", "anisotropic"]
@@ -199,6 +199,11 @@ class GaussianDegradation:
         elif self.config.clamp == "with_noise" and bool(is_noisy.any()):
             lr = torch.where(is_noisy.to(lr.device)[:, None, None, None], lr.clamp(0, 1), lr)
         return round_to_grey_levels(lr) if self.config.rounding else lr
+
+    def reach(self, decisions: GaussianDecisions, scale: float) -> Reach:
+        radius = 0 if self.config.kernel == "none" else self.config.kernel_size // 2
+        blurred = radius if self.config.order == "blur_first" else math.ceil((radius + 1) * scale) - 1
+        return Reach(blurred + resize_reach(self.config.resize, scale))
 
     def record(self, decisions: GaussianDecisions) -> dict[str, RecordValue]:
         """Return width, second_width and angle as far as the kernel family has them, and noise in 8-bit grey levels."""

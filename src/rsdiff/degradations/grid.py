@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.degradations.base import Degradation, DegradationConfig
 from rsdiff.degradations.gaussian import GaussianDegradation, GaussianDegradationConfig
 
@@ -27,7 +27,7 @@ class NamedCase:
 
     def __post_init__(self) -> None:
         if self.second_width is None and self.angle != 0:
-            raise ValueError(f"case {self.name} turns an isotropic kernel by {self.angle}; give second_width, or leave the angle out.")
+            raise UserError(f"case {self.name} turns an isotropic kernel by {self.angle}; give second_width, or leave the angle out.")
 
     def degradation(self, common: GaussianDegradationConfig) -> GaussianDegradationConfig:
         """Return `common` with this case's kernel and noise."""
@@ -50,10 +50,10 @@ class GridConfig(DegradationConfig):
     def __post_init__(self) -> None:
         names = [case.name for case in self.cases]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"cases={names} must be at least one case, each with a name of its own.")
+            raise UserError(f"cases={names} must be at least one case, each with a name of its own.")
         unknown = sorted(set(self.only) - set(names))
         if unknown:
-            raise ValueError(f"only={list(self.only)} names {', '.join(unknown)}; the cases are {', '.join(names)}.")
+            raise UserError(f"only={list(self.only)} names {', '.join(unknown)}; the cases are {', '.join(names)}.")
         self.build()  # a case that is not a valid degradation is refused here, before any data are touched
 
     def build(self) -> DegradationGrid:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.config import UserError
+
 Interpolation = Literal["bilinear", "bicubic", "area"]
 InterpolationBackend = Literal["opencv", "opencv_matrix", "torch"]
 
@@ -32,9 +34,9 @@ def interpolate(
            (floor(H ratio), floor(W ratio)). Real-ESRGAN's first resize.
     """
     if min(size) < 1:
-        raise ValueError(f"an image of {tuple(images.shape[-2:])} pixels cannot be resized to {size}; give larger images.")
+        raise UserError(f"an image of {tuple(images.shape[-2:])} pixels cannot be resized to {size}; give larger images.")
     if ratio is not None and backend != "torch":
-        raise ValueError(f"a ratio was given to the back-end {backend}, which goes by the size alone; use torch or leave the ratio out.")
+        raise UserError(f"a ratio was given to the back-end {backend}, which goes by the size alone; use torch or leave the ratio out.")
     match backend:
         case "opencv":
             return _opencv(images, size, mode)
@@ -54,7 +56,7 @@ def interpolate(
 
 def _opencv(images: Tensor, size: tuple[int, int], mode: Interpolation) -> Tensor:
     if images.requires_grad:
-        raise ValueError("OpenCV's resizing has no gradient; choose backend=torch.")
+        raise UserError("OpenCV's resizing has no gradient; choose backend=torch.")
     planes = images.detach().cpu().flatten(0, 1).numpy()
     made = np.empty((len(planes), *size), np.float32)
     for plane, target in zip(planes, made, strict=True):

@@ -42,6 +42,9 @@ _LUMINANCE = (
 _CHROMINANCE_CORNER = ((17, 18, 24, 47), (18, 21, 26, 66), (24, 26, 56, 99), (47, 66, 99, 99))
 _CHROMINANCE_REST = 99
 
+JPEG_REACH = 18
+"""Pixels that a coded pixel depends on, along rows and columns: a block of 16 (chroma: 8 of its own), and smooth upsampling across."""
+
 
 def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     """Return the JPEG stream that libjpeg makes of pixels (C, H, W) uint8, C = 3 (red, green, blue) or 1."""

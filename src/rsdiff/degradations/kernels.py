@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
+
 KernelPeak = Literal["upper", "lower"]
 
 NARROWEST = 1e-2
@@ -62,7 +64,7 @@ def gaussian_kernels(
     disturbance  (N, size, size), multiplied onto the kernel before it is normalised ("setting 2": 1 + 0.25 u with uniform u), or None
     """
     if size < 1:
-        raise ValueError(f"a kernel of size {size} was asked for, sizes are 1 or more; set kernel_size=21, for example.")
+        raise UserError(f"a kernel of size {size} was asked for, sizes are 1 or more; set kernel_size=21, for example.")
     offsets = torch.arange(size, dtype=torch.float64, device=covariance.device) - mean
     y, x = torch.meshgrid(offsets, offsets, indexing="ij")
     points = torch.stack([x, y], -1).reshape(-1, 2)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.degradations.base import DegradationConfig, RecordValue
+from rsdiff.degradations.base import DegradationConfig, Reach, RecordValue
 
 
 @config
@@ -38,6 +38,9 @@ class Paired:
 
     def apply(self, hr: Tensor, decisions: Sequence[None]) -> NoReturn:
         raise ValueError("degradation=paired makes no LR from HR; choose degradation=bicubic (or another) for data without an LR.")
+
+    def reach(self, decisions: None, scale: float) -> Reach:
+        return Reach(0)
 
     def record(self, decisions: None) -> dict[str, RecordValue]:
         return {}

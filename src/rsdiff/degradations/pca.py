@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.degradations.gaussian import GaussianDegradation, GaussianDegradationConfig, Setting
 
@@ -45,17 +45,17 @@ class KernelBasisConfig:
 
     def __post_init__(self) -> None:
         if self.kernel_size < 1 or not 1 <= self.code_length <= min(self.count, self.kernel_size**2):
-            raise ValueError(
+            raise UserError(
                 f"a code of {self.code_length} entries was asked of {self.count} kernels with {self.kernel_size**2} weights; "
                 "give at most as many entries as kernels and as weights."
             )
 
     def build(self) -> Tensor:
-        """Return the basis (k * k, code length), the same whenever it is fitted; raises ValueError for a file of another size."""
+        """Return the basis (k * k, code length), the same whenever it is fitted; raises UserError for a file of another size."""
         if self.file is not None:
             basis = read_basis(Path(self.file))
             if basis.shape != (self.kernel_size**2, self.code_length):
-                raise ValueError(
+                raise UserError(
                     f"{self.file} is a basis of shape {tuple(basis.shape)} and the model needs {(self.kernel_size**2, self.code_length)}; "
                     "set kernel_size and code_length of the basis to the file's."
                 )
@@ -73,7 +73,7 @@ def kernel_basis(kernels: Tensor, code_length: int) -> Tensor:
     """
     rows = kernels.flatten(1).to(torch.float64)
     if not 1 <= code_length <= min(rows.shape):
-        raise ValueError(
+        raise UserError(
             f"a code of {code_length} entries was asked of {len(rows)} kernels with {rows.shape[1]} weights; choose 1 to {min(rows.shape)}."
         )
     centred = rows - rows.mean(0)
@@ -90,7 +90,7 @@ def random_kernel_basis(degradation: GaussianDegradation, code_length: int, gene
     fields = torch.rand(count, size, size, generator=generator) if degradation.config.disturbance > 0 else None
     kernels = degradation.kernels(parameters, fields)
     if kernels is None:
-        raise ValueError("a kernel basis needs blur kernels, and degradation.kernel=none has none; choose isotropic or anisotropic.")
+        raise UserError("a kernel basis needs blur kernels, and degradation.kernel=none has none; choose isotropic or anisotropic.")
     return kernel_basis(kernels, code_length)
 
 
@@ -99,12 +99,12 @@ def read_basis(path: Path) -> Tensor:
     try:
         basis = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise ValueError(
+        raise UserError(
             f"{path.name} is no file of plain tensors, so it was not loaded; give a kernel basis such as pca_matrix.pth."
         ) from None
     if not isinstance(basis, Tensor) or basis.ndim != 2 or math.isqrt(len(basis)) ** 2 != len(basis):
         found = f"a tensor of shape {tuple(basis.shape)}" if isinstance(basis, Tensor) else f"a {type(basis).__name__}"
-        raise ValueError(
+        raise UserError(
             f"{path.name} holds {found}; a kernel basis is a (k * k, code length) tensor such as (441, 10) for 21 x 21 kernels."
         )
     return basis.to(torch.float32)
@@ -117,7 +117,7 @@ def encode_kernels(kernels: Tensor, basis: Tensor, noise_level: Tensor | None = 
     """
     if kernels.shape[-2] * kernels.shape[-1] != len(basis):
         side = math.isqrt(len(basis))
-        raise ValueError(
+        raise UserError(
             f"the basis is for {side} x {side} kernels and the kernels are {tuple(kernels.shape[-2:])}; set kernel_size={side}."
         )
     codes = kernels.flatten(1) @ basis.to(kernels)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
+
 
 @dataclass
 class PairPool:
@@ -34,7 +36,7 @@ class PairPool:
     def exchange_in_order(self, lr: Tensor, hr: Tensor, order: Tensor | None) -> tuple[Tensor, Tensor]:
         """`exchange` with the permutation (capacity,) given; None while the pool fills."""
         if self.capacity % len(lr):
-            raise ValueError(f"a pool of {self.capacity} pairs got a batch of {len(lr)}; make the capacity a multiple of the batch.")
+            raise UserError(f"a pool of {self.capacity} pairs got a batch of {len(lr)}; make the capacity a multiple of the batch.")
         pairs = list(zip(lr.clone(), hr.clone(), strict=True))
         if order is None:
             self._pairs += pairs

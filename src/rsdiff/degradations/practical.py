@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rsdiff.data.source import Window
-from rsdiff.degradations.base import Degraded, RecordValue, common_lr_size, cut
+from rsdiff.degradations.base import Degraded, Reach, RecordValue, common_lr_size, cut
 from rsdiff.degradations.draws import Draws
-from rsdiff.degradations.stages import Stage, run_stages
+from rsdiff.degradations.stages import Resize, Stage, reach_of, run_stages
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,6 +95,12 @@ class PracticalDegradation:
             hr=torch.stack([cut(image, window) for image, window in zip(targets, windows, strict=True)]),
             windows=windows,
         )
+
+    def reach(self, decisions: PracticalDecisions, scale: float) -> Reach:
+        """See Degradation; the last resizing of every plan leads to the size of the LR, whatever is cut from it afterwards."""
+        final = next(stage for stage in reversed(decisions.stages) if isinstance(stage, Resize))
+        stages = (*decisions.target_stages, *decisions.stages)
+        return Reach(math.ceil(reach_of(stages, final.height * decisions.scale)), any(stage.mixes_bands for stage in stages))
 
     def record(self, decisions: PracticalDecisions) -> dict[str, RecordValue]:
         """Return '<stage>_<parameter>' of every stage and the order of the stages, e.g. {'blur0_width': 1.2, 'order': 'blur0 jpeg ...'}."""

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.degradations.base import DegradationConfig
 from rsdiff.degradations.bsrgan import Size, check_probabilities
 from rsdiff.degradations.camera_kernels import KernelShape
@@ -76,17 +76,17 @@ class RoundOptions:
     def __post_init__(self) -> None:
         for name in ("blur", "sinc", "gaussian", "grey"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)} is not a probability; give a number from 0 to 1.")
+                raise UserError(f"{name}={getattr(self, name)} is not a probability; give a number from 0 to 1.")
         for name in ("width", "generalised_exponent", "plateau_exponent", "factor", "noise", "poisson_scale", "quality"):
             low, high = getattr(self, name)
             if not 0 <= low <= high or (name not in ("noise", "poisson_scale") and low == 0):
-                raise ValueError(f"{name}=[{low}, {high}] is not a range of positive numbers; give [low, high] with low <= high.")
+                raise UserError(f"{name}=[{low}, {high}] is not a range of positive numbers; give [low, high] with low <= high.")
         if self.quality[1] >= 100:
-            raise ValueError(f"quality=[{self.quality[0]}, {self.quality[1]}] reaches 100, where the published formula divides by 0.")
+            raise UserError(f"quality=[{self.quality[0]}, {self.quality[1]}] reaches 100, where the published formula divides by 0.")
         for name in ("kernels", "resize"):
             weights = getattr(self, name)
             if min(weights) < 0 or sum(weights) <= 0:
-                raise ValueError(f"{name}={list(weights)} are not weights; give numbers from 0 on that are not all 0.")
+                raise UserError(f"{name}={list(weights)} are not weights; give numbers from 0 on that are not all 0.")
 
 
 @config
@@ -115,7 +115,7 @@ class RealEsrganConfig(DegradationConfig):
     def __post_init__(self) -> None:
         check_probabilities(self, "final_sinc")
         if self.crop is not None and self.crop < 1:
-            raise ValueError(f"crop={self.crop} keeps nothing; give a side in LR pixels (published: 64 at x4), or null.")
+            raise UserError(f"crop={self.crop} keeps nothing; give a side in LR pixels (published: 64 at x4), or null.")
 
     @property
     def in_workers(self) -> bool:

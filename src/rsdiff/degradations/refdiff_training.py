@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import config
-from rsdiff.degradations.base import DegradationConfig, Degraded, RecordValue, common_lr_size
+from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
 from rsdiff.degradations.blur import blur
-from rsdiff.degradations.jpeg import through_libjpeg
+from rsdiff.degradations.jpeg import JPEG_REACH, through_libjpeg
 from rsdiff.degradations.kernels import anisotropic_kernels
 from rsdiff.degradations.noise import add_noise
+from rsdiff.degradations.resizing import resize_reach
 from rsdiff.degradations.rounding import GREY_LEVELS, to_uint8
 
 Blur = Literal["isotropic", "anisotropic", "motion"]
@@ -145,6 +146,11 @@ class RefDiffTraining:
             return motion_kernel(decision.widths[0], decision.angle, size)
         first, second, angle = (torch.tensor([value], dtype=torch.float64) for value in (*decision.widths, decision.angle))
         return anisotropic_kernels(first, second, angle, size)[0]
+
+    def reach(self, decisions: RefDiffTrainingDecisions, scale: float) -> Reach:
+        compressed = decisions.quality < 100
+        coded = math.ceil((JPEG_REACH + 1) * scale) if compressed else 0
+        return Reach(self.config.kernel_size // 2 + resize_reach("torch", scale) + coded, bands=compressed)
 
     def record(self, decisions: RefDiffTrainingDecisions) -> dict[str, RecordValue]:
         return {

@@ -56,6 +56,20 @@ def resize(images: Tensor, size: tuple[int, int], backend: ResizeBackend) -> Ten
             return subsample(images, _integer_factor(images, size))
 
 
+def resize_reach(backend: ResizeBackend, scale: float) -> int:
+    """Return how many target pixels lie between a pixel under an LR pixel and the farthest one that `resize` makes the LR pixel of.
+
+    Antialiased filters see 2 LR pixels around their centre; OpenCV's 2 target pixels; `direct` the first pixel of the cell.
+    """
+    match backend:
+        case "direct":
+            return math.ceil(scale) - 1
+        case "opencv":
+            return math.ceil(scale / 2) + 2
+        case _:
+            return math.ceil(2.5 * max(scale, 1.0))
+
+
 def _integer_factor(images: Tensor, size: tuple[int, int]) -> int:
     height, width = images.shape[-2:]
     factor = height // size[0]

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.degradations.bands import FewerBands
 from rsdiff.degradations.base import DegradationConfig
 from rsdiff.degradations.resizing import ResizeBackend
@@ -56,11 +56,11 @@ class SrfConfig(DegradationConfig):
 
     def __post_init__(self) -> None:
         if (self.sensor in ("gaussian", "average")) != bool(self.ranges):
-            raise ValueError(f"sensor={self.sensor} and {len(self.ranges)} ranges were given; ranges belong to gaussian and average alone.")
+            raise UserError(f"sensor={self.sensor} and {len(self.ranges)} ranges were given; ranges belong to gaussian and average alone.")
         if (self.sensor == "table") != bool(self.table):
-            raise ValueError(f"sensor={self.sensor} and table={self.table or '(empty)'} were given; a table belongs to sensor=table alone.")
+            raise UserError(f"sensor={self.sensor} and table={self.table or '(empty)'} were given; a table belongs to sensor=table alone.")
         if self.sensor == "average" and any(low >= high for low, high in self.ranges):
-            raise ValueError(f"ranges={list(self.ranges)} must be (lowest, highest) in nm.")
+            raise UserError(f"ranges={list(self.ranges)} must be (lowest, highest) in nm.")
 
     def lr_bands(self, bands: int) -> int:
         return self.weights(bands).shape[1]
@@ -68,7 +68,7 @@ class SrfConfig(DegradationConfig):
     def weights(self, bands: int) -> NDArray[np.float64]:
         """Return the weight of every band of the target in every band of the sensor, (bands, m)."""
         if len(self.wavelengths) != bands:
-            raise ValueError(
+            raise UserError(
                 f"spectral responses need the wavelengths of the {bands} bands of the images and {len(self.wavelengths)} are known; "
                 "set dataset.wavelengths (or degradation.wavelengths) to one value in nm per band, or choose degradation=bands."
             )
@@ -126,7 +126,7 @@ def weighted_by_width(wavelengths: NDArray[np.float64], response: NDArray[np.flo
     weights = response * spacing[:, None]
     if not (weights.sum(0) > 0).all():
         empty = int(np.argmin(weights.sum(0))) + 1
-        raise ValueError(f"no band of the images lies within band {empty} of the sensor; choose other responses or another sensor.")
+        raise UserError(f"no band of the images lies within band {empty} of the sensor; choose other responses or another sensor.")
     return np.asarray(weights / weights.sum(0))
 
 
@@ -136,18 +136,18 @@ def require_coverage(wavelengths: NDArray[np.float64], grid: NDArray[np.float64]
     inside = (grid >= wavelengths.min() - half) & (grid <= wavelengths.max() + half)
     shares = response[inside].sum(0) / np.maximum(response.sum(0), 1e-300)
     if shares.min() < 1 - OUTSIDE:
-        raise ValueError(
+        raise UserError(
             f"{1 - shares.min():.0%} of the response of band {int(shares.argmin()) + 1} of the sensor lies outside the images' "
             f"{wavelengths.min():g} to {wavelengths.max():g} nm; choose a sensor within them."
         )
 
 
 def read_response(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return (wavelengths (n,), response (n, m)) of a CSV file with a line of names; raises ValueError where it is none."""
+    """Return (wavelengths (n,), response (n, m)) of a CSV file with a line of names; raises UserError where it is none."""
     try:
         values = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no table of responses ({error}); give a CSV file of wavelength and one column per band.") from None
+        raise UserError(f"{path} is no table of responses ({error}); give a CSV file of wavelength and one column per band.") from None
     if values.shape[1] < 2 or not (np.diff(values[:, 0]) > 0).all():
-        raise ValueError(f"{path} must hold rising wavelengths in nm and one column per band.")
+        raise UserError(f"{path} must hold rising wavelengths in nm and one column per band.")
     return values[:, 0], values[:, 1:]

@@ -10,13 +10,13 @@ import dataclasses
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from rsdiff.degradations.base import RecordValue
-from rsdiff.degradations.blur import blur_mirrored, blur_opencv
+from rsdiff.degradations.blur import blur_mirrored, blur_opencv, trimmed
 from rsdiff.degradations.camera_kernels import gaussian_row, padded_kernel, shaped_kernel, shifted_row, sinc_kernel
 from rsdiff.degradations.camera_noise import (
     NoiseKind,
@@ -31,7 +31,7 @@ from rsdiff.degradations.camera_noise import (
 )
 from rsdiff.degradations.draws import Draws
 from rsdiff.degradations.interpolation import Interpolation, InterpolationBackend, interpolate
-from rsdiff.degradations.jpeg import JpegBackend, jpeg_differentiable, jpeg_libjpeg
+from rsdiff.degradations.jpeg import JPEG_REACH, JpegBackend, jpeg_differentiable, jpeg_libjpeg
 from rsdiff.degradations.resizing import resize_cubic, subsample
 from rsdiff.degradations.rounding import GREY_LEVELS, round_to_grey_levels
 from rsdiff.degradations.sharpening import SharpeningBackend, sharpen
@@ -45,6 +45,18 @@ class Stage:
     """One step of a degradation with what was drawn for it. `name` tells stages of one kind apart ("blur0", "jpeg")."""
 
     name: str
+    mixes_bands: ClassVar[bool] = False
+    """Whether a band of the result depends on other bands of the image."""
+
+    @property
+    def radius(self) -> int:
+        """Pixels of the image, along rows and columns, that a pixel of the result depends on besides the one it lies on."""
+        return 0
+
+    @property
+    def shrinks(self) -> float:
+        """Pixels of the image per pixel of the result and side, where the ratio is fixed."""
+        return 1.0
 
     def group(self) -> Hashable:
         """Return what images must share, besides their size, to be processed together."""
@@ -74,6 +86,10 @@ class Blur(Stage):
     def kernel(self) -> Tensor:
         """Return the kernel as it is cross-correlated: (k, k) float64, or (k,) for a separable one."""
         raise NotImplementedError
+
+    @property
+    def radius(self) -> int:
+        return len(trimmed(self.kernel().numpy())) // 2
 
     def group(self) -> Hashable:
         return self.backend
@@ -166,6 +182,10 @@ class Decimate(Blur):
     def kernel(self) -> Tensor:
         return shifted_row(self.size, self.width, (self.step - 1) / 2).flip(0)
 
+    @property
+    def shrinks(self) -> float:
+        return float(self.step)
+
     def group(self) -> Hashable:
         return self.backend, self.step
 
@@ -188,6 +208,10 @@ class Resize(Stage):
     limited: bool = True
     ratio: float | None = None
 
+    @property
+    def radius(self) -> int:
+        return 2  # of bicubic interpolation without antialiasing; areas stay within their pixel
+
     def group(self) -> Hashable:
         return self.height, self.width, self.mode, self.backend, self.limited, self.ratio
 
@@ -202,6 +226,14 @@ class Resize(Stage):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Halve(Stage):
     """MATLAB's antialiased bicubic to half the size (odd sizes are rounded up), limited to [0, 1]."""
+
+    @property
+    def radius(self) -> int:
+        return 4
+
+    @property
+    def shrinks(self) -> float:
+        return 2.0
 
     def run(self, images: Tensor, stages: Sequence[Self]) -> Tensor:
         height, width = images.shape[-2:]
@@ -295,8 +327,13 @@ class ScaledPoissonNoise(Stage):
 class Jpeg(Stage):
     """JPEG after limiting to [0, 1]; quality 1..100, a whole number for libjpeg."""
 
+    mixes_bands: ClassVar[bool] = True
     quality: float
     backend: JpegBackend = "libjpeg"
+
+    @property
+    def radius(self) -> int:
+        return JPEG_REACH
 
     def group(self) -> Hashable:
         return self.backend
@@ -313,6 +350,10 @@ class Sharpen(Stage):
     """Unsharp masking with its published defaults, see rsdiff.degradations.sharpening."""
 
     backend: SharpeningBackend = "separable"
+
+    @property
+    def radius(self) -> int:
+        return 50  # two windows of 51 pixels, of the image and of the mask of its edges
 
     def group(self) -> Hashable:
         return self.backend
@@ -356,6 +397,20 @@ def rounds(images: Sequence[Tensor], plans: Sequence[Sequence[Stage]]) -> Iterat
             for index, image in zip(members, stages[0].run(stacked, stages), strict=True):
                 current[index] = image
         yield list(current)
+
+
+def reach_of(stages: Sequence[Stage], height: int) -> float:
+    """Return how many pixels of an image of `height` rows a pixel of the result depends on, along rows and columns.
+
+    Counted from any pixel under the result's pixel to the farthest one: every stage adds its radius in pixels of its own size.
+    """
+    total, unit = 0.0, 1.0
+    for stage in stages:
+        made = height / stage.height if isinstance(stage, Resize) else unit * stage.shrinks
+        total += (stage.radius + 1) * unit - 1 if stage.radius else 0.0
+        total += max(made - 1, 0.0) if made != unit else 0.0
+        unit = made
+    return total
 
 
 def _stacked(fields: Sequence[Tensor], images: Tensor) -> Tensor:

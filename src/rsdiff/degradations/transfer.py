@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.config import UserError
+
 
 def transfer_function(kernels: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the spectra of convolving periodic images of `size` (H, W) with kernels (..., k, k); k may not exceed H or W."""
     taps = kernels.shape[-1]
     if taps > min(size):
-        raise ValueError(f"a kernel of {taps} x {taps} pixels does not fit into an image of {size[0]}x{size[1]}; use larger images.")
+        raise UserError(f"a kernel of {taps} x {taps} pixels does not fit into an image of {size[0]}x{size[1]}; use larger images.")
     placed = F.pad(kernels, (0, size[1] - taps, 0, size[0] - taps))
     return torch.fft.rfft2(placed.roll((-(taps // 2), -(taps // 2)), dims=(-2, -1)))
 

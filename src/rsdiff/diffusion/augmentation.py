@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.diffusion.noise import NoiseSource
 
 SYM6 = (
@@ -92,7 +92,7 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         if self.probability < 0:
-            raise ValueError(f"probability={self.probability} is negative; give 0 for no augmentation, or up to 1.")
+            raise UserError(f"probability={self.probability} is negative; give 0 for no augmentation, or up to 1.")
 
     @property
     def label_width(self) -> int:
@@ -307,7 +307,7 @@ def _turn_about_grey(angle: Tensor) -> Tensor:
 
 def _quarter_turn(images: Tensor, turns: Tensor) -> Tensor:
     if images.shape[2] != images.shape[3]:
-        raise ValueError(
+        raise UserError(
             f"images of {images.shape[2]} x {images.shape[3]} pixels cannot be turned by 90 degrees; use square crops or quarter_turn=0."
         )
     images = torch.where((turns == 1) | (turns == 2), images.flip(3), images)
@@ -383,4 +383,4 @@ def _recolour(images: Tensor, colour: Tensor) -> Tensor:
     if bands == 1:
         grey = colour[:, :3].mean(1)
         return images * grey[:, :3].sum(1)[:, None, None, None] + grey[:, 3][:, None, None, None]
-    raise ValueError(f"colours of images with {bands} bands cannot be augmented; set the colour factors to 0 or use 1 or 3 bands.")
+    raise UserError(f"colours of images with {bands} bands cannot be augmented; set the colour factors to 0 or use 1 or 3 bands.")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.levels import edm_levels
 from rsdiff.diffusion.noise import NoiseSource
@@ -32,11 +33,11 @@ def dct_matrix(size: int, like: Tensor) -> Tensor:
 def patch_dct(images: Tensor, patch: int, inverse: bool = False) -> Tensor:
     """Return the orthonormal DCT-II (or its inverse) of every patch x patch block of images (B, C, H, W), in place of the block.
 
-    Raises ValueError when H or W is not a multiple of `patch`.
+    Raises UserError when H or W is not a multiple of `patch`.
     """
     H, W = images.shape[-2:]
     if H % patch or W % patch:
-        raise ValueError(f"an image of {H} x {W} was given to a DCT of {patch} x {patch} patches; pad it to multiples of {patch}.")
+        raise UserError(f"an image of {H} x {W} was given to a DCT of {patch} x {patch} patches; pad it to multiples of {patch}.")
     matrix = dct_matrix(patch, images)
     if inverse:
         matrix = matrix.T

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.diffusion.preconditioning import iddpm_levels
 
 Spacing = Literal["linspace", "leading", "trailing", "strided", "fastdpm_linear", "fastdpm_quadratic"]
@@ -58,11 +59,11 @@ def ve_levels(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
 
 
 def iddpm_grid(steps: int, sigma_min: float, sigma_max: float, offset: float = 0.008) -> Tensor:
-    """Return `steps` of improved DDPM's 1000 levels inside the range, equidistant in their index. Raises ValueError if none is inside."""
+    """Return `steps` of improved DDPM's 1000 levels inside the range, equidistant in their index. Raises UserError if none is inside."""
     levels = iddpm_levels(offset=offset, dtype=torch.float64)
     inside = levels[(levels >= sigma_min) & (levels <= sigma_max)]
     if len(inside) == 0:
-        raise ValueError(f"no level of the iddpm grid lies between sigma {sigma_min} and {sigma_max}; widen the range.")
+        raise UserError(f"no level of the iddpm grid lies between sigma {sigma_min} and {sigma_max}; widen the range.")
     return inside[((len(inside) - 1) * _fractions(steps)).round().to(torch.int64)]
 
 
@@ -75,10 +76,10 @@ def table_indices(length: int, steps: int, spacing: Spacing, stride: int = 0) ->
     strided   every index of range(0, length, stride): about `steps` of them when stride is 0, meaning length // steps
     fastdpm_linear     linspace, rounded down (FastDPM's STEP)
     fastdpm_quadratic  squares of equidistant numbers up to sqrt(0.8 length), rounded down (FastDPM's STEP); ends at 80 % of the table
-    Raises ValueError when the table has fewer than `steps` levels.
+    Raises UserError when the table has fewer than `steps` levels.
     """
     if not 1 <= steps <= length:
-        raise ValueError(f"sampler.steps={steps} was given and the model's table has {length} levels; choose 1 to {length} steps.")
+        raise UserError(f"sampler.steps={steps} was given and the model's table has {length} levels; choose 1 to {length} steps.")
     match spacing:
         case "linspace":
             ascending = np.linspace(0, length - 1, steps).round() if steps > 1 else np.array([length - 1])

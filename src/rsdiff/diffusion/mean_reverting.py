@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.diffusion.denoisers import DataRange, EpsDenoiser, Network, TimeInput
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule
@@ -41,9 +41,9 @@ class MeanRevertingConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"a schedule of {self.steps} steps was given; choose at least 1.")
+            raise UserError(f"a schedule of {self.steps} steps was given; choose at least 1.")
         if not (0 < self.remainder < 1 and self.strength > 0):
-            raise ValueError(f"remainder={self.remainder} must lie between 0 and 1, and strength={self.strength} above 0.")
+            raise UserError(f"remainder={self.remainder} must lie between 0 and 1, and strength={self.strength} above 0.")
 
     def thetas(self) -> Tensor:
         """Return theta (T+1,), index 0..T, in float32 as published: later digits of the small ones are its rounding."""

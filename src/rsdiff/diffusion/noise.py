@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.seeding import derived_seed, keyed_generator
 
 
@@ -46,7 +47,7 @@ class SeededNoise:
 
     def _check(self, shape: Sequence[int]) -> None:
         if shape[0] != len(self._generators):
-            raise ValueError(f"noise of batch size {shape[0]} was asked of a source with {len(self._generators)} images.")
+            raise UserError(f"noise of batch size {shape[0]} was asked of a source with {len(self._generators)} images.")
 
     def normal(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
         self._check(shape)
@@ -70,7 +71,7 @@ class SeededNoise:
 class ReplayNoise:
     """Returns given arrays in order, whatever their kind; for parity with published runs.
 
-    Raises ValueError when an array's shape differs from the draw that is asked for, or when the arrays run out.
+    Raises UserError when an array's shape differs from the draw that is asked for, or when the arrays run out.
     """
 
     def __init__(self, draws: Sequence[np.ndarray | Tensor | float | int]) -> None:
@@ -79,10 +80,10 @@ class ReplayNoise:
 
     def _take(self, shape: Sequence[int]) -> Tensor:
         if self._next >= len(self._draws):
-            raise ValueError(f"replayed noise ran out after {len(self._draws)} draws.")
+            raise UserError(f"replayed noise ran out after {len(self._draws)} draws.")
         draw = self._draws[self._next]
         if tuple(draw.shape) != tuple(shape):
-            raise ValueError(f"draw {self._next} has shape {tuple(draw.shape)} where {tuple(shape)} was asked for.")
+            raise UserError(f"draw {self._next} has shape {tuple(draw.shape)} where {tuple(shape)} was asked for.")
         self._next += 1
         return draw
 
@@ -121,7 +122,7 @@ class TileNoise:
     def _bits(self, kind: str, shape: Sequence[int]) -> np.ndarray:
         """Return uniform 64-bit integers of `shape`, and count the draw."""
         if shape[0] != len(self._origins):
-            raise ValueError(f"noise of batch size {shape[0]} was asked of a source with {len(self._origins)} tiles.")
+            raise UserError(f"noise of batch size {shape[0]} was asked of a source with {len(self._origins)} tiles.")
         state = np.array([derived_seed(*self._key, kind, self._draws)], dtype=np.uint64)
         self._draws += 1
         if len(shape) != 4:
@@ -137,7 +138,7 @@ class TileNoise:
         step = 1 if length >= side else side // length
         firsts = [origin[axis] for origin in self._origins]
         if (length < side and side % length) or any(first % step for first in firsts):
-            raise ValueError(
+            raise UserError(
                 f"noise of {length} {('rows', 'columns')[axis]} was asked for tiles of {side} pixels that begin at {firsts}; "
                 f"choose tile sizes and origins that are multiples of the model's pixel multiple."
             )

@@ -8,7 +8,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from rsdiff.config import config, default_values
+from rsdiff.config import UserError, config, default_values
 from rsdiff.diffusion import levels as grids
 from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.fusion import FusedTileNoise
@@ -99,7 +99,7 @@ class SamplerConfig:
     def __post_init__(self) -> None:
         problem = _problem(self)
         if problem:
-            raise ValueError(problem)
+            raise UserError(problem)
 
 
 def _problem(config: SamplerConfig) -> str | None:
@@ -135,7 +135,7 @@ def sigma_range(config: SamplerConfig, denoiser: Denoiser) -> tuple[float, float
     """Return (sigma_min, sigma_max) of the continuous grids, clipped to the model's range."""
     low, high = max(config.sigma_min, denoiser.sigma_min), min(config.sigma_max, denoiser.sigma_max)
     if not low < high:
-        raise ValueError(
+        raise UserError(
             f"sampler.sigma_min={config.sigma_min} to sampler.sigma_max={config.sigma_max} lies outside the model's range "
             f"{denoiser.sigma_min} to {denoiser.sigma_max}; choose levels inside it."
         )
@@ -150,7 +150,7 @@ def make_levels(config: SamplerConfig, denoiser: Denoiser) -> Tensor:
     match grid:
         case "table":
             if denoiser.table is None:
-                raise ValueError(
+                raise UserError(
                     "sampler.grid=table needs a model with a table of levels, and this one is continuous; choose grid edm, ve or vp."
                 )
             indices = grids.table_indices(len(denoiser.table), config.steps, config.spacing, config.stride)
@@ -170,7 +170,7 @@ def make_levels(config: SamplerConfig, denoiser: Denoiser) -> Tensor:
         case "list":
             chosen = torch.tensor(config.sigmas, dtype=torch.float64)
             if config.sigmas[0] > denoiser.sigma_max or config.sigmas[-1] < denoiser.sigma_min:
-                raise ValueError(
+                raise UserError(
                     f"sampler.sigmas={list(config.sigmas)} leaves the model's range {denoiser.sigma_min} to {denoiser.sigma_max}; "
                     "choose levels inside it."
                 )
@@ -178,7 +178,7 @@ def make_levels(config: SamplerConfig, denoiser: Denoiser) -> Tensor:
     chosen = torch.unique_consecutive(chosen)  # neighbouring levels of a fine grid may round to the same entry: a step of nothing
     chosen = grids.to_zero(chosen) if config.end == "clean" else chosen
     if len(chosen) < 2:
-        raise ValueError(
+        raise UserError(
             "sampler.end stops at the only level of the grid, so nothing would be sampled; take more sampler.steps or end=clean."
         )
     return chosen
@@ -192,7 +192,7 @@ def start_state(
     y = torch.zeros(tuple(shape), dtype=dtype, device=device)
     if config.start.startswith("image"):
         if image is None:
-            raise ValueError(f"sampler.start={config.start} needs an image, and this model starts from noise only; choose start vp or edm.")
+            raise UserError(f"sampler.start={config.start} needs an image, and this model starts from noise only; choose start vp or edm.")
         y = image.to(y) * (sigma if config.start == "image_times_sigma" else 1.0)
     if config.start.endswith("vp"):
         return y + (sigma**2 + config.start_deviation**2) ** 0.5 * noise.normal(shape, device, dtype)
@@ -222,7 +222,7 @@ def sample(
         denoiser = Clamped(denoiser, *denoiser.data_range)
     if isinstance(noise, FusedTileNoise):
         if config.solver == "native":
-            raise ValueError("tiles cannot be fused with sampler.solver=native, whose steps are the model's own; set task.fuse=1.")
+            raise UserError("tiles cannot be fused with sampler.solver=native, whose steps are the model's own; set task.fuse=1.")
         denoiser = noise.fuse(denoiser)
     y = start_state(config, float(levels[0]), shape, noise, device, image)
     result = _solve(config, denoiser, levels, y, noise, observers)
@@ -242,7 +242,7 @@ def _solve(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor,
             return dpmpp_2m(denoiser, levels, y, noise, observers=observers)
         case "native":
             if not hasattr(denoiser, "step"):
-                raise ValueError(
+                raise UserError(
                     "sampler.solver=native needs a model that published a step of its own; choose ddpm, ddim, heun or dpmpp_2m."
                 )
             return native(cast(SteppingDenoiser, denoiser), levels, y, noise, observers=observers)

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 ScheduleName = Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "linear_cosine"]
 LOWEST_VARIANCE = 1e-20  # below it the published code clips posterior variances before taking the logarithm
@@ -96,9 +96,9 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"a schedule of {self.steps} steps was given; choose at least 1.")
+            raise UserError(f"a schedule of {self.steps} steps was given; choose at least 1.")
         if not (0 < self.start < 1 and 0 < self.end < 1):
-            raise ValueError(f"betas start={self.start} and end={self.end} were given; choose both between 0 and 1.")
+            raise UserError(f"betas start={self.start} and end={self.end} were given; choose both between 0 and 1.")
 
     def build(self) -> DiscreteSchedule:
         with torch.device("cpu"):  # also where a method is built on the meta device: the levels are numbers, not weights
@@ -112,7 +112,7 @@ class DiscreteSchedule:
     betas    (T,), each in (0, 1)
     indices  (T,) int64, the time index the network is given at each level: 0..T-1, or the original indices of a respaced schedule
 
-    Raises ValueError when a beta lies outside (0, 1): alpha_bar = 0 (beta = 1, the end of `jsd`) has no finite sigma.
+    Raises UserError when a beta lies outside (0, 1): alpha_bar = 0 (beta = 1, the end of `jsd`) has no finite sigma.
     """
 
     betas: Tensor
@@ -121,7 +121,7 @@ class DiscreteSchedule:
     def __init__(self, betas: Tensor | Sequence[float], indices: Tensor | Sequence[int] | None = None) -> None:
         values = torch.as_tensor(betas, dtype=torch.float64)
         if values.ndim != 1 or not bool(((values > 0) & (values < 1)).all()):
-            raise ValueError(f"betas from {float(values.min())} to {float(values.max())} were given; each must lie between 0 and 1.")
+            raise UserError(f"betas from {float(values.min())} to {float(values.max())} were given; each must lie between 0 and 1.")
         object.__setattr__(self, "betas", values)
         object.__setattr__(self, "indices", torch.arange(len(values)) if indices is None else torch.as_tensor(indices))
 
@@ -190,10 +190,10 @@ def respaced(length: int, count: int) -> list[int]:
     """Return `count` of the indices 0 .. length-1, evenly from the first to the last, rounded half to even.
 
     Positions are sums of the stride in float64, whose rounding decides ties as published. Source: improved DDPM, space_timesteps.
-    Raises ValueError unless 1 <= count <= length.
+    Raises UserError unless 1 <= count <= length.
     """
     if not 1 <= count <= length:
-        raise ValueError(f"{count} of {length} levels were to be kept; choose 1 to {length}.")
+        raise UserError(f"{count} of {length} levels were to be kept; choose 1 to {length}.")
     stride = (length - 1) / max(count - 1, 1)
     return [round(position) for position in accumulate([stride] * (count - 1), initial=0.0)]
 

@@ -122,7 +122,7 @@ def combined(restore_variant: Callable[[Batch, int], Tensor], batch: Batch, comb
 
 def transformed(batch: Batch, transform: Transform) -> Batch:
     """Return the batch with every image flipped and transposed."""
-    names = ("hr", "lr", "ref", "change_mask", "valid", "kernel", "lr_clean")
+    names = ("hr", "lr", "ref", "change_mask", "valid", "lr_valid", "ref_valid", "kernel", "lr_clean")
     images = {name: turn(value, transform) for name in names if isinstance(value := getattr(batch, name), Tensor)}
     swap = transform[2]
     size, lr_size = (batch.size[::-1], batch.lr_size[::-1]) if swap else (batch.size, batch.lr_size)

@@ -16,8 +16,9 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 
 from rsdiff.data.normalisation import Normaliser, measured, type_range
-from rsdiff.data.rasters import in_one_sentence, open_raster, raster_info, read_raster
-from rsdiff.data.source import DataError
+from rsdiff.data.opening import in_one_sentence, open_raster
+from rsdiff.data.rasters import Raster, open_file, raster_info
+from rsdiff.data.source import DataError, Window
 from rsdiff.inference.scene_options import SceneOptions
 
 Values = NDArray[Any]
@@ -33,90 +34,56 @@ STRICT = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE", "GDAL_CACHEMAX": 64 * 2**20, 
 class SceneReader:
     """One raster, opened for reading in windows. A context manager.
 
-    bands   bands to read, counted from 1; empty means all but an alpha band
-    nodata  stored value of missing pixels where the file declares none
+    bands     bands to read, counted from 1; empty means all but an alpha band
+    nodata    stored value of missing pixels, beside what the file declares
+    variable  array or sub-data set to take from a file with several
     Raises DataError in one sentence for whatever cannot be read as images.
     """
 
-    def __init__(self, path: Path, bands: tuple[int, ...] = (), nodata: float | None = None) -> None:
+    def __init__(self, path: Path, bands: tuple[int, ...] = (), nodata: float | None = None, variable: str = "") -> None:
         self.path = path
-        info = raster_info(path)
-        with in_one_sentence(path):
-            self.dataset = open_raster(path)
+        self.file = open_file(path, variable=variable)
+        info = self.file.info
         self.dtype = info.dtype
         self.height, self.width = info.height, info.width
         self.wavelengths = info.wavelengths
-        self._whole = None if info.has_windows else read_raster(path).values
-        if ColorInterp.palette in self.dataset.colorinterp and self._whole is None:
-            raise DataError(f"{path} holds indices into a palette; convert it first with gdal_translate -expand rgb.")
-        self.alpha = self._alpha_band(info.bands)
-        if self.alpha in bands:
-            self.alpha = None  # GDAL calls the fourth of four 8-bit bands alpha unless told otherwise; the user knows better
+        # GDAL calls the fourth of four 8-bit bands alpha unless told otherwise; who asks for it knows better.
+        self.alpha = None if info.alpha in bands else info.alpha
         self.bands = bands or tuple(band for band in range(1, info.bands + 1) if band != self.alpha)
         if max(self.bands) > info.bands:
             raise DataError(f"{path} has {info.bands} bands and task.bands asks for band {max(self.bands)}; correct the list.")
-        self.nodata = nodata if nodata is not None else self.dataset.nodata
-        flags = {flag.name for band in self.dataset.mask_flag_enums for flag in band}
-        self.has_mask = "per_dataset" in flags and self.alpha is None and self.nodata is None
+        self.dataset: Any = self.file.dataset
+        self._given_nodata = nodata
+        declared = self.dataset.nodatavals if self.dataset is not None and self.dataset.count == info.bands else ()
+        own = [declared[band - 1] for band in self.bands if declared and declared[band - 1] is not None]
+        self.nodata: float | None = nodata if nodata is not None else own[0] if own else None
+        self.has_mask = info.has_nodata and self.alpha is None and self.nodata is None and self.dtype.kind != "f"
+        self.marks_missing = info.has_nodata or self.nodata is not None or self.alpha is not None
 
     def __enter__(self) -> SceneReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.dataset.close()
-
-    def _alpha_band(self, count: int) -> int | None:
-        if self._whole is not None and self.dataset.count != count:
-            return count if count in (2, 4) else None
-        kinds = self.dataset.colorinterp
-        return kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None
-
-    @property
-    def marks_missing(self) -> bool:
-        """Whether pixels can be missing."""
-        return self.nodata is not None or self.has_mask or self.alpha is not None or self.dtype.kind == "f"
+        self.file.__exit__(kind, error, trace)
 
     def read(self, top: int, left: int, height: int, width: int) -> tuple[Values, Mask]:
         """Return (values, valid), both (bands, height, width), of a window inside the scene, in the stored type."""
-        values = self._stored(self.bands, top, left, height, width)
-        valid: Mask = np.ones(values.shape, np.bool_)
-        if self.alpha is not None:
-            valid &= self._stored((self.alpha,), top, left, height, width) > 0
-        elif self.has_mask:
-            with in_one_sentence(self.path):
-                valid &= self.dataset.dataset_mask(window=rasterio.windows.Window(left, top, width, height))[None] > 0
-        if self.nodata is not None and not np.isnan(self.nodata):
-            # As GDAL has it: a pixel is missing if every band says so; one dark band of a valid pixel is not.
-            valid &= (values != self.nodata).any(axis=0, keepdims=True)
-        if self.dtype.kind == "f":
-            valid &= np.isfinite(values)
-        return values, valid
+        return self._with_given_nodata(self.file.read(Window(top, left, height, width), self.bands))
+
+    def _with_given_nodata(self, raster: Raster) -> tuple[Values, Mask]:
+        valid = np.ones(raster.values.shape, np.bool_) if raster.valid is None else raster.valid
+        if self._given_nodata is not None and not np.isnan(self._given_nodata):
+            valid = valid & (raster.values != self._given_nodata)
+        return raster.values, valid
 
     def alpha_values(self, top: int, left: int, height: int, width: int) -> Values:
         """Return the alpha band (1, height, width) of a window."""
         assert self.alpha is not None
-        return self._stored((self.alpha,), top, left, height, width)
-
-    def _stored(self, bands: tuple[int, ...], top: int, left: int, height: int, width: int) -> Values:
-        if self._whole is not None:
-            return self._whole[[band - 1 for band in bands], top : top + height, left : left + width]
-        with in_one_sentence(self.path):
-            return np.asarray(self.dataset.read(list(bands), window=rasterio.windows.Window(left, top, width, height)))
+        return self.file.read(Window(top, left, height, width), (self.alpha,)).values
 
     def thumbnail(self, top: int, left: int, height: int, width: int, size: tuple[int, int]) -> tuple[Values, Mask]:
         """Return (values, valid) of a window reduced to `size` by taking single pixels, read from overviews where there are some."""
-        if self._whole is not None:
-            values, valid = self.read(top, left, height, width)
-            rows, columns = np.arange(size[0]) * height // size[0], np.arange(size[1]) * width // size[1]
-            return values[:, rows][:, :, columns], valid[:, rows][:, :, columns]
-        window = rasterio.windows.Window(left, top, width, height)
-        shape = (len(self.bands), *size)
-        with in_one_sentence(self.path):
-            values = self.dataset.read(list(self.bands), window=window, out_shape=shape)
-            valid = self.dataset.read_masks(list(self.bands), window=window, out_shape=shape) > 0
-        if self.nodata is not None:
-            valid = valid & (values != self.nodata).any(axis=0, keepdims=True)
-        return values, valid & np.isfinite(values)
+        return self._with_given_nodata(self.file.read(Window(top, left, height, width), self.bands, size))
 
     def samples(self) -> Iterator[tuple[Values, Mask]]:
         """Yield windows spread evenly over the scene, the same on every process."""

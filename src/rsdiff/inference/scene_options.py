@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 
 @config
@@ -56,14 +56,14 @@ class SceneOptions:
         counts = {"batch": self.batch, "fuse": self.fuse, "samples": self.samples}
         for name, value in counts.items():
             if value < 1:
-                raise ValueError(f"{name}={value} was given; choose 1 or more.")
+                raise UserError(f"{name}={value} was given; choose 1 or more.")
         if self.tile < 0 or self.overlap < 0:
-            raise ValueError(f"tile={self.tile}, overlap={self.overlap} were given; choose 0 or more pixels.")
+            raise UserError(f"tile={self.tile}, overlap={self.overlap} were given; choose 0 or more pixels.")
         if self.tile and 2 * self.overlap > self.tile:
-            raise ValueError(f"overlap={self.overlap} is more than half of tile={self.tile}; choose a smaller overlap or a larger tile.")
+            raise UserError(f"overlap={self.overlap} is more than half of tile={self.tile}; choose a smaller overlap or a larger tile.")
         if any(band < 1 for band in self.bands) or len(set(self.bands)) != len(self.bands):
-            raise ValueError(f"bands={list(self.bands)} was given; bands are counted from 1 and named once.")
+            raise UserError(f"bands={list(self.bands)} was given; bands are counted from 1 and named once.")
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
-            raise ValueError(f"percentiles={list(self.percentiles)} were given; choose two rising numbers between 0 and 100.")
+            raise UserError(f"percentiles={list(self.percentiles)} were given; choose two rising numbers between 0 and 100.")
         if self.gain <= 0:
-            raise ValueError(f"gain={self.gain} was given; choose a positive number.")
+            raise UserError(f"gain={self.gain} was given; choose a positive number.")

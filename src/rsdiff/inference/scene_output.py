@@ -20,6 +20,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.rpc import RPC
 
+from rsdiff.config import PlaceError, UserError
 from rsdiff.data.durable import flush
 from rsdiff.data.normalisation import as_integers
 from rsdiff.inference.scene_input import SceneReader
@@ -117,7 +118,7 @@ class SceneWriter:
                 self._write_tiles(blocks)
                 self._finish()
         except RasterioError as error:
-            raise OSError(
+            raise PlaceError(
                 f"{self.path} cannot be written ({_reason(error)}); check the disk's free space and give the command again."
             ) from None
         finally:
@@ -247,10 +248,10 @@ def require_writable_name(path: Path, form: OutputForm, is_cog: bool) -> None:
     if suffix in RASTERS:
         return
     if suffix not in PICTURES or is_cog:
-        raise ValueError(f"output={path} ends in '{suffix}'; rasters are written as .tif, pictures without loss of type as .png or .jpg.")
+        raise UserError(f"output={path} ends in '{suffix}'; rasters are written as .tif, pictures without loss of type as .png or .jpg.")
     types = ("uint8",) if PICTURES[suffix] == "JPEG" else ("uint8", "uint16")
     if form.dtype.name not in types or form.bands > (3 if PICTURES[suffix] == "JPEG" else 4):
-        raise ValueError(f"{suffix} cannot hold {form.bands} bands of {form.dtype.name}; write output={path.with_suffix('.tif')}.")
+        raise UserError(f"{suffix} cannot hold {form.bands} bands of {form.dtype.name}; write output={path.with_suffix('.tif')}.")
 
 
 def sibling(path: Path, what: str) -> Path:

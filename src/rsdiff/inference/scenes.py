@@ -22,7 +22,7 @@ from rasterio.enums import Resampling
 from torch import Tensor
 
 from rsdiff.data.normalisation import type_range
-from rsdiff.data.rasters import without_warnings
+from rsdiff.data.opening import without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.source import mask_values
 from rsdiff.diffusion.fusion import FusedTileNoise
@@ -379,7 +379,7 @@ class _Work:
         if form.has_alpha:
             values = np.concatenate([values, alpha.astype(values.dtype)])
         if form.has_mask:
-            values = np.concatenate([values, valid.any(axis=0, keepdims=True).astype(values.dtype)])
+            values = np.concatenate([values, valid.all(axis=0, keepdims=True).astype(values.dtype)])
         images = {"restored": _padded(values)}
         if "spread" in run.forms:
             span = run.normaliser.restore(np.ones_like(mean)) - run.normaliser.restore(np.zeros_like(mean))
@@ -397,7 +397,7 @@ class _Work:
         if reader.marks_missing:
             of_input: NDArray[np.bool_] = reader.read(*window)[1]
             if len(of_input) != self.run.bands:
-                of_input = np.asarray(of_input.any(axis=0, keepdims=True))
+                of_input = np.asarray(of_input.all(axis=0, keepdims=True))
             np.logical_and(valid, np.stack([band[where] for band in of_input]), out=valid)
         alpha = reader.alpha_values(*window)[0][where][None] if reader.alpha is not None else np.empty((0, height, width))
         return valid, alpha

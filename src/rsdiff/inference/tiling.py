@@ -15,6 +15,8 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from rsdiff.config import UserError
+
 LARGEST_DENOMINATOR = 64
 
 
@@ -160,10 +162,10 @@ def _shared(axis: Axis, index: int, first: int, length: int) -> tuple[slice, sli
 
 
 def exact_scale(scale: float) -> Fraction:
-    """Return the scale as a fraction; raises ValueError where tiles could not begin at whole target pixels."""
+    """Return the scale as a fraction; raises UserError where tiles could not begin at whole target pixels."""
     fraction = Fraction(scale).limit_denominator(LARGEST_DENOMINATOR)
     if abs(float(fraction) - scale) > 1e-6 * scale:
-        raise ValueError(f"scale={scale} is no fraction with a small denominator; choose scale={float(fraction):.6g} to restore scenes.")
+        raise UserError(f"scale={scale} is no fraction with a small denominator; choose scale={float(fraction):.6g} to restore scenes.")
     return fraction
 
 

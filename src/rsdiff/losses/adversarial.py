@@ -12,7 +12,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 AdversarialKind = Literal["vanilla", "least_squares", "wasserstein", "hinge"]
 Relative = Literal["no", "to_mean", "to_batch_mean"]
@@ -63,9 +63,9 @@ class AdversarialLossConfig:
 
     def __post_init__(self) -> None:
         if self.joint and self.relative == "no":
-            raise ValueError("joint has no effect where answers count by themselves; set relative=to_mean, or leave joint out.")
+            raise UserError("joint has no effect where answers count by themselves; set relative=to_mean, or leave joint out.")
         if self.weight < 0:
-            raise ValueError(f"the weight of the adversarial loss is {self.weight}; choose 0 or more.")
+            raise UserError(f"the weight of the adversarial loss is {self.weight}; choose 0 or more.")
 
     def generator_loss(self, discriminate: Discriminate, fake: Tensor, real: Tensor) -> Tensor:
         """Return the unweighted loss () of a generator that made `fake`; images (B, C, H, W). Gradients reach `fake` alone.

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
+
 
 class MomentumContrast(nn.Module):
     """A query encoder, its slowly following copy, and a queue of earlier keys as negatives.
@@ -51,7 +53,7 @@ class MomentumContrast(nn.Module):
 
         query, key  (B, c, h, w), two crops of the same images under the same degradations
         logits      (B, 1 + K), the positive first
-        Raises ValueError when the queue is not a multiple of the batch.
+        Raises UserError when the queue is not a multiple of the batch.
         """
         code, projected = self.query_encoder(query)
         queries = F.normalize(projected, dim=1)
@@ -73,7 +75,7 @@ class MomentumContrast(nn.Module):
     def _enqueue(self, keys: Tensor) -> None:
         size, batch = self.queue.shape[1], keys.shape[0]
         if size % batch:
-            raise ValueError(f"a queue of {size} keys cannot be filled by batches of {batch}: choose a batch that divides the queue size.")
+            raise UserError(f"a queue of {size} keys cannot be filled by batches of {batch}: choose a batch that divides the queue size.")
         columns = (self.queue_position + torch.arange(batch, device=keys.device)) % size
         self.queue[:, columns] = keys.T.to(self.queue.dtype)
         self.queue_position.copy_((self.queue_position + batch) % size)

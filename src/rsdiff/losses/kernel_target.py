@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.degradations.transfer import kernel_of
 
 EPSILON = 1e-20
@@ -16,11 +17,11 @@ def spectral_kernels(blurred: Tensor, sharp: Tensor, taps: int) -> Tensor:
     """Return, per band, the kernel (B, C, taps, taps) that turns `sharp` into `blurred` (B, C, h, w), both taken to be periodic.
 
     Ill-conditioned where the spectrum of `sharp` is small; float32 agrees with float64 to about 2e-5 after `lr_kernel`'s clean-up.
-    Raises ValueError when the images are smaller than the kernel.
+    Raises UserError when the images are smaller than the kernel.
     """
     size = (int(sharp.shape[-2]), int(sharp.shape[-1]))
     if min(size) < taps:
-        raise ValueError(
+        raise UserError(
             f"a kernel of {taps} x {taps} pixels cannot be found in LR patches of {size[0]}x{size[1]}; "
             f"enlarge trainer.patch to {taps} LR pixels or more, or set a smaller model.kernel_size."
         )

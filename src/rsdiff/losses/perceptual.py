@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 VGGLayer = Literal["conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4"]
 
@@ -48,9 +48,9 @@ class VGG19Features(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the features in the order of `layers`; raises ValueError for images below 16 pixels."""
+        """Return the features in the order of `layers`; raises UserError for images below 16 pixels."""
         if min(images.shape[-2:]) < SMALLEST_SIDE:
-            raise ValueError(
+            raise UserError(
                 f"the perceptual loss needs {SMALLEST_SIDE} px and a target has {images.shape[-2]}x{images.shape[-1]}; raise trainer.patch."
             )
         x = (images - self.mean) / self.std
@@ -81,7 +81,7 @@ class PerceptualLossConfig:
 
     def __post_init__(self) -> None:
         if self.weight < 0 or not self.layers or len(self.layers) != len(self.layer_weights):
-            raise ValueError(
+            raise UserError(
                 f"the perceptual loss was given weight={self.weight}, {len(self.layers)} layers and {len(self.layer_weights)} "
                 "layer_weights; choose a weight of 0 or more, at least one layer and one factor for each."
             )

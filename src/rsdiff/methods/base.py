@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,12 +30,22 @@ class Problem:
     lr_bands: int
 
 
+Term = tuple[float, Tensor]
+"""(weight, unweighted loss ())"""
+
+
 @dataclass
 class Losses:
     """total: the scalar to back-propagate; terms: its named parts, detached, for the log."""
 
     total: Tensor
     terms: Mapping[str, Tensor]
+
+    @classmethod
+    def weighted(cls, terms: Mapping[str, Term]) -> Losses:
+        """Return the sum of the terms times their weights; the log shows the terms without."""
+        total = torch.stack([weight * value for weight, value in terms.values()]).sum()
+        return cls(total, {name: value.detach() for name, (_, value) in terms.items()})
 
 
 @dataclass(frozen=True)
@@ -109,11 +120,6 @@ class MethodConfig:
         """The finished training without which this one cannot begin, or None."""
         return None
 
-    @property
-    def unpublished(self) -> str | None:
-        """The option of ours, as 'name=value', with which weights mean something else than in the published code; None without any."""
-        return None
-
     def starts_at_image(self, problem: Problem) -> bool:
         """Whether sampling may begin at the enlarged LR image (sampler.start=image..) instead of at noise."""
         return True
@@ -127,12 +133,30 @@ class MethodConfig:
         raise NotImplementedError
 
 
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Leave the parameters of `modules` out of the graph that is recorded meanwhile: what judges is not trained by what it judges."""
+    parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
 class Method(nn.Module):
     """Networks, objective and restoration put together. Subclasses define `losses` and `restore` and may define the rest.
 
-    The trainer calls, per step and for each group of the current stage: losses -> backward -> optimiser step -> `after_step`.
+    The trainer calls `prepare_training` once, `start_stage` when a stage begins, and per step, for each of `passes`: `losses`, the backward
+    pass of every group's loss, the optimiser step of every group; then `after_step`.
     Everything that must survive a resume is a parameter or a buffer (queues, momentum encoders, counters).
     """
+
+    couples_batch: ClassVar[bool] = False
+    """Whether the loss of an image depends on the other images of its batch (contrasts, queues, batch normalisation, relative adversaries):
+    micro-batches then change the objective, not only the memory it takes."""
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         """Optimiser groups by name; by default one group 'restorer' of all trainable parameters."""
@@ -146,11 +170,24 @@ class Method(nn.Module):
         """Take what this method needs of its predecessor's weights; called once, before the first step of a training that has one."""
         raise NotImplementedError
 
-    def start_stage(self, stage: Stage) -> None:
-        """Called when a stage begins (and again when a run resumes in it), e.g. to freeze a part."""
+    def prepare_training(self) -> None:
+        """Called once before the first step of a training or of its continuation, with the weights in place: reads what only training
+        needs (perceptual networks). Raises ValueError in one sentence when that is nowhere."""
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
-        """Return the objective of `group` on a degraded batch. All randomness comes from `noise`."""
+    def start_stage(self, stage: Stage) -> None:
+        """Called when a stage begins (and again when a run resumes in it) to freeze what it does not train; `losses` is given the stage."""
+
+    def passes(self, stage: Stage) -> Sequence[Stage]:
+        """Return the parts of a stage's step that are computed and optimised one after the other, each with some of its groups.
+
+        By default one: all losses come from one forward pass, before any weight moves. Groups of networks that share nothing take a pass
+        each, so that only one of their graphs is in memory.
+        """
+        return [stage]
+
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
+        """Return the objective of each of `stage.groups` on a degraded batch; its gradient reaches the parameters of its group alone
+        (see `frozen`). All randomness comes from `noise`."""
         raise NotImplementedError
 
     def after_step(self, stage: Stage, step: int) -> None:

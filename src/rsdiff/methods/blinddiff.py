@@ -22,12 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import gcd
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.blur import blur
@@ -39,7 +39,7 @@ from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig, respaced
 from rsdiff.diffusion.solvers import SILENT, Observers
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import refuse_fraction, require_scale
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.mcformer import MCFormer
@@ -101,7 +101,7 @@ class GuidanceConfig:
     """Length of the step along the negative gradient; 0 samples without guidance, at about a third of the time."""
     prior: float = 0.1
     """Factor of the norm of the clean estimate."""
-    through: Literal["network_and_kernel", "network", "estimate"] = "network_and_kernel"
+    through: Annotated[Literal["network_and_kernel", "network", "estimate"], Ours("sampling")] = "network_and_kernel"
     """What is differentiated: everything (published); the image but not the kernel; or neither, with the predicted noise held fixed."""
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ class BlindDiffConfig(MethodConfig):
     """Noise levels from which those of training are taken."""
     kept_steps: int = 500
     """Levels of training, evenly spaced in the schedule; the network is told their index there."""
-    data_range: Literal["unit", "signed"] = "unit"
+    data_range: Annotated[Literal["unit", "signed"], Ours("weights")] = "unit"
     """Range of images inside the diffusion: [0, 1] (published) or [-1, 1], which the variational bound is made for."""
     bound_weight: float = 1.0
     """Factor of the variational bound, which trains the variances."""
@@ -166,7 +166,7 @@ class BlindDiff(Method):
         self.schedule = whole.kept(respaced(len(whole), options.kept_steps))
         self.reverse_steps = ReverseSteps.of_schedule(self.schedule)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
         hr, lr = self.inside(batch.need("hr")), self.inside(batch.need("lr"))
         index = noise.integers(0, len(self.schedule), (len(hr),), hr.device)
@@ -174,7 +174,7 @@ class BlindDiff(Method):
         weighted = {"noise": terms["noise"].mean(), "bound": self.options.bound_weight * terms["bound"].mean()}
         if self.options.kernel_weight > 0:
             weighted["kernel"] = self.options.kernel_weight * self.kernel_error(kernel, batch.need("kernel")).mean()
-        return Losses(torch.stack(list(weighted.values())).sum(), {name: value.detach() for name, value in weighted.items()})
+        return {"restorer": Losses(torch.stack(list(weighted.values())).sum(), {name: value.detach() for name, value in weighted.items()})}
 
     def terms(self, hr: Tensor, lr: Tensor, index: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the noise error and the variational bound of each image, (B,), and the kernels (B, k, k).

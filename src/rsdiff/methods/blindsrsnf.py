@@ -14,12 +14,13 @@ Unlike the published code:
 from __future__ import annotations
 
 from math import lcm
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.diffusion.denoisers import X0Denoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
@@ -41,7 +42,7 @@ class BlindSRSNFUNetConfig(SkeletonConfig):
     """Levels with self-attention, from 0; the middle always has it."""
     fold: int = 2
     """The image is taken apart into cells of fold x fold pixels, so that the U-Net runs at a fraction of the size."""
-    normalise_second: bool = False
+    normalise_second: Annotated[bool, Ours("weights")] = False
     """Normalise before the degradation-aware convolution. The published code computes that and throws the result away (False)."""
 
     def __post_init__(self) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.methods.continuous import ContinuousRegression, QueryConfig, cell_of, enlarged_at
 from rsdiff.networks.coordinates import cell_centres, nearest, pixel_centres
 from rsdiff.networks.lmf import LMFNetwork
@@ -34,7 +35,7 @@ class CMSRConfig:
 
     table: tuple[tuple[float, ...], ...] = ()
     """Rows (target scale, decode scale, threshold, decode scale, threshold, ..), both ascending; without rows everything is rendered."""
-    clamp: bool = False
+    clamp: Annotated[bool, Ours("sampling", published=(True,))] = False
     """Query the coarse levels no further out than the outermost LR pixel centres, as published; the weights there are rounding noise."""
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ and `Batch.sizes` holds the true ones. Coordinates are those of the crop, not of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -18,7 +18,7 @@ from rsdiff.config import config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.coordinates import pixel_centres
 from rsdiff.networks.edsr import EDSR, EDSRConfig
 from rsdiff.networks.layers import mirror_to
@@ -161,21 +161,21 @@ class ContinuousRegression(Method):
         limit = self.options.largest_told
         return (ratio / limit).clamp_min(1) if limit else torch.ones(2)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         hr, lr = self.normalised(batch.need("hr")), self.normalised(batch.need("lr"))
         if self.options.queries == 0:
             coordinates = pixel_centres(batch.size, device=lr.device).to(lr.dtype).flatten(0, 1)
             cell = cell_of(batch.size).to(lr).expand(len(lr), -1)
             made = self.render(lr, self.network.prepare(self.encoder(lr), cell), coordinates, cell)
             loss = F.l1_loss(made, hr.flatten(2))
-            return Losses(loss, {"l1": loss.detach()})
+            return {"restorer": Losses(loss, {"l1": loss.detach()})}
         sizes = true_sizes(batch)
         order = noise.uniform((len(lr), hr.shape[-2] * hr.shape[-1]))  # smallest numbers first: pixels without replacement
         asked = [query(image, size, row, self.options.queries) for image, size, row in zip(hr, sizes, order, strict=True)]
         coordinates, colours = (torch.stack(part) for part in zip(*asked, strict=True))
         cells = torch.stack([cell_of(size) for size in sizes]).to(lr)
         loss = F.l1_loss(self.answer(lr, self.network.prepare(self.encoder(lr), cells), coordinates, cells), colours)
-        return Losses(loss, {"l1": loss.detach()})
+        return {"restorer": Losses(loss, {"l1": loss.detach()})}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

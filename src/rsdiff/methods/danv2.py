@@ -92,12 +92,12 @@ class DANv2Method(Method):
         self.basis = options.basis
         self.network = options.network(problem)
 
-    def start_stage(self, stage: Stage) -> None:
+    def prepare_training(self) -> None:
         """Make the kernel basis, unless a checkpoint brought one."""
         if not bool(self.network.basis.any()):
             self.network.basis.copy_(self.basis.build())
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
         true = batch.need("kernel")
         size = self.network.kernel_size
@@ -108,7 +108,7 @@ class DANv2Method(Method):
             )
         image, kernel = self.network(batch.need("lr"))
         terms = {"image": F.l1_loss(image, batch.need("hr")), "kernel": F.l1_loss(kernel, true)}
-        return Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})
+        return {"restorer": Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

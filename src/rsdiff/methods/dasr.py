@@ -6,7 +6,7 @@ them, checkpoints keep key encoder and queue, so that a resumed run goes on with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,6 @@ class DASR(Method):
         self.scale = int(problem.scale)
         self.contrast_steps = options.contrast_steps
         self.contrast_weight = options.contrast.weight
-        self.is_joint = True
         self.network = options.network(problem)
         self.contrast = options.contrast.build(problem.lr_bands)
 
@@ -70,18 +69,15 @@ class DASR(Method):
         joint = Stage("joint", tuple(self.groups()))
         return [Stage("contrast", joint.groups, self.contrast_steps), joint] if self.contrast_steps else [joint]
 
-    def start_stage(self, stage: Stage) -> None:
-        self.is_joint = stage.name == "joint"
-
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
         lr = PEAK * batch.need("lr")
         code, logits = self.contrast.contrast(lr, PEAK * batch.need("lr_views")[:, 0])
         terms = {"contrast": self.contrast_weight * contrastive_loss(logits)}
-        if self.is_joint:
+        if stage.name == "joint":
             terms["image"] = F.l1_loss(self.network(lr, code), PEAK * batch.need("hr"))
         total = torch.stack(list(terms.values())).sum()
-        return Losses(total, {name: value.detach() for name, value in terms.items()})
+        return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -11,18 +11,19 @@ Restorer and estimator are one optimiser group: both rates are 4e-4.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import ResizeBackend, resize
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.kernel_target import lr_kernel
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import refuse_fraction, require_scale
 from rsdiff.networks.dcls import DCLS, FILTER_SIZES, KernelNorm
 
@@ -45,7 +46,7 @@ class DCLSConfig(MethodConfig):
     """Side of the estimated kernel in LR pixels: 11, 21 or 31."""
     kernel_norm: KernelNorm = "sum"
     """How the kernel's sum becomes 1: divided by its sum, or a softmax."""
-    clamp: bool = True
+    clamp: Annotated[bool, Ours("training")] = True
     """Limit the image to [0, 1] inside the network in training too, as published."""
     sharp_resize: ResizeBackend = "matlab"
     """Back-end that makes the sharp LR image of the kernel's truth; that of the degradation."""
@@ -102,13 +103,13 @@ class DCLSMethod(Method):
         self.sharp_resize: ResizeBackend = options.sharp_resize
         self.network = options.network(problem)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
         image, kernel = self.network(batch.need("lr"))
         if self.clamp:
             image = image.clamp(0, 1)
         terms = {"image": F.l1_loss(image, batch.need("hr")), "kernel": F.l1_loss(kernel, self.true_kernel(batch))}
-        return Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})
+        return {"restorer": Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})}
 
     def true_kernel(self, batch: Batch) -> Tensor:
         """Return the blur as it acts on the LR grid, (B, k, k), made from hr and lr_clean."""

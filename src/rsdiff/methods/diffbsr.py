@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
@@ -51,7 +51,7 @@ class SRDSRANConfig:
 
     def __post_init__(self) -> None:
         if self.width < 16 or self.groups < 1 or self.blocks < 1:
-            raise ValueError(f"width={self.width}, groups={self.groups}, blocks={self.blocks}: choose at least 16, 1 and 1.")
+            raise UserError(f"width={self.width}, groups={self.groups}, blocks={self.blocks}: choose at least 16, 1 and 1.")
 
     def build(self, problem: Problem) -> SRDSRAN:
         """Return the network with fresh weights."""
@@ -80,7 +80,7 @@ class DiffSRUNetConfig(SkeletonConfig):
     def __post_init__(self) -> None:
         SkeletonConfig.__post_init__(self)
         if self.width * self.multipliers[-1] < 16:
-            raise ValueError(f"the deepest level has {self.width * self.multipliers[-1]} channels; its gates need 16: raise width.")
+            raise UserError(f"the deepest level has {self.width * self.multipliers[-1]} channels; its gates need 16: raise width.")
 
     def build(self, problem: Problem, code_channels: int) -> DiffSRUNet:
         """Return the network with fresh weights."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.ranges import to_unit_range
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
@@ -46,9 +46,9 @@ class SRDiffUNetConfig:
 
     def __post_init__(self) -> None:
         if self.width < 4 or self.width % 2 or not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"width={self.width}, multipliers={list(self.multipliers)}: choose an even width of 4 or more, and 1 or more.")
+            raise UserError(f"width={self.width}, multipliers={list(self.multipliers)}: choose an even width of 4 or more, and 1 or more.")
         if self.condition_blocks < 2 or (self.condition_blocks + 1) % EVERY or min(self.condition_width, self.condition_growth) < 1:
-            raise ValueError(f"condition_blocks={self.condition_blocks} is not 2, 5, 8, ...; choose one of these.")
+            raise UserError(f"condition_blocks={self.condition_blocks} is not 2, 5, 8, ...; choose one of these.")
 
     def build(self, problem: Problem) -> SRDiffUNet:
         """Return the U-Net with fresh weights."""

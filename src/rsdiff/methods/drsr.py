@@ -7,7 +7,7 @@ are kept as such (its `best` file holds the last ones).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -118,7 +118,6 @@ class DRSR(Method):
         super().__init__()
         self.options = options
         self.scale = int(problem.scale)
-        self.stage = "joint"
         self.network = options.network(problem)
         self.encoder = options.encoder(problem)
 
@@ -127,20 +126,17 @@ class DRSR(Method):
         groups = tuple(self.groups())
         return [*(Stage(name, groups, steps) for name, steps in lengths.items() if steps), Stage("joint", groups)]
 
-    def start_stage(self, stage: Stage) -> None:
-        self.stage = stage.name
-
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
-        on_hr = self.stage == "hr_contrast"
+        on_hr = stage.name == "hr_contrast"
         first, views = (PEAK * batch.need(name) for name in (("hr", "hr_views") if on_hr else ("lr", "lr_views")))
         # One pass per view: each has batch statistics of its own, and the running ones move twice per step.
         code, projection = self.encoder(first)
         terms = {"contrast": nt_xent(projection, self.encoder(views[:, 0])[1], self.options.temperature)}
-        if self.stage == "joint":
+        if stage.name == "joint":
             terms["image"] = F.l1_loss(self.network(first, code), PEAK * batch.need("hr"))
         total = torch.stack(list(terms.values())).sum()
-        return Losses(total, {name: value.detach() for name, value in terms.items()})
+        return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

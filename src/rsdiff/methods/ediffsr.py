@@ -15,20 +15,21 @@ As there, the enlarged image is not clamped, and the loss, an error of x_{t-1}, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, Prediction, ReverseMeans, Rule
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.ediffsr_nafnet import ConditionalNAFNet
 from rsdiff.networks.layers import zeroed
 
@@ -47,7 +48,7 @@ class EDiffSRConfig(MethodConfig):
     """Blocks of each level on the way up, from the deepest."""
     schedule: MeanRevertingConfig = MeanRevertingConfig()
     """Levels of training."""
-    predicts: Prediction = "noise"
+    predicts: Annotated[Prediction, Ours("weights")] = "noise"
     """What the network predicts: the noise, as published, or what the target adds to the enlarged LR, for short trainings (ours)."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared error of the step back, of a predicted addition itself."""
@@ -55,7 +56,7 @@ class EDiffSRConfig(MethodConfig):
     """Weigh the errors of level t by what is left there of the image, a_t."""
     native_rule: Rule = "sde"
     """What sampler.solver=native steps along: the reverse SDE (published) or the probability-flow ODE."""
-    native_last_noise: bool = True
+    native_last_noise: Annotated[bool, Ours("sampling")] = True
     """The native SDE adds noise (0.94 of 255 grey levels) in its last step too, as published."""
 
     def __post_init__(self) -> None:
@@ -67,10 +68,6 @@ class EDiffSRConfig(MethodConfig):
                 f"encoders={list(self.encoders)}, middle={self.middle} and decoders={list(self.decoders)} make no network; "
                 "give as many levels up as down, and counts of 0 or more."
             )
-
-    @property
-    def unpublished(self) -> str | None:
-        return None if self.predicts == "noise" else f"predicts={self.predicts}"
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale < 1:
@@ -118,11 +115,11 @@ class EDiffSR(Method):
         """Return the LR at the target's size: bicubic with a = -0.75, half-pixel centres, neither antialiased nor clamped."""
         return F.interpolate(batch.need("lr"), size=batch.size, mode="bicubic", align_corners=False)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         hr = batch.need("hr")
         t = noise.integers(1, len(self.schedule) + 1, (len(hr),), hr.device)
         total = self.error(self.step(hr, self.mean(batch), t, noise.normal(hr.shape, hr.device)), t)
-        return Losses(total, {"step": total.detach()})
+        return {"restorer": Losses(total, {"step": total.detach()})}
 
     def step(self, hr: Tensor, mean: Tensor, t: Tensor, drawn: Tensor) -> Step:
         """Return the step back from levels t (B,) in 1..T, for images (B, C, H, W) in [0, 1] and noise `drawn` of their shape."""

@@ -6,6 +6,7 @@ ours (SR3's), since EDM itself is unconditional: the LR joins the noisy image un
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -20,7 +21,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import EdmLevels, VeLevels, VpLevels, denoising_error
 from rsdiff.diffusion.preconditioning import EdmPreconditioning, Preconditioning, VePreconditioning, VpPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.enlargement import Enlargement, enlarge
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
@@ -108,7 +109,7 @@ class EdmSr(Method):
 
         return EdmDenoiser(predict, self.preconditioning)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         """EDM's loss: per image the sum of the weighted squared error, averaged over the batch. Draws: augmentation, level, noise."""
         require_multiple(batch, self.options.size_multiple)
         hr, labels = 2 * batch.need("hr") - 1, None
@@ -117,7 +118,7 @@ class EdmSr(Method):
             drawn = draw_augmentation(self.options.augmentation, noise, len(batch), batch.size)
             hr, lr, labels = drawn.apply(hr), drawn.apply(lr), drawn.labels.to(hr.device)
         error = denoising_error(self.denoiser(lr, labels), self.levels, hr, noise).error
-        return Losses(error.flatten(1).sum(1).mean(), {"weighted_error": error.mean().detach()})
+        return {"restorer": Losses(error.flatten(1).sum(1).mean(), {"weighted_error": error.mean().detach()})}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -21,7 +21,7 @@ from rsdiff.degradations.sharpening import sharpen
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.perceptual import PerceptualLossConfig
-from rsdiff.methods.base import Losses, MethodConfig, Predecessor, Problem, Stage
+from rsdiff.methods.base import Losses, MethodConfig, Predecessor, Problem, Stage, Term, frozen
 from rsdiff.methods.perceptual import PerceptualTerm, refuse_bands
 from rsdiff.methods.rrdb import GeneratorConfig, InitialWeights, RRDBMethod, initialise
 from rsdiff.methods.whole_scale import require_scale
@@ -30,8 +30,6 @@ from rsdiff.networks.patch_discriminator import PatchDiscriminator
 from rsdiff.networks.unet_discriminator import UNetDiscriminator
 from rsdiff.networks.vgg_discriminator import VGGDiscriminator
 
-Term = tuple[float, Tensor]
-"""(weight, unweighted loss)"""
 Discriminator = UNetDiscriminator | PatchDiscriminator | VGGDiscriminator
 
 
@@ -96,10 +94,6 @@ class ESRGANConfig(MethodConfig):
     def predecessor(self) -> Predecessor:
         return Predecessor("rrdb", {"generator": self.generator})
 
-    @property
-    def unpublished(self) -> str | None:
-        return self.generator.unpublished
-
     def refuse(self, problem: Problem) -> str | None:
         return refuse_bands(self.perceptual, problem) or self.generator.refuse("esrgan", problem)
 
@@ -116,7 +110,6 @@ class ESRGAN(RRDBMethod):
         self.discriminator = options.discriminator.build(problem.bands)
         initialise(self.discriminator, options.initial)
         self.perceptual = PerceptualTerm(options.perceptual)
-        self._made: dict[int, Tensor] = {}
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {"restorer": self.network.parameters(), "discriminator": self.discriminator.parameters()}
@@ -125,21 +118,17 @@ class ESRGAN(RRDBMethod):
         """Take the generator of a trained `rrdb`."""
         self.network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})
 
-    def start_stage(self, stage: Stage) -> None:
+    def prepare_training(self) -> None:
         """Raises ValueError when the perceptual loss has no weights file."""
         self.perceptual.load()
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
-        return self._discriminator_losses(batch) if group == "discriminator" else self._generator_losses(batch)
-
-    def after_step(self, stage: Stage, step: int) -> None:
-        self._made.clear()
-
-    def _generator_losses(self, batch: Batch) -> Losses:
-        image = self.network(batch.need("lr"))
-        self._made[id(batch)] = image.detach()
-        return weighted_sum(self.image_terms(image, batch.need("hr")))
+        image, hr = self.network(batch.need("lr")), batch.need("hr")
+        return {
+            "restorer": Losses.weighted(self.image_terms(image, hr)),
+            "discriminator": self.judged(self.discriminator, image, hr),
+        }
 
     def image_terms(self, image: Tensor, hr: Tensor) -> dict[str, Term]:
         """Return what the generator's objective says of an image (B, C, H, W)."""
@@ -148,7 +137,8 @@ class ESRGAN(RRDBMethod):
         terms = {"pixel": (options.pixel_weight, F.l1_loss(image, target))}
         if options.perceptual.weight:
             terms["perceptual"] = (options.perceptual.weight, self.perceptual(image, target))
-        adversarial = options.adversarial.generator_loss(self.discriminator, image, hr)
+        with frozen(self.discriminator):
+            adversarial = options.adversarial.generator_loss(self.discriminator, image, hr)
         return terms | {"adversarial": (options.adversarial.weight, adversarial)}
 
     def _target(self, hr: Tensor) -> Tensor:
@@ -158,24 +148,7 @@ class ESRGAN(RRDBMethod):
         with torch.no_grad(), torch.autocast(hr.device.type, enabled=False):
             return sharpen(hr.float())
 
-    def _discriminator_losses(self, batch: Batch) -> Losses:
-        return self.judged(self.discriminator, self.made(batch), batch.need("hr"))
-
-    def made(self, batch: Batch) -> Tensor:
-        """Return the image that the generator made of a batch before its own step; restores where it has not been asked before."""
-        made = self._made.get(id(batch))
-        if made is None:
-            with torch.no_grad():
-                made = self.network(batch.need("lr"))
-        return made
-
     def judged(self, discriminator: nn.Module, made: Tensor, real: Tensor) -> Losses:
-        """Return the objective of a discriminator."""
+        """Return the objective of a discriminator; no gradient reaches what it judges."""
         verdict = self.options.adversarial.discriminator_loss(discriminator, made, real)
         return Losses(verdict.total, {"loss": verdict.total.detach(), "real": verdict.real, "fake": verdict.fake})
-
-
-def weighted_sum(terms: Mapping[str, Term]) -> Losses:
-    """Return the sum of the terms times their weights, and the terms without."""
-    total = torch.stack([weight * value for weight, value in terms.values()]).sum()
-    return Losses(total, {name: value.detach() for name, (_, value) in terms.items()})

@@ -7,12 +7,13 @@ does not train it. Stochastic depth draws from PyTorch's generator, which the tr
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.methods.base import Losses, MethodConfig, Problem
+from rsdiff.methods.base import Losses, MethodConfig, Problem, Stage
 from rsdiff.methods.pixel_regression import PixelRegression
 from rsdiff.methods.whole_scale import refuse_fraction
 from rsdiff.networks.halo_tiles import HaloTilesConfig
@@ -117,11 +118,11 @@ class HATMethod(PixelRegression):
     def __init__(self, options: HATConfig, problem: Problem) -> None:
         super().__init__(options.network(problem), int(problem.scale), options.window, options.tiles)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         h, w = batch.lr_size
         if h % self.multiple or w % self.multiple:
             raise ValueError(
                 f"training inputs of {h}x{w} pixels were given to a network that looks at windows of {self.multiple}; choose trainer.patch "
                 f"as a multiple of {self.multiple * self.scale}."
             )
-        return super().losses(batch, group, noise)
+        return super().losses(batch, stage, noise)

@@ -8,18 +8,19 @@ below bicubic, and the first estimate of one that predicts the addition, at twic
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import DiscreteDenoiser, EpsDenoiser, X0Denoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.methods.base import Losses, Method, Problem
+from rsdiff.methods.base import Losses, Method, Problem, Stage
 from rsdiff.methods.sr3 import Noised, NoisePredictorConfig, enlarge, noised_continuously
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.idm_unet import ConditionEncoder, IDMUNet
@@ -38,9 +39,9 @@ class IDMConfig(NoisePredictorConfig):
     """The encoder that makes the condition of the LR."""
     largest_scale: float = 8.0
     """The enlargement that the network is told as 1; it is told 0 for none."""
-    draw_scale: bool = True
+    draw_scale: Annotated[bool, Ours("training")] = True
     """Shrink the targets of every training batch to a random size between the LR's and theirs; without it, trainer.scale_range rules."""
-    predicts: Literal["noise", "addition"] = "noise"
+    predicts: Annotated[Literal["noise", "addition"], Ours("weights")] = "noise"
     """What the network predicts: the noise, as published, or what the target adds to the enlarged LR, for short trainings (ours)."""
     init: Literal["orthogonal", "stylegan"] = "orthogonal"
     """Weights to begin with of the layers that mix in the condition: orthogonal as published, or normal, with weights of the scale at 1."""
@@ -53,10 +54,6 @@ class IDMConfig(NoisePredictorConfig):
     @property
     def any_scale(self) -> bool:
         return True
-
-    @property
-    def unpublished(self) -> str | None:
-        return None if self.predicts == "noise" else f"predicts={self.predicts}"
 
     def starts_at_image(self, problem: Problem) -> bool:
         return problem.bands == problem.lr_bands
@@ -101,7 +98,7 @@ class IDM(Method):
         """Return what the network is told of an enlargement, (1, 1)."""
         return like.new_full((1, 1), (scale - 1) / (self.options.largest_scale - 1))
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         if batch.sizes is not None:
             raise ValueError("model idm is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
         hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
@@ -114,7 +111,7 @@ class IDM(Method):
         if self.options.predicts == "addition":
             wanted = hr - enlarge(batch.need("lr"), (hr.shape[-2], hr.shape[-1]), "bicubic")
         total = self.objective(lr, noised, self.scaler(scale, lr), wanted)
-        return Losses(total, {self.options.predicts: total.detach()})
+        return {"restorer": Losses(total, {self.options.predicts: total.detach()})}
 
     def objective(self, lr: Tensor, noised: Noised, scaler: Tensor, wanted: Tensor) -> Tensor:
         """Return the mean error of the prediction, of which `wanted` (B, C, H, W) is right; lr in [-1, 1]."""

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -189,7 +189,7 @@ class CiaoSRConfig(ResidualQueryConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tile and not 0 <= self.tile_overlap < self.tile:
-            raise ValueError(f"tile_overlap={self.tile_overlap} was given with tile={self.tile}; choose 0 or more and less than the tile.")
+            raise UserError(f"tile_overlap={self.tile_overlap} was given with tile={self.tile}; choose 0 or more and less than the tile.")
 
     def refuse(self, problem: Problem) -> str | None:
         if self.centre == "div2k" and problem.bands != len(DIV2K_MEAN):
@@ -245,4 +245,4 @@ def tile_origins(length: int, tile: int, overlap: int) -> list[int]:
 
 def _require_even(name: str, value: int) -> None:
     if value < 2 or value % 2:
-        raise ValueError(f"{name}={value} was given; choose an even number of at least 2.")
+        raise UserError(f"{name}={value} was given; choose an even number of at least 2.")

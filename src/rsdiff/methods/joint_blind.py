@@ -6,16 +6,16 @@ is the key of the contrastive loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import DiscreteDenoiser, EpsDenoiser, TimeInput, per_image
@@ -68,7 +68,7 @@ class JointBlindConfig(MethodConfig):
     """The degradation encoder."""
     schedule: ScheduleConfig
     """Noise levels of training."""
-    pretrain_steps: int = 0
+    pretrain_steps: Annotated[int, Ours("training")] = 0
     """Steps that train restorer and encoder without the diffusion loss first; 0 in every published configuration."""
 
     @property
@@ -99,7 +99,6 @@ class JointBlindDiffusion(Method):
     samples_residual: ClassVar[bool] = False
     time: ClassVar[TimeInput] = "level"
     wrapper: ClassVar[type[DiscreteDenoiser]] = EpsDenoiser
-    is_pretraining: bool = False
 
     def __init__(self, options: JointBlindConfig, problem: Problem, restorer: nn.Module) -> None:
         super().__init__()
@@ -146,10 +145,7 @@ class JointBlindDiffusion(Method):
             return [joint]
         return [Stage("pretrain", tuple(self.groups()), self.pretrain_steps), joint]
 
-    def start_stage(self, stage: Stage) -> None:
-        self.is_pretraining = stage.name == "pretrain"
-
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         hr, lr = to_signed_range(batch.need("hr")), to_signed_range(batch.need("lr"))
         require_scale(batch, self.scale)
         code, logits = self.contrast.contrast(lr, to_signed_range(batch.need("lr_views")[:, 0]))
@@ -158,10 +154,10 @@ class JointBlindDiffusion(Method):
             "contrast": self.contrast_weight * contrastive_loss(logits),
             "restorer": F.l1_loss(estimate.image, hr),
         }
-        if not self.is_pretraining:
+        if stage.name == "joint":
             terms["diffusion"] = self.diffusion_loss(hr, estimate, code, noise)
         total = torch.stack(list(terms.values())).sum()
-        return Losses(total, {name: value.detach() for name, value in terms.items()})
+        return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -10,6 +10,7 @@ Unlike the published code: its sampler re-noises after the last step too and lea
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +115,7 @@ class LCMSR(LatentDiffusion):
             wanted = before(latent + per_image(earlier, latent) * drawn, earlier)
         return F.mse_loss(predicted, wanted), predicted
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         """Draws: the latent, the step of each image, its noise."""
         hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
         latent = self.encode_target(hr, lr, noise)
@@ -127,7 +128,7 @@ class LCMSR(LatentDiffusion):
         distillation = self.distillation(latent, condition)
         total = consistency + self.options.distillation_weight * distillation
         error = F.mse_loss(predicted.detach(), latent)
-        return Losses(total, {"consistency": consistency.detach(), "distillation": distillation.detach(), "error": error})
+        return {"restorer": Losses(total, {"consistency": consistency.detach(), "distillation": distillation.detach(), "error": error})}
 
     @torch.no_grad()
     def after_step(self, stage: Stage, step: int) -> None:

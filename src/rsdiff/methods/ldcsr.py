@@ -16,13 +16,13 @@ Unlike the published code:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import Denoiser, EpsDenoiser, X0Denoiser
 from rsdiff.diffusion.levels import to_zero
@@ -106,13 +106,13 @@ class LatentDiffusionConfig(MethodConfig):
     """Sizes of the noise predictor."""
     schedule: ScheduleConfig = ScheduleConfig(name="quad", steps=4, start=0.1, end=0.99)
     """Noise levels; a published one is linear in the root of beta."""
-    predicts: Prediction = "noise"
+    predicts: Annotated[Prediction, Ours("weights")] = "noise"
     """What the network predicts."""
-    scale_told: Literal["truncated", "exact"] = "truncated"
+    scale_told: Annotated[Literal["truncated", "exact"], Ours("weights")] = "truncated"
     """The scale that the network is told: rounded down to an integer, as published, or as it is."""
     distillation_weight: float = 1.0
     """Factor of the mean squared distance between condition and latent."""
-    latent_scale: Literal["measured", "published"] = "measured"
+    latent_scale: Annotated[Literal["measured", "published"], Ours("training", published=("published",))] = "measured"
     """How the factor to unit variance is measured: on latents as they are diffused, or with the target passed as LR too."""
 
     def __post_init__(self) -> None:
@@ -180,7 +180,7 @@ class LatentDiffusion(Method):
         own = {name.removeprefix("autoencoder."): value for name, value in weights.items() if name.startswith("autoencoder.")}
         self.first_stage.load_state_dict(own)
 
-    def start_stage(self, stage: Stage) -> None:
+    def prepare_training(self) -> None:
         self.is_measured = bool(self.latent_scale > 0)
 
     def encode_condition(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -248,7 +248,7 @@ class LatentDiffusion(Method):
 class LDCSR(LatentDiffusion):
     """See the module and `LDCSRConfig`."""
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         """Draws: the latent, its noise at the highest level, the noise of every step but the last."""
         hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
         latent = self.encode_target(hr, lr, noise)
@@ -259,4 +259,4 @@ class LDCSR(LatentDiffusion):
         restored = ddpm(denoiser, levels, start, noise)
         diffusion, distillation = F.mse_loss(restored, latent), self.distillation(latent, condition)
         total = diffusion + self.options.distillation_weight * distillation
-        return Losses(total, {"diffusion": diffusion.detach(), "distillation": distillation.detach()})
+        return {"restorer": Losses(total, {"diffusion": diffusion.detach(), "distillation": distillation.detach()})}

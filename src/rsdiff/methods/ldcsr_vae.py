@@ -4,6 +4,8 @@ Source: MoooJianG/LDCSR (E2SR), models/first_stage_kl_atom.py and losses/contper
 are options of the autoencoder; ablation 1 has no latent and restores by itself, the others are evaluated as reconstructions of the target.
 
 Unlike the published code:
+- The discriminator judges the reconstruction that the autoencoder was just trained by; the published loop encodes and decodes once more,
+  with new noise and the weights after the autoencoder's step.
 - The discriminator is first called when the adversarial stage begins. The published one runs from the first step, its loss times 0: only
   the running statistics of its norms differ, which no training step reads.
 - Ablation 1 has no encoder; the published one owns a convolution of uniform noise whose result is ignored.
@@ -14,18 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.adaptive_gan import adaptive_weight, hinge_loss
 from rsdiff.losses.gaussian import DiagonalGaussian
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, frozen
 from rsdiff.metrics.lpips import SMALLEST_SIDE, TRUNK_FILES, Lpips, read_trunk
 from rsdiff.metrics.weight_files import require_weight_file
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig
@@ -65,7 +67,7 @@ class LDCSRVaeConfig(MethodConfig):
     """Factor of LPIPS (VGG16), which is added to every pixel's absolute error; 0 needs no weights file."""
     weight_folders: tuple[str, ...] = ("weights",)
     """Where vgg16-397923af.pth is looked for, besides torchvision's cache; read in training only."""
-    reduction: Literal["sum", "mean"] = "sum"
+    reduction: Annotated[Literal["sum", "mean"], Ours("training")] = "sum"
     """The reconstruction error of an image: summed over its pixels, so that large targets weigh more, as published; or averaged."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     """The adversary."""
@@ -132,7 +134,6 @@ class LDCSRVae(Method):
         adversary = options.discriminator
         if adversary.weight:
             self.discriminator = PatchDiscriminator(problem.bands, adversary.width, adversary.layers, widest=8 * adversary.width)
-        self.is_adversarial = False
         self._perceptual: tuple[Lpips, ...] = ()  # in a tuple: a frozen VGG16 belongs neither to the weights nor to the checkpoints
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
@@ -147,9 +148,8 @@ class LDCSRVae(Method):
         start = self.options.discriminator.start_step
         return [Stage(alone.name, alone.groups, start), adversarial] if start else [adversarial]
 
-    def start_stage(self, stage: Stage) -> None:
+    def prepare_training(self) -> None:
         """Raises ValueError when the perceptual loss has no weights file."""
-        self.is_adversarial = stage.name == "adversarial"
         if self.options.perceptual_weight and not self._perceptual:
             path = require_weight_file(TRUNK_FILES["vgg"], self.options.weight_folders, "model.weight_folders", "model.perceptual_weight")
             self.use_perceptual(Lpips("vgg", read_trunk(path)))
@@ -180,31 +180,36 @@ class LDCSRVae(Method):
     def perceptual_distance(self, hr: Tensor, image: Tensor) -> Tensor:
         """Return LPIPS of images in [-1, 1], (B, 1, 1, 1); raises ValueError for images below the smallest size VGG16 can see."""
         if not self._perceptual:
-            raise RuntimeError("the perceptual loss is used before start_stage loaded its network")
+            raise RuntimeError("the perceptual loss is used before prepare_training loaded its network")
         if min(hr.shape[-2:]) < SMALLEST_SIDE["vgg"]:
             raise ValueError(f"LPIPS needs {SMALLEST_SIDE['vgg']} px and a training crop has {hr.shape[-2]}; raise trainer.patch.")
         network = self._perceptual[0].to(hr.device)
         return network(hr, image, scaled=False)[:, None, None, None]  # "scaled" would map [0, 1] to the range that these images are in
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
         made = self.reconstruct(hr, lr, noise)
-        if group == "discriminator":
-            real, fake = self.discriminator(hr), self.discriminator(made.image.detach())
-            loss = hinge_loss(real, fake)
-            return Losses(loss, {"hinge": loss.detach(), "real": real.mean().detach(), "fake": fake.mean().detach()})
         parts = self.reconstruction_terms(hr, made)
-        total = parts.total
         terms = {"nll": parts.nll, "kl": parts.kl, "per_pixel": parts.per_pixel}
-        if self.is_adversarial:
-            adversarial, weight = self.adversarial_terms(parts.nll, made.image)
-            total = total + weight * adversarial
-            terms |= {"adversarial": adversarial, "adaptive_weight": weight}
-        return Losses(total, {name: value.detach() for name, value in terms.items()})
+        if "discriminator" not in stage.groups:
+            return {"restorer": Losses(parts.total, {name: value.detach() for name, value in terms.items()})}
+        adversarial, weight = self.adversarial_terms(parts.nll, made.image)
+        terms |= {"adversarial": adversarial, "adaptive_weight": weight}
+        return {
+            "restorer": Losses(parts.total + weight * adversarial, {name: value.detach() for name, value in terms.items()}),
+            "discriminator": self.judged(hr, made.image.detach()),
+        }
+
+    def judged(self, hr: Tensor, image: Tensor) -> Losses:
+        """Return the discriminator's objective; images in [-1, 1] without gradient."""
+        real, fake = self.discriminator(hr), self.discriminator(image)
+        loss = hinge_loss(real, fake)
+        return Losses(loss, {"hinge": loss.detach(), "real": real.mean().detach(), "fake": fake.mean().detach()})
 
     def adversarial_terms(self, nll: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return (-mean D(image), its weight): the adaptive weight at the decoder's last layer times `discriminator.weight`."""
-        adversarial = -self.discriminator(image).mean()
+        with frozen(self.discriminator):
+            adversarial = -self.discriminator(image).mean()
         last = self.autoencoder.decoder.upsampler.last_layer.weight
         return adversarial, self.options.discriminator.weight * adaptive_weight(nll, adversarial, last)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.methods.base import Losses, Method
+from rsdiff.methods.base import Losses, Method, Stage
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 
@@ -26,10 +28,10 @@ class PixelRegression(Method):
         self.scale, self.multiple, self.tiles = scale, multiple, tiles
         self.network = network
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
         loss = F.l1_loss(self.network(batch.need("lr")), batch.need("hr"))
-        return Losses(loss, {"l1": loss.detach()})
+        return {"restorer": Losses(loss, {"l1": loss.detach()})}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

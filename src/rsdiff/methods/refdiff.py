@@ -16,20 +16,21 @@ Unlike the published code:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import EdmLevels, denoising_error
 from rsdiff.diffusion.preconditioning import EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.change_mask import estimate_change
 from rsdiff.methods.enlargement import Enlargement, enlarge
 from rsdiff.methods.patch_sizes import require_multiple
@@ -45,28 +46,28 @@ class RefDiffConfig(MethodConfig):
     """The U-Net."""
     levels: EdmLevels = EdmLevels()
     """Noise levels of training."""
-    train_enlargement: Enlargement = "bilinear"
+    train_enlargement: Annotated[Enlargement, Ours("training")] = "bilinear"
     """How the LR is brought to target size in training."""
-    train_eight_bit: bool = True
+    train_eight_bit: Annotated[bool, Ours("training")] = True
     """Truncate the enlarged LR to 8 bits in training, as the published loader does."""
-    enlargement: Enlargement = "nearest"
+    enlargement: Annotated[Enlargement, Ours("sampling")] = "nearest"
     """How the LR is brought to target size in restoration; the published code differs from its training here."""
-    residual: bool = False
+    residual: Annotated[bool, Ours("weights")] = False
     """Diffuse what the target adds to the enlarged LR instead of the target (ours): an untrained model then gives the enlarged LR. Set
     levels.sigma_data to the deviation of that difference."""
-    loss_divisor: float | None = 256.0
+    loss_divisor: Annotated[float | None, Ours("training")] = 256.0
     """The squared errors of a batch are summed and divided by it (published: 256 whatever the batch); None takes their mean."""
-    wrong_reference: float = 0.0
+    wrong_reference: Annotated[float, Ours("training")] = 0.0
     """Probability that a training image gets the reference of another image of its batch, which teaches the model to check the reference
     against the LR image (ours; published 0)."""
-    mask: Literal["given", "checked", "unchanged", "changed", "estimated"] = "given"
+    mask: Annotated[Literal["given", "checked", "unchanged", "changed", "estimated"], Ours("sampling")] = "given"
     """The change mask: the data's; the data's, and changed too where LR and reference disagree (ours: against a wrong, cloudy or shifted
     reference); nothing changed (trust the reference everywhere); everything changed (trust it nowhere); or estimated from LR and reference.
     The last three do without the data's mask."""
-    changed_reference: Literal["shown", "hidden"] = "shown"
+    changed_reference: Annotated[Literal["shown", "hidden"], Ours("sampling")] = "shown"
     """What the network sees where the mask says changed: the reference, as published, or the enlarged LR in its place (ours: nothing then
     leaks from ground that is known to differ)."""
-    mask_codes: tuple[int, ...] = ()
+    mask_codes: Annotated[tuple[int, ...], Ours("weights")] = ()
     """Grey codes (0 to 255) of the classes: each becomes a mask channel of 0 and 1, without an order among classes. Empty is as published:
     one channel, code / 255."""
     unchanged_code: float = 0.0
@@ -75,7 +76,7 @@ class RefDiffConfig(MethodConfig):
     """Mask value of changed ground of unknown class, for masks that the data do not give."""
     change_threshold: float = 0.05
     """Difference of LR and reference, in units of [0, 1], beyond which mask=estimated and mask=checked call a pixel changed. On generated
-    scenes at x8 the default finds 68 % of the changed pixels and 83 % of what it calls changed is (ours)."""
+    scenes at x8 the default finds 68 % of the changed pixels and 83 % of what it calls changed is."""
 
     def __post_init__(self) -> None:
         if self.loss_divisor is not None and self.loss_divisor <= 0:
@@ -90,10 +91,6 @@ class RefDiffConfig(MethodConfig):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr", "ref"} | ({"change_mask"} if self.mask in ("given", "checked") else set()))
-
-    @property
-    def unpublished(self) -> str | None:
-        return "residual=true" if self.residual else None
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.lr_bands != problem.bands:
@@ -126,7 +123,7 @@ class RefDiff(Method):
         limit = 2.0 if self.options.residual else 1.0
         return EdmDenoiser(predict, EdmPreconditioning(self.options.levels.sigma_data), data_range=(-limit, limit))
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         options = self.options
         require_multiple(batch, options.network.trunk.size_multiple)
         lr = enlarge(batch.need("lr"), batch.size, options.train_enlargement, options.train_eight_bit)
@@ -140,7 +137,7 @@ class RefDiff(Method):
         error = denoising_error(denoiser, options.levels, target - lr if options.residual else target, noise).error
         mean = error.mean()
         total = mean if options.loss_divisor is None else error.sum() / options.loss_divisor
-        return Losses(total, {"weighted_error": mean.detach()})
+        return {"restorer": Losses(total, {"weighted_error": mean.detach()})}
 
     def change_mask(self, batch: Batch) -> Tensor:
         """Return the mask (B, 1, H, W) in [0, 1] that the options ask for."""

@@ -6,11 +6,11 @@ scales than 4, in the initial weights and in their training data.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.methods.pixel_regression import PixelRegression
 from rsdiff.methods.whole_scale import refuse_fraction
@@ -54,13 +54,8 @@ class GeneratorConfig(RRDBConfig):
     head: Literal["always_x4", "stages"] = "always_x4"
     """How scales below 4 are reached: the input is taken apart into cells before an enlargement by 4 (BasicSR, Real-ESRGAN; scales 1, 2
     and 4), or the head has one stage per factor 2 or 3 of the scale (KAIR, BSRGAN; 2, 3, 4, 6, 8). They are the same at 4."""
-    starts_bicubic: bool = False
+    starts_bicubic: Annotated[bool, Ours("weights")] = False
     """Add what the network makes, which is 0 at first, to the enlarged LR (ours, for short trainings); no published file was trained so."""
-
-    @property
-    def unpublished(self) -> str | None:
-        """See MethodConfig."""
-        return "generator.starts_bicubic=true" if self.starts_bicubic else None
 
     def refuse(self, model: str, problem: Problem) -> str | None:
         """Return a sentence where the head does not reach the scale, or the enlarged LR is no start."""
@@ -113,10 +108,6 @@ class RRDBMethodConfig(MethodConfig):
     """Initial weights: those of ESRGAN, or orthogonal ones of gain 0.2 in every convolution (KAIR)."""
     tiles: HaloTilesConfig = HaloTilesConfig()
     """How images are restored."""
-
-    @property
-    def unpublished(self) -> str | None:
-        return self.generator.unpublished
 
     def refuse(self, problem: Problem) -> str | None:
         return self.generator.refuse("rrdb", problem)

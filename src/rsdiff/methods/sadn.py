@@ -5,13 +5,14 @@ Source: hanlinwu/SADN. Unlike it, the biases of dynamic kernels start at 0, and 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -58,7 +59,7 @@ class SADNConfig(MethodConfig):
     """Weight normalisation in the upsampler (SADN, EDSR; not RDN)."""
     mean_shift: bool = True
     """A learned 1x1 convolution before and after all, which begins as a shift by 0.5 (SADN, RDN; not EDSR)."""
-    starts_bicubic: bool = False
+    starts_bicubic: Annotated[bool, Ours("weights")] = False
     """Add what the upsampler makes, which is 0 at first, to the enlarged LR (ours, for short trainings)."""
     anneal_steps: int = 10_065
     """Training steps in which the temperature of kernel choice falls from 34 to 1 in eleven stairs (published: epochs); 0: at once."""
@@ -77,10 +78,6 @@ class SADNConfig(MethodConfig):
     @property
     def any_scale(self) -> bool:
         return True
-
-    @property
-    def unpublished(self) -> str | None:
-        return "starts_bicubic=true" if self.starts_bicubic else None
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.bands != problem.lr_bands:
@@ -136,11 +133,11 @@ class SADN(Method):
             made = made + F.interpolate(x, size=size, mode="bicubic", align_corners=False)
         return self.shift_out(made)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         if batch.sizes is not None:
             raise ValueError("model sadn is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
         loss = F.l1_loss(self.predict(batch.need("lr"), batch.size), batch.need("hr"))
-        return Losses(loss, {"l1": loss.detach()})
+        return {"restorer": Losses(loss, {"l1": loss.detach()})}
 
     def after_step(self, stage: Stage, step: int) -> None:
         self.temperature.fill_(temperature_after(step, self.options.anneal_steps))

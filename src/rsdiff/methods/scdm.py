@@ -18,15 +18,15 @@ As there, "no condition" is 0 after normalisation (a mid-grey), and the spectral
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import Denoiser, EpsDenoiser, X0Denoiser, per_image
 from rsdiff.diffusion.hooks import TwoCall, clamp_to_quantile
@@ -35,7 +35,7 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import Observers
 from rsdiff.losses.spectral import spectral_angle_loss
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.methods.spectral_linear import refuse_other_scales
@@ -69,9 +69,9 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
     """Levels with attention, counted from 0; the middle always has it."""
     schedule: ScheduleConfig = ScheduleConfig(steps=1000, start=1e-4, end=2e-2)
     """Noise levels of training."""
-    predicts: Literal["noise", "clean"] = "noise"
+    predicts: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
     """What the networks predict: the noise, as published, or the clean bands, which narrow networks can learn (ours)."""
-    residual_ridge: float | None = None
+    residual_ridge: Annotated[float | None, Ours("weights")] = None
     """Diffuse what a linear regression on the condition, fitted while training with this ridge, leaves of the target (ours); None, as
     published: the target itself."""
     loss: Literal["l1", "l2"] = "l1"
@@ -113,12 +113,6 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
     def size_multiple(self) -> int:
         """What the networks need an image's height and width to be multiples of."""
         return 2 ** (len(self.multipliers) - 1)
-
-    @property
-    def unpublished(self) -> str | None:
-        if self.residual_ridge is not None:
-            return f"residual_ridge={self.residual_ridge:g}"
-        return None if self.predicts == "noise" else f"predicts={self.predicts}"
 
     def starts_at_image(self, problem: Problem) -> bool:
         return False
@@ -180,12 +174,19 @@ class SCDM(Method):
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {f"stage_{index + 1}": network.parameters() for index, network in enumerate(self.networks)}
 
+    def passes(self, stage: Stage) -> Sequence[Stage]:
+        return [replace(stage, groups=(group,)) for group in stage.groups]
+
     def normalise(self, image: Tensor) -> Tensor:
         """Return an image of [0, 1] in the units of the networks."""
         return (image - self.options.centre) / self.options.spread
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
-        stage, hr = list(self.groups()).index(group), batch.need("hr")
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
+        return {group: self.stage_losses(list(self.groups()).index(group), batch, noise) for group in stage.groups}
+
+    def stage_losses(self, stage: int, batch: Batch, noise: NoiseSource) -> Losses:
+        """Return the objective of one stage of the cascade on the target's true bands."""
+        hr = batch.need("hr")
         require_multiple(batch, self.options.size_multiple)
         target = self.normalise(hr[:, :: self.options.strides[stage]])
         condition = self.normalise(hr[:, :: self.options.strides[stage - 1]] if stage else batch.need("lr"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.networks.diffusion_unet import UNetSizes
 
 
@@ -31,11 +31,11 @@ class SkeletonConfig:
 
     def __post_init__(self) -> None:
         if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1:
-            raise ValueError(f"multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; choose numbers of at least 1.")
+            raise UserError(f"multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; choose numbers of at least 1.")
         if self.norm_groups < 1 or self.width < 1 or self.width % 2 or self.width % self.norm_groups:
-            raise ValueError(f"width={self.width} must be even and a multiple of norm_groups={self.norm_groups}.")
+            raise UserError(f"width={self.width} must be even and a multiple of norm_groups={self.norm_groups}.")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} was given; choose 0 or more and less than 1.")
+            raise UserError(f"dropout={self.dropout} was given; choose 0 or more and less than 1.")
 
     def skeleton(self) -> Skeleton:
         """Return the options as arguments of a network."""

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -51,32 +51,32 @@ class SpandrelConfig(MethodConfig):
         return [Path(self.weights).expanduser()] if self.weights else []
 
     def build(self, problem: Problem) -> Spandrel:
-        """Raises ValueError in one sentence for a file that cannot be read or belongs to another problem."""
+        """Raises UserError in one sentence for a file that cannot be read or belongs to another problem."""
         if not self.weights:
-            raise ValueError("model=spandrel needs a file of weights; add checkpoint=FILE.")
+            raise UserError("model=spandrel needs a file of weights; add checkpoint=FILE.")
         return Spandrel(read_network(self.files[0]), self.tiles, problem)
 
 
 def read_network(path: Path) -> ImageModelDescriptor[nn.Module]:
     """Return the network of a file of released weights, found by its keys and shapes; nothing of the file is executed.
 
-    Raises ValueError in one sentence for a file that is missing, no file of plain tensors, or of a network that spandrel does not know.
+    Raises UserError in one sentence for a file that is missing, no file of plain tensors, or of a network that spandrel does not know.
     """
     from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
 
     if not path.is_file():
-        raise ValueError(f"checkpoint={path} is not a file; give the released weights of a network that spandrel knows.")
+        raise UserError(f"checkpoint={path} is not a file; give the released weights of a network that spandrel knows.")
     content: Mapping[str, Any]
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
         found = ModelLoader().load_from_state_dict(canonicalize_state_dict(dict(content)))
     except UnsupportedModelError:
-        raise ValueError(f"{path.name} holds no network that this version of spandrel knows; choose another file or update it.") from None
+        raise UserError(f"{path.name} holds no network that this version of spandrel knows; choose another file or update it.") from None
     except (pickle.UnpicklingError, RuntimeError, TypeError, ValueError, KeyError, EOFError) as error:
         said = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path.name} was not read as a file of weights ({type(error).__name__}: {said}); choose another file.") from None
+        raise UserError(f"{path.name} was not read as a file of weights ({type(error).__name__}: {said}); choose another file.") from None
     if not isinstance(found, ImageModelDescriptor):
-        raise ValueError(f"{path.name} holds a network of spandrel that needs a mask beside the image; choose one that restores images.")
+        raise UserError(f"{path.name} holds a network of spandrel that needs a mask beside the image; choose one that restores images.")
     return found
 
 
@@ -87,12 +87,12 @@ class Spandrel(Method):
         super().__init__()
         name, bands = descriptor.architecture.name, (descriptor.input_channels, descriptor.output_channels)
         if descriptor.scale != problem.scale:
-            raise ValueError(
+            raise UserError(
                 f"this {name} enlarges by {descriptor.scale} and the scale is {problem.scale:g}; set scale={descriptor.scale} or choose "
                 "another file."
             )
         if bands != (problem.lr_bands, problem.bands):
-            raise ValueError(
+            raise UserError(
                 f"this {name} maps {bands[0]} bands to {bands[1]} and the images have {problem.lr_bands} to {problem.bands}; choose "
                 "another file, or images with as many bands."
             )

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, MethodConfig, Problem
 from rsdiff.methods.spectral_linear import refuse_other_scales
@@ -30,7 +30,7 @@ class SpectralCNNConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.blocks < 1:
-            raise ValueError(f"width={self.width}, blocks={self.blocks} make no network; choose numbers of at least 1.")
+            raise UserError(f"width={self.width}, blocks={self.blocks} make no network; choose numbers of at least 1.")
 
     def refuse(self, problem: Problem) -> str | None:
         return refuse_other_scales("spectral_cnn", problem)

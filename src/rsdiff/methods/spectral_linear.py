@@ -7,6 +7,7 @@ restores, because averages of weights (`trainer.ema`) would lag behind.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -58,12 +59,12 @@ class SpectralLinear(Method):
         self.regression = RunningRegression(problem.lr_bands, problem.bands, options.ridge, options.degree)
         self.weights = nn.Parameter(torch.zeros_like(self.regression.solution))
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         lr, hr = batch.need("lr"), batch.need("hr")
         if self.training:
             self.regression.accumulate(lr, hr, batch.valid)
         total = F.mse_loss(self.regression.features(lr) @ self.weights, hr.movedim(1, -1))
-        return Losses(total, {"error": total.detach()})
+        return {"restorer": Losses(total, {"error": total.detach()})}
 
     @torch.no_grad()
     def after_step(self, stage: Stage, step: int) -> None:

@@ -13,18 +13,18 @@ Unlike the published code:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.spectral import relative_error
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.spectral_linear import refuse_other_scales
 from rsdiff.networks.awan import AWAN, SECOND_ORDER_REDUCTION, SQUEEZE
@@ -44,9 +44,9 @@ class SpectralRegressionConfig(MethodConfig):
     model: ClassVar[str]
     """Name in messages."""
 
-    relative_floor: float = 0.0
+    relative_floor: Annotated[float, Ours("training")] = 0.0
     """Lowest divisor of the relative error; above 0 for data with dark pixels or zeros."""
-    residual_ridge: float | None = None
+    residual_ridge: Annotated[float | None, Ours("weights")] = None
     """Add what the network makes, at first 0, to a linear regression per pixel, fitted while training with this ridge (ours, for short
     trainings); None, as published: the network alone."""
 
@@ -64,10 +64,6 @@ class SpectralRegressionConfig(MethodConfig):
     def network(self, bands: int, lr_bands: int) -> SpectralNetwork:
         """Return the network with fresh weights."""
         raise NotImplementedError
-
-    @property
-    def unpublished(self) -> str | None:
-        return None if self.residual_ridge is None else f"residual_ridge={self.residual_ridge:g}"
 
     def refuse(self, problem: Problem) -> str | None:
         return refuse_other_scales(self.model, problem)
@@ -130,7 +126,7 @@ class MSTLConfig(HalvingConfig):
 
     blocks: tuple[int, ...] = (4, 7, 5)
     """Blocks of every level on the way down; the way up has as many."""
-    mask_of_first: bool = False
+    mask_of_first: Annotated[bool, Ours("sampling", published=(True,))] = False
     """The mask of a batch's first image serves all, as published."""
 
     def network(self, bands: int, lr_bands: int) -> SpectralNetwork:
@@ -202,13 +198,13 @@ class SpectralRegression(Method):
         made: Tensor = self.network(lr)
         return made if self.linear is None else made + self.linear(lr)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_multiple(batch, self.multiple)
         lr, hr = batch.need("lr"), batch.need("hr")
         if self.linear is not None and self.training:
             self.linear.accumulate(lr, hr, batch.valid)
             self.linear.solve()
-        return self.objective(self.predict(lr), hr)
+        return {"restorer": self.objective(self.predict(lr), hr)}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -26,8 +26,8 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.perceptual import PerceptualLossConfig
-from rsdiff.methods.base import Losses, Predecessor, Problem, Stage
-from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig, GanDiscriminatorConfig, weighted_sum
+from rsdiff.methods.base import Losses, Predecessor, Problem, Stage, frozen
+from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig, GanDiscriminatorConfig
 from rsdiff.methods.perceptual import refuse_bands
 from rsdiff.methods.rrdb import GeneratorConfig
 from rsdiff.methods.whole_scale import require_scale
@@ -146,22 +146,20 @@ class SPSR(ESRGAN):
         self.network.requires_grad_(stage.name == "all")
         self.network.fusion.requires_grad_(True)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
-        if group != "gradient_discriminator":
-            return super().losses(batch, group, noise)
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
-        maps = (gradient_map(image, LARGER) for image in (self.made(batch), batch.need("hr")))
-        return self.judged(self.gradient_discriminator, *maps)
-
-    def _generator_losses(self, batch: Batch) -> Losses:
         options, hr = self.options, batch.need("hr")
         image, branch = self.network.image_and_map(batch.need("lr"))
-        self._made[id(batch)] = image.detach()
         of_image, of_hr = gradient_map(image, LARGER), gradient_map(hr, LARGER)
-        judged = options.adversarial.generator_loss(self.gradient_discriminator, of_image, of_hr)
+        with frozen(self.gradient_discriminator):
+            judged = options.adversarial.generator_loss(self.gradient_discriminator, of_image, of_hr)
         terms = self.image_terms(image, hr) | {
             "gradient_pixel": (options.gradient_pixel_weight, F.mse_loss(of_image, of_hr)),
             "gradient_adversarial": (options.gradient_adversarial_weight, judged),
             "branch": (options.branch_weight, F.l1_loss(branch, gradient_map(hr))),
         }
-        return weighted_sum(terms)
+        return {
+            "restorer": Losses.weighted(terms),
+            "discriminator": self.judged(self.discriminator, image, hr),
+            "gradient_discriminator": self.judged(self.gradient_discriminator, of_image, of_hr),
+        }

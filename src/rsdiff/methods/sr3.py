@@ -17,6 +17,7 @@ Unlike these implementations:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +32,7 @@ from rsdiff.diffusion.denoisers import EpsDenoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.ddpm_unet import DDPMUNet
@@ -176,7 +177,7 @@ class SR3(Method):
         drawn = noise.normal(hr.shape, hr.device)
         return Noised(per_image(level, hr) * hr + per_image(complement, hr) * drawn, steps, drawn)
 
-    def losses(self, batch: Batch, group: str, noise: NoiseSource) -> Losses:
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         hr = 2 * batch.need("hr") - 1
         require_multiple(batch, self.options.size_multiple)
         noised = self.noised(hr, noise)
@@ -185,7 +186,7 @@ class SR3(Method):
             x = torch.cat([enlarge(batch.need("lr"), batch.size, self.options.condition), x], dim=1)
         predicted = self.network(x, noised.time)
         total = F.l1_loss(predicted, noised.noise) if self.options.loss == "l1" else F.mse_loss(predicted, noised.noise)
-        return Losses(total, {"noise": total.detach()})
+        return {"restorer": Losses(total, {"noise": total.detach()})}
 
     def denoiser(self, condition: Tensor | None) -> EpsDenoiser:
         """Return the network as a denoiser of images in [-1, 1], with `condition` (B, c, H, W) bound."""

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
+
 Quantisation = Literal["round", "clip", "none"]
 Space = Literal["bands", "y_studio", "y_studio_rounded", "y_full", "y_full_rounded", "y_dasr"]
 Border = Literal["none", "scale", "ceil_scale", "scale_plus_6"] | int
@@ -47,12 +49,12 @@ def luma(rgb: Tensor, space: Space, peak: float = 255.0) -> Tensor:
     y_full            0.299 R + 0.587 G + 0.114 B
     y_full_rounded    the same as OpenCV makes it of 8 bits: 14-bit fixed point
     y_dasr            16 + (65.738, 129.057, 25.064)/255 of 0..255 values (SSIM of DASR: gain 256/255 over the studio luma)
-    Raises ValueError for 2 bands or more than 3: choose three bands first.
+    Raises UserError for 2 bands or more than 3: choose three bands first.
     """
     if rgb.shape[-3] == 1:
         return rgb.double()
     if rgb.shape[-3] != 3:
-        raise ValueError(f"luma is made of 3 bands (red, green, blue) and the image has {rgb.shape[-3]}; choose metrics.rgb_bands.")
+        raise UserError(f"luma is made of 3 bands (red, green, blue) and the image has {rgb.shape[-3]}; choose metrics.rgb_bands.")
     if space in ("y_studio", "y_studio_rounded"):
         y = 16 * peak / 255 + _weighted(rgb, STUDIO) / 255
         return y.round() if space == "y_studio_rounded" else y
@@ -86,7 +88,7 @@ def border_width(rule: Border, scale: float) -> int:
     if rule == "none":
         return 0
     if rule == "scale" and scale != round(scale):
-        raise ValueError(
+        raise UserError(
             f"the border rule 'scale' needs a whole scale and this one is {scale:g}; choose metrics.protocol.border=ceil_scale."
         )
     # A scale of 4 from sizes such as 600/150 is exact; 1e-6 keeps 4.0000001 from becoming 5.
@@ -94,11 +96,11 @@ def border_width(rule: Border, scale: float) -> int:
 
 
 def crop(image: Tensor, width: int) -> Tensor:
-    """Return `image` (..., H, W) without `width` pixels on each side; raises ValueError if nothing would be left."""
+    """Return `image` (..., H, W) without `width` pixels on each side; raises UserError if nothing would be left."""
     if width == 0:
         return image
     if min(image.shape[-2:]) <= 2 * width:
-        raise ValueError(
+        raise UserError(
             f"a border of {width} px leaves nothing of a {image.shape[-2]}x{image.shape[-1]} image; choose metrics.protocol.border=none."
         )
     return image[..., width:-width, width:-width]

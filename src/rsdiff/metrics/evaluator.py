@@ -181,7 +181,7 @@ class Evaluator:
             image=restored.to(self.device),
             hr=one(batch.hr),
             lr=one(batch.lr),
-            valid=None if valid is None else valid > 0.5,
+            valid=None if valid is None else (valid > 0.5).all(0, keepdim=True),
             scale=batch.scale,
             protocol=self.config.protocol,
             rgb_bands=self.config.rgb_bands,

@@ -8,15 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
+
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     """Return |m1 - m2|^2 + tr(S1 + S2 - 2 sqrt(S1 S2)) with unbiased covariances of features (N1, D) and (N2, D).
 
     The trace of the root needs no covariance where there are few samples: it is the nuclear norm of (X1 - m1)(X2 - m2)^T over
-    sqrt((N1 - 1)(N2 - 1)), exact for singular covariances too. Raises ValueError for fewer than two samples.
+    sqrt((N1 - 1)(N2 - 1)), exact for singular covariances too. Raises UserError for fewer than two samples.
     """
     if min(len(first), len(second)) < 2:
-        raise ValueError(f"FID needs two images or more in each set and was given {len(first)} and {len(second)}.")
+        raise UserError(f"FID needs two images or more in each set and was given {len(first)} and {len(second)}.")
     x, y = first.double(), second.double()
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = (x - mean_x) / (len(x) - 1) ** 0.5, (y - mean_y) / (len(y) - 1) ** 0.5
@@ -32,7 +34,7 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
     """
     count = min(len(first), len(second))
     if count < 2:
-        raise ValueError(f"KID needs two images or more in each set and was given {len(first)} and {len(second)}.")
+        raise UserError(f"KID needs two images or more in each set and was given {len(first)} and {len(second)}.")
     x, y = first[:count].double(), second[:count].double()
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
+
 Trunk = Literal["alex", "vgg", "squeeze"]
 
 TRUNK_FILES: dict[Trunk, str] = {
@@ -45,9 +47,9 @@ class Lpips(nn.Module):
         return self.per_layer(first, second, scaled).sum(1)
 
     def per_layer(self, first: Tensor, second: Tensor, scaled: bool = True) -> Tensor:
-        """Return (B, layers), whose sum is the distance. Raises ValueError below the smallest size the trunk can see."""
+        """Return (B, layers), whose sum is the distance. Raises UserError below the smallest size the trunk can see."""
         if min(first.shape[-2:]) < SMALLEST_SIDE[self.trunk]:
-            raise ValueError(
+            raise UserError(
                 f"LPIPS with {self.trunk} needs {SMALLEST_SIDE[self.trunk]} px and the images have {first.shape[-2]}x{first.shape[-1]}."
             )
         _, layers = self.network(first, second, retPerLayer=True, normalize=scaled)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.metrics.colour import quantise
 from rsdiff.metrics.metric import View
 from rsdiff.metrics.psnr import masked_mean, psnr
@@ -21,7 +22,7 @@ def lr_pair(view: View) -> Pair | None:
     target before shrinking it have no such pair.
     """
     if view.degrade is None or view.lr is None:
-        raise ValueError("LR consistency needs the operator that made the LR image; it is known only where a degradation made it.")
+        raise UserError("LR consistency needs the operator that made the LR image; it is known only where a degradation made it.")
     image = quantise(view.image) / 255
     valid = None
     if view.valid is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.metrics.colour import Space, border_width, crop, luma, quantise, rgb_planes, to_space
 from rsdiff.metrics.protocol import ProtocolConfig
 
@@ -49,9 +50,9 @@ class View:
         return value
 
     def reference(self) -> Tensor:
-        """Return hr; raises ValueError where there is none."""
+        """Return hr; raises UserError where there is none."""
         if self.hr is None:
-            raise ValueError("this metric compares with the HR image and the data set has none; choose metrics=no_reference.")
+            raise UserError("this metric compares with the HR image and the data set has none; choose metrics=no_reference.")
         return self.hr
 
     def pair(self, space: Space | None = None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.durable import write_arrays
 from rsdiff.degradations.resizing import resize
 from rsdiff.metrics.ssim import gaussian_filter
@@ -64,11 +65,11 @@ def block_features(luma: Tensor, block: int = BLOCK, valid: Tensor | None = None
     """Return (N, 36) features of the blocks of a luma image (H, W): 18 at full size, then 18 at half size; and (N,) sharpness.
 
     Blocks with a pixel that is not `valid` (H, W) have NaN for features.
-    Sharpness is the mean local standard deviation of a block at full size. Raises ValueError for an image smaller than a block.
+    Sharpness is the mean local standard deviation of a block at full size. Raises UserError for an image smaller than a block.
     """
     rows, columns = luma.shape[0] // block, luma.shape[1] // block
     if rows * columns == 0:
-        raise ValueError(f"NIQE needs {block}x{block} pixels and the image has {luma.shape[0]}x{luma.shape[1]}.")
+        raise UserError(f"NIQE needs {block}x{block} pixels and the image has {luma.shape[0]}x{luma.shape[1]}.")
     image = luma[: rows * block, : columns * block].double()
     if valid is not None:
         valid = valid[: rows * block, : columns * block]
@@ -132,7 +133,7 @@ def fit(lumas: Iterable[Tensor], block: int = BLOCK, threshold: float = SHARPNES
 
     threshold  a block counts if its sharpness exceeds this share of the sharpest block of its own image
     Use the luma of the later scores, and several hundred sharp blocks: with few the covariance is near singular and scores explode.
-    Raises ValueError with fewer than 37 blocks, for which it is singular. Source: estimatemodelparam.m of the release.
+    Raises UserError with fewer than 37 blocks, for which it is singular. Source: estimatemodelparam.m of the release.
     """
     kept = []
     for luma in lumas:
@@ -141,7 +142,7 @@ def fit(lumas: Iterable[Tensor], block: int = BLOCK, threshold: float = SHARPNES
     features = torch.cat(kept) if kept else torch.empty(0, 36, dtype=torch.float64)
     whole = features[~features.isnan().any(1)]
     if len(whole) < 37:
-        raise ValueError(f"the sharp blocks of these images are {len(whole)} and 37 or more are needed; give more or larger images.")
+        raise UserError(f"the sharp blocks of these images are {len(whole)} and 37 or more are needed; give more or larger images.")
     return NiqeModel(features.nanmean(0), whole.T.cov(), block)
 
 
@@ -153,7 +154,7 @@ def sharp_blocks(sharpness: Tensor, threshold: float = SHARPNESS_THRESHOLD) -> T
 def read_model(path: Path) -> NiqeModel:
     """Return the model in `path`: BasicSR's or our npz, or the release's mat file.
 
-    Raises ValueError if the file holds neither mu_pris_param/cov_pris_param, mu_prisparam/cov_prisparam nor mu/cov.
+    Raises UserError if the file holds neither mu_pris_param/cov_pris_param, mu_prisparam/cov_prisparam nor mu/cov.
     """
     if path.suffix == ".mat":
         values = {name: value for name, value in scipy.io.loadmat(path).items() if isinstance(value, np.ndarray)}
@@ -164,9 +165,7 @@ def read_model(path: Path) -> NiqeModel:
         if mean in values and covariance in values:
             block = int(values["block"]) if "block" in values else BLOCK
             return NiqeModel(_float64(values[mean]).flatten(), _float64(values[covariance]), block)
-    raise ValueError(
-        f"{path} is no NIQE model: it holds {', '.join(sorted(values))} and neither mu, cov nor mu_pris_param, cov_pris_param."
-    )
+    raise UserError(f"{path} is no NIQE model: it holds {', '.join(sorted(values))} and neither mu, cov nor mu_pris_param, cov_pris_param.")
 
 
 def write_model(path: Path, model: NiqeModel, recipe: dict[str, str]) -> None:

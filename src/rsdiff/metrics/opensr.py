@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.metrics.phase_correlation import subpixel_shift
 
 Distance = Literal["nd", "l1", "l2", "sad", "pbias", "kl", "psnr", "mtf"]
@@ -57,7 +57,7 @@ class OpensrConfig:
 
     def __post_init__(self) -> None:
         if self.border < 0 or self.patch_size < 1 or self.temperature <= 0:
-            raise ValueError("border must be 0 or more, patch_size 1 or more and temperature positive.")
+            raise UserError("border must be 0 or more, patch_size 1 or more and temperature positive.")
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ class Correctness:
 
 
 def prepare(lr: Tensor, sr: Tensor, hr: Tensor | None, options: OpensrConfig) -> Prepared:
-    """Return what the measures compare. Raises ValueError if the scale is not whole or does not divide the border."""
+    """Return what the measures compare. Raises UserError if the scale is not whole or does not divide the border."""
     scale = sr.shape[-1] // lr.shape[-1]
     if (lr.shape[-2] * scale, lr.shape[-1] * scale) != tuple(sr.shape[-2:]):
-        raise ValueError(f"opensr measures need a whole scale; LR {tuple(lr.shape[-2:])}, restored {tuple(sr.shape[-2:])}.")
+        raise UserError(f"opensr measures need a whole scale; LR {tuple(lr.shape[-2:])}, restored {tuple(sr.shape[-2:])}.")
     if options.border % scale:
-        raise ValueError(
+        raise UserError(
             f"metrics.opensr.border={options.border} is no multiple of the scale {scale}; choose {options.border // scale * scale}."
         )
     lr, sr = _inside(lr, options.border // scale).float(), _inside(sr, options.border).float()
@@ -186,7 +186,7 @@ def distance(x: Tensor, y: Tensor, name: Distance, scale: int = 4) -> Tensor:
 
 
 def pixel_distance(x: Tensor, y: Tensor, name: Distance) -> Tensor:
-    """Return the (H, W) distances of two images (C, H, W). Raises ValueError for mtf, which has no value per pixel.
+    """Return the (H, W) distances of two images (C, H, W). Raises UserError for mtf, which has no value per pixel.
 
     nd    |x - y| / |x + y|
     sad   angle between spectra in degrees
@@ -209,7 +209,7 @@ def pixel_distance(x: Tensor, y: Tensor, name: Distance) -> Tensor:
         case "psnr":
             return _inverse_psnr((x - y).square().nanmean(0))
         case "mtf":
-            raise ValueError("the distance mtf has no value per pixel; choose metrics.opensr.aggregation=patch or image.")
+            raise UserError("the distance mtf has no value per pixel; choose metrics.opensr.aggregation=patch or image.")
 
 
 def patch_distance(x: Tensor, y: Tensor, name: Distance, patch_size: int, scale: int = 4) -> Tensor:
@@ -252,7 +252,7 @@ def _inside(image: Tensor, border: int) -> Tensor:
 def _patches(image: Tensor, side: int) -> Tensor:
     """(C, H, W) -> (rows, columns, C, side, side)."""
     if image.shape[-1] != image.shape[-2]:
-        raise ValueError(
+        raise UserError(
             f"aggregation=patch needs square images and this one is {image.shape[-2]}x{image.shape[-1]}; choose pixel or image."
         )
     missing = -image.shape[-1] % side

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.config.typed import nearest
 from rsdiff.metrics.baseline import BICUBIC, Baseline
 from rsdiff.metrics.inception import Preset
@@ -47,18 +47,18 @@ class MetricsConfig:
 
     def __post_init__(self) -> None:
         if not self.metrics:
-            raise ValueError(f"at least one metric is needed; the metrics are {', '.join(sorted(METRICS))}.")
+            raise UserError(f"at least one metric is needed; the metrics are {', '.join(sorted(METRICS))}.")
         for name in self.metrics:
             if name not in METRICS:
-                raise ValueError(f"'{name}' is not a metric{nearest(name, list(METRICS))}; the metrics are {', '.join(sorted(METRICS))}.")
+                raise UserError(f"'{name}' is not a metric{nearest(name, list(METRICS))}; the metrics are {', '.join(sorted(METRICS))}.")
         if len(set(self.metrics)) != len(self.metrics):
-            raise ValueError(f"every metric may be named once and the list is {', '.join(self.metrics)}.")
+            raise UserError(f"every metric may be named once and the list is {', '.join(self.metrics)}.")
         if self.niqe_min_blocks < 2:
-            raise ValueError(f"niqe_min_blocks must be 2 or more, the fewest that have a covariance, and is {self.niqe_min_blocks}.")
+            raise UserError(f"niqe_min_blocks must be 2 or more, the fewest that have a covariance, and is {self.niqe_min_blocks}.")
         if self.seam_interval < 2:
-            raise ValueError(f"seam_interval must be 2 pixels or more and is {self.seam_interval}.")
+            raise UserError(f"seam_interval must be 2 pixels or more and is {self.seam_interval}.")
         if min(self.rgb_bands) < 0:
-            raise ValueError(f"rgb_bands are band indices from 0 and are {self.rgb_bands}.")
+            raise UserError(f"rgb_bands are band indices from 0 and are {self.rgb_bands}.")
 
     def for_validation(self) -> MetricsConfig:
         """Return the metrics that are cheap enough for validation during training: those that need no weights, without the baseline."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.metrics.colour import Border, Quantisation, Space
 
 
@@ -36,11 +36,11 @@ class ProtocolConfig:
 
     def __post_init__(self) -> None:
         if self.peak <= 0:
-            raise ValueError(f"peak must be positive and is {self.peak}.")
+            raise UserError(f"peak must be positive and is {self.peak}.")
         if isinstance(self.border, int) and self.border < 0:
-            raise ValueError(f"border={self.border} was given; choose 0 or more pixels, or a rule.")
+            raise UserError(f"border={self.border} was given; choose 0 or more pixels, or a rule.")
         if self.epsilon < 0:
-            raise ValueError(f"epsilon must be 0 or more and is {self.epsilon}.")
+            raise UserError(f"epsilon must be 0 or more and is {self.epsilon}.")
 
     def describe(self) -> str:
         """Return the protocol in a line for tables and reports, e.g. 'litsr: 8-bit, all bands, border ceil(scale), mean of images'."""

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
+
 
 def band_mse(sr: Tensor, hr: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the (C,) mean squared error of every band over the valid pixels; NaN where no pixel is valid."""
@@ -51,11 +53,11 @@ def cpsnr(sr: Tensor, hr: Tensor, peak: float = 255.0, max_offset: int = 8, vali
     """Return the best PSNR over 81 translations and a brightness offset per band, for real (not simulated) LR-HR pairs.
 
     The SR window starts at (r, c), the HR window at (8-r, 8-c), r, c in 0..8, so relative shifts are -8..8 in steps of 2 and odd shifts
-    are never tried, as in satlas-super-resolution (ssr/metrics/cpsnr.py). Raises ValueError if the image is not larger than 8 px.
+    are never tried, as in satlas-super-resolution (ssr/metrics/cpsnr.py). Raises UserError if the image is not larger than 8 px.
     """
     height, width = sr.shape[-2] - max_offset, sr.shape[-1] - max_offset
     if min(height, width) <= 0:
-        raise ValueError(f"cPSNR shifts by up to {max_offset} px and the image has {sr.shape[-2]}x{sr.shape[-1]}; use larger images.")
+        raise UserError(f"cPSNR shifts by up to {max_offset} px and the image has {sr.shape[-2]}x{sr.shape[-1]}; use larger images.")
     sr, hr = sr.double(), hr.double()
     best = math.inf
     for row in range(max_offset + 1):

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.metrics.psnr import band_mse, masked_mean
 from rsdiff.metrics.ssim import ssim
 
@@ -40,7 +41,7 @@ def mssim(sr: Tensor, hr: Tensor, peak: float, valid: Tensor | None = None, wind
     if window == "gaussian11":
         return ssim(sr, hr, peak, valid)
     if valid is not None and not bool(valid.all()):
-        raise ValueError("the uniform window has no rule for invalid pixels; choose window gaussian11.")
+        raise UserError("the uniform window has no rule for invalid pixels; choose window gaussian11.")
     x, y = sr.double(), hr.double()
     side, c1, c2 = 7, (0.01 * peak) ** 2, (0.03 * peak) ** 2
     mean_x, mean_y, square_x, square_y, product = block_means(torch.stack((x, y, x * x, y * y, x * y)), side).unbind()
@@ -104,10 +105,10 @@ def uiqi(sr: Tensor, hr: Tensor, block: int = 8, valid: Tensor | None = None) ->
 
     Q = 4 s12 m1 m2 / ((s1 + s2)(m1^2 + m2^2)); 2 m1 m2 / (m1^2 + m2^2) where both blocks are flat, 1 where both are 0.
     valid  blocks that touch an invalid pixel do not count
-    Raises ValueError for images smaller than a block.
+    Raises UserError for images smaller than a block.
     """
     if min(sr.shape[-2:]) < block:
-        raise ValueError(f"UIQI needs {block}x{block} pixels and the image has {sr.shape[-2]}x{sr.shape[-1]} after the border crop.")
+        raise UserError(f"UIQI needs {block}x{block} pixels and the image has {sr.shape[-2]}x{sr.shape[-1]} after the border crop.")
     x, y = sr.double(), hr.double()
     mean_x, mean_y, square_x, square_y, product = block_means(torch.stack((x, y, x * x, y * y, x * y)), block).unbind()
     squares = mean_x.square() + mean_y.square()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
+
 WINDOW = 11
 _SIGMA = 1.5
 
@@ -15,7 +17,7 @@ def ssim(sr: Tensor, hr: Tensor, peak: float = 255.0, valid: Tensor | None = Non
     11x11 Gaussian window of sigma 1.5, K1 0.01, K2 0.03, population moments, only windows that lie inside the image, mean over bands.
     valid          (1, H, W) bool; windows that touch an invalid pixel do not count; NaN if none is left
     clip_contrast  clip the contrast-structure term at 0 (pyiqa)
-    Raises ValueError for images under 11 px. torchmetrics and scikit-image compute another number by default (0.929 and 0.945 where the
+    Raises UserError for images under 11 px. torchmetrics and scikit-image compute another number by default (0.929 and 0.945 where the
     field reports 0.934).
     """
     values = ssim_map(sr, hr, peak, clip_contrast)
@@ -28,7 +30,7 @@ def ssim(sr: Tensor, hr: Tensor, peak: float = 255.0, valid: Tensor | None = Non
 def ssim_map(sr: Tensor, hr: Tensor, peak: float = 255.0, clip_contrast: bool = False) -> Tensor:
     """Return the (C, H-10, W-10) float64 map of similarity, one value per window position; NaN pixels spoil only windows they lie in."""
     if min(sr.shape[-2:]) < WINDOW:
-        raise ValueError(f"SSIM needs {WINDOW}x{WINDOW} pixels and the image has {sr.shape[-2]}x{sr.shape[-1]} after the border crop.")
+        raise UserError(f"SSIM needs {WINDOW}x{WINDOW} pixels and the image has {sr.shape[-2]}x{sr.shape[-1]} after the border crop.")
     x, y = sr.double(), hr.double()
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     mean_x, mean_y, square_x, square_y, product = gaussian_filter(torch.stack((x, y, x * x, y * y, x * y)), WINDOW, _SIGMA).unbind()

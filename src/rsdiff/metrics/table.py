@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.metrics import inception, lr_consistency, niqe, opensr
 from rsdiff.metrics.colour import Space, luma, quantise, rgb_planes
 from rsdiff.metrics.dists import TRUNK_FILE, Dists
@@ -104,7 +105,7 @@ def _niqe(name: str, space: Space) -> Callable[[Context], ImageScore]:
         def score(view: View) -> float:
             value = niqe.niqe(_luma(view, space), model, blocks, _mask(view))
             if math.isnan(value):
-                raise ValueError(f"NIQE needs {blocks} whole blocks of {model.block} px that are valid and not flat; choose niqe_pooled.")
+                raise UserError(f"NIQE needs {blocks} whole blocks of {model.block} px that are valid and not flat; choose niqe_pooled.")
             return value
 
         return score

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from rsdiff.config import UserError
+
 
 def weight_folders(folders: Sequence[str]) -> list[Path]:
     """Return the folders searched, in order: those given, then the cache of torch.hub, where torchvision and others keep these files."""
@@ -30,14 +32,14 @@ def missing_sentence(names: Sequence[str], folders: Sequence[str]) -> str:
 
 
 def require_weight_file(name: str, folders: Sequence[str], folders_option: str, weight_option: str) -> Path:
-    """Return the path of the weights that a loss cannot do without; raises ValueError in one sentence when it is nowhere.
+    """Return the path of the weights that a loss cannot do without; raises UserError in one sentence when it is nowhere.
 
     folders_option, weight_option  options that say where the file is looked for and how much the loss counts, for the sentence
     """
     found = find_weight_file([name], folders)
     if found is None:
         where = ", ".join(map(str, weight_folders(folders)))
-        raise ValueError(
+        raise UserError(
             f"the perceptual loss needs {name}, which is not in {where}; put it there, set {folders_option}, or train with "
             f"{weight_option}=0."
         )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from rsdiff.config import UserError
 from rsdiff.networks.coordinates import cell_centres, nearest, pixel_centres, steps_of
 
 GATE_WIDTH = 64
@@ -123,9 +124,9 @@ class FixedX4(nn.Module):
         return last
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return (B, out_channels, 4 h, 4 w); raises ValueError when `size` is another one."""
+        """Return (B, out_channels, 4 h, 4 w); raises UserError when `size` is another one."""
         if size != (4 * x.shape[-2], 4 * x.shape[-1]):
-            raise ValueError(
+            raise UserError(
                 f"{x.shape[-2]}x{x.shape[-1]} pixels were to become {size[0]}x{size[1]} by a network that only enlarges by 4; use scale=4."
             )
         return self.shuffle(x)

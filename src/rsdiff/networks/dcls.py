@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.degradations.transfer import apply_transfer, least_squares_inverse, transfer_function
 from rsdiff.networks.gates import ChannelGate
 from rsdiff.networks.layers import DualPathGroup, shuffle_upscale
@@ -92,7 +93,7 @@ class DeepConstrainedLeastSquares(nn.Module):
 
     def forward(self, feature: Tensor, kernel: Tensor) -> Tensor:
         if min(feature.shape[-2:]) < SMALLEST:
-            raise ValueError(
+            raise UserError(
                 f"DCLS deconvolves images of at least {SMALLEST}x{SMALLEST} LR pixels and got {feature.shape[-2]}x{feature.shape[-1]}; "
                 "give a larger image."
             )

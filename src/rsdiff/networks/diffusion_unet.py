@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rsdiff.config import UserError
 from rsdiff.networks.layers import Upsample
 
 Enlarger = Callable[[int, nn.Module, Tensor, Tensor], Tensor]
@@ -123,7 +124,7 @@ class DiffusionUNet(nn.Module):
     def run(self, x: Tensor, *conditions: Tensor) -> Tensor:
         """Return (B, out_channels, H, W) for x (B, in_channels, H, W); `conditions` are handed to every block.
 
-        Raises ValueError if H or W is not a multiple of `size_multiple`.
+        Raises UserError if H or W is not a multiple of `size_multiple`.
         """
         require_multiple(x, self.size_multiple)
         x, skips = self.down_pass(self.stem(x), conditions)
@@ -172,7 +173,7 @@ def require_multiple(x: Tensor, multiple: int) -> None:
     """Raise ValueError unless the height and width of x (B, C, H, W) are multiples of `multiple`."""
     height, width = x.shape[-2:]
     if height % multiple or width % multiple:
-        raise ValueError(f"an image of {height}x{width} was given to a U-Net that needs multiples of {multiple}; pad or crop it.")
+        raise UserError(f"an image of {height}x{width} was given to a U-Net that needs multiples of {multiple}; pad or crop it.")
 
 
 def attention_levels(nominal_size: int, attention_sizes: Sequence[int], levels: int) -> tuple[frozenset[int], frozenset[int]]:
@@ -200,5 +201,5 @@ def nominal_sizes(attention_down: frozenset[int], attention_up: frozenset[int], 
     sizes = {size >> level for level in attention_down}
     sizes |= {(size >> (levels - 1)) << (levels - 1 - level) for level in attention_up}
     if attention_levels(size, tuple(sizes), levels) != (attention_down, attention_up):
-        raise ValueError(f"attention at levels {sorted(attention_down)} down and {sorted(attention_up)} up fits no nominal size.")
+        raise UserError(f"attention at levels {sorted(attention_down)} down and {sorted(attention_up)} up fits no nominal size.")
     return size, tuple(sorted(sizes))

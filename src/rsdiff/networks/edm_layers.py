@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.networks.layers import attended
 
 Resample = Literal["none", "up", "down"]
@@ -94,10 +95,10 @@ def convolution(in_channels: int, out_channels: int, kernel_size: int, init: Ini
 
 
 def group_norm(channels: int, epsilon: float) -> nn.GroupNorm:
-    """Return a group norm of at most 32 groups of at least four channels; raises ValueError if the channels do not divide."""
+    """Return a group norm of at most 32 groups of at least four channels; raises UserError if the channels do not divide."""
     groups = min(32, channels // 4)
     if groups == 0 or channels % groups:
-        raise ValueError(
+        raise UserError(
             f"{channels} channels cannot be normalised in min(32, channels / 4) equal groups; "
             "choose widths that are multiples of 4, and of 32 from 128 channels on."
         )
@@ -135,7 +136,7 @@ class ResampledConv2d(nn.Module):
             if init is not None:
                 init(self)
         elif in_channels != out_channels:
-            raise ValueError(
+            raise UserError(
                 f"resampling alone cannot turn {in_channels} channels into {out_channels}; give it a kernel_size of at least 1."
             )
         self.register_buffer("kernel", separable_kernel(resample_filter), persistent=False)

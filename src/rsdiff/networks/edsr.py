@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 
 @config
@@ -19,7 +19,7 @@ class EDSRConfig:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.blocks < 1:
-            raise ValueError(f"width={self.width} and blocks={self.blocks} make no network; choose numbers of at least 1.")
+            raise UserError(f"width={self.width} and blocks={self.blocks} make no network; choose numbers of at least 1.")
 
     def build(self, in_channels: int) -> EDSR:
         """Return the encoder with fresh weights."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
+
 NORM_GROUPS, NORM_EPSILON = 32, 1e-6
 
 
@@ -28,7 +30,7 @@ class GAPBlock(nn.Module):
 
 
 def gap_norm(channels: int) -> nn.GroupNorm:
-    """Return the normalisation of these networks; raises ValueError for widths that do not split into its groups."""
+    """Return the normalisation of these networks; raises UserError for widths that do not split into its groups."""
     if channels % NORM_GROUPS:
-        raise ValueError(f"{channels} channels do not split into {NORM_GROUPS} groups; choose widths that are multiples of {NORM_GROUPS}.")
+        raise UserError(f"{channels} channels do not split into {NORM_GROUPS} groups; choose widths that are multiples of {NORM_GROUPS}.")
     return nn.GroupNorm(NORM_GROUPS, channels, NORM_EPSILON)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
+
 Pooling = Literal["Avg", "Max", "Avg|Max"]
 
 
@@ -20,7 +22,7 @@ class ChannelGate(nn.Module):
     def __init__(self, channels: int, ratio: int = 16, pooling: Pooling = "Avg|Max", bias: bool = False) -> None:
         super().__init__()
         if channels < ratio:
-            raise ValueError(
+            raise UserError(
                 f"a channel gate of ratio {ratio} was asked for {channels} channels; it needs at least {ratio}: widen the network."
             )
         self.pooling = pooling

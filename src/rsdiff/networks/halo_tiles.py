@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 
 @config
@@ -27,16 +27,16 @@ class HaloTilesConfig:
 
     def __post_init__(self) -> None:
         if min(self.tile, self.halo, self.margin) < 0:
-            raise ValueError(f"tile={self.tile}, halo={self.halo}, margin={self.margin} were given; choose numbers of 0 or more.")
+            raise UserError(f"tile={self.tile}, halo={self.halo}, margin={self.margin} were given; choose numbers of 0 or more.")
 
     def run(self, network: Callable[[Tensor], Tensor], images: Tensor, scale: int, multiple: int = 1) -> Tensor:
         """Return the enlarged images (B, C', h scale, w scale) of images (B, C, h, w).
 
         network   maps (B, C, y, x) to (B, C', y scale, x scale) where y and x are multiples of `multiple`
-        Raises ValueError for tiles that would break the multiple, and for images too small to be extended by reflection.
+        Raises UserError for tiles that would break the multiple, and for images too small to be extended by reflection.
         """
         if self.tile and (self.tile % multiple or self.halo % multiple):
-            raise ValueError(
+            raise UserError(
                 f"tiles of {self.tile} with a halo of {self.halo} do not fit a network that works on multiples of {multiple} pixels; "
                 f"choose multiples of {multiple}."
             )
@@ -49,7 +49,7 @@ class HaloTilesConfig:
 
 def _extend(images: Tensor, rows: int, columns: int) -> Tensor:
     if rows >= images.shape[-2] or columns >= images.shape[-1]:
-        raise ValueError(
+        raise UserError(
             f"an image of {images.shape[-2]}x{images.shape[-1]} is too small to be extended by {rows} rows and {columns} columns by "
             "reflection; lower the margin or give larger images."
         )

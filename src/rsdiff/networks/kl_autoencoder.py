@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
 from rsdiff.losses.gaussian import DiagonalGaussian
 from rsdiff.networks.gap_decoder import Branches, GAPDecoder, Modulation, Upsampler
 from rsdiff.networks.gap_encoder import GAPEncoder
@@ -64,7 +64,7 @@ class GAPDecoderConfig:
     """Channels of the layers at target size that fuse the maps of the csum, most of the work; not read by the others."""
     upsampler: Upsampler = "csum"
     """csum; nearest_mlp (ablation wo_csum); fixed_x4 (the fixed-scale variant)."""
-    starts_bicubic: bool = False
+    starts_bicubic: Annotated[bool, Ours("weights")] = False
     """Begin training with the last layer at zero, so that a fresh decoder gives the enlarged LR (ours, for short trainings)."""
 
     def __post_init__(self) -> None:

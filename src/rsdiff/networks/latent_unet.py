@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.networks.diffusion_unet import DiffusionUNet
 from rsdiff.networks.edm_layers import positional_embedding
 from rsdiff.networks.layers import ResidualBlock, attended, reflect_to, zeroed
@@ -27,7 +28,7 @@ class HeadedAttention(nn.Module):
     def __init__(self, channels: int, head_channels: int) -> None:
         super().__init__()
         if channels % head_channels:
-            raise ValueError(f"{channels} channels do not split into heads of {head_channels}; choose a divisor.")
+            raise UserError(f"{channels} channels do not split into heads of {head_channels}; choose a divisor.")
         self.heads = channels // head_channels
         self.norm = nn.GroupNorm(NORM_GROUPS, channels)
         self.query_key_value = nn.Conv1d(channels, 3 * channels, 1)

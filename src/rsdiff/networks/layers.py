@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
+
 Layer = TypeVar("Layer", bound=nn.Conv1d | nn.Conv2d | nn.Linear)
 
 
@@ -30,7 +32,7 @@ class SinusoidalEmbedding(nn.Module):
     def __init__(self, width: int, inclusive: bool = False) -> None:
         super().__init__()
         if width % 2 or (inclusive and width < 4):
-            raise ValueError(f"an embedding of {width} values was asked for; it holds sines and cosines, so give an even number from 4 on.")
+            raise UserError(f"an embedding of {width} values was asked for; it holds sines and cosines, so give an even number from 4 on.")
         # On the CPU even where parameters are made on the meta device: no state dict brings the frequencies.
         exponents = torch.arange(width // 2, dtype=torch.float64, device="cpu") / (width // 2 - inclusive)
         self.register_buffer("frequencies", torch.exp(-math.log(1e4) * exponents).float(), persistent=False)
@@ -152,10 +154,10 @@ def shuffle_upscale(width: int, out_channels: int, scale: int) -> nn.Sequential:
     """Return 3x3 convolutions and pixel shuffles that enlarge (B, width, h, w) to (B, out_channels, scale h, scale w), without activation.
 
     Powers of 2 are reached in steps of 2, other scales in one step; scale 1 is the last convolution alone.
-    Raises ValueError for scales below 1.
+    Raises UserError for scales below 1.
     """
     if scale < 1:
-        raise ValueError(f"an enlargement by {scale} was asked for; choose a whole number of at least 1.")
+        raise UserError(f"an enlargement by {scale} was asked for; choose a whole number of at least 1.")
     doublings = scale.bit_length() - 1
     factors = [2] * doublings if scale == 2**doublings else [scale]
     layers: list[nn.Module] = []

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 
 @config
@@ -24,7 +24,7 @@ class RDNConfig:
 
     def __post_init__(self) -> None:
         if min(self.width, self.blocks, self.layers, self.growth) < 1:
-            raise ValueError(
+            raise UserError(
                 f"width={self.width}, blocks={self.blocks}, layers={self.layers}, growth={self.growth} make no network; choose numbers "
                 "of at least 1."
             )

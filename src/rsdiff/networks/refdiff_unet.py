@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.networks.edm_layers import BlockStyle, Resample, UNetBlock
 from rsdiff.networks.edm_unet import UNetDecoder, UNetEncoder
 from rsdiff.networks.song_unet import SongEmbedding, SongUNetConfig
@@ -29,7 +29,7 @@ class RefDiffUNetConfig:
 
     def __post_init__(self) -> None:
         if self.trunk.class_labels or self.trunk.augment_labels:
-            raise ValueError("the Ref-Diff network takes no class or augmentation labels; set both of the trunk to 0.")
+            raise UserError("the Ref-Diff network takes no class or augmentation labels; set both of the trunk to 0.")
 
     def build(self, image_channels: int, lr_channels: int, mask_channels: int = 1) -> RefDiffUNet:
         """Return the network for images of `image_channels` bands (target and reference), LR images of `lr_channels` and such masks."""

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
+
 RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residuals are shrunk so that a trunk without normalisation stays stable
 SLOPE = 0.2
 
@@ -129,7 +131,7 @@ def enlarge_nearest(
 
 
 def nearest_stages(scale: int) -> tuple[int, ...]:
-    """Return the nearest-neighbour stages of KAIR's RRDBNet, one per factor 2 or 3 of the scale; raises ValueError for other factors."""
+    """Return the nearest-neighbour stages of KAIR's RRDBNet, one per factor 2 or 3 of the scale; raises UserError for other factors."""
     stages: list[int] = []
     rest = scale
     for factor in (2, 3):
@@ -137,12 +139,12 @@ def nearest_stages(scale: int) -> tuple[int, ...]:
             stages.append(factor)
             rest //= factor
     if rest != 1 or scale < 2:
-        raise ValueError(f"RRDBNet was asked for scale {scale}; it enlarges by factors of 2 and 3: set scale=2, 3 or 4.")
+        raise UserError(f"RRDBNet was asked for scale {scale}; it enlarges by factors of 2 and 3: set scale=2, 3 or 4.")
     return tuple(stages)
 
 
 def rrdb_stages(scale: int) -> tuple[int, tuple[int, int]]:
-    """Return (unshuffle, enlargements) of BasicSR's RRDBNet, whose head is always x4; raises ValueError for scales it has not."""
+    """Return (unshuffle, enlargements) of BasicSR's RRDBNet, whose head is always x4; raises UserError for scales it has not."""
     if scale not in (1, 2, 4):
-        raise ValueError(f"RRDBNet was asked for scale {scale}; BasicSR's network exists for 1, 2 and 4: set scale=1, 2 or 4.")
+        raise UserError(f"RRDBNet was asked for scale {scale}; BasicSR's network exists for 1, 2 and 4: set scale=1, 2 or 4.")
     return 4 // scale, (2, 2)

@@ -37,8 +37,8 @@ class RunningRegression(nn.Module):
 
     @torch.no_grad()
     def accumulate(self, image: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
-        """Add pixels of images (B, c, h, w) and targets (B, bands, h, w) to the sums, but those where valid (B, 1, h, w) is 0."""
-        counted = torch.ones_like(image[:, :1]) if valid is None else valid
+        """Add pixels of images (B, c, h, w) and targets (B, bands, h, w) to the sums, but those where valid (B, C or 1, h, w) is 0."""
+        counted = torch.ones_like(image[:, :1]) if valid is None else valid.amin(1, keepdim=True)
         for some, wanted, counts in zip(image.split(ROWS, -2), target.split(ROWS, -2), counted.split(ROWS, -2), strict=True):
             rows = (self.features(some) * counts.movedim(1, -1)).flatten(0, 2).double()
             self.gram += rows.T @ rows

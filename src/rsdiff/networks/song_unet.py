@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.networks.edm_layers import (
     BlockStyle,
     Init,
@@ -98,10 +98,10 @@ class SongUNetConfig:
 def check_levels(channel_mult: tuple[int, ...], attention_levels: tuple[int, ...]) -> None:
     """Raise ValueError when there is no level, or when attention is asked of a level that does not exist."""
     if not channel_mult:
-        raise ValueError("channel_mult is empty; give one multiple per level, for example [1,2,2,2].")
+        raise UserError("channel_mult is empty; give one multiple per level, for example [1,2,2,2].")
     beyond = [level for level in attention_levels if not 0 <= level < len(channel_mult)]
     if beyond:
-        raise ValueError(f"attention_levels holds {beyond[0]}, but the levels of channel_mult are 0 to {len(channel_mult) - 1}; remove it.")
+        raise UserError(f"attention_levels holds {beyond[0]}, but the levels of channel_mult are 0 to {len(channel_mult) - 1}; remove it.")
 
 
 class SongEmbedding(nn.Module):

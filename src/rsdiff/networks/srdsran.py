@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.networks.gates import ChannelGate, PixelGate, Pooling
 from rsdiff.networks.layers import attended
 
@@ -156,8 +157,8 @@ class SRDSRAN(nn.Module):
 
 
 def enlargement(scale: int) -> tuple[int, int]:
-    """Return (factor, stages) with factor^stages = scale; raises ValueError unless scale is 2, 3, 4, 8 or 9."""
+    """Return (factor, stages) with factor^stages = scale; raises UserError unless scale is 2, 3, 4, 8 or 9."""
     for factor, stages in ((2, 1), (2, 2), (2, 3), (3, 1), (3, 2)):
         if factor**stages == scale:
             return factor, stages
-    raise ValueError(f"SRDSRAN was asked for scale {scale}; it enlarges by 2, 3, 4, 8 or 9: set scale to one of them.")
+    raise UserError(f"SRDSRAN was asked for scale {scale}; it enlarges by 2, 3, 4, 8 or 9: set scale to one of them.")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.networks.layers import reflect_to
 
 UNSEEN = -100.0  # added to the scores of cells that a cyclic shift has put into one window
@@ -37,11 +37,11 @@ class SwinIRConfig:
 
     def __post_init__(self) -> None:
         if len(self.depths) != len(self.heads) or not self.depths:
-            raise ValueError(f"depths={list(self.depths)} and heads={list(self.heads)} were given; give one of either for each group.")
+            raise UserError(f"depths={list(self.depths)} and heads={list(self.heads)} were given; give one of either for each group.")
         if any(self.width % heads for heads in self.heads):
-            raise ValueError(f"width={self.width} cannot be split into heads={list(self.heads)}; choose divisors of the width.")
+            raise UserError(f"width={self.width} cannot be split into heads={list(self.heads)}; choose divisors of the width.")
         if self.window < 2 or not 0 <= self.drop_path < 1:
-            raise ValueError(f"window={self.window} and drop_path={self.drop_path} were given; choose at least 2, and 0 to less than 1.")
+            raise UserError(f"window={self.window} and drop_path={self.drop_path} were given; choose at least 2, and 0 to less than 1.")
 
     def build(self, in_channels: int) -> SwinIR:
         """Return the encoder with fresh weights."""

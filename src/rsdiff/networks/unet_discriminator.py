@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.networks.spectral_norm import SpectralConv2d
 
 SLOPE = 0.2
@@ -33,9 +34,9 @@ class UNetDiscriminator(nn.Module):
         self.conv9 = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Raises ValueError for sides that are no multiples of 8."""
+        """Raises UserError for sides that are no multiples of 8."""
         if images.shape[-2] % MULTIPLE or images.shape[-1] % MULTIPLE:
-            raise ValueError(
+            raise UserError(
                 f"the U-Net discriminator needs sides that are multiples of {MULTIPLE} and was given "
                 f"{images.shape[-2]}x{images.shape[-1]}; choose trainer.patch (or degradation.crop times the scale) accordingly."
             )

@@ -7,6 +7,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
+
 SLOPE = 0.2
 HIDDEN = 100
 
@@ -27,7 +29,7 @@ class VGGDiscriminator(nn.Module):
     def __init__(self, in_channels: int = 3, width: int = 64, size: int = 128, variant: VGGVariant = "basicsr") -> None:
         super().__init__()
         if size < 8:
-            raise ValueError(f"the VGG discriminator was asked for images of {size} pixels; it needs at least 8.")
+            raise UserError(f"the VGG discriminator was asked for images of {size} pixels; it needs at least 8.")
         self.size, self.variant = size, variant
         sides = [size]
         while sides[-1] > 4:
@@ -46,9 +48,9 @@ class VGGDiscriminator(nn.Module):
         self.answer = nn.Linear(HIDDEN, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Raises ValueError for images of another size."""
+        """Raises UserError for images of another size."""
         if tuple(images.shape[-2:]) != (self.size, self.size):
-            raise ValueError(
+            raise UserError(
                 f"the VGG discriminator was built for {self.size}x{self.size} pixels and was given {images.shape[-2]}x{images.shape[-1]}; "
                 "set the size of the discriminator to that of the training targets."
             )

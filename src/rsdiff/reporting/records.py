@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas
 
+from rsdiff.config import PlaceError
 from rsdiff.data import durable
 from rsdiff.degradations.base import RecordValue
 from rsdiff.metrics import Summary
@@ -38,7 +39,7 @@ def read_records(folder: Path) -> pandas.DataFrame:
     """Return the records of `folder`; raises FileNotFoundError that names the command which makes them."""
     path = folder / PARQUET
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; run task=evaluate first.")
+        raise PlaceError(f"{path} does not exist; run task=evaluate first.")
     return pandas.read_parquet(path)
 
 
@@ -53,7 +54,7 @@ def read_summaries(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what `write_summaries` wrote; raises FileNotFoundError that names the command which makes it."""
     path = folder / SUMMARIES
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; run task=evaluate first.")
+        raise PlaceError(f"{path} does not exist; run task=evaluate first.")
     summaries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return summaries
 

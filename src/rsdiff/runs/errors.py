@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from torch import OutOfMemoryError
 
-from rsdiff.config import ConfigError
+from rsdiff.config import ConfigError, UserError
 from rsdiff.data.loading import LOST_WORKER
 
 OK, RUN_ERROR, CONFIG_ERROR, TO_BE_CONTINUED, INTERRUPTED = 0, 1, 2, 75, 130
@@ -56,7 +56,7 @@ def stops_everything(error: BaseException) -> bool:
     return is_interruption(error) and getattr(error, "signal", signal.SIGINT) is not None
 
 
-class PartFailedError(RuntimeError):
+class PartFailedError(UserError):
     """A part of what a task was to do failed; the rest is done and kept. The message is one sentence."""
 
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from rsdiff.config import PlaceError
 from rsdiff.data.durable import write_json
 
 RENEWED_EVERY_S = 20.0
@@ -26,7 +27,7 @@ DEAD_AFTER_S = 120.0
 LOCK, RECORD = "owner.lock", "owner.json"
 
 
-class OwnedElsewhereError(OSError):
+class OwnedElsewhereError(PlaceError):
     """Another living process works in the folder; one sentence that names it."""
 
 

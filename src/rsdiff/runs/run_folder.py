@@ -31,6 +31,7 @@ from typing import Any, Literal
 import yaml
 
 import rsdiff
+from rsdiff.config import PlaceError
 from rsdiff.data.durable import write_json, write_text
 from rsdiff.runs.errors import is_interruption, one_sentence
 from rsdiff.runs.ownership import Ownership
@@ -136,7 +137,7 @@ class RunFolder:
         """Raise OSError in one sentence if the disk of the folder has less room than `needed_bytes`."""
         free = shutil.disk_usage(self.path).free
         if free < needed_bytes:
-            raise OSError(
+            raise PlaceError(
                 f"{self.path} has {free / 2**20:.0f} MiB left on its disk and this run needs about {needed_bytes / 2**20:.0f} MiB; "
                 "free some or set outputs=FOLDER on another disk."
             )
@@ -166,7 +167,7 @@ class RunFolder:
         deadline = time.monotonic() + WAIT_FOR_OWNER_S
         while self.status.launch != launch_id():
             if time.monotonic() > deadline:
-                raise OSError(
+                raise PlaceError(
                     f"rank {self.rank} waited {WAIT_FOR_OWNER_S:.0f} s for rank 0 to begin the run in {self.path}; look at what rank 0 "
                     "says, and let all processes see the same outputs folder."
                 )
@@ -180,7 +181,7 @@ def read_status(path: Path) -> Status:
     except FileNotFoundError:
         return Status()
     except (ValueError, TypeError, RecursionError):
-        raise OSError(f"{path / 'status.json'} cannot be read; delete it to let the run continue from its last checkpoint.") from None
+        raise PlaceError(f"{path / 'status.json'} cannot be read; delete it to let the run continue from its last checkpoint.") from None
 
 
 def launch_id() -> str:

@@ -12,8 +12,8 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.metrics.baseline import BICUBIC, Baseline
 from rsdiff.networks.running_regression import RunningRegression
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import degradation_for, draw_of
-from rsdiff.tasks.settings import RunSettings
 
 MOST_IMAGES = 100
 """Training images that the regression is fitted to, evenly spaced over the split."""

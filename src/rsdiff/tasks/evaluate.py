@@ -26,10 +26,10 @@ from rsdiff.reporting import RunFacts, console_table, markdown_table, write_reco
 from rsdiff.reporting.records import CSV, PARQUET, write_summaries, write_text
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder, provenance
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker, read_history
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
 

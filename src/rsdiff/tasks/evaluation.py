@@ -23,9 +23,9 @@ from rsdiff.metrics.kernel import KERNEL_PSNR, kernel_psnr
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting.panels import Panel, write_panel
 from rsdiff.reporting.spectra import FEWEST_BANDS, SpectralImages, write_spectra
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import degradation_for, draw_of
 from rsdiff.tasks.options import EvaluateTask
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.training.processes import wait_for_all
 
 Row = dict[str, RecordValue]

@@ -16,7 +16,7 @@ from rsdiff.degradations import Degradation, Paired
 from rsdiff.degradations.base import DegradationConfig
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Method, MethodConfig, Problem
-from rsdiff.tasks.settings import RunSettings
+from rsdiff.runs.settings import RunSettings
 from rsdiff.training.allocation import keep_freed_memory
 from rsdiff.training.checkpoints import Checkpoint, CheckpointError
 from rsdiff.training.processes import process_timeout

@@ -13,9 +13,9 @@ from rsdiff.metrics import niqe
 from rsdiff.metrics.colour import luma, quantise, rgb_planes
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import open_source
 from rsdiff.tasks.options import FitNiqeTask
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 
 DEFAULT_OUTPUT = Path("weights/niqe_rs.npz")

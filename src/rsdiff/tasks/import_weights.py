@@ -15,9 +15,9 @@ from rsdiff.data.normalisation import Normaliser
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import build_method
 from rsdiff.tasks.options import ImportTask
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, write_checkpoint
 from rsdiff.training.trainer import load_weights

@@ -12,7 +12,7 @@ from rsdiff.data.packing import PrepareReport, pack
 from rsdiff.data.source import DataError, DatasetConfig, ImageSource, Split
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
-from rsdiff.tasks.settings import RunSettings
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tracking import Tracker
 
 LISTED = 10

@@ -17,9 +17,9 @@ from rsdiff.reporting.preview import PreviewRow, write_contact_sheet, write_para
 from rsdiff.reporting.records import write_records
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import degradation_for, draw_of, open_source
 from rsdiff.tasks.options import PreviewTask
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 
 

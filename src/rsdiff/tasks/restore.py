@@ -17,7 +17,7 @@ from rasterio.enums import Resampling
 from rsdiff.config import ConfigError
 from rsdiff.data.durable import write_json
 from rsdiff.data.normalisation import Normaliser
-from rsdiff.data.rasters import in_one_sentence, without_warnings
+from rsdiff.data.opening import in_one_sentence, without_warnings
 from rsdiff.inference.scene_input import STRICT, SceneReader
 from rsdiff.inference.scene_job import SceneJob, SceneResult
 from rsdiff.inference.scene_output import output_form
@@ -25,12 +25,12 @@ from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method, Problem
 from rsdiff.reporting import BeforeAfter, write_scene_page
 from rsdiff.reporting.display import busiest_window
+from rsdiff.runs.inputs import outputs_of
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
-from rsdiff.tasks.inputs import outputs_of
 from rsdiff.tasks.options import RestoreTask
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.training.processes import any_process, smallest_of_processes

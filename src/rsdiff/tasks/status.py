@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import rsdiff
+from rsdiff.runs import sweep
 from rsdiff.runs.result import TaskResult
-from rsdiff.tasks import sweep
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.options import StatusTask
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking.tracker import Cell
 
 RETRIED = frozenset({"failed", "killed"})

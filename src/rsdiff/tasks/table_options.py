@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import field
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.metrics import METRICS
 
 Published = Mapping[str, Mapping[str, float]]
@@ -79,7 +79,7 @@ class PrintedTable:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"the row {row[0]} of '{self.title}' has {len(row)} cells and there are {len(self.columns)} columns.")
+                raise UserError(f"the row {row[0]} of '{self.title}' has {len(row)} cells and there are {len(self.columns)} columns.")
 
 
 @config
@@ -112,18 +112,18 @@ class TableConfig:
     def __post_init__(self) -> None:
         for kind, names in (("point", [point.name for point in self.points]), ("row", [row.name for row in self.rows])):
             if not names or len(set(names)) != len(names):
-                raise ValueError(f"a table needs at least one {kind}, each with a name of its own; the names are {names}.")
+                raise UserError(f"a table needs at least one {kind}, each with a name of its own; the names are {names}.")
         unknown = [name for name in self.shown if name not in METRICS]
         if unknown or not self.shown:
-            raise ValueError(f"shown={list(self.shown)} must name metrics; those known are {', '.join(sorted(METRICS))}.")
+            raise UserError(f"shown={list(self.shown)} must name metrics; those known are {', '.join(sorted(METRICS))}.")
         points, settings = {point.name for point in self.points}, set(self.settings)
         for row in self.rows:
             if strange := set(row.points) - points:
-                raise ValueError(f"row {row.name} names the points {sorted(strange)}, and the table has {sorted(points)}.")
+                raise UserError(f"row {row.name} names the points {sorted(strange)}, and the table has {sorted(points)}.")
             if strange := set(row.published) - settings:
-                raise ValueError(f"row {row.name} has published values at {sorted(strange)}, and the table has {sorted(settings)}.")
+                raise UserError(f"row {row.name} has published values at {sorted(strange)}, and the table has {sorted(settings)}.")
             if strange := {name for values in row.published.values() for name in values} - set(self.shown):
-                raise ValueError(f"row {row.name} has published values of {sorted(strange)}, which the table does not show.")
+                raise UserError(f"row {row.name} has published values of {sorted(strange)}, which the table does not show.")
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -143,12 +143,12 @@ class TableConfig:
 def filled(command: str, words: Mapping[str, str]) -> str:
     """Return `command` with its words in braces replaced; '${...}' is Hydra's and stays.
 
-    Raises ValueError that names a word the point does not have.
+    Raises UserError that names a word the point does not have.
     """
 
     def word(match: re.Match[str]) -> str:
         if match[1] not in words:
-            raise ValueError(f"'{command}' holds the word {{{match[1]}}}, and the point has {', '.join(sorted(words)) or 'no words'}.")
+            raise UserError(f"'{command}' holds the word {{{match[1]}}}, and the point has {', '.join(sorted(words)) or 'no words'}.")
         return words[match[1]]
 
     return re.sub(r"(?<!\$)\{(\w+)\}", word, command)

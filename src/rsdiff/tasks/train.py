@@ -17,18 +17,19 @@ from rsdiff.data.sample import Batch, collate
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import Draw, SampleKey, TestSamples, TrainingSamples
 from rsdiff.degradations import Degradation, degrade, named_cases
+from rsdiff.degradations.base import counted_by
 from rsdiff.inference.images import restore_images
 from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.baseline import Baseline
+from rsdiff.runs.compatibility import require_start
 from rsdiff.runs.predecessor import begin
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import evaluate
 from rsdiff.tasks.baseline import baseline_for
-from rsdiff.tasks.command_line import require_start
 from rsdiff.tasks.evaluation import build_test_cases
 from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_source, problem_of
-from rsdiff.tasks.settings import RunSettings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
 from rsdiff.training.micro_batches import fewest_micro_batches, free_for_this_process, images_at_once, recall, remember
@@ -109,6 +110,8 @@ def samples_of(settings: RunSettings, source: ImageSource, degradation: Degradat
         scale_range=config.scale_range,
         scale_keeps=config.scale_keeps,
         make_lr=partial(lr_of, degradation) if config.scale_per == "image" else None,
+        counting=None if draw is None else partial(counted_by, degradation, settings.scale),
+        least_valid=config.least_valid,
     )
 
 

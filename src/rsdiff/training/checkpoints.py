@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.durable import flush, write_json
 from rsdiff.metrics.table import METRICS
 
@@ -36,7 +37,7 @@ NO_SPACE = re.compile("No space left|failed writing file|unexpected pos")
 """What safetensors and PyTorch say, in errors of their own kinds, when the disk is full."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that cannot be read, or that belongs to something else; one sentence."""
 
 

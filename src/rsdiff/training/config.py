@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 
 @config
@@ -28,7 +28,7 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
-            raise ValueError(f"the learning rate is {self.lr}; it must be above 0.")
+            raise UserError(f"the learning rate is {self.lr}; it must be above 0.")
 
 
 @config
@@ -54,7 +54,7 @@ class LearningRateConfig:
 
     def __post_init__(self) -> None:
         if self.gammas and len(self.gammas) != len(self.milestones):
-            raise ValueError(
+            raise UserError(
                 f"learning_rate has {len(self.milestones)} milestones and {len(self.gammas)} gammas; give one for each milestone, or none."
             )
 
@@ -81,7 +81,7 @@ class EmaConfig:
 def _a_number(batch: object) -> object:
     """Refuse batch=auto in a file, which would not say what the batch is; on a command line it stands for accumulate=auto."""
     if batch == "auto":
-        raise ValueError(
+        raise UserError(
             "auto was given; give a number of images, which results depend on, or trainer.accumulate=auto, which keeps that number and "
             "computes as many of them at once as fit the memory."
         )
@@ -116,6 +116,8 @@ class TrainerConfig:
     """Whether the images of a step share the scale drawn, or each draws its own (methods that query single pixels; LR crops keep size)."""
     augment: bool = True
     """Flip and transpose the crops, each with probability 1/2."""
+    least_valid: float = 0.5
+    """Share of a crop's values that must be known, and far enough from missing ones for the degradation; others are drawn again."""
     optimiser: OptimiserConfig = OptimiserConfig()
     """The optimiser of every group that `optimisers` does not name."""
     optimisers: Mapping[str, OptimiserConfig] = field(default_factory=dict)
@@ -153,10 +155,13 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         if self.scale_per == "image" and (self.scale_range is None or self.scale_keeps == "hr"):
-            raise ValueError("scale_per=image needs a scale_range and scale_keeps=lr, for the LR images of a step must have one size.")
+            raise UserError("scale_per=image needs a scale_range and scale_keeps=lr, for the LR images of a step must have one size.")
         for name in ("steps", "batch", "accumulate", "patch", "crop_step", "save_every_steps", "log_every_steps"):
             if getattr(self, name) != "auto" and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+
+        if not 0 <= self.least_valid <= 1:
+            raise ValueError(f"least_valid is {self.least_valid}; it is a share of the crop's values: choose 0 to 1.")
 
     def optimiser_of(self, group: str) -> OptimiserConfig:
         """Return the optimiser config of one group."""

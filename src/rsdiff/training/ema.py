@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.training.config import EmaConfig
 
 Rule = Callable[[float, float], float]
@@ -72,11 +73,11 @@ class Ema:
         return {f"{k}.{name}": value for k, average in enumerate(self._averages) for name, value in average.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state_dict` returned; raises ValueError when names differ."""
+        """Restore what `state_dict` returned; raises UserError when names differ."""
         present = self.state_dict()
         if set(present) != set(state):
             different = sorted(set(present) ^ set(state))
-            raise ValueError(f"the saved averages and this model differ in {', '.join(different[:4])}; resume with the config of that run.")
+            raise UserError(f"the saved averages and this model differ in {', '.join(different[:4])}; resume with the config of that run.")
         for name, value in present.items():
             value.copy_(state[name])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from rsdiff.config import PlaceError, UserError
 from rsdiff.data.durable import write_json
 from rsdiff.inference.memory import free_memory
 
@@ -34,10 +35,10 @@ def images_at_once(step_bytes: Callable[[int], int], standing_bytes: int, free: 
 def fewest_micro_batches(batch: int, processes: int, at_once: int) -> int:
     """Return the smallest number of micro-batches per process, of equal size, that hold at most `at_once` images each.
 
-    Raises ValueError where the processes cannot share the batch evenly.
+    Raises UserError where the processes cannot share the batch evenly.
     """
     if batch % processes:
-        raise ValueError(f"trainer.batch={batch} cannot be shared by {processes} processes; make it a multiple of {processes}.")
+        raise UserError(f"trainer.batch={batch} cannot be shared by {processes} processes; make it a multiple of {processes}.")
     share = batch // processes
     return next(count for count in range(1, share + 1) if share % count == 0 and share // count <= at_once)
 
@@ -55,7 +56,7 @@ def recall(folder: Path) -> int | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        raise OSError(f"{folder / NOTE} cannot be read; delete it to let the micro-batch be found anew.") from None
+        raise PlaceError(f"{folder / NOTE} cannot be read; delete it to let the micro-batch be found anew.") from None
 
 
 def remember(folder: Path, at_once: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from rsdiff.config import UserError
 from rsdiff.methods.base import Method
 from rsdiff.training.config import EmaConfig, OptimiserConfig, TrainerConfig
 from rsdiff.training.ema import Ema
@@ -70,11 +71,11 @@ def build_optimiser(settings: OptimiserConfig, parameters: list[nn.Parameter]) -
 
 
 def build_optimisers(config: TrainerConfig, method: Method, accelerator: Accelerator) -> dict[str, GroupOptimiser]:
-    """Return one optimiser per group of the method; raises ValueError when `config.optimisers` names a group that it has not."""
+    """Return one optimiser per group of the method; raises UserError when `config.optimisers` names a group that it has not."""
     groups = {name: list(parameters) for name, parameters in method.groups().items()}
     unknown = sorted(set(config.optimisers) - set(groups))
     if unknown:
-        raise ValueError(f"trainer.optimisers names {', '.join(unknown)}, but this method's groups are {', '.join(sorted(groups))}.")
+        raise UserError(f"trainer.optimisers names {', '.join(unknown)}, but this method's groups are {', '.join(sorted(groups))}.")
     return {name: GroupOptimiser(config, config.optimiser_of(name), parameters, accelerator) for name, parameters in groups.items()}
 
 

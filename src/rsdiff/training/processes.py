@@ -15,11 +15,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
+
 Row = TypeVar("Row")
 TIMEOUT_VARIABLE, TIMEOUT_MINUTES = "RSDIFF_PROCESS_TIMEOUT_MINUTES", 30.0
 
 
-class ProcessLostError(RuntimeError):
+class ProcessLostError(UserError):
     """Another process of this run is gone or does not answer; one sentence."""
 
 
@@ -31,7 +33,7 @@ def process_timeout() -> timedelta:
     except ValueError:
         minutes = 0.0
     if not 0 < minutes < math.inf:
-        raise ValueError(f"{TIMEOUT_VARIABLE}={given} was given; give a number of minutes above 0.")
+        raise UserError(f"{TIMEOUT_VARIABLE}={given} was given; give a number of minutes above 0.")
     return timedelta(minutes=minutes)
 
 

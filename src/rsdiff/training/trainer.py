@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
@@ -31,7 +32,7 @@ from rsdiff.training.optimisers import GroupOptimiser, build_average, build_opti
 from rsdiff.training.processes import any_process, average_gradients, broadcast_buffers, mean_over_processes, wait_for_all
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training cannot go on; one sentence that says why and what to do."""
 
 
@@ -159,15 +160,15 @@ class Trainer:
         kept = [(buffer, buffer.clone()) for buffer in self.method.buffers()]
         peak = 0
         try:
-            for group in stage.groups:
-                with step_randomness(self.seed, 0, 0, device), only_gradients_of(self.method, self.optimisers[group].parameters):
-                    with PeakMemory() as memory:
-                        made = degrade_on(batch, device, self.degradation, self.config.channels_last)
-                        with self.accelerator.autocast():
-                            losses = self.method.losses(made, group, training_noise(self.seed, group, 0, made))
+            for part in self.method.passes(stage):
+                with step_randomness(self.seed, 0, 0, device), PeakMemory() as memory:
+                    made = degrade_on(batch, device, self.degradation, self.config.channels_last)
+                    with self.accelerator.autocast():
+                        found = self.method.losses(made, part, training_noise(self.seed, part, 0, made))
+                    for losses in found.values():
                         losses.total.backward()
-                    peak = max(peak, memory.peak)
-                    del losses, made
+                peak = max(peak, memory.peak)
+                del losses, found, made
                 for parameter in self.method.parameters():
                     parameter.grad = None
         finally:
@@ -181,6 +182,8 @@ class Trainer:
         stage = next((stage for end, stage in self.stages if self.step < end), self.stages[-1][1])
         if stage is not current:
             self.method.train()
+            if current is None:
+                self.method.prepare_training()
             self.method.start_stage(stage)
         return stage
 
@@ -192,20 +195,20 @@ class Trainer:
         logged: dict[str, Tensor] = {}
         with step_randomness(self.seed, self.step, self.accelerator.process_index, device):
             for group in stage.groups:
-                optimiser = self.optimisers[group]
-                optimiser.prepare(self.step, images_seen)
-                with only_gradients_of(self.method, optimiser.parameters):
-                    for batch in batches:
-                        noise = training_noise(self.seed, group, self.step, batch)
-                        with self.accelerator.autocast():
-                            losses = self.method.losses(batch, group, noise)
+                self.optimisers[group].prepare(self.step, images_seen)
+            for part in self.method.passes(stage):
+                for batch in batches:
+                    with self.accelerator.autocast():
+                        found = self.method.losses(batch, part, training_noise(self.seed, part, self.step, batch))
+                    for group, losses in found.items():
                         self._require_finite(losses.total, losses.terms, group, batch)
                         self.accelerator.backward(losses.total / len(batches))
                         for name, value in {**losses.terms, "total": losses.total}.items():
                             key = f"{group}/{name}"
                             logged[key] = logged.get(key, torch.zeros((), device=device)) + value.detach().float() / len(batches)
-                average_gradients(self.accelerator, optimiser.parameters)
-                optimiser.step(self.config.clip_norm, self.config.replace_nan_gradients)
+                for group in part.groups:
+                    average_gradients(self.accelerator, self.optimisers[group].parameters)
+                    self.optimisers[group].step(self.config.clip_norm, self.config.replace_nan_gradients)
             self.method.after_step(stage, self.step)
         broadcast_buffers(self.accelerator, self.method)
         if self.average is not None and (self.step + 1) % self.config.ema.every_steps == 0:
@@ -311,10 +314,11 @@ def degrade_on(batch: Batch, device: torch.device, degradation: Degradation, cha
     return batch.with_memory_format(torch.channels_last) if channels_last else batch
 
 
-def training_noise(seed: int, group: str, step: int, batch: Batch) -> SeededNoise:
-    """Noise of one batch: per image from (seed, epoch, index), shared draws from (seed, step)."""
-    keys = [(seed, "train", group, meta.epoch, meta.index) for meta in batch.metas]
-    return SeededNoise(keys, shared=(seed, "step", group, step))
+def training_noise(seed: int, stage: Stage, step: int, batch: Batch) -> SeededNoise:
+    """Noise of one pass over a batch, from the stage's groups and: per image (seed, epoch, index), shared draws (seed, step)."""
+    groups = "+".join(stage.groups)
+    keys = [(seed, "train", groups, meta.epoch, meta.index) for meta in batch.metas]
+    return SeededNoise(keys, shared=(seed, "step", groups, step))
 
 
 @contextmanager
@@ -324,20 +328,6 @@ def step_randomness(seed: int, step: int, process: int, device: torch.device) ->
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derived_seed(seed, "dropout", step, process))
         yield
-
-
-@contextmanager
-def only_gradients_of(method: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Freeze all parameters but `parameters`, so that a group's backward pass neither computes nor leaves gradients elsewhere."""
-    chosen = {id(parameter) for parameter in parameters}
-    frozen = [parameter for parameter in method.parameters() if parameter.requires_grad and id(parameter) not in chosen]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
 
 
 def load_weights(method: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from rsdiff.config.ours import typed
 from rsdiff.weights.keymaps import KeyMap
 
 Changes = Mapping[tuple[str, ...], Any]
@@ -28,7 +29,7 @@ def settings_of_file(key_map: KeyMap, content: Mapping[str, Any], config: Any) -
         fewer = {other: value for other, value in needed.items() if other != path}
         if _can_read(key_map, content, config, fewer):
             needed = fewer
-    return [f"model.{'.'.join(path)}={_typed(value)}" for path, value in needed.items()]
+    return [f"model.{'.'.join(path)}={typed(value)}" for path, value in needed.items()]
 
 
 def differences(given: Any, made: Any) -> dict[tuple[str, ...], Any]:
@@ -58,9 +59,3 @@ def _can_read(key_map: KeyMap, content: Mapping[str, Any], config: Any, changes:
     except (ValueError, KeyError):
         return False
     return True
-
-
-def _typed(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{','.join(map(_typed, value))}]"
-    return "null" if value is None else str(value)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rsdiff.config import options_of_ours
 from rsdiff.methods.base import MethodConfig
 from rsdiff.weights.advice import settings_of_file
 from rsdiff.weights.keymaps import KEY_MAPS, KeyMap
@@ -43,9 +44,12 @@ def export_weights(kind: str, config: Any, state_dict: Mapping[str, Tensor]) -> 
 
 
 def _require_published(config: MethodConfig) -> None:
-    if config.unpublished is not None:
+    ours = [option for option in options_of_ours(config) if option.changes == "weights"]
+    if ours:
+        given, back = " and ".join(f"model.{option}" for option in ours), " ".join(f"model.{option.back}" for option in ours)
         raise ValueError(
-            f"model.{config.unpublished} gives weights another meaning than they have in the published code; set it back to its default."
+            f"{given}: weights then mean something else than in the published code, so they cannot be exchanged with it; for that choose "
+            f"{back}."
         )
 
 

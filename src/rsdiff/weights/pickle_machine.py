@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
+from rsdiff.config import UserError
+
 MAX_OPERATIONS = 200_000_000
 """Far above any checkpoint; bounds the time a crafted file can take."""
 MAX_KEY_PARTS = 1000
@@ -20,7 +22,7 @@ MAX_KEY_PARTS = 1000
 Rebuild = Callable[..., Any]
 
 
-class UnsafeFileError(ValueError):
+class UnsafeFileError(UserError):
     """A file that is damaged, is of no accepted format, or holds what a checkpoint never holds. The message is one sentence."""
 
 

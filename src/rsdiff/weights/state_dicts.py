@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.weights.pickle_machine import Record
 
 WRAPPERS = ("params_ema", "ema", "state_dict", "model_state_dict", "params", "generator", "model", "net", "network")
@@ -45,7 +46,7 @@ def find_state_dict(content: Mapping[Any, Any], marker: str, preferred: Sequence
 
     marker     a key every such network has, without prefix
     preferred  prefixes to choose (by how they end) when the network occurs several times; without a match the copies must be equal
-    Raises ValueError when there is none, or when there are several that differ.
+    Raises UserError when there is none, or when there are several that differ.
     """
     for mapping in _state_dicts(content):
         prefixes = sorted(key.removesuffix(marker) for key in mapping if key == marker or key.endswith(f".{marker}"))
@@ -55,12 +56,12 @@ def find_state_dict(content: Mapping[Any, Any], marker: str, preferred: Sequence
         chosen = next((copy for end in preferred for copy in copies if copy.prefix.endswith(end)), copies[0])
         different = next((copy for copy in copies if not _same(copy.network, chosen.network)), None)
         if different is not None:
-            raise ValueError(
+            raise UserError(
                 f"the file holds two versions of the network, '{chosen.prefix}' and '{different.prefix}', with different weights; "
                 "save the one you want to a file of its own."
             )
         return Found(mapping, chosen.prefix, tuple(prefix for prefix in prefixes if prefix != chosen.prefix))
-    raise ValueError(f"the file holds no tensor '{marker}', which every network of this kind has; choose the model the file belongs to.")
+    raise UserError(f"the file holds no tensor '{marker}', which every network of this kind has; choose the model the file belongs to.")
 
 
 def _state_dicts(content: Mapping[Any, Any], depth: int = 0) -> Iterator[dict[str, Tensor]]:
@@ -86,7 +87,7 @@ def rename_strictly(
     names    published name -> ours
     shapes   our name -> shape
     ignored  regular expressions, matched against whole published names
-    Raises ValueError in one sentence that names the first offender and how many more there are.
+    Raises UserError in one sentence that names the first offender and how many more there are.
     """
     ours: dict[str, Tensor] = {}
     unknown: list[str] = []
@@ -100,10 +101,10 @@ def rename_strictly(
     if unknown or missing:
         parts = [_some("holds", unknown, "which this network does not have")] if unknown else []
         parts += [_some("lacks", missing, "which this network needs")] if missing else []
-        raise ValueError(f"the file {' and '.join(parts)}; choose the model configuration the file was trained with.")
+        raise UserError(f"the file {' and '.join(parts)}; choose the model configuration the file was trained with.")
     for name, tensor in ours.items():
         if tensor.shape != shapes[name]:
-            raise ValueError(
+            raise UserError(
                 f"the file's '{published[name]}' has shape {tuple(tensor.shape)} and this network's has {tuple(shapes[name])}; "
                 "choose the model configuration the file was trained with."
             )

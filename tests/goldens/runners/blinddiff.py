@@ -27,6 +27,7 @@ from rsdiff.metrics.ssim import ssim
 from rsdiff.networks.layers import SinusoidalEmbedding
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps.blinddiff import mcformer_name
+from tests.method_losses import losses_of
 
 from ..case import AlmostEverywhere, Case, runner
 
@@ -127,7 +128,7 @@ def training_losses(case: Case) -> dict[str, Any]:
     # the same draws through what the trainer calls, with the term that is commented out switched off
     released = load(case, kept_steps=kept_steps(case), kernel_weight=0.0)
     batch = Batch(metas=metas(len(hr)), size=tuple(hr.shape[-2:]), lr_size=tuple(lr.shape[-2:]), hr=hr, lr=lr)
-    released.losses(batch, "restorer", ReplayNoise([index, noise])).total.backward()
+    losses_of(released, batch, ReplayNoise([index, noise])).total.backward()
     name = mcformer_name(len(method.options.network.blocks))
     parameters = {name(key): parameter for key, parameter in released.network.named_parameters()}
     return {

@@ -35,6 +35,7 @@ from rsdiff.weights.keymaps.blindsrsnf import BlindSRSNFKeyMap
 from rsdiff.weights.keymaps.contrast import contrast_name, encoder_name
 from rsdiff.weights.keymaps.degradation_aware import unet_name
 from rsdiff.weights.keymaps.rrdb import rrdb_name
+from tests.method_losses import losses_of
 
 from .. import fill
 from ..case import Case, runner
@@ -254,7 +255,7 @@ def training_step(case: Case) -> dict[str, Any]:
         lr_views=key_lr[:, None],
     )
     steps = [float(number) for number in re.search(r"\[([\d., ]+)\]", settings["t"])[1].split(",")]
-    losses = method.losses(batch, "restorer", ReplayNoise([steps, given(case, "noise"), settings["level_uniforms"]]))
+    losses = losses_of(method, batch, ReplayNoise([steps, given(case, "noise"), settings["level_uniforms"]]))
     losses.total.backward()
     published = unet_name(len(settings["unet"]["channel_mults"]), settings["unet"]["res_blocks"])
     idle = {published(key) for key, parameter in method.unet.named_parameters() if parameter.grad is None}

@@ -27,6 +27,7 @@ from rsdiff.training.config import LearningRateConfig
 from rsdiff.training.learning_rate import learning_rate_factor
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps.danv2 import dan_name
+from tests.method_losses import losses_of
 
 from .. import fill
 from ..case import Case, runner
@@ -97,7 +98,7 @@ def dpcg(case: Case) -> dict[str, Any]:
 def train_step(case: Case) -> dict[str, Any]:
     method = load_method(case).train()
     lr, hr, true = (given(case, name) for name in ("lr", "hr", "kernel"))
-    losses = method.losses(batch_of(method, lr, hr=hr, kernel=true), "restorer", NO_NOISE)
+    losses = losses_of(method, batch_of(method, lr, hr=hr, kernel=true), NO_NOISE)
     losses.total.backward()
     with torch.no_grad():
         results = method.network.unroll(lr)

@@ -16,6 +16,7 @@ from rsdiff.networks.dcls import DeepConstrainedLeastSquares, DualPathAttentionB
 from rsdiff.networks.layers import DualPathGroup
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps.dcls import dcls_name
+from tests.method_losses import losses_of
 
 from ..case import Case, runner
 from .danv2 import NO_NOISE, batch_of, gradient_norms
@@ -123,7 +124,7 @@ def train_step(case: Case) -> dict[str, Any]:
     method = load_method(case).train()
     lr, blurred, hr = (given(case, name) for name in ("lr_input", "lr_blured", "hr"))
     batch = batch_of(method, lr, hr=hr, lr_clean=blurred)
-    losses = method.losses(batch, "restorer", NO_NOISE)
+    losses = losses_of(method, batch, NO_NOISE)
     losses.total.backward()
     norms = gradient_norms(method, lambda key: dcls_name(key.removeprefix("network.")), case.spec["grad_keys"])
     return {

@@ -40,6 +40,7 @@ from rsdiff.weights.keymaps.rrdb import rrdb_name
 from rsdiff.weights.keymaps.srdiff import srdiff_unet_name
 from rsdiff.weights.keymaps.srdsran import drop_repeated_stages, srdsran_name
 from rsdiff.weights.state_dicts import rename_strictly
+from tests.method_losses import losses_of
 
 from .. import fill
 from ..case import Case, runner
@@ -233,7 +234,7 @@ def training_step(case: Case) -> dict[str, Any]:
     method = method_from_checkpoint(case).train()
     hr = case.tensor("HR")
     batch = batch_of(hr, case.tensor("im_q"), (hr.shape[-2], hr.shape[-1]), case.tensor("im_k")[:, None])
-    losses = method.losses(batch, "restorer", ReplayNoise([case.config["t"], case.config["u"], case.tensor("eps")]))
+    losses = losses_of(method, batch, ReplayNoise([case.config["t"], case.config["u"], case.tensor("eps")]))
     losses.total.backward()
     return {
         "loss": losses.total,

@@ -26,6 +26,7 @@ from rsdiff.training.learning_rate import learning_rate_factor
 from rsdiff.training.trainer import stage_ends
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps.contrast import contrast_name
+from tests.method_losses import losses_of
 
 from ..case import AlmostEverywhere, Case, runner
 from .danv2 import NO_NOISE, batch_of, gradient_norms
@@ -85,7 +86,7 @@ def train_step(case: Case) -> dict[str, Any]:
     seen: dict[str, list[Tensor]] = {"network": [], "encoder": []}
     method.network.register_forward_hook(lambda _module, _inputs, output: seen["network"].append(output))
     method.encoder.register_forward_hook(lambda _module, _inputs, output: seen["encoder"].append(output[1]))
-    losses = method.losses(batch_of(method, lr / PEAK, hr=hr / PEAK, lr_views=other[:, None] / PEAK), "restorer", NO_NOISE)
+    losses = losses_of(method, batch_of(method, lr / PEAK, hr=hr / PEAK, lr_views=other[:, None] / PEAK), NO_NOISE)
     losses.total.backward()
     state = export_weights("drsr", config, method.state_dict())
     published = dict(zip(method.state_dict(), state, strict=True))

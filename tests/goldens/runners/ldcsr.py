@@ -16,7 +16,7 @@ from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.diffusion.solvers import Observers, StepRecord, native
 from rsdiff.losses.adaptive_gan import hinge_loss
 from rsdiff.losses.gaussian import DiagonalGaussian
-from rsdiff.methods.base import Problem, Stage
+from rsdiff.methods.base import Problem
 from rsdiff.methods.lcmsr import LCMSR, LCMSRConfig, boundary_weights
 from rsdiff.methods.ldcsr import LDCSR, LatentUNetConfig, LDCSRConfig
 from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVae, LDCSRVaeConfig
@@ -36,6 +36,7 @@ from rsdiff.weights.keymaps.ldcsr_autoencoder import DEAD, decoder_config, decod
 from rsdiff.weights.keymaps.renaming import Name, ours_from_published
 from rsdiff.weights.keymaps.rrdb import rrdb_name, rrdb_options
 from rsdiff.weights.keymaps.unet_atom import unet_atom_name
+from tests.method_losses import losses_of
 
 from ..case import Case, runner
 from .drawn import drawn
@@ -275,10 +276,12 @@ def s1_training_loss(case: Case) -> dict[str, Any]:
     batch = image_batch((hr + 1) / 2, (lr + 1) / 2)
     last = "autoencoder.decoder.upsampler.fuse.8.weight"
     made: dict[str, Any] = {}
+    stages = {stage.name: stage for stage in method.stages()}
+    assert list(stages) == ["reconstruction", "adversarial"]
+    assert stages["reconstruction"].steps == loss["disc_start"]
     for when, stage in zip(("before", "after"), ("reconstruction", "adversarial"), strict=True):
         method.zero_grad()
-        method.is_adversarial = stage == "adversarial"
-        method.losses(batch, "restorer", ReplayNoise([eps])).total.backward()
+        losses_of(method, batch, ReplayNoise([eps]), stage=stages[stage]).total.backward()
         # The adversarial terms are measured in both cases, though the method leaves them out before they count.
         reconstruction = method.reconstruct(hr, lr, ReplayNoise([eps]))
         parts = method.reconstruction_terms(hr, reconstruction)
@@ -287,7 +290,7 @@ def s1_training_loss(case: Case) -> dict[str, Any]:
         counts = float(stage == "adversarial")
         made["rec"] = reconstruction.image
         made |= {
-            f"{when}_total_loss": method.losses(batch, "restorer", ReplayNoise([eps])).total,
+            f"{when}_total_loss": losses_of(method, batch, ReplayNoise([eps]), stage=stages[stage]).total,
             f"{when}_nll_loss": parts.nll,
             f"{when}_kl_loss": parts.kl,
             f"{when}_rec_loss": parts.per_pixel,
@@ -298,9 +301,6 @@ def s1_training_loss(case: Case) -> dict[str, Any]:
             f"{when}_logits_real": real.mean(),
             f"{when}_logits_fake": fake.mean(),
         }
-    stages = method.stages()
-    assert [stage.name for stage in stages] == ["reconstruction", "adversarial"]
-    assert stages[0].steps == loss["disc_start"]
     return made
 
 
@@ -318,7 +318,7 @@ def load_second(case: Case, weights: dict[str, Tensor] | None = None, **options:
     _, state = import_weights("ldcsr", content, config)
     method = config.build(PROBLEM)
     method.load_state_dict(state)
-    method.start_stage(Stage("train", ("restorer",)))
+    method.prepare_training()
     return method.eval()
 
 
@@ -402,7 +402,7 @@ def s2_training_loss(case: Case) -> dict[str, Any]:
     hr, lr = drawn(case, "hr"), drawn(case, "lr")
     steps = case.config["timesteps"]
     given = [drawn(case, name).numpy() for name in ("eps_posterior", "eps_q", *(f"noise_{step}" for step in range(steps - 1)))]
-    losses = method.losses(image_batch(hr, lr), "restorer", ReplayNoise(given))
+    losses = losses_of(method, image_batch(hr, lr), ReplayNoise(given))
     losses.total.backward()
     names = ["unet.stem.weight", "unet.scale.0.weight", "unet.conv_out.weight", "condition.conv_in.weight", "condition.conv_out.bias"]
     return {

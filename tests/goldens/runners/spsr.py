@@ -12,12 +12,12 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.losses.adversarial import AdversarialLossConfig, answer_loss
 from rsdiff.losses.perceptual import PerceptualLossConfig, VGG19Features
-from rsdiff.methods.base import Losses, Problem
+from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import GanDiscriminatorConfig
 from rsdiff.methods.spsr import LARGER, SPSR, SPSRConfig, SPSRGeneratorConfig
 from rsdiff.networks.spsr import gradient_map
 from rsdiff.networks.vgg_discriminator import VGGDiscriminator
-from rsdiff.training.trainer import only_gradients_of, stage_ends
+from rsdiff.training.trainer import stage_ends
 from rsdiff.weights.importer import import_weights
 from rsdiff.weights.keymaps.spsr import spsr_name
 
@@ -91,7 +91,7 @@ def feature_loss(case: Case) -> dict[str, Any]:
 
 @runner("spsr", "train_step")
 def train_step(case: Case) -> dict[str, Any]:
-    """The groups of the stage that the trainer would be in, one after the other; the generator is not stepped: nothing after it changes."""
+    """The losses of the stage that the trainer would be in."""
     settings, hr = case.config, case.tensor("hr")
     method = training_method(case)
     size = (hr.shape[-2], hr.shape[-1])
@@ -100,11 +100,9 @@ def train_step(case: Case) -> dict[str, Any]:
     # Their steps are counted from 1, ours from 0.
     stage = next(stage for end, stage in stage_ends(method.stages(), 10**6) if settings["step"] - 1 < end)
     method.train().start_stage(stage)
-    found: dict[str, Losses] = {}
-    for group in stage.groups:
-        with only_gradients_of(method, list(method.groups()[group])):
-            found[group] = method.losses(batch, group, ReplayNoise([]))
-            found[group].total.backward()
+    found = method.losses(batch, stage, ReplayNoise([]))
+    for losses in found.values():
+        losses.total.backward()
     terms, options = found["restorer"].terms, method.options
     judges = {"": (method.discriminator, 0), "_grad": (method.gradient_discriminator, LARGER)}
     outputs: dict[str, Any] = {
@@ -121,7 +119,7 @@ def train_step(case: Case) -> dict[str, Any]:
     }
     for name, (judge, padding) in judges.items():
         verdict = found["gradient_discriminator" if padding else "discriminator"]
-        made, real = ((gradient_map(image, padding) if padding else image) for image in (method.made(batch), hr))
+        made, real = ((gradient_map(image, padding) if padding else image) for image in (method.network(lr).detach(), hr))
         answers = {"real": judge(real).detach(), "fake": judge(made).detach()}
         halves = {
             "real": answer_loss("vanilla", answers["real"] - answers["fake"].mean(), True),

@@ -18,6 +18,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.sr3 import SR3, enlarge
 from rsdiff.weights import import_weights
 from rsdiff.weights.keymaps.sr3 import config_from_arguments
+from tests.method_losses import losses_of
 
 from .. import fill
 from ..case import Case, runner
@@ -92,7 +93,7 @@ def loss(case: Case) -> dict[str, Any]:
     if case.kind == "ddpm_loss":
         method = load(case, "discrete", steps_drawn="image")
         given = [case.config["t"], eps]
-        total = method.losses(batch, "restorer", ReplayNoise(given)).total
+        total = losses_of(method, batch, ReplayNoise(given)).total
         return {"loss": total, "x_noisy": method.noised(2 * hr - 1, ReplayNoise(given)).x}
     methods = {name: load(case, loss=name) for name in ("l1", "l2")}
     made: dict[str, Any] = {}
@@ -101,7 +102,7 @@ def loss(case: Case) -> dict[str, Any]:
         noised = methods["l1"].noised(2 * hr - 1, ReplayNoise(given))
         made |= {f"level_{name}": noised.time, f"x_noisy_{name}": noised.x}
         for kind, method in methods.items():
-            made[f"loss_{kind}_{name}"] = method.losses(batch, "restorer", ReplayNoise(given)).total
+            made[f"loss_{kind}_{name}"] = losses_of(method, batch, ReplayNoise(given)).total
     return made
 
 

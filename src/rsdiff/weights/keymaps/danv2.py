@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.degradations.pca import KernelBasisConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.danv2 import DANv2Config
@@ -51,7 +52,7 @@ class DANv2KeyMap(RegressionKeyMap):
         taps = tensors["Estimator.tail.2.weight"]
         width = tensors[self.marker].shape[0]
         if enlargement_of(tensors, "Restorer.upscale.", width) != self.problem(tensors).scale:
-            raise ValueError("the file's restorer and estimator are of different scales; choose a file of one network.")
+            raise UserError("the file's restorer and estimator are of different scales; choose a file of one network.")
         return DANv2Config(
             width=width,
             groups=count_of(tensors, r"Restorer\.body\.(\d+)\."),
@@ -70,12 +71,12 @@ class DANv2KeyMap(RegressionKeyMap):
     def complete(self, tensors: dict[str, Tensor], config: DANv2Config | None) -> dict[str, Tensor]:
         kept = {key: value for key, value in tensors.items() if not key.startswith("init_")}
         if "encoder" not in kept:
-            raise ValueError("the file lacks 'encoder', the kernel basis it was trained with; its weights are useless without.")
+            raise UserError("the file lacks 'encoder', the kernel basis it was trained with; its weights are useless without.")
         kept["encoder"] = kept["encoder"].flatten(0, -2)
         expected = _constants(kept["encoder"])
         for key, value in expected.items():
             if key in tensors and not (tensors[key].shape == value.shape and torch.allclose(tensors[key], value, atol=1e-6)):
-                raise ValueError(f"the file's '{key}' does not follow from its 'encoder'; the file is damaged.")
+                raise UserError(f"the file's '{key}' does not follow from its 'encoder'; the file is damaged.")
         return kept
 
     def from_ours(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

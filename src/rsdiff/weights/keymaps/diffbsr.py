@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import DiffBSRConfig, DiffSRUNetConfig, SRDSRANConfig
 from rsdiff.methods.diffbsr_ablations import DDPMUNetConfig, DiffBSRDDPMConfig, DiffBSRSRDiffConfig, SRDiffUNetConfig
@@ -142,7 +143,7 @@ class DiffBSRDDPMKeyMap(SRDSRANKeyMap):
         made, ours = super().to_ours(content, config)
         for key, value in content.get("state_dict", content).items():
             if str(key).endswith(FREQUENCIES) and not torch.allclose(value, frequencies(made.unet.width), rtol=1e-4, atol=1e-6):
-                raise ValueError(f"the file's '{key}' are not the frequencies of an embedding of width {made.unet.width}.")
+                raise UserError(f"the file's '{key}' are not the frequencies of an embedding of width {made.unet.width}.")
         return made, ours
 
     def ignored(self, config: DiffBSRDDPMConfig) -> tuple[str, ...]:
@@ -164,7 +165,7 @@ class DiffBSRSRDiffKeyMap(JointBlindKeyMap):
     def infer(self, parts: Parts) -> DiffBSRSRDiffConfig:
         restorer, condition, unet = rrdb_options(parts.restorer), rrdb_options(parts.condition), srdiff_unet_shape(parts.unet)
         if unet["feature_channels"] != (condition["blocks"] + 1) // EVERY * condition["width"]:
-            raise ValueError("the file's U-Net and its condition network do not fit together; choose a file of the SRDiff ablation.")
+            raise UserError("the file's U-Net and its condition network do not fit together; choose a file of the SRDiff ablation.")
         return DiffBSRSRDiffConfig(
             restorer=RRDBConfig(width=restorer["width"], blocks=restorer["blocks"], growth=restorer["growth"]),
             unet=SRDiffUNetConfig(

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.diffusion.preconditioning import (
     EdmPreconditioning,
     IddpmPreconditioning,
@@ -148,7 +149,7 @@ def published_state(network: nn.Module, ours: Mapping[str, Tensor], resolution: 
 def network_options(arguments: Mapping[str, Any]) -> SongUNetConfig | DhariwalUNetConfig:
     """Return our options of the network that a published preconditioner was constructed with (`_init_kwargs`).
 
-    Raises ValueError for an argument or a value that is not known, because ignoring it could change the result.
+    Raises UserError for an argument or a value that is not known, because ignoring it could change the result.
     """
     kind = arguments.get("model_type", "DhariwalUNet")
     elsewhere = {"model_type", "img_channels", *UNUSED_ARGUMENTS}.union(*(names for _, names in PRECONDITIONING_ARGUMENTS.values()))
@@ -164,10 +165,10 @@ def network_options(arguments: Mapping[str, Any]) -> SongUNetConfig | DhariwalUN
         options = {}
         attends, mult, names = given.pop("attn_resolutions", [32, 16, 8]), given.get("channel_mult", [1, 2, 3, 4]), DHARIWAL_ARGUMENTS
     else:
-        raise ValueError(f"the file's network is a '{kind}'; SongUNet and DhariwalUNet can be imported.")
+        raise UserError(f"the file's network is a '{kind}'; SongUNet and DhariwalUNet can be imported.")
     unknown = sorted(set(given) - set(names))
     if unknown:
-        raise ValueError(f"the file's {kind} was made with '{unknown[0]}', which is not known here; known are {', '.join(sorted(names))}.")
+        raise UserError(f"the file's {kind} was made with '{unknown[0]}', which is not known here; known are {', '.join(sorted(names))}.")
     for published, ours in names.items():
         if published in given:
             value = given[published]
@@ -177,9 +178,9 @@ def network_options(arguments: Mapping[str, Any]) -> SongUNetConfig | DhariwalUN
 
 
 def preconditioning_of(class_name: str, arguments: Mapping[str, Any]) -> Preconditioning:
-    """Return our form of a published preconditioner; raises ValueError for one that is not known."""
+    """Return our form of a published preconditioner; raises UserError for one that is not known."""
     if class_name not in PRECONDITIONING_ARGUMENTS:
-        raise ValueError(f"the file's network is wrapped in '{class_name}'; known are {', '.join(PRECONDITIONING_ARGUMENTS)}.")
+        raise UserError(f"the file's network is wrapped in '{class_name}'; known are {', '.join(PRECONDITIONING_ARGUMENTS)}.")
     make, names = PRECONDITIONING_ARGUMENTS[class_name]
     return make(**{ours: arguments[published] for published, ours in names.items() if published in arguments})
 
@@ -198,7 +199,7 @@ def build_network(class_name: str, arguments: Mapping[str, Any], state: Mapping[
 def require_same(given: Any, stored: Any) -> None:
     """Raise ValueError unless an option or a config is what the file was made with; dropout, which no result depends on, may differ."""
     if _without_dropout(given) != _without_dropout(stored):
-        raise ValueError("the file's network was made with other options than the given ones.")
+        raise UserError("the file's network was made with other options than the given ones.")
 
 
 def _without_dropout(value: Any) -> Any:
@@ -223,5 +224,5 @@ def _inverse(table: Mapping[str, str]) -> dict[str, str]:
 
 def _choose(table: Mapping[str, str], name: str, given: str) -> str:
     if given not in table:
-        raise ValueError(f"the file's network was made with {name}={given}; known are {', '.join(table)}.")
+        raise UserError(f"the file's network was made with {name}={given}; known are {', '.join(table)}.")
     return table[given]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.diffusion.objectives import EdmLevels
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.networks.song_unet import SongUNetConfig
@@ -42,7 +43,7 @@ class EdmSrKeyMap:
             require_same(unlabelled, made.network_options())
             require_same(config.levels.sigma_data, made.levels.sigma_data)
             if config.augments:
-                raise ValueError("labels of augmentation are not imported; set model.augmentation.probability=0.")
+                raise UserError("labels of augmentation are not imported; set model.augmentation.probability=0.")
             made = config
         channels = int(published.arguments["img_channels"])
         with torch.device("meta"):
@@ -63,7 +64,7 @@ class EdmSrKeyMap:
 def edm_sr_config(published: PublishedDenoiser) -> EdmSrConfig:
     """Return our config of a published denoiser."""
     if published.class_name not in PRECONDITIONINGS:
-        raise ValueError(
+        raise UserError(
             f"the file's network is wrapped in '{published.class_name}'; edm_sr can be trained with {', '.join(PRECONDITIONINGS)}."
         )
     options = replace(network_options(published.arguments), class_labels=0, augment_labels=0)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.methods.continuous import QueryConfig
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.rdn import RDNConfig
@@ -106,7 +107,7 @@ def encoder_options(state: Mapping[str, Tensor], rename: Callable[[QueryConfig],
         return {"encoder": "rdn", "rdn": RDNConfig(width=first[1], blocks=blocks, layers=layers, growth=first[0])}
     head = shape("head.weight", "edsr")
     if head is None:
-        raise ValueError("the file has no EDSR, RDN or SwinIR encoder; choose the model it belongs to.")
+        raise UserError("the file has no EDSR, RDN or SwinIR encoder; choose the model it belongs to.")
     blocks = count(state, re.escape(prefix) + r"body\.(\d+)\.(?:body|conv)")
     return {"encoder": "edsr", "edsr": EDSRConfig(width=head[0], blocks=blocks)}
 
@@ -151,5 +152,5 @@ def linear_widths(state: Mapping[str, Tensor], prefix: str) -> tuple[int, ...]:
     """Return the widths of an MLP published as `prefix`.layers.{0, 2, ..}: its input's and every layer's."""
     found = sorted((int(match[1]), key) for key in state if (match := re.fullmatch(rf"{re.escape(prefix)}layers\.(\d+)\.weight", key)))
     if not found:
-        raise ValueError(f"the file has no '{prefix}layers.0.weight', which this network needs; choose the model the file belongs to.")
+        raise UserError(f"the file has no '{prefix}layers.0.weight', which this network needs; choose the model the file belongs to.")
     return (state[found[0][1]].shape[1], *(state[key].shape[0] for _, key in found))

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.hat import HATConfig
 from rsdiff.weights.keymaps.regression import RegressionKeyMap, count_of, enlargement_of
@@ -59,5 +60,5 @@ class HATKeyMap(RegressionKeyMap):
         tables = {key: value for key, value in state.items() if not value.is_floating_point()}
         for key, table in tables.items():
             if key in tensors and not torch.equal(tensors[key].to(table), table):
-                raise ValueError(f"the file's '{key}' is not that of this window and overlap; choose the model the file was trained with.")
+                raise UserError(f"the file's '{key}' is not that of this window and overlap; choose the model the file was trained with.")
         return tensors | tables

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.idm import IDMConfig
@@ -113,7 +114,7 @@ class IDMKeyMap:
         )
         schedule = infer_schedule(buffers["betas"]) if "betas" in buffers else ScheduleConfig()
         if schedule is None:
-            raise ValueError("the file's noise schedule is none of those known; give the model's config with its schedule.")
+            raise UserError("the file's noise schedule is none of those known; give the model's config with its schedule.")
         encoder = EDSRConfig(width=published["encoder.head.0.weight"].shape[0], blocks=count(published, r"encoder\.body\.(\d+)\.body"))
         return IDMConfig(
             width=found.width,

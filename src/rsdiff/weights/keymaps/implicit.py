@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.methods.continuous import QueryConfig
 from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.networks.cross_scale_attention import LOWEST_NORM
@@ -124,10 +125,10 @@ def attention_options(arguments: Mapping[str, Any], state: Mapping[str, Tensor],
 
 
 def _without_lowest_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors less the constant of the attention; raises ValueError if it is another one than ours."""
+    """Return the tensors less the constant of the attention; raises UserError if it is another one than ours."""
     stored = state.get(LOWEST_NORM_KEY)
     if stored is not None and abs(float(stored) - LOWEST_NORM) > 1e-3 * LOWEST_NORM:
-        raise ValueError(f"the file's '{LOWEST_NORM_KEY}' is {float(stored)} and the networks here use {LOWEST_NORM}.")
+        raise UserError(f"the file's '{LOWEST_NORM_KEY}' is {float(stored)} and the networks here use {LOWEST_NORM}.")
     return {key: value for key, value in state.items() if key != LOWEST_NORM_KEY}
 
 

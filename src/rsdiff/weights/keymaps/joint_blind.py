@@ -22,6 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.networks.layers import SinusoidalEmbedding
@@ -143,12 +144,12 @@ class JointBlindKeyMap:
         raise NotImplementedError
 
     def _one_unet(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors with one U-Net under `model.`; raises ValueError where copies that must be equal are not."""
+        """Return the tensors with one U-Net under `model.`; raises UserError where copies that must be equal are not."""
         copies = _under(tensors, COPY)
         model, average = _under(tensors, "model."), _under(tensors, "ema.")
         for key, value in copies.items():
             if key not in model or not torch.equal(value, model[key]):
-                raise ValueError(f"the file's '{COPY}{key}' is not its 'model.{key}', of which it is a copy; the file is damaged.")
+                raise UserError(f"the file's '{COPY}{key}' is not its 'model.{key}', of which it is a copy; the file is damaged.")
         chosen = average if self.unet_from == "ema" and average else model
         rest = {key: value for key, value in tensors.items() if not key.startswith((COPY, "model.", "ema."))}
         return rest | {f"model.{key}": value for key, value in chosen.items()}
@@ -160,17 +161,15 @@ class JointBlindKeyMap:
         for key, value in constants.items():
             ours = expected.get(key.removeprefix("diffusion."))
             if ours is None:
-                raise ValueError(
-                    f"the file holds '{key}', which is no part of this model's noise schedule; choose the model it belongs to."
-                )
+                raise UserError(f"the file holds '{key}', which is no part of this model's noise schedule; choose the model it belongs to.")
             if ours.shape != value.shape or not torch.allclose(ours, value.float(), rtol=1e-4, atol=1e-6):
-                raise ValueError(f"the file's '{key}' is not that of the schedule {schedule}; set model.schedule to the file's.")
+                raise UserError(f"the file's '{key}' is not that of the schedule {schedule}; set model.schedule to the file's.")
 
     def _published(self, key: str, config: Any) -> str:
         for part in self.parts(config):
             if key.startswith(part.ours):
                 return part.published + part.name(key.removeprefix(part.ours))
-        raise ValueError(f"'{key}' is no parameter of this method.")
+        raise UserError(f"'{key}' is no parameter of this method.")
 
 
 CONTRAST = Part("contrast.", "E.", contrast_name)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.ldcsr import LatentUNetConfig, LDCSRConfig
@@ -92,7 +93,7 @@ class LDCSRKeyMap:
                 published[UNET + key] = published[averaged]
         require_betas(published, config.schedule)
         if "scale_factor" not in published:
-            raise ValueError("the file has no 'scale_factor', without which its latents cannot be decoded; it is no second stage of LDCSR.")
+            raise UserError("the file has no 'scale_factor', without which its latents cannot be decoded; it is no second stage of LDCSR.")
         bands = bands_of(published, f"{FIRST}decoder.")
         with torch.device("meta"):
             own = config.build(Problem(scale=4, bands=bands, lr_bands=bands)).state_dict()
@@ -131,10 +132,10 @@ def unet_name(options: LatentUNetConfig) -> Name:
 
 
 def ema_names(keys: list[str]) -> dict[str, str]:
-    """Return where the average of each U-Net parameter is stored: its name without dots; raises ValueError where two coincide."""
+    """Return where the average of each U-Net parameter is stored: its name without dots; raises UserError where two coincide."""
     names = {key: f"{EMA}diffusion_model{key.replace('.', '')}" for key in keys}
     if len(set(names.values())) != len(names):
-        raise ValueError("two parameters of the U-Net have one name without dots; the averages in this file cannot be told apart.")
+        raise UserError("two parameters of the U-Net have one name without dots; the averages in this file cannot be told apart.")
     return names
 
 
@@ -161,7 +162,7 @@ def require_betas(published: Mapping[str, Tensor], schedule: ScheduleConfig) -> 
         return
     ours, theirs = schedule.build().betas.float(), published["betas"].float()
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-5, atol=1e-7):
-        raise ValueError(
+        raise UserError(
             f"the file was trained with {len(theirs)} steps from beta {float(theirs[0]):.6g} to {float(theirs[-1]):.6g}, the config says "
             f"{schedule.steps} from {schedule.start} to {schedule.end}; correct model.schedule."
         )

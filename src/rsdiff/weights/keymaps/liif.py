@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig, QueryConfig
 from rsdiff.weights.keymaps.encoders import DEAD, encoder_name, encoder_options, linear_widths, swinir_constants
@@ -61,7 +62,7 @@ class QueryKeyMap:
         arguments, published = self.unwrapped(content)
         found = encoder_options(published, self.encoder_naming, self.prefix)
         if config is not None and config.encoder != found["encoder"]:
-            raise ValueError(f"the file has no encoder {config.encoder}; set model.encoder={found['encoder']}.")
+            raise UserError(f"the file has no encoder {config.encoder}; set model.encoder={found['encoder']}.")
         config = config or self.infer(arguments, published, found)
         name = self.naming(config)
         first = name("encoder.shallow1.weight" if config.encoder == "rdn" else "encoder.head.weight")
@@ -79,7 +80,7 @@ class QueryKeyMap:
         inner = content.get("model", content)
         if isinstance(inner, Mapping) and "sd" in inner:
             if inner.get("name") not in self.names:
-                raise ValueError(f"the file holds a model '{inner.get('name')}' and this is '{self.names[0]}'; choose the other.")
+                raise UserError(f"the file holds a model '{inner.get('name')}' and this is '{self.names[0]}'; choose the other.")
             return inner.get("args", {}), dict(inner["sd"])
         return {}, {key: value for key, value in inner.items() if isinstance(value, Tensor)}
 

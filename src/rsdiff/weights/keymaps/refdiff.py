@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 from rsdiff.networks.song_unet import SongUNetConfig
@@ -52,7 +53,7 @@ def refdiff_config(published: PublishedDenoiser) -> RefDiffConfig:
     preconditioning = preconditioning_of(published.class_name, published.arguments)
     sigma_data = getattr(preconditioning, "sigma_data", None)
     if sigma_data is None:
-        raise ValueError(f"the file's network is wrapped in '{published.class_name}'; Ref-Diff is known with EDMPrecond only.")
+        raise UserError(f"the file's network is wrapped in '{published.class_name}'; Ref-Diff is known with EDMPrecond only.")
     return replace(made, levels=replace(made.levels, sigma_data=sigma_data))
 
 
@@ -64,9 +65,7 @@ def refdiff_options(arguments: Mapping[str, Any], state: Mapping[str, Tensor]) -
     trunk = network_options({**arguments, "label_dim": 0, "augment_dim": 0})
     width = next((tensor.shape[0] for key, tensor in state.items() if key.endswith(MODULATION)), None)
     if not isinstance(trunk, SongUNetConfig) or width is None:
-        raise ValueError(
-            "the file's network has no modulated decoder, so it is not Ref-Diff's; choose model=edm_sr for EDM's own networks."
-        )
+        raise UserError("the file's network has no modulated decoder, so it is not Ref-Diff's; choose model=edm_sr for EDM's own networks.")
     return RefDiffUNetConfig(trunk=trunk, modulation_width=int(width))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.weights.keymaps.contrast import COUNTERS
 from rsdiff.weights.keymaps.renaming import Name
@@ -54,7 +55,7 @@ class RegressionKeyMap:
             problem = self.problem(tensors)
             made = config if config is not None else self.infer(tensors)
         except KeyError as error:
-            raise ValueError(f"the file lacks {error}, which this network needs; choose the model the file belongs to.") from None
+            raise UserError(f"the file lacks {error}, which this network needs; choose the model the file belongs to.") from None
         with torch.device("meta"):
             own = {
                 f"{prefix}{key}": value for prefix, net in self.networks(made, problem).items() for key, value in net.state_dict().items()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGANConfig, GanDiscriminatorConfig
 from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig, initialise
@@ -105,7 +106,7 @@ def rrdb_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def find_generator(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the published state dict of RRDBNet in a file of any of the layouts; raises ValueError when there is none.
+    """Return the published state dict of RRDBNet in a file of any of the layouts; raises UserError when there is none.
 
     The fifth convolution of the sequential layout is called conv5 by KAIR and conv5.0 by ESRGAN: here, conv5.
     """
@@ -115,7 +116,7 @@ def find_generator(content: Mapping[str, Any]) -> dict[str, Tensor]:
         except ValueError:
             continue
         return {re.sub(r"\.conv5\.0\.", ".conv5.", key): value for key, value in found.items()} if layout == "sequential" else found
-    raise ValueError("the file holds no RRDBNet in the layouts of BasicSR, ESRGAN or KAIR; choose the model the file belongs to.")
+    raise UserError("the file holds no RRDBNet in the layouts of BasicSR, ESRGAN or KAIR; choose the model the file belongs to.")
 
 
 def generator_to_ours(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -210,14 +211,14 @@ def _find_discriminator(content: Mapping[str, Any]) -> dict[str, Tensor] | None:
 
 
 def _network(state: Mapping[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:
-    """Return the generator's entries of a method's state dict; raises ValueError for another head, in a sentence of its own."""
+    """Return the generator's entries of a method's state dict; raises UserError for another head, in a sentence of its own."""
     options = rrdb_options(state)
     unshuffle = options["unshuffle"]
     scale = 2 ** len(options["enlargements"]) // unshuffle
     problem = Problem(scale=scale, bands=options["out_channels"], lr_bands=options["in_channels"])
     if scale != 4 and (config.head == "stages") != (unshuffle == 1):
         theirs = "stages" if unshuffle == 1 else "always_x4"
-        raise ValueError(f"the file's head for x{scale} is that of model.generator.head={theirs} and {config.head} was chosen; change it.")
+        raise UserError(f"the file's head for x{scale} is that of model.generator.head={theirs} and {config.head} was chosen; change it.")
     with torch.device("meta"):
         own = config.build(problem).state_dict()
     return {f"network.{name}": value for name, value in generator_to_ours(state, own).items()}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.sadn import SADNConfig
 from rsdiff.weights.keymaps.encoders import count, edsr_name, encoder_name, encoder_options, rdn_name
@@ -51,7 +52,7 @@ class SADNKeyMap:
             None,
         )
         if published is None:
-            raise ValueError("the file has no upsampler of SADN; choose the model it belongs to.")
+            raise UserError("the file has no upsampler of SADN; choose the model it belongs to.")
         config = config or self._config(content, published)
         bands = published[f"{UPSAMPLERS[config.body]}fuse.8.bias"].shape[0]
         with torch.device("meta"):

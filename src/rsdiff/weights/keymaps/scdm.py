@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.scdm import SCDMConfig
@@ -118,10 +119,10 @@ def _stage_file(content: Mapping[str, Any]) -> StageFile:
     buffers = scdm_buffers(ScheduleConfig(steps=1000).build()).keys()
     unknown = next((key for key in tensors if key not in buffers and not key.startswith(PREFERRED)), None)
     if unknown is not None:
-        raise ValueError(f"the file holds '{unknown}' beside its networks, which is no part of SCDM; choose the model it belongs to.")
+        raise UserError(f"the file holds '{unknown}' beside its networks, which is no part of SCDM; choose the model it belongs to.")
     schedule = infer_schedule(tensors["betas"]) if "betas" in tensors else None
     if "betas" in tensors and schedule is None:
-        raise ValueError("the file's noise schedule is none of those known; only linear and cosine ones can be imported.")
+        raise UserError("the file's noise schedule is none of those known; only linear and cosine ones can be imported.")
     return StageFile({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}, schedule)
 
 
@@ -133,7 +134,7 @@ class SCDMKeyMap:
         files = stage_files(content)
         made = scdm_config(files) if config is None else _with_schedule(config, files)
         if len(files) != len(made.strides):
-            raise ValueError(
+            raise UserError(
                 f"the source holds {len(files)} of {len(made.strides)} stages; give a folder with one file per stage, in the order of "
                 "their names, or set model.strides, model.guidance_weights and model.clamp_shares to those of one stage."
             )
@@ -160,11 +161,11 @@ class SCDMKeyMap:
 
 
 def _with_schedule(config: SCDMConfig, files: Sequence[StageFile]) -> SCDMConfig:
-    """Return the config; raises ValueError if a file was trained with another schedule."""
+    """Return the config; raises UserError if a file was trained with another schedule."""
     for file in files:
         given = file.schedule
         if given is not None and not _same_levels(given, config.schedule):
-            raise ValueError(
+            raise UserError(
                 f"the file's noise schedule ({given}) is not the config's ({config.schedule}); set model.schedule to the file's."
             )
     return config
@@ -204,7 +205,7 @@ def scdm_config(files: Sequence[StageFile]) -> SCDMConfig:
     )
     counted = [len(range(0, bands, stride)) for stride in strides]
     if counted != [file.bands for file in files]:
-        raise ValueError(f"the stages have {[file.bands for file in files]} bands, which no strides make of {bands}; give them in order.")
+        raise UserError(f"the stages have {[file.bands for file in files]} bands, which no strides make of {bands}; give them in order.")
     schedule = next((file.schedule for file in files if file.schedule is not None), None)
     return _with_schedule(made if schedule is None else replace(made, schedule=schedule), files)
 

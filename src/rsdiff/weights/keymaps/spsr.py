@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import GanDiscriminatorConfig
 from rsdiff.methods.spsr import SPSR, SPSRConfig, SPSRGeneratorConfig
@@ -104,7 +105,7 @@ def without_constants(found: Mapping[str, Tensor], last: str) -> dict[str, Tenso
     """Return a generator's tensors without its fixed kernels, which are checked, and without the second copy of `last`."""
     for name, kernel in kernels().items():
         if name in found and not torch.equal(found[name].float().cpu(), kernel):
-            raise ValueError(f"the file's '{name}' is not the difference of two neighbours; it is no SPSR as published.")
+            raise UserError(f"the file's '{name}' is not the difference of two neighbours; it is no SPSR as published.")
     kept = {key: value for key, value in found.items() if not key.startswith((KERNEL, TWICE))}
     copies = {last + key.removeprefix(TWICE): value for key, value in found.items() if key.startswith(TWICE)}
     return copies | kept

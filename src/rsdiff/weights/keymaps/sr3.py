@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.diffusion.schedules import BETAS, ScheduleConfig, make_betas
 from rsdiff.methods.sr3 import SR3Config
 from rsdiff.networks.diffusion_unet import nominal_sizes
@@ -105,7 +106,7 @@ def infer_config(network: Mapping[str, Tensor]) -> SR3Config:
     """Return the config that the keys and shapes of a published state dict tell; see the module for what they do not."""
     time: Time = "continuous" if f"{TIME_MODULE['continuous']}.1.weight" in network else "discrete"
     if f"{TIME_MODULE[time]}.1.weight" not in network:
-        raise ValueError("the file's network has no embedding of the noise level or time; choose a file of SR3 or of its DDPM twin.")
+        raise UserError("the file's network has no embedding of the noise level or time; choose a file of SR3 or of its DDPM twin.")
     width = network[STEM].shape[0]
     widths, blocks, attends_down = _levels(network, "downs", first=1)
     _, _, attends_up = _levels(network, "ups", first=0)
@@ -159,14 +160,14 @@ def infer_schedule(betas: Tensor) -> ScheduleConfig | None:
 def stored_schedule(found: Found) -> dict[str, Tensor]:
     """Return the schedule buffers beside the network, by their published names; empty where the file has none.
 
-    Raises ValueError if there is anything else beside the network (and its copies).
+    Raises UserError if there is anything else beside the network (and its copies).
     """
     names = ScheduleConfig().build().buffers().keys()
     if not found.prefix:
         return {name: found.tensors[name] for name in names if name in found.tensors}
     unknown = next((key for key in found.rest if key.rpartition(".")[2] not in names), None)
     if unknown is not None:
-        raise ValueError(f"the file holds '{unknown}' beside the network, which is no part of SR3; choose the model the file belongs to.")
+        raise UserError(f"the file holds '{unknown}' beside the network, which is no part of SR3; choose the model the file belongs to.")
     beside = found.prefix.removesuffix("denoise_fn.")
     return {name: found.rest[beside + name] for name in names if beside + name in found.rest}
 
@@ -176,7 +177,7 @@ def check_schedule(stored: Mapping[str, Tensor], schedule: ScheduleConfig) -> No
     for name, ours in schedule.build().buffers().items():
         if not _close(stored.get(name, ours), ours):
             given = infer_schedule(stored["betas"]) if "betas" in stored else None
-            raise ValueError(
+            raise UserError(
                 f"the file's noise schedule ({given or name}) is not the config's ({schedule}); set model.schedule to that of the file."
             )
 
@@ -195,12 +196,12 @@ class SR3KeyMap:
         stored = stored_schedule(found)
         network = {key: tensor for key, tensor in found.network.items() if key not in stored}
         if STEM not in network or network[STEM].ndim != 4:
-            raise ValueError(f"the file's network has no stem convolution '{STEM}'; choose a file of SR3 or of its DDPM twin.")
+            raise UserError(f"the file's network has no stem convolution '{STEM}'; choose a file of SR3 or of its DDPM twin.")
         made = config if config is not None else self._config(content, network, stored)
         check_schedule(stored, made.schedule)
         frequencies = SinusoidalEmbedding(made.width).frequencies
         if not _close(network.pop(FREQUENCIES, frequencies), frequencies):
-            raise ValueError(f"the file's '{FREQUENCIES}' are not the frequencies of an embedding of width {made.width}.")
+            raise UserError(f"the file's '{FREQUENCIES}' are not the frequencies of an embedding of width {made.width}.")
         with torch.device("meta"):
             built = made.build_network(network[STEM].shape[1], network[MARKER].shape[0])
         shapes = {name: value.shape for name, value in built.state_dict().items()}
@@ -228,6 +229,6 @@ class SR3KeyMap:
         schedule = infer_schedule(stored["betas"]) if "betas" in stored else None
         if schedule is None:
             if "betas" in stored:
-                raise ValueError("the file's noise schedule is none of those known; give the model's config with its schedule.")
+                raise UserError("the file's noise schedule is none of those known; give the model's config with its schedule.")
             schedule = ScheduleConfig() if inferred.time == "continuous" else TWIN_SCHEDULE
         return dataclasses.replace(inferred, schedule=schedule)

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.networks.srdsran import enlargement
 from rsdiff.weights.keymaps.renaming import Rule, renamed
 
@@ -41,14 +42,14 @@ def srdsran_name(key: str) -> str:
 
 
 def drop_repeated_stages(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """Return a published state dict with the shared convolution of the enlargement once; raises ValueError if its copies differ."""
+    """Return a published state dict with the shared convolution of the enlargement once; raises UserError if its copies differ."""
     first = f"{prefix}GAB_UP.upsampling.0."
     kept: dict[str, Tensor] = {}
     for key, value in state.items():
         if not key.startswith(f"{prefix}GAB_UP.upsampling.") or key.startswith(first):
             kept[key] = value
         elif not value.equal(state[first + key.rpartition(".")[2]]):
-            raise ValueError(f"'{key}' differs from stage 0, though the published network has one convolution for all stages.")
+            raise UserError(f"'{key}' differs from stage 0, though the published network has one convolution for all stages.")
     return kept
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -25,20 +24,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
+from rsdiff.app.composition import group_config, settings_from
+from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError
-from rsdiff.config.compatibility import Offers, require_fields
 from rsdiff.config.typed import nearest
 from rsdiff.data.source import DataError
-from rsdiff.degradations.grid import GridConfig
-from rsdiff.methods.base import Problem
-from rsdiff.tasks.groups import GROUPS
-from rsdiff.tasks.settings import CARRIED, RunSettings, group_config, settings_from
+from rsdiff.runs.compatibility import Offers, check_compatible, fields_given
+from rsdiff.runs.settings import CARRIED, RunSettings
 
 CONFIG_NAME = "config"
 MAX_COMBINATIONS_CHECKED = 64
 MAX_NAMED = 4
-NEEDED_BY_TRAINING = frozenset({"hr", "hr_views"})
-"""Batch fields that a method's `requires` may name and restoring does without."""
 
 
 ALSO_CALLED = {"trainer.batch=auto": "trainer.accumulate=auto"}
@@ -136,87 +132,7 @@ def combinations(choices: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[values[min(k, len(values) - 1)] for values in choices] for k in range(longest)]
 
 
-def check_compatible(settings: RunSettings, fields: Mapping[str, frozenset[str]] | None = None) -> None:
-    """Raise ConfigError if model, data and degradation of a run do not fit together.
-
-    fields  what data set and degradation give (see `fields_given`), where that is known already
-    Where the data set's options tell its bands without looking at files, the method is asked now whether it can treat them; else when it
-    is built.
-    """
-    if not settings.task.pairs_data:
-        return
-    choices = settings.choices
-    if "trainer" in settings.task.uses and settings.model.is_ready:
-        raise ConfigError(f"model={choices['model']} is not trained; add task=evaluate, or task=restore with input= and output=.")
-    if "trainer" in settings.task.uses and isinstance(settings.degradation, GridConfig):
-        raise ConfigError(
-            f"degradation={choices['degradation']} is a list of test sets, which cannot be trained on; train with another one and evaluate "
-            "the checkpoint on the list."
-        )
-    given = fields if fields is not None else {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
-    data = {"dataset": given["dataset"]}
-    require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, _offers)
-    if "lr" in given["dataset"] - settings.degradation.requires:
-        raise ConfigError(
-            f"dataset={choices['dataset']} brings its own LR, to which degradation={choices['degradation']} would not be applied; choose "
-            "degradation=paired."
-        )
-    if "trainer" in settings.task.uses and settings.model.views > 1 and "lr" in given["dataset"]:
-        raise ConfigError(
-            f"model={choices['model']} is trained on several LR views of one degradation, and dataset={choices['dataset']} brings one LR "
-            "of its own; choose data without LR, of which a degradation makes them."
-        )
-    requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
-    require_fields(f"model={choices['model']}", requires, given, choices, _offers)
-    require_kernel_size(settings)
-    bands: int | None = getattr(settings.dataset, "bands", None)
-    if bands is not None:
-        degradation = settings.degradation.for_wavelengths(getattr(settings.dataset, "wavelengths", ()))
-        try:
-            lr_bands = degradation.lr_bands(bands)
-        except ValueError as refusal:
-            raise ConfigError(f"degradation={choices['degradation']}: {refusal}") from refusal
-        problem = Problem(settings.scale, bands, lr_bands)
-        reason = settings.model.refuse(problem)
-        if reason is not None:
-            raise ConfigError(f"model={choices['model']}: {reason}")
-        require_start(settings, problem)
-
-
-def require_kernel_size(settings: RunSettings) -> None:
-    """Raise ConfigError where training compares kernels with those of a degradation that are of another size."""
-    wanted, given = settings.model.target_kernel_size, settings.degradation.kernel_size
-    if "trainer" in settings.task.uses and wanted is not None and given is not None and wanted != given:
-        raise ConfigError(
-            f"degradation={settings.choices['degradation']} blurs with kernels of {given} x {given} and model={settings.choices['model']} "
-            f"is trained to estimate {wanted} x {wanted}; set degradation.kernel_size={wanted}, or the model's kernel_size={given}."
-        )
-
-
-def require_start(settings: RunSettings, problem: Problem) -> None:
-    """Raise ConfigError where the sampler begins at an image and the model has none of the right bands."""
-    sampler = settings.groups.get("sampler")
-    if sampler is not None and sampler.start.startswith("image") and not settings.model.starts_at_image(problem):
-        raise ConfigError(
-            f"sampler={settings.choices['sampler']} begins at the enlarged LR image, and model={settings.choices['model']} cannot begin "
-            f"there with {problem.lr_bands} bands for {problem.bands}; choose one that begins at noise, such as sampler=ddim."
-        )
-
-
-def fields_given(groups: Mapping[str, Any], group: str) -> frozenset[str]:
-    """Return the batch fields that the chosen data set, or the chosen degradation of its images, gives.
-
-    The loader cuts hr_views from every hr; a degradation that needs hr makes lr of it.
-    """
-    data: frozenset[str] = groups["dataset"].gives
-    if group == "dataset":
-        return data | ({"hr_views"} if "hr" in data else set())
-    degradation = groups["degradation"]
-    fields: frozenset[str] = degradation.build().gives
-    return fields | ({"lr"} if "hr" in degradation.requires & data else set())
-
-
-def _offers() -> Offers:
+def offers_of_hydra() -> Offers:
     """Return what each option of the data and degradation groups gives; nothing where Hydra is not at hand (a launcher's worker)."""
     hydra = GlobalHydra.instance().hydra
     if hydra is None:
@@ -239,7 +155,7 @@ def check_run(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> Run
         settings = settings_from(composed, composed.hydra)
     except OmegaConfBaseException as error:
         raise ConfigError(_interpolation_sentence(error)) from error
-    check_compatible(settings)
+    check_compatible(settings, offers_of_hydra)
     return settings
 
 

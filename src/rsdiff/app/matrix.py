@@ -15,14 +15,17 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig
 
-from rsdiff.config import ConfigError
+from rsdiff.app.command_line import CONFIG_NAME, composing, options_of
+from rsdiff.app.composition import group_config
+from rsdiff.app.groups import register_schemas
+from rsdiff.config import ConfigError, UserError
 from rsdiff.data.source import DataError
 from rsdiff.degradations.grid import GridConfig
 from rsdiff.methods.base import MethodConfig, Problem
-from rsdiff.tasks.command_line import CONFIG_NAME, check_compatible, composing, fields_given, options_of
-from rsdiff.tasks.groups import register_schemas
-from rsdiff.tasks.options import EvaluateTask, RunOptions, TrainTask
-from rsdiff.tasks.settings import RunSettings, group_config
+from rsdiff.runs.compatibility import check_compatible, fields_given
+from rsdiff.runs.options import RunOptions
+from rsdiff.runs.settings import RunSettings
+from rsdiff.tasks.options import EvaluateTask, TrainTask
 from rsdiff.weights.keymaps import KEY_MAPS
 
 SCALES = (1.0, 2.0, 2.5, 3.0, 4.0, 8.0, 16.0)
@@ -77,7 +80,7 @@ class Shipped:
 def refusal_of(settings: RunSettings, fields: Mapping[str, frozenset[str]], bands: int) -> str | None:
     """Return the sentence that refuses a run, or None; `bands` of the data, which files tell when a run opens them."""
     try:
-        check_compatible(settings, fields)
+        check_compatible(settings, fields=fields)
         lr_bands = bands if "lr" in fields["dataset"] else settings.degradation.lr_bands(bands)
     except ValueError as refusal:  # ConfigError is one
         return str(refusal)
@@ -172,11 +175,11 @@ def _named(some: set[str], everything: set[str]) -> str:
 
 
 def with_features(readme: str, table: str) -> str:
-    """Return README's text with its table replaced; raises ValueError where the marks between which it stands are missing."""
+    """Return README's text with its table replaced; raises UserError where the marks between which it stands are missing."""
     head, start, rest = readme.partition(START)
     _, end, tail = rest.partition(END)
     if not start or not end:
-        raise ValueError(f"README.md must hold the marks '{START}' and '{END}'; put them where the table belongs.")
+        raise UserError(f"README.md must hold the marks '{START}' and '{END}'; put them where the table belongs.")
     return f"{head}{START}\n{table}{END}{tail}"
 
 

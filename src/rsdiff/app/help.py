@@ -13,11 +13,12 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rsdiff.config import ConfigError, default_values
+from rsdiff.app.command_line import compose_command, composing, options_of
+from rsdiff.app.groups import GROUPS
+from rsdiff.config import ConfigError, Ours, default_values, marks_of
+from rsdiff.config.ours import typed
 from rsdiff.runs.errors import CONFIG_ERROR, OK, print_error
-from rsdiff.tasks.command_line import compose_command, composing, options_of
-from rsdiff.tasks.groups import GROUPS
-from rsdiff.tasks.options import RunOptions
+from rsdiff.runs.options import RunOptions
 
 INTRODUCTION = """\
 rsdiff: composable experiments in remote-sensing super-resolution.
@@ -89,14 +90,25 @@ def _print_choices(repository: Path, overrides: Sequence[str]) -> int:
 
 def _print_options(prefix: str, cls: type[Any], values: Any) -> None:
     sentences = field_sentences(cls)
-    for field in dataclasses.fields(cls):
+    for field, mark in marks_of(cls):
         value = values[field.name]
         default = field.default
         if isinstance(value, dict) and dataclasses.is_dataclass(default):
             print(f"  {prefix}{field.name}: {sentences.get(field.name, '')}")
             _print_options(f"{prefix}{field.name}.", type(default), value)
         else:
-            print(f"  {prefix}{field.name}={'null' if value is None else value}: {sentences.get(field.name, '')}")
+            print(f"  {prefix}{field.name}={'null' if value is None else value}: {sentences.get(field.name, '')}{_note(mark)}")
+
+
+def _note(mark: Ours | None) -> str:
+    if mark is None:
+        return ""
+    known = f"with another value than {' and '.join(map(typed, mark.published)) or 'the default'}"
+    return {
+        "weights": f" [ours: {known}, weights cannot be exchanged with the published code]",
+        "training": f" [ours: {known}, the training is not the published one]",
+        "sampling": f" [ours: {known}, images are not restored as published]",
+    }[mark.changes]
 
 
 def _print_names(group: str, names: Sequence[str]) -> None:

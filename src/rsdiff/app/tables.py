@@ -16,6 +16,9 @@ from hydra import compose
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 
+from rsdiff.app.command_line import CONFIG_NAME, check_run, composing, options_of
+from rsdiff.app.composition import group_config
+from rsdiff.app.launching import launch
 from rsdiff.config import ConfigError
 from rsdiff.data.source import DataError
 from rsdiff.metrics import METRICS
@@ -24,12 +27,10 @@ from rsdiff.reporting.published_page import write_index, write_table
 from rsdiff.reporting.records import read_summaries
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder, Status, provenance, read_status
+from rsdiff.runs.settings import RunSettings
 from rsdiff.runs.signature import run_signature
-from rsdiff.tasks.command_line import CONFIG_NAME, check_run, composing, options_of
-from rsdiff.tasks.launching import launch
+from rsdiff.runs.sweep import Record
 from rsdiff.tasks.options import TablesTask
-from rsdiff.tasks.settings import RunSettings, group_config
-from rsdiff.tasks.sweep import Record
 from rsdiff.tasks.table_options import TableConfig, filled
 from rsdiff.tasks.table_plan import Cell, Job, QuickData, cells_of, data_settings
 from rsdiff.tracking import Tracker

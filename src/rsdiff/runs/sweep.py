@@ -21,12 +21,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rsdiff.config import UserError
 from rsdiff.reporting import SweptRun, write_sweep_page
 from rsdiff.reporting.records import write_whole
 from rsdiff.runs.errors import is_interruption, one_sentence
 from rsdiff.runs.ownership import is_owned
 from rsdiff.runs.run_folder import Status, read_status
-from rsdiff.tasks.settings import RunSettings
+from rsdiff.runs.settings import RunSettings
 from rsdiff.tracking.tracker import Cell, columns_of
 
 WIDTH_OF_LOG_FILES = 200
@@ -115,11 +116,9 @@ def read_plan(folder: Path) -> Plan:
         cells = tuple(tuple(cell) for cell in content["cells"])
         return Plan(tuple(content["command"]), content["where"], content["processes"], cells, content["is_whole"])
     except FileNotFoundError:
-        raise ValueError(f"{folder} is not the folder of a sweep; sweeps are in outputs/sweeps.") from None
+        raise UserError(f"{folder} is not the folder of a sweep; sweeps are in outputs/sweeps.") from None
     except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{folder / PLAN} cannot be read; give the sweep's command again, which runs only what has not finished."
-        ) from None
+        raise UserError(f"{folder / PLAN} cannot be read; give the sweep's command again, which runs only what has not finished.") from None
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -164,14 +163,6 @@ def keep_records(folder: Path, cells: Sequence[Sequence[str]], finished: Mapping
             path.unlink()
     for record in finished.values():
         write_record(folder, record)
-
-
-def prepare_launcher(launcher: str) -> None:
-    """Let the launcher (its class), where it is submitit's for Slurm, wait for the cells by asking squeue."""
-    if launcher.endswith(".SlurmLauncher"):
-        from rsdiff.tasks import slurm_queue  # submitit is imported only for those who use it
-
-        slurm_queue.install()
 
 
 def cell_number(job: int) -> int:

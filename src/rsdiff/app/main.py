@@ -21,16 +21,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from rsdiff.app.command_line import ALSO_CALLED, CONFIG_NAME, check_command, with_options_of_checkpoint
+from rsdiff.app.composition import settings_from
+from rsdiff.app.groups import register_schemas
+from rsdiff.app.help import print_help
+from rsdiff.app.launchers import prepare_launcher
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
+from rsdiff.runs import sweep
+from rsdiff.runs.compatibility import check_compatible
 from rsdiff.runs.errors import OK, RUN_ERROR, PartFailedError, Terminated, exit_code, print_error, stops_everything, wants_traceback
 from rsdiff.runs.ownership import OwnedElsewhereError, forget_dead_owner
 from rsdiff.runs.run_folder import RunFolder, Status, read_status
+from rsdiff.runs.settings import RunSettings
 from rsdiff.runs.signature import run_signature
-from rsdiff.tasks import sweep
-from rsdiff.tasks.command_line import ALSO_CALLED, CONFIG_NAME, check_command, check_compatible, with_options_of_checkpoint
-from rsdiff.tasks.groups import register_schemas
-from rsdiff.tasks.help import print_help
-from rsdiff.tasks.settings import RunSettings, settings_from
 from rsdiff.tracking import RunIdentity, Tracker, Trackers
 
 REPOSITORY, SWEEP, HYDRA_ERRORS = "RSDIFF_REPOSITORY", "RSDIFF_SWEEP", "HYDRA_FULL_ERROR"
@@ -145,7 +148,7 @@ def _prepare(conf: Path, overrides: Sequence[str], multirun: bool) -> Path | Non
     command = check_command(conf, overrides, multirun)
     if not command.is_sweep:
         return None
-    sweep.prepare_launcher(command.launcher)
+    prepare_launcher(command.launcher)
     os.environ[SWEEP] = run_signature({"overrides": sorted(overrides)})
     return sweep.start(command.runs[0].outputs / "sweeps" / os.environ[SWEEP], command.cells)
 

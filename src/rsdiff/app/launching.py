@@ -15,10 +15,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 
-from rsdiff.tasks import sweep
-from rsdiff.tasks.command_line import CONFIG_NAME
-from rsdiff.tasks.main import SWEEP, run_one
-from rsdiff.tasks.sweep import Record
+from rsdiff.app.command_line import CONFIG_NAME
+from rsdiff.app.launchers import prepare_launcher
+from rsdiff.app.main import SWEEP, run_one
+from rsdiff.runs import sweep
+from rsdiff.runs.sweep import Record
 
 OF_THIS_COMMAND = ("hydra.mode=", "hydra.run.", "hydra.sweep.", "hydra/sweeper=", "hydra.sweeper.")
 """Hydra settings that say how this command runs, not how its launcher does."""
@@ -44,7 +45,7 @@ def launch(commands: Sequence[Sequence[str]], finished: Mapping[int, Record], ou
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(master))
-        sweep.prepare_launcher(str(master.hydra.launcher._target_))
+        prepare_launcher(str(master.hydra.launcher._target_))
         launcher = Plugins.instance().instantiate_launcher(context, run_one, master)
         end_idle_workers()
         launcher.launch([list(commands[number]) for number in left], initial_job_idx=0)

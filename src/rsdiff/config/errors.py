@@ -1,0 +1,15 @@
+"""The class of all errors whose message was written for the person who typed the command."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """Something that the user can put right. The message is one sentence: what is wrong, where, and what to do.
+
+    Only such messages, and what the operating system says of files, are shown as they are; every other exception is a fault of the
+    software and is reported as one, see rsdiff.runs.errors. It is a ValueError so that a config class may raise it while it is built.
+    """
+
+
+class PlaceError(UserError, OSError):
+    """A file or folder that cannot be used, for a reason that the operating system does not know."""

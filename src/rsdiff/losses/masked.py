@@ -1,0 +1,47 @@
+"""Means over the pixels that count: the last step of every loss on images.
+
+`valid` is that of a batch: (B, C or 1, H, W) of 0 and 1, or None where every pixel counts. Each image's mean is taken first, then that of
+the images, so that a batch may be shared out among micro-batches and processes; an image of which nothing counts adds 0. Missing pixels
+carry neither value nor gradient, whatever stands there.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def masked_mean(value: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean () of value (B, C, H, W) over what counts. A value must be finite wherever its gradient is: see `difference`."""
+    if valid is None:
+        return value.mean()
+    counts = (valid > 0.5).expand_as(value)
+    total = torch.where(counts, value, 0.0).flatten(1).sum(1)
+    return (total / counts.flatten(1).sum(1).clamp(min=1)).mean()
+
+
+def difference(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Return estimate - target (B, C, H, W), in float32 or better, and 0 without gradient where nothing counts."""
+    precise = torch.promote_types(torch.promote_types(estimate.dtype, target.dtype), torch.float32)
+    gap = estimate.to(precise) - target.to(precise)
+    return gap if valid is None else torch.where((valid > 0.5).expand_as(gap), gap, 0.0)
+
+
+def masked_l1(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean absolute error () over what counts."""
+    return F.l1_loss(estimate, target) if valid is None else masked_mean(difference(estimate, target, valid).abs(), valid)
+
+
+def masked_mse(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean squared error () over what counts."""
+    return F.mse_loss(estimate, target) if valid is None else masked_mean(difference(estimate, target, valid).square(), valid)
+
+
+def with_missing_of(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the estimate (B, C, H, W) with the target's values where nothing counts: for losses that compare features of whole images.
+
+    Both images then agree on what is missing (the target's missing pixels are filled from its known ones), so that a feature or a
+    discriminator's answer differs by known pixels alone and no gradient reaches the others.
+    """
+    return estimate if valid is None else torch.where((valid > 0.5).expand_as(estimate), estimate, target.to(estimate.dtype))

@@ -1,0 +1,134 @@
+"""Refuses combinations of settings that cannot work, before data or network is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rsdiff.config import ConfigError
+from rsdiff.degradations.grid import GridConfig
+from rsdiff.methods.base import Problem
+from rsdiff.runs.settings import RunSettings
+
+Offers = Mapping[str, Mapping[str, frozenset[str]]]
+"""For each group ('dataset', 'degradation') the batch fields that each of its options gives."""
+
+NEEDED_BY_TRAINING = frozenset({"hr", "hr_views"})
+"""Batch fields that a method's `requires` may name and restoring does without."""
+
+
+def check_compatible(
+    settings: RunSettings, offers: Callable[[], Offers] = dict, fields: Mapping[str, frozenset[str]] | None = None
+) -> None:
+    """Raise ConfigError if model, data and degradation of a run do not fit together.
+
+    offers  what the other options of these groups give, asked only when something is missing
+    fields  what data set and degradation give (see `fields_given`), where that is known already
+    Where the data set's options tell its bands without looking at files, the method is asked now whether it can treat them; else when it
+    is built.
+    """
+    if not settings.task.pairs_data:
+        return
+    choices = settings.choices
+    if "trainer" in settings.task.uses and settings.model.is_ready:
+        raise ConfigError(f"model={choices['model']} is not trained; add task=evaluate, or task=restore with input= and output=.")
+    if "trainer" in settings.task.uses and isinstance(settings.degradation, GridConfig):
+        raise ConfigError(
+            f"degradation={choices['degradation']} is a list of test sets, which cannot be trained on; train with another one and evaluate "
+            "the checkpoint on the list."
+        )
+    given = fields if fields is not None else {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
+    data = {"dataset": given["dataset"]}
+    require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, offers)
+    if "lr" in given["dataset"] - settings.degradation.requires:
+        raise ConfigError(
+            f"dataset={choices['dataset']} brings its own LR, to which degradation={choices['degradation']} would not be applied; choose "
+            "degradation=paired."
+        )
+    if "trainer" in settings.task.uses and settings.model.views > 1 and "lr" in given["dataset"]:
+        raise ConfigError(
+            f"model={choices['model']} is trained on several LR views of one degradation, and dataset={choices['dataset']} brings one LR "
+            "of its own; choose data without LR, of which a degradation makes them."
+        )
+    requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
+    require_fields(f"model={choices['model']}", requires, given, choices, offers)
+    require_kernel_size(settings)
+    bands: int | None = getattr(settings.dataset, "bands", None)
+    if bands is not None:
+        degradation = settings.degradation.for_wavelengths(getattr(settings.dataset, "wavelengths", ()))
+        try:
+            lr_bands = degradation.lr_bands(bands)
+        except ValueError as refusal:
+            raise ConfigError(f"degradation={choices['degradation']}: {refusal}") from refusal
+        problem = Problem(settings.scale, bands, lr_bands)
+        reason = settings.model.refuse(problem)
+        if reason is not None:
+            raise ConfigError(f"model={choices['model']}: {reason}")
+        require_start(settings, problem)
+
+
+def require_kernel_size(settings: RunSettings) -> None:
+    """Raise ConfigError where training compares kernels with those of a degradation that are of another size."""
+    wanted, given = settings.model.target_kernel_size, settings.degradation.kernel_size
+    if "trainer" in settings.task.uses and wanted is not None and given is not None and wanted != given:
+        raise ConfigError(
+            f"degradation={settings.choices['degradation']} blurs with kernels of {given} x {given} and model={settings.choices['model']} "
+            f"is trained to estimate {wanted} x {wanted}; set degradation.kernel_size={wanted}, or the model's kernel_size={given}."
+        )
+
+
+def require_start(settings: RunSettings, problem: Problem) -> None:
+    """Raise ConfigError where the sampler begins at an image and the model has none of the right bands."""
+    sampler = settings.groups.get("sampler")
+    if sampler is not None and sampler.start.startswith("image") and not settings.model.starts_at_image(problem):
+        raise ConfigError(
+            f"sampler={settings.choices['sampler']} begins at the enlarged LR image, and model={settings.choices['model']} cannot begin "
+            f"there with {problem.lr_bands} bands for {problem.bands}; choose one that begins at noise, such as sampler=ddim."
+        )
+
+
+def fields_given(groups: Mapping[str, Any], group: str) -> frozenset[str]:
+    """Return the batch fields that the chosen data set, or the chosen degradation of its images, gives.
+
+    The loader cuts hr_views from every hr; a degradation that needs hr makes lr of it.
+    """
+    data: frozenset[str] = groups["dataset"].gives
+    if group == "dataset":
+        return data | ({"hr_views"} if "hr" in data else set())
+    degradation = groups["degradation"]
+    fields: frozenset[str] = degradation.build().gives
+    return fields | ({"lr"} if "hr" in degradation.requires & data else set())
+
+
+def require_fields(
+    who: str, requires: frozenset[str], given: Mapping[str, frozenset[str]], choices: Mapping[str, str], offers: Callable[[], Offers]
+) -> None:
+    """Raise ConfigError if `who` ('model=refdiff') requires a batch field that nothing gives.
+
+    requires  the batch fields
+    given     by group ('dataset', 'degradation'), what its chosen option gives
+    choices   option chosen by group, for the message
+    offers    called only when something is missing: what the other options give
+    """
+    everything = frozenset[str]().union(*given.values())
+    missing = sorted(requires - everything)
+    if not missing:
+        return
+    chosen = [f"{group}={choices[group]}" for group in given]
+    verb = "gives" if len(chosen) == 1 else "give"
+    ways = {group: options for group, options in offers().items() if group in given}
+    advice = "; ".join(_advice(field, ways) for field in missing)
+    raise ConfigError(
+        f"{who} needs {listed(missing)}, and {listed(chosen)} {verb} only {listed(sorted(everything)) or 'nothing'}: {advice}."
+    )
+
+
+def _advice(field: str, offers: Offers) -> str:
+    names = {group: sorted(option for option, given in options.items() if field in given) for group, options in offers.items()}
+    ways = [f"{group}={listed(options, 'or')}" for group, options in names.items() if options]
+    return f"for {field} choose {' or '.join(ways)}" if ways else f"no option that is ready to use gives {field}"
+
+
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Return 'a', 'a and b' or 'a, b and c'."""
+    return f"{', '.join(names[:-1])} {last} {names[-1]}" if len(names) > 1 else "".join(names)

@@ -1,0 +1,61 @@
+"""Options of a run that belong to no group, and what every task declares.
+
+A task declares the groups it reads (`uses`): only those are checked, only those enter the run's signature, and reading another one is an
+error of ours that the tests find.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from rsdiff.config import config
+
+
+@config
+class RunOptions:
+    """Top-level settings, shared by every group."""
+
+    scale: float = 4.0
+    """Target pixels per input pixel and side; every group interpolates it."""
+    seed: int = 0
+    """Every random choice is keyed by it."""
+    checkpoint: str | None = None
+    """A run folder or its signature, a checkpoint folder or a weights file: to evaluate, restore with or start training from."""
+    input: str | tuple[str, ...] | None = None
+    """What task=restore reads: a raster, a folder, a pattern such as scenes/*.tif, a .txt file with a path per line, or a list."""
+    output: str | None = None
+    """What task=restore, prepare or import writes."""
+    source: str | None = None
+    """The raw download that task=prepare packs, or the foreign weights that task=import converts."""
+    outputs: str = "outputs"
+    """Folder of all run folders."""
+
+
+class TaskOptions:
+    """What every task declares.
+
+    module     the module whose `run(settings, folder, tracker)` does the work; imported when the task runs, not for --help
+    uses       groups the task reads
+    needs      top-level settings that must be given
+    pairs_data whether the model meets the data of `dataset` and `degradation`, so that they must fit together
+    starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
+    only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
+    continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
+    repeats    whether a finished run is done again, because it collects what other runs made
+    """
+
+    module: ClassVar[str]
+    uses: ClassVar[frozenset[str]]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    pairs_data: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
+    starts: ClassVar[bool] = False
+    only_looks: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
+
+    def function(self) -> Callable[..., Any]:
+        """Return the task's `run(settings, folder, tracker) -> TaskResult`."""
+        run: Callable[..., Any] = importlib.import_module(self.module).run
+        return run
