@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -97,9 +96,7 @@ class Exact(nn.Module):
     @cached_property
     def shrink(self) -> Tensor:
         """The inverse (n, m) of the enlargement of the condition."""
-        side, count = self.world.lr_side, self.world.lr_side**2
-        units = torch.eye(count, dtype=torch.float64).reshape(count, 1, side, side)
-        return torch.linalg.pinv(self.enlarge(units, (self.world.side, self.world.side)).flatten(1))
+        return inverse_of(self.enlarge, self.world.lr_side, self.world.side)
 
     def clean(self, y: Tensor, sigma: Tensor, lr: Tensor) -> Tensor:
         """Return the mean of v given v + sigma n = y (B, C, H, W) and lr; sigma (B,)."""
@@ -123,6 +120,12 @@ class Exact(nn.Module):
 
 def _column(values: Tensor) -> Tensor:
     return values.double().reshape(-1, 1, 1, 1)
+
+
+def inverse_of(enlarge: Enlarge, small: int, large: int) -> Tensor:
+    """Return the inverse (large^2, small^2) of an enlargement, by least squares."""
+    units = torch.eye(small**2, dtype=torch.float64).reshape(-1, 1, small, small)
+    return torch.linalg.pinv(enlarge(units, (large, large)).flatten(1))
 
 
 class Concatenated(Exact):
@@ -185,7 +188,12 @@ class ExactEDM(Exact):
 
 
 class ExactRefDiff(ExactEDM):
-    """Ref-Diff where the reference shows other ground: F, told ln(sigma) / 4."""
+    """Ref-Diff where the reference shows other ground: F, told ln(sigma) / 4. Trained on bilinear enlargements, used on repeated pixels."""
+
+    @property
+    def shrink(self) -> Tensor:  # type: ignore[override]
+        """See Exact."""
+        return inverse_of(bilinear if self.training else nearest, self.world.lr_side, self.world.side)
 
     def forward(self, x: Tensor, noise_level: Tensor, lr: Tensor, ref: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         return self.answer(x, noise_level, self.lr_of(lr))
@@ -284,10 +292,3 @@ class Restorer(nn.Module):
     def head(self, feature: Tensor) -> Tensor:
         """Image of a feature."""
         return self(feature)
-
-
-class Recorder(Protocol):
-    """What the tests read of an exact network."""
-
-    sigmas: list[Tensor]
-    gain: float

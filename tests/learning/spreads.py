@@ -76,14 +76,16 @@ def edm_heun(steps: int, lowest: float, highest: float, rho: float = 7.0) -> Spr
     return spread
 
 
-def edm_stochastic_heun(steps: int, lowest: float, highest: float, churn: float, low: float, high: float, inflation: float) -> Spread:
-    """EDM's algorithm 2 from a state without noise; rho is 7."""
+def edm_stochastic_heun(
+    start_variance: Tensor, steps: int, lowest: float, highest: float, churn: float, low: float, high: float, inflation: float
+) -> Spread:
+    """EDM's algorithm 2 from a state whose variance about the posterior's mean is given by axis, (n,); rho is 7."""
     start, end = highest ** (1 / 7), lowest ** (1 / 7)
     levels = [(start + i / (steps - 1) * (end - start)) ** 7 for i in range(steps)] + [0.0]
     gamma = min(churn / steps, math.sqrt(2) - 1)
 
     def spread(v: Tensor) -> Tensor:
-        variance = torch.zeros_like(v)
+        variance = start_variance
         for sigma, following in zip(levels, levels[1:], strict=False):
             raised = sigma * (1 + gamma) if low <= sigma <= high else sigma
             variance = variance + inflation**2 * (raised**2 - sigma**2)
