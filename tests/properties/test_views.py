@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsdiff.data.digests import digest_of
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Sample, SampleMeta, collate
@@ -58,6 +59,9 @@ class Coordinates:
 
     def fingerprint(self) -> str:
         return str(self.sizes)
+
+    def contents(self) -> list[str]:
+        return [digest_of([str(index), *map(str, size)]) for index, size in enumerate(self.sizes)]
 
 
 def draw(

@@ -39,7 +39,7 @@ from rsdiff.degradations.grid import GridConfig
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore_images
-from rsdiff.methods.base import Method, Problem
+from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.runs.compatibility import fields_given
 from rsdiff.runs.options import RunOptions
 from rsdiff.runs.settings import RunSettings
@@ -56,8 +56,12 @@ SCALES = {"second": 8.0, "cnam_cd": 8.0, "paired": 4.0, "paired_same_size": 1.0}
 """Scales of the kinds of data that bring their LR; others are degraded to the model's usual scale."""
 LONGEST = 120.0
 """Seconds that a pair may take; it takes one."""
-MODELS = sorted({name for name in options_of(CONF / "model") if name.endswith("_tiny")} | {"bicubic", "spectral_linear"})
-"""The tiny models, and those that need neither a tiny variant nor a file of weights."""
+SHIPPED = frozenset(options_of(CONF / "model"))
+SMALL = {name for name in SHIPPED if name.endswith("_quick")} | {
+    name for name in SHIPPED if name.endswith("_tiny") and name.replace("_tiny", "_quick") not in SHIPPED
+}
+MODELS = sorted(SMALL | {"bicubic", "spectral_linear"})
+"""A small variant of each: the quick one, where there is one, and those that need neither a small variant nor a file of weights."""
 
 
 @cache
@@ -191,13 +195,20 @@ def material(kind: str, degradation: str, scale: float, views: int, side: int) -
     return Material(Problem(scale, source.bands, lr_bands), built, batch, cases[0])
 
 
+def without_downloads(config: MethodConfig) -> MethodConfig:
+    """Return a config whose training needs no perceptual network, whose weights are a download."""
+    if hasattr(config, "perceptual"):
+        return replace(config, perceptual=replace(config.perceptual, weight=0.0))  # type: ignore[call-arg]
+    return replace(config, perceptual_weight=0.0) if hasattr(config, "perceptual_weight") else config  # type: ignore[call-arg]
+
+
 @lru_cache(maxsize=4)
 def fresh(model: str, problem: Problem) -> Method:
     """Return the method with its initial weights; that of a later stage with those of a fresh earlier one. To be copied, not used."""
-    config = options().models[model]
+    config = without_downloads(options().models[model])
     method = build_method(config, problem, seed=0)
     if config.predecessor is not None:
-        first = replace(options().models[f"{config.predecessor.kind}_tiny"], **config.predecessor.options)  # type: ignore[type-var]
+        first = replace(options().models[f"{config.predecessor.kind}_{model.rpartition('_')[2]}"], **config.predecessor.options)  # type: ignore[type-var]
         method.begin_from(build_method(first, problem, 0).state_dict())
     return method
 

@@ -137,7 +137,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(run_command: Command, 
 
 
 def test_an_unknown_option_is_corrected(run_command: Command) -> None:
-    assert_refused(run_command("model=sr3_tinny"), "sr3_tinny", "did you mean sr3_tiny?")
+    assert_refused(run_command("model=sr3_tinny"), "sr3_tinny", "did you mean sr3_quick?")
 
 
 def test_a_checkpoint_of_another_model_is_refused(run_command: Command, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_checkpoint_of_another_model_is_refused(run_command: Command, tmp_path
     assert ended.code == 0, ended.err
     (run,) = (tmp_path / "out").glob("train/*/*")
     other = run_command("task=evaluate", "model=edm_sr_tiny", f"checkpoint={run}", f"outputs={tmp_path / 'out'}")
-    assert_refused(other, "model=sr3_tiny", "model=edm_sr_tiny")
+    assert_refused(other, "model=sr3_quick", "model=edm_sr_tiny")
     bands = run_command("task=evaluate", f"checkpoint={run}", "dataset.bands=4", f"outputs={tmp_path / 'out'}")
     assert_refused(bands, "bands")
 

@@ -26,6 +26,7 @@ SHORT = [
     "metrics.panels=1",
 ]
 DEGRADATIONS = {"danv2": "dan_setting1", "dcls": "dcls_setting1", "drsr": "drsr", "dasr": "dasr_aniso"}
+BUDGET = {"drsr": "quick", "dasr": "quick"}
 SHORTER = {
     "danv2": ["model.basis.count=200"],
     "drsr": ["model.hr_contrast_steps=1", "model.lr_contrast_steps=0"],
@@ -40,7 +41,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_a_tiny_model_trains_and_comes_back_from_its_published_form(run_command: Command, tmp_path: Path, kind: str) -> None:
-    settings = [f"model={kind}_tiny", f"degradation={DEGRADATIONS[kind]}", "scale=2", *SCENES, *SHORTER.get(kind, [])]
+    settings = [f"model={kind}_{BUDGET.get(kind, 'tiny')}", f"degradation={DEGRADATIONS[kind]}", "scale=2", *SCENES, *SHORTER.get(kind, [])]
     trained = run_command(*settings, *SHORT)
     assert trained.code == 0, trained.err
     (folder,) = (tmp_path / "outputs/train").glob("*/*")

@@ -51,10 +51,10 @@ def test_released_weights_of_another_scale_are_imported_when_it_is_named(run_com
 
 
 def test_both_stages_train_in_one_command_and_the_last_checkpoint_of_the_gan_counts(run_command: Command, tmp_path: Path) -> None:
-    ended = run_command("-m", "experiments=bsrgan/tiny_stage1,bsrgan/tiny_stage2", *SCENES, *SHORT, "trainer.patch=64")
+    ended = run_command("-m", "experiments=bsrgan/quick_stage1,bsrgan/quick_stage2", *SCENES, *SHORT, "trainer.patch=64")
     assert ended.code == 0, ended.err
-    (first,) = (tmp_path / "outputs/train").glob("bsrnet_tiny-*/*")
-    (second,) = (tmp_path / "outputs/train").glob("bsrgan_tiny-*/*")
+    (first,) = (tmp_path / "outputs/train").glob("bsrnet_quick-*/*")
+    (second,) = (tmp_path / "outputs/train").glob("bsrgan_quick-*/*")
     assert f"starting from {Path('outputs') / first.relative_to(tmp_path / 'outputs')}" in ended.out
     assert not (second / "checkpoints" / "best.json").exists()
     assert read_checkpoint(second).folder.name == "step_00000002"
@@ -62,7 +62,7 @@ def test_both_stages_train_in_one_command_and_the_last_checkpoint_of_the_gan_cou
     assert {"restorer/pixel", "restorer/adversarial", "discriminator/real", "discriminator/fake"} <= names
 
 
-@pytest.mark.parametrize(("model", "degradation"), [("esrgan_tiny", "bicubic"), ("real_esrgan_tiny", "real_esrgan")])
+@pytest.mark.parametrize(("model", "degradation"), [("esrgan_quick", "bicubic"), ("real_esrgan_quick", "real_esrgan")])
 def test_a_gan_trains_from_a_trained_network_and_from_released_weights(
     run_command: Command, tmp_path: Path, model: str, degradation: str
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_gan_trains_from_a_trained_network_and_from_released_weights(
 
 
 def test_a_gan_without_a_first_stage_says_what_to_train(run_command: Command) -> None:
-    ended = run_command("model=bsrgan_tiny", *SCENES, *SHORT)
+    ended = run_command("model=bsrgan_quick", *SCENES, *SHORT)
     assert ended.code == 2
     assert "train it first" in ended.err
 

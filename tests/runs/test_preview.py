@@ -35,7 +35,7 @@ def test_a_preview_shows_images_and_what_was_drawn(run_command: Command, degrada
 
 
 def test_training_crops_patches_in_workers_and_evaluation_keeps_whole_images(run_command: Command) -> None:
-    model = ("model=sr3_tiny", "model.width=8", "model.multipliers=[1,2]", "model.norm_groups=4", "sampler.steps=2")
+    model = ("model=sr3_quick", "model.width=8", "model.multipliers=[1,2]", "model.norm_groups=4", "sampler.steps=2")
     trainer = ("trainer.steps=2", "trainer.batch=2", "trainer.patch=48", "trainer.workers=1", "trainer.validation_images=1")
     ended = run_command("degradation=bsrgan", "degradation.crop=8", *model, *trainer, *SMALL)
     assert ended.code == 0, ended.err

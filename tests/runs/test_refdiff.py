@@ -44,14 +44,14 @@ SMALL = [
 @pytest.mark.parametrize(("dataset", "scale"), [("second", 8), ("cnam_cd", 16)])
 def test_the_published_layout_trains_and_evaluates(run_command: Command, tmp_path: Path, dataset: str, scale: int):
     data = stand_in(tmp_path / "data")
-    ended = run_command("model=refdiff_tiny", f"dataset={dataset}", f"dataset.root={data}", f"scale={scale}", *SMALL)
+    ended = run_command("model=refdiff_quick", f"dataset={dataset}", f"dataset.root={data}", f"scale={scale}", *SMALL)
     assert ended.code == 0, ended.err
     assert "PSNR" in ended.out
 
 
 def test_unchanged_ground_is_scored_apart(run_command: Command, tmp_path: Path):
     data = stand_in(tmp_path / "data")
-    trained = run_command("model=refdiff_tiny", "dataset=second", f"dataset.root={data}", "scale=8", *SMALL)
+    trained = run_command("model=refdiff_quick", "dataset=second", f"dataset.root={data}", "scale=8", *SMALL)
     assert trained.code == 0, trained.err
     (checkpoint,) = (tmp_path / "outputs/train").glob("*/*")
     scores = {}
@@ -72,7 +72,7 @@ def test_unchanged_ground_is_scored_apart(run_command: Command, tmp_path: Path):
 
 
 def test_data_without_reference_are_refused_with_those_that_have_one(run_command: Command):
-    ended = run_command("model=refdiff_tiny", "dataset=folder", "dataset.root=.")
+    ended = run_command("model=refdiff_quick", "dataset=folder", "dataset.root=.")
     assert ended.code != 0
     assert "for ref choose dataset=bitemporal, cnam_cd, second or synthetic" in ended.err
 
@@ -83,7 +83,7 @@ def test_real_pairs_of_two_dates_are_restored_and_evaluated(run_command: Command
     if not os.environ.get("RSDIFF_DATA") or not images.is_dir():
         pytest.skip("RSDIFF_DATA does not name a folder with levir_pairs")
     pairs = [
-        "model=refdiff_tiny",
+        "model=refdiff_quick",
         "dataset=bitemporal",
         f"dataset.root={images}",
         "dataset.split=pattern",
@@ -100,14 +100,14 @@ def test_real_pairs_of_two_dates_are_restored_and_evaluated(run_command: Command
 
 def test_a_checkpoint_may_be_evaluated_under_another_mask(run_command: Command, tmp_path: Path):
     trained = run_command(
-        "model=refdiff_tiny", "dataset=synthetic", "dataset.size=32", "dataset.train_images=3", "dataset.test_images=1", "scale=8", *SMALL
+        "model=refdiff_quick", "dataset=synthetic", "dataset.size=32", "dataset.train_images=3", "dataset.test_images=1", "scale=8", *SMALL
     )
     assert trained.code == 0, trained.err
     (checkpoint,) = (tmp_path / "outputs/train").glob("*/*")
     scores = set()
     for mask in ("given", "unchanged", "changed"):
         outputs = tmp_path / mask
-        ended = run_command("task=evaluate", f"checkpoint={checkpoint}", "model=refdiff_tiny", f"model.mask={mask}", f"outputs={outputs}")
+        ended = run_command("task=evaluate", f"checkpoint={checkpoint}", "model=refdiff_quick", f"model.mask={mask}", f"outputs={outputs}")
         assert ended.code == 0, ended.err
         (records,) = outputs.glob("evaluate/*/*/evaluation/records.csv")
         scores.add(records.read_text())
@@ -115,7 +115,7 @@ def test_a_checkpoint_may_be_evaluated_under_another_mask(run_command: Command, 
 
 
 def test_a_scene_without_a_mask_is_restored_by_the_rule_one_chooses(run_command: Command, tmp_path: Path):
-    trained = run_command("model=refdiff_tiny", "dataset.size=32", "dataset.train_images=3", "dataset.test_images=1", "scale=8", *SMALL)
+    trained = run_command("model=refdiff_quick", "dataset.size=32", "dataset.train_images=3", "dataset.test_images=1", "scale=8", *SMALL)
     assert trained.code == 0, trained.err
     (checkpoint,) = (tmp_path / "outputs/train").glob("*/*")
     generator = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def test_a_scene_without_a_mask_is_restored_by_the_rule_one_chooses(run_command:
     assert "task.change_mask" in refused.err
     images = {}
     for rule in ("unchanged", "changed", "estimated"):
-        ended = run_command(*words, f"output={rule}.tif", "model=refdiff_tiny", f"model.mask={rule}")
+        ended = run_command(*words, f"output={rule}.tif", "model=refdiff_quick", f"model.mask={rule}")
         assert ended.code == 0, ended.err
         images[rule] = pixels(Path(f"{rule}.tif"))
     ended = run_command(*words, f"task.change_mask={tmp_path}/mask.png", "output=given.tif")

@@ -39,7 +39,7 @@ def checkpoint(tmp_path: Path) -> Path:
     settings = {"model": {"kind": "sr3", **plain_values(config)}, "sampler": {"kind": "solver", **plain_values(sampler)}, "scale": 4.0}
     card = {
         "config": settings,
-        "choices": {"model": "sr3_tiny", "sampler": "ddim"},
+        "choices": {"model": "sr3_quick", "sampler": "ddim"},
         "problem": asdict(problem),
         "normaliser": asdict(Normaliser((0.0,), (255.0,))),
     }
@@ -51,7 +51,7 @@ def test_a_checkpoint_alone_restores_a_raster_and_shows_it(run_command: Command,
     ended = run_command(*arguments)
     assert ended.code == 0, ended.err
     with rasterio.open("out/a_x4.tif") as file:
-        assert (file.height, file.width, file.tags()["RSDIFF_MODEL"]) == (160, 200, "sr3_tiny")
+        assert (file.height, file.width, file.tags()["RSDIFF_MODEL"]) == (160, 200, "sr3_quick")
     assert "a.tif: 50 x 40 to 200 x 160 pixels in 6 tiles of 32" in ended.out
     assert Image.open("out/a_x4_preview.png").size == (200, 160)
     assert Path("out/a_x4_preview.html").read_text().count("<img") == 4
@@ -100,7 +100,7 @@ def test_a_run_that_was_killed_between_scenes_keeps_the_finished_ones(run_comman
         (["input=[]", "output=o"], "input=[] is empty"),
         (["input=[scenes/a.tif,nowhere.tif]", "output=o"], "input=nowhere.tif does not exist"),
         (["input=text.tif", "output=o.tif"], "text.tif is not an image of a known format"),
-        (["input=scenes/a.tif", "output=o.tif", "model=sr3_tiny"], "task=restore needs checkpoint=RUN_FOLDER"),
+        (["input=scenes/a.tif", "output=o.tif", "model=sr3_quick"], "task=restore needs checkpoint=RUN_FOLDER"),
         (["input=scenes/a.tif"], "task=restore needs output"),
         (["input=scenes/a.tif", "output=o.tif", "task.tile=16", "task.overlap=9"], "more than half of tile=16"),
         (["input=scenes/a.tif", "output=/proc/none/o.tif"], "/proc/none"),

@@ -194,7 +194,8 @@ def test_the_quick_budget_takes_data_sets_that_are_there_and_names_the_others(pl
     assert "whu: generated data stand for dataset=whu" in page
     names = {folder.parent.name for folder in Path("outputs").glob("evaluate/*/*")}
     assert names == {f"{model}-{data}" for model, data in (
-        ("bicubic", "second"), ("bicubic", "ucmerced"), ("bicubic", "synthetic"), ("refdiff_tiny", "second"), ("refdiff_tiny", "synthetic"),
+        ("bicubic", "second"), ("bicubic", "ucmerced"), ("bicubic", "synthetic"),
+        ("refdiff_quick", "second"), ("refdiff_quick", "synthetic"),
     )}  # fmt: skip
 
 

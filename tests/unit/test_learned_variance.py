@@ -32,7 +32,7 @@ def test_a_perfect_prediction_has_no_divergence_and_every_other_has():
     clean, state = torch.rand(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     never = torch.zeros(2, dtype=torch.bool)
     lowest = torch.full_like(clean, -1.0)
-    torch.testing.assert_close(variational_bound(clean, state, steps, clean, lowest, never), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(variational_bound(clean, state, steps, clean, lowest, never), torch.zeros_like(clean), atol=1e-6, rtol=0)
     assert bool((variational_bound(clean, state, steps, clean + 0.1, lowest, never) > 0).all())
     assert bool((variational_bound(clean, state, steps, clean, lowest + 0.5, never) > 0).all())
 

@@ -145,7 +145,7 @@ def test_values_keep_their_units_under_every_scaling(tmp_path: Path) -> None:
 
 def test_a_range_that_the_model_was_not_trained_on_is_refused(tmp_path: Path) -> None:
     source = write_raster(tmp_path / "scene.tif", landscape(3, 40, 50, "uint16"))
-    with pytest.raises(ValueError, match=r"trained on 0 to 255; set task\.scaling="):
+    with pytest.raises(ValueError, match=r"trained on 0 to 255, 100 % of them outside; set task\.scaling=dtype"):
         restored(job(tmp_path, source, regression(), scaling="trained"))
 
 

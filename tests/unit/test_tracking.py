@@ -20,7 +20,7 @@ from rsdiff.tracking.progress import Progress, duration
 
 
 def identity(folder: Path) -> RunIdentity:
-    return RunIdentity(folder, "sr3_tiny-synthetic", "train", "0123456789", ("model=sr3_tiny",), {"seed": 0})
+    return RunIdentity(folder, "sr3_quick-synthetic", "train", "0123456789", ("model=sr3_quick",), {"seed": 0})
 
 
 def log_steps(tracker: JsonLines, steps: range) -> None:

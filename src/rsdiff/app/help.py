@@ -25,7 +25,7 @@ rsdiff: composable experiments in remote-sensing super-resolution.
 
   python run.py                                                a tiny model on generated scenes: train, evaluate, report
   python run.py model=sr3 degradation=iso scale=4              an option of each group; model=NAME is the published configuration
-  python run.py model=sr3_tiny sampler=ddim sampler.steps=10   any setting
+  python run.py model=sr3_quick sampler=ddim sampler.steps=10   any setting
   python run.py dataset=folder dataset.root=/data/AIRS         your images
   python run.py task=evaluate checkpoint=RUN_FOLDER            any checkpoint; what is not chosen comes from it
   python run.py task=restore checkpoint=RUN_FOLDER input=scene.tif output=scene_x4.tif

@@ -139,7 +139,7 @@ def complete(chosen: Mapping[str, str]) -> DictConfig:
 def feature_table(options: Shipped, combinations: Iterable[Combination]) -> str:
     """Return the table of features as Markdown: one line per published model. `combinations` are all of `options`."""
     trainable = {name for name, degradation in options.degradations.items() if not isinstance(degradation, GridConfig)}
-    allowed: dict[str, list[Combination]] = {name: [] for name in options.models if not name.endswith("_tiny")}
+    allowed: dict[str, list[Combination]] = {name: [] for name in options.models if not name.endswith(("_tiny", "_quick"))}
     total = refused = 0
     for combination in combinations:
         total += 1
@@ -147,7 +147,10 @@ def feature_table(options: Shipped, combinations: Iterable[Combination]) -> str:
             refused += 1
         elif combination.model in allowed:
             allowed[combination.model].append(combination)
-    lines = ["| `model=` | needs besides HR and LR | scales | data sets | degradations | tiny | imports |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| `model=` | needs besides HR and LR | scales | data sets | degradations | smaller | imports |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for model, found in sorted(allowed.items()):
         config = options.models[model]
         needs = ", ".join(sorted(config.requires - {"hr", "lr", "hr_views"})) or "-"
@@ -155,9 +158,9 @@ def feature_table(options: Shipped, combinations: Iterable[Combination]) -> str:
         shown = "any" if config.any_scale else ", ".join(f"{scale:g}" for scale in scales)
         data = _named({combination.dataset for combination in found}, set(options.datasets))
         degradations = _named({combination.degradation for combination in found}, trainable)
-        tiny = "yes" if f"{model}_tiny" in options.models else "-"
+        smaller = ", ".join(kind for kind in ("tiny", "quick") if f"{model}_{kind}" in options.models) or "-"
         imports = "yes" if options.kinds[model] in KEY_MAPS else "-"
-        lines.append(f"| `{model}` | {needs} | {shown} | {data} | {degradations} | {tiny} | {imports} |")
+        lines.append(f"| `{model}` | {needs} | {shown} | {data} | {degradations} | {smaller} | {imports} |")
     lines += [
         "",
         f"Of {total} combinations of {len(options.models)} models, {len(options.datasets)} data sets, {len(options.degradations)} "

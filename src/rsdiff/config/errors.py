@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Something that the user can put right. The message is one sentence: what is wrong, where, and what to do.
@@ -13,3 +16,19 @@ class UserError(ValueError):
 
 class PlaceError(UserError, OSError):
     """A file or folder that cannot be used, for a reason that the operating system does not know."""
+
+
+@contextmanager
+def during(part: str) -> Iterator[None]:
+    """Note on whatever exception leaves the context the part of a run it comes from ('validation'): advice may depend on it."""
+    try:
+        yield
+    except Exception as error:
+        if part_of(error) is None:
+            error.__dict__["rsdiff_part"] = part
+        raise
+
+
+def part_of(error: BaseException) -> str | None:
+    """Return the part of the run that `during` noted."""
+    return error.__dict__.get("rsdiff_part")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar, dataclass_transform
@@ -51,6 +52,7 @@ def config_from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> 
 
     Raises ConfigError in one sentence that names the option, what was given, what is accepted and the nearest correct spelling.
     """
+    _refuse_no_numbers(cls, values, where)
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
@@ -88,6 +90,35 @@ def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
             return f"{path}: {first['msg'].removeprefix('Value error, ')}"
         case _:
             return f"{path}={given!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}."
+
+
+def _refuse_no_numbers(annotation: Any, value: Any, path: str) -> None:
+    """Raise ConfigError for true and false where a number belongs, which Python counts as 1 and 0, and for nan, which no range refuses."""
+    if isinstance(value, float) and math.isnan(value):
+        raise ConfigError(f"{path}=nan is not a number; give one.")
+    if isinstance(value, bool) and not _takes_bool(annotation):
+        raise ConfigError(f"{path}={str(value).lower()} was given and a number is needed; give one.")
+    if isinstance(value, Mapping):
+        for owner in _config_classes(annotation) if not isinstance(annotation, type) else [annotation]:
+            if dataclasses.is_dataclass(owner):
+                hints = typing.get_type_hints(owner)
+                for name in (name for name in value if name in hints):
+                    _refuse_no_numbers(hints[name], value[name], f"{path}.{name}" if path else str(name))
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _refuse_no_numbers(annotation, item, path)
+
+
+def _takes_bool(annotation: Any) -> bool:
+    """Return whether an annotation accepts true or false, or is no number at all (which pydantic refuses by itself)."""
+    if annotation in (int, float):
+        return False
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return any(isinstance(part, bool) for part in parts)
+    if annotation in (bool, Any) or not parts:
+        return annotation in (bool, Any)
+    return any(_takes_bool(part) for part in parts)
 
 
 def _options_at(cls: type[Any], location: list[str]) -> list[str]:

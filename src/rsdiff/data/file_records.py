@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from rsdiff.data import cubes, opening, palettes, rasters
+from rsdiff.data.digests import DIGEST_BYTES, digest_of
 from rsdiff.data.durable import write_text
 from rsdiff.data.rasters import RasterInfo
 from rsdiff.data.sample import Georeference
 from rsdiff.data.source import DataError
 
-DIGEST_BYTES = 16
 _CHUNK = 1 << 20
 _THREADS = 8  # files on network drives wait more than they compute
 _SETTLED_NS = 2_000_000_000  # a file changed a moment ago may change again within one tick of the file system's clock
@@ -157,14 +157,6 @@ def content_digest(path: Path) -> str:
                     digest.update(block)
         except OSError as error:
             raise _gone(part, error) from None
-    return digest.hexdigest()
-
-
-def digest_of(parts: Iterable[str]) -> str:
-    """Return the digest of a list of texts."""
-    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    for part in parts:
-        digest.update(part.encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsdiff.config import config
-from rsdiff.data.file_records import FileRecords, State, content_digest, digest_of, own_state
+from rsdiff.data.digests import digest_of
+from rsdiff.data.file_records import FileRecords, State, content_digest, own_state
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, raster_info, read_raster
@@ -144,14 +145,24 @@ class FileSource:
 
     def fingerprint(self) -> str:
         """Return a digest of names and contents: neither the place of the files nor their times matter."""
-        if not self._digests:
-            self._digests = self._records.digests(self._states)
-            self._records.save()
+        self._know_contents()
         parts = []
         for item in self._items:
             part = f"\0{item.window}" if item.window is not None else ""
             parts += [f"{item.name}\0{role}\0{self._digests[path]}{part}" for role, path in sorted(item.paths.items())]
         return digest_of(parts)
+
+    def contents(self) -> Sequence[str]:
+        """See ImageSource."""
+        self._know_contents()
+        main = "hr" if "hr" in self._infos[0] else "lr"
+        found = [(self._digests[item.paths[main]], item.window) for item in self._items]
+        return [digest if window is None else digest_of([digest, str(window)]) for digest, window in found]
+
+    def _know_contents(self) -> None:
+        if not self._digests:
+            self._digests = self._records.digests(self._states)
+            self._records.save()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memo": None, "_records": None}

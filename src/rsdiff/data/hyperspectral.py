@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from rsdiff.config import config
-from rsdiff.data.files import FileSource, Item, list_images
-from rsdiff.data.folder import SplitOptions, check_root, choose_items, folder_of, list_items, no_images, open_split
+from rsdiff.config import UserError, config
+from rsdiff.data.file_dataset import SplitDataset, Tiling, folder_of, list_items, no_images
+from rsdiff.data.files import Item
 from rsdiff.data.normalisation import NormaliserConfig
 from rsdiff.data.opening import without_warnings
-from rsdiff.data.packed import is_packed
 from rsdiff.data.rasters import bad_bands, raster_info
-from rsdiff.data.source import DataError, ImageSource, Split, Window, cached
-from rsdiff.data.tiles import TiledSource
+from rsdiff.data.source import DataError, Split, Window
+from rsdiff.data.splits import Parts
 
 Regions = Literal["auto", "columns", "rows", "none"]
 
 
 @config
-class HyperspectralDataset(SplitOptions):
+class HyperspectralDataset(SplitDataset):
     """Cubes of many bands: GeoTIFF, ENVI (bsq, bil, bip, with its .hdr beside it), PCIDSK, MATLAB 5 and 7.3, HDF5, NumPy."""
 
     extensions: tuple[str, ...] = (
@@ -52,47 +51,45 @@ class HyperspectralDataset(SplitOptions):
     """How stored values become [0, 1]; a rule that keeps 0 keeps spectral angles."""
 
     def __post_init__(self) -> None:
-        SplitOptions.__post_init__(self)
+        SplitDataset.__post_init__(self)
         if min(self.gap, self.train_tile, self.tile) < 0:
-            raise ValueError(f"gap={self.gap}, train_tile={self.train_tile} and tile={self.tile} must be 0 or more.")
+            raise UserError(f"gap={self.gap}, train_tile={self.train_tile} and tile={self.tile} must be 0 or more.")
         if self.area is not None and (min(self.area[:2]) < 0 or min(self.area[2:]) < 1):
-            raise ValueError(f"area={list(self.area)} is no part of a scene; give top, left, height and width in pixels.")
+            raise UserError(f"area={list(self.area)} is no part of a scene; give top, left, height and width in pixels.")
         if self.take_bands and self.without_bands:
-            raise ValueError("take_bands and without_bands were both given; name the bands to take, or those to leave out.")
+            raise UserError("take_bands and without_bands were both given; name the bands to take, or those to leave out.")
 
     @property
     def gives(self) -> frozenset[str]:
         """Fields of every sample."""
         return frozenset({"hr"})
 
-    def check(self) -> None:
-        """Raise DataError when the folder is missing or holds no cube."""
-        check_root(self)
-        if not is_packed(self.root) and not list_images(folder_of(self), self.extensions):
+    def items(self, folder: Path, prefix: str, scale: float) -> Sequence[Item]:
+        """See SplitDataset."""
+        return [replace(item, window=self._area(item)) for item in list_items(folder, prefix, "hr", self.extensions)]
+
+    def tiling(self, split: Split) -> Tiling | None:
+        """See FileDataset."""
+        side = self.train_tile if split == "train" else self.tile
+        return Tiling(side) if side else None
+
+    def parts(self, scale: float) -> Parts[Item]:
+        """See FileDataset: regions of every scene, or whole scenes."""
+        if self.regions == "none":
+            return super().parts(scale)
+        scenes = list_items(folder_of(self), "", "hr", self.extensions)
+        if not scenes:
             raise no_images(folder_of(self), self.extensions)
+        if self.regions == "auto" and len(scenes) > 1:
+            return super().parts(scale)
+        along: Literal["columns", "rows"] = "rows" if self.regions == "rows" else "columns"
+        return Parts([self._region(item, "train", along) for item in scenes], [self._region(item, "test", along) for item in scenes])
 
-    def build(self, split: Split, scale: float) -> ImageSource:
-        """Open one split; the normaliser is measured on training pixels alone."""
-        if is_packed(self.root):
-            return open_split(self, split, scale, self._scenes)
-        items = {part: self._items(part) for part in ("train", split)}
-        options, dropped = self._without_bad_bands(items[split][0].paths["hr"])
-        source = FileSource(items[split], options, scale, items["train"])
-        source.left_out = [*source.left_out, *dropped]
-        tile = self.train_tile if split == "train" else self.tile
-        kept = cached(source, self.cache_mb, scale)
-        return TiledSource(kept, tile, None) if tile else kept
-
-    def _scenes(self, folder: Path, prefix: str) -> Sequence[Item]:
-        return list_items(folder, prefix, "hr", self.extensions)
-
-    def _items(self, split: Split) -> list[Item]:
-        """Return the scenes of a split, or its regions of all scenes."""
-        scenes = self._scenes(folder_of(self), "")
-        along = ("columns" if len(scenes) == 1 else "none") if self.regions == "auto" else self.regions
-        if along == "none":
-            return [replace(item, window=self._area(item)) for item in choose_items(self, split, self._scenes)]
-        return [self._region(item, split, along) for item in scenes]
+    def refined(self, parts: Parts[Item]) -> tuple[Self, Sequence[tuple[str, str]]]:
+        """See FileDataset: the bands that the first header marks as bad are not read, in neither split."""
+        train = parts.train
+        first = parts.of("test")[0] if isinstance(train, DataError) else train[0]
+        return self._without_bad_bands(first.paths["hr"])
 
     def _area(self, item: Item) -> Window:
         path = item.paths["hr"]
@@ -121,7 +118,7 @@ class HyperspectralDataset(SplitOptions):
             window = Window(area.top + start, area.left, size, area.width)
         return Item(f"{item.name}_{split}", item.paths, item.labels, window)
 
-    def _without_bad_bands(self, path: Path) -> tuple[HyperspectralDataset, list[tuple[str, str]]]:
+    def _without_bad_bands(self, path: Path) -> tuple[Self, list[tuple[str, str]]]:
         """Return the options that take the good bands only, and (bands, reason) of those dropped."""
         reasons: Mapping[str, Sequence[int]] = {
             "named in dataset.without_bands": self.without_bands,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from rsdiff.config import UserError, config
-from rsdiff.data.files import FileSource, Item, list_images
-from rsdiff.data.folder import SplitOptions, advice, check_root, folder_of, list_items, no_images, split_names, subfolder
-from rsdiff.data.packed import PackedSource, is_packed
-from rsdiff.data.source import DataError, ImageSource, Split, cached
-from rsdiff.data.splits import limited
-from rsdiff.data.tiles import TiledSource
+from rsdiff.data.file_dataset import SplitDataset, Tiling, advice, check_root, folder_of, list_items, no_images, subfolder
+from rsdiff.data.files import Item, list_images
+from rsdiff.data.packed import is_packed
+from rsdiff.data.source import DataError, Split
+from rsdiff.data.splits import Parts, by_list
 
 
 @config
-class LayoutDataset(SplitOptions):
+class LayoutDataset(SplitDataset):
     """A published data set: its images in the folders of the original download or of the authors who used it, optionally cut into tiles."""
 
     train_folders: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class LayoutDataset(SplitOptions):
     """Most tiles of an image, chosen by their names; None means all."""
 
     def __post_init__(self) -> None:
-        SplitOptions.__post_init__(self)
+        SplitDataset.__post_init__(self)
         if bool(self.train_folders) != bool(self.test_folders) or not (self.train_folders or self.image_folders):
             raise UserError("train_folders and test_folders belong together; give both, or image_folders, or all three.")
         if self.tile < 0 or (self.tiles_per_image is not None and self.tiles_per_image < 1):
@@ -48,41 +48,76 @@ class LayoutDataset(SplitOptions):
         check_root(self)
         if is_packed(self.root):
             return
-        splits: tuple[Split, ...] = ("train", "test")
-        for place in dict.fromkeys(self._place(split) for split in splits):
+        for place in self._places().values():
+            if isinstance(place, DataError):
+                continue
             if not list_images(place, self.extensions):
                 raise no_images(place, self.extensions)
+        if all(isinstance(place, DataError) for place in self._places().values()):
+            self.parts(1.0).of("train")
 
-    def build(self, split: Split, scale: float) -> ImageSource:
-        """Open the training or the test images."""
-        self.check()
-        limit = self.limit if split == "train" else self.test_limit
-        if is_packed(self.root):
-            return PackedSource(folder_of(self), split, scale, limit)
-        items = self._items(split, None if self.tile else limit)
-        measured_on = items if split == "train" or self.normaliser.rule != "percentile" else self._items("train", self.limit)
-        source: ImageSource = FileSource(items, self, scale, measured_on)
-        if self.tile:
-            source = TiledSource(source, self.tile, self.tiles_per_image, limit)
-        return cached(source, self.cache_mb, scale)
+    def items(self, folder: Path, prefix: str, scale: float) -> Sequence[Item]:
+        """See SplitDataset."""
+        return list_items(folder, prefix, "hr", self.extensions)
 
-    def _place(self, split: Split) -> Path:
-        """Return the folder that holds the images of `split` (perhaps among those of the other)."""
+    def tiling(self, split: Split) -> Tiling | None:
+        """See FileDataset."""
+        return Tiling(self.tile, self.tiles_per_image) if self.tile else None
+
+    def for_testing(self) -> Self:
+        """See FileDataset: where the published folders tell test images from others, nothing changes."""
+        if not self.root or is_packed(self.root) or not folder_of(self).is_dir():
+            return self
+        train, test = self._places().values()
+        return super().for_testing() if train == test else self
+
+    def parts(self, scale: float) -> Parts[Item]:
+        """See FileDataset: each split's own folder where both exist, else the folder of all images, divided by `split`."""
+        train, test = self._places().values()
+        if isinstance(train, Path) and train == test:
+            return self.by_names(self._items_in(train, scale), train)
+        if isinstance(train, Path) and isinstance(test, Path):
+            shared = sorted(set(list_images(train, self.extensions)) & set(list_images(test, self.extensions)))
+            if shared and self.split != "list":
+                raise DataError(
+                    f"{shared[0]} lies in the training folder {train} and in the test folder {test}; move one out of the other."
+                )
+        return Parts(self._own(train, "train", scale), self._own(test, "test", scale))
+
+    def _own(self, place: Path | DataError, split: Split, scale: float) -> Sequence[Item] | DataError:
+        """Return the images of a split's own folder, or those of them that its list names."""
+        if isinstance(place, DataError):
+            return place
+        items = self._items_in(place, scale)
+        if self.split != "list":
+            return items
+        by_name = {item.name: item for item in items}
+        return [by_name[name] for name in by_list(list(by_name), getattr(self, f"{split}_list"), f"{split}_list")]
+
+    def _items_in(self, place: Path, scale: float) -> Sequence[Item]:
+        inside = place.relative_to(folder_of(self)).as_posix()
+        return self.items(place, "" if inside == "." else f"{inside}/", scale)
+
+    def _places(self) -> dict[Split, Path | DataError]:
+        """Return the folder of each split, or why there is none.
+
+        The folder of all images counts only where neither split has a folder of its own: beside one of them, it may hold the same images.
+        """
         root = folder_of(self)
-        own = self.train_folders if split == "train" else self.test_folders
-        for name in (*own, *self.image_folders):
-            place = subfolder(root, name)
+
+        def first(names: Sequence[str]) -> Path | None:
+            return next((place for name in names if (place := subfolder(root, name)) is not None), None)
+
+        train, test = first(self.train_folders), first(self.test_folders)
+        if train is None and test is None and (everything := first(self.image_folders)) is not None:
+            return {"train": everything, "test": everything}
+
+        def named(place: Path | None, other: Path | None, split: Split) -> Path | DataError:
             if place is not None:
                 return place
-        accepted = ", ".join((*own, *self.image_folders))
-        raise DataError(f"{root} has no folder of {split} images ({accepted}); {advice(self)}")
+            accepted = ", ".join((*(self.train_folders if split == "train" else self.test_folders), *self.image_folders))
+            beside = f" beside {other.relative_to(root).as_posix()}" if other is not None else ""
+            own = f"; or split what is there with dataset=folder dataset.root={root} dataset.split=fraction" if other is not None else ""
+            return DataError(f"{root} has no folder of {split} images ({accepted}){beside}{own}; {advice(self)}")
 
-    def _items(self, split: Split, limit: int | None) -> Sequence[Item]:
-        """Return the image files of one split, at most `limit`."""
-        place = self._place(split)
-        inside = place.relative_to(folder_of(self)).as_posix()
-        items = {i.name: i for i in list_items(place, "" if inside == "." else f"{inside}/", "hr", self.extensions)}
-        names = list(items)
-        if self.split == "list" or self._place("train") == self._place("test"):
-            names = split_names(self, split, names, place)
-        return [items[name] for name in limited(names, limit)]
+        return {"train": named(train, test, "train"), "test": named(test, train, "test")}

@@ -35,6 +35,11 @@ class Normaliser:
 
     def normalise(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Return stored values (C, H, W) as float32 in [0, 1]; NaN becomes 0 (the validity mask marks such pixels)."""
+        result = self.scaled(values)
+        return np.clip(result, 0.0, 1.0, out=result) if self.clip else result
+
+    def scaled(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Return stored values (C, H, W) as float32, low as 0 and high as 1, not limited; what is not finite becomes 0."""
         low, span = self._columns(values.shape[0])
         # 64-bit where float32 cannot hold the stored value; else one float32 division, which gives k / 255 correctly rounded
         wide = values.dtype.itemsize > 4 or values.dtype in (np.int32, np.uint32)
@@ -44,8 +49,8 @@ class Normaliser:
         image = image / span.astype(image.dtype)
         result = image.astype(np.float32, copy=False)
         if values.dtype.kind == "f":
-            np.nan_to_num(result, copy=False, nan=0.0, posinf=1.0, neginf=0.0)
-        return np.clip(result, 0.0, 1.0, out=result) if self.clip else result
+            result = np.nan_to_num(result, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        return result
 
     def restore(self, image: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Return stored units (float64, not rounded) of a normalised image (C, H, W)."""
@@ -98,6 +103,11 @@ class NormaliserConfig:
             raise UserError(f"images is {self.images}; at least 1 image must be measured.")
         if self.rule == "fixed":
             Normaliser(self.low, self.high, self.clip)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether `build` looks at training images."""
+        return self.rule in ("percentile", "maximum")
 
     def build(self, dtype: np.dtype[Any], bands: int, images: Callable[[int], Iterable[NDArray[Any]]]) -> Normaliser:
         """Return the normaliser of images of `dtype`; `images(n)` yields n training images (C, H, W) where they must be measured."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from rsdiff.config import UserError, config
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Georeference, Sample, SampleMeta
-from rsdiff.data.source import ROLES, DataError, ImageSource, RawSample, Split, Window, meta_of_window, sample_from
+from rsdiff.data.source import ROLES, SPLITS, DataError, ImageSource, RawSample, Split, Window, meta_of_window, sample_from
 from rsdiff.data.splits import limited
 
 FORMAT = "rsdiff-packed-1"
@@ -92,7 +92,7 @@ class Manifest:
             names=tuple(safe_name(name) for name in values["names"]),
             labels=tuple(tuple((str(key), str(value)) for key, value in labels) for labels in _of_length(values["labels"], count)),
             georeferences=tuple(None if p is None else _georeference(*p) for p in _of_length(values["georeferences"], count)),
-            splits={split: tuple(_position(i, count) for i in values["splits"][split]) for split in ("train", "test")},
+            splits={split: tuple(_position(i, count) for i in values["splits"][split]) for split in SPLITS},
             roles={_role(role): _role_table(table, count) for role, table in values["roles"].items()},
             wavelengths=tuple(float(value) for value in values["wavelengths"]),
             normaliser=Normaliser.from_json(values["normaliser"]),
@@ -244,6 +244,10 @@ class PackedSource:
     def fingerprint(self) -> str:
         """See ImageSource; made of the recorded checksums, so that moving the file does not change it."""
         return self._file.fingerprint()
+
+    def contents(self) -> Sequence[str]:
+        """See ImageSource; of all roles together, so that a packed image is not known again in the folder it came from."""
+        return [self._file.checksums[row].tobytes().hex() for row in self._rows]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": None}  # a pickled memory map would carry all pixels

@@ -37,7 +37,7 @@ from rsdiff.data.packed import (
     require_consistent,
     safe_name,
 )
-from rsdiff.data.source import ROLES, DataError, ImageSource, RawSample, Split
+from rsdiff.data.source import ROLES, SPLITS, DataError, ImageSource, RawSample, Split
 
 Progress = Callable[[int, int], None]
 """Called with the samples done and the samples in all."""
@@ -130,7 +130,10 @@ def plan(samples: Sequence[tuple[Split, int, str]], sources: Mapping[Split, Imag
         names=tuple(name for _, _, name in samples),
         labels=tuple(meta.labels for meta in metas),
         georeferences=tuple(meta.georeference for meta in metas),
-        splits={split: tuple(positions[source.name(i)] for i in range(len(source))) for split, source in sources.items()},
+        splits={
+            split: tuple(positions[sources[split].name(i)] for i in range(len(sources[split]))) if split in sources else ()
+            for split in SPLITS
+        },
         roles=roles,
         wavelengths=first.wavelengths,
         normaliser=first.normaliser,

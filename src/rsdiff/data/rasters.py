@@ -22,6 +22,7 @@ import rasterio.windows
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import ColorInterp, Interleaving
+from rasterio.transform import Affine
 
 from rsdiff.data import cubes
 from rsdiff.data.opening import in_one_sentence, is_in_archive, local_file, open_netcdf, open_raster, without_warnings
@@ -79,13 +80,16 @@ class Raster:
 class RasterFile(Protocol):
     """An image or raster file opened for reading; a context manager.
 
-    dataset  GDAL's, which knows the metadata, or None where GDAL does not know the file
+    dataset    GDAL's, which knows the metadata, or None where GDAL does not know the file
+    as_stored  maps pixels as they are read to those of `dataset`, where a picture was turned upright, else None
     """
 
     info: RasterInfo
 
     @property
     def dataset(self) -> Any | None: ...
+    @property
+    def as_stored(self) -> Affine | None: ...
     def read(self, window: Window | None = None, bands: Sequence[int] = (), size: tuple[int, int] | None = None) -> Raster:
         """Return bands (counted from 1, any order; empty means all) of a window, or of the whole.
 
@@ -150,6 +154,10 @@ class _Opened:
     def dataset(self) -> Any | None:
         return None
 
+    @property
+    def as_stored(self) -> Affine | None:
+        return None
+
     def __enter__(self) -> _Opened:
         return self
 
@@ -208,7 +216,8 @@ class _Picture(_Opened):
             bands = 1 if as_codes and image.mode == "P" else _bands_of_mode(image.mode, path)
             require_plausible(path, bands * image.height * image.width, [path])
             height, width = image.height, image.width
-            if orientation_of(image) >= 5:
+            self._orientation = orientation_of(image)
+            if self._orientation >= 5:
                 height, width = width, height
             alpha = bands if image.mode in ("LA", "RGBA", "PA") else None
             dtype = np.dtype(np.uint16 if image.mode == "I;16" else np.uint8)
@@ -221,6 +230,21 @@ class _Picture(_Opened):
         if self._file is None:
             self._file = open_raster(self.path)
         return self._file
+
+    @property
+    def as_stored(self) -> Affine | None:
+        """See RasterFile; columns and rows count from the corner of the first pixel."""
+        columns, rows = self.info.width, self.info.height
+        by_orientation = {
+            2: (-1, 0, columns, 0, 1, 0),
+            3: (-1, 0, columns, 0, -1, rows),
+            4: (1, 0, 0, 0, -1, rows),
+            5: (0, 1, 0, 1, 0, 0),
+            6: (0, 1, 0, -1, 0, columns),
+            7: (0, -1, rows, -1, 0, columns),
+            8: (0, -1, rows, 1, 0, 0),
+        }
+        return Affine(*by_orientation[self._orientation]) if self._orientation in by_orientation else None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is not None:
@@ -245,7 +269,7 @@ class _Picture(_Opened):
         with Image.open(self.path) as image:
             require_plausible(self.path, 4 * image.height * image.width, [self.path])
             _bands_of_mode(image.mode, self.path)
-            turn = _UPRIGHT.get(orientation_of(image))
+            turn = _UPRIGHT.get(self._orientation)
             image.load()
             shown = image if turn is None else image.transpose(turn)
             hides = "transparency" in image.info and not (self._as_codes and image.mode == "P")

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from rsdiff.config import UserError, config
-from rsdiff.data.files import FileOptions, FileSource, Item, list_images
-from rsdiff.data.folder import by_stem, class_label
-from rsdiff.data.packed import PackedSource, is_packed
+from rsdiff.data.file_dataset import FileDataset, by_stem, class_label, folder_of
+from rsdiff.data.files import Item, list_images
+from rsdiff.data.packed import is_packed
 from rsdiff.data.regions import Region, RegionSource
-from rsdiff.data.source import DataError, ImageSource, Split, cached
-from rsdiff.data.splits import limited
+from rsdiff.data.source import SPLITS, DataError, ImageSource, Split
+from rsdiff.data.splits import Parts
 
 PUBLISHED = "RefSR_dataset"
 CLASS_TABLE = "CLASS_Table.txt"
@@ -29,11 +29,9 @@ LR_PREFIX = {"train": "real_LR_D", "test": "Bic_LR_D"}
 
 
 @config
-class RefSrDataset(FileOptions):
+class RefSrDataset(FileDataset):
     """Triples of target, reference and change mask. See the module for the layout."""
 
-    root: str = ""
-    """The folder RefSR_dataset, one that holds it, or the packed file that `task=prepare` made of it."""
     lr: Literal["files", "degradation"] = "files"
     """files: the published LR images, at x8 and x16; degradation: none are read, the run's degradation makes them at any scale."""
     region: Region = "all"
@@ -42,19 +40,11 @@ class RefSrDataset(FileOptions):
     """Grey code (0 to 255) of unchanged ground; null reads it from CLASS_Table.txt."""
     download: str = "download the reference-SR data linked in the README of github.com/dongrunmin/RefDiff"
     """What to do when the data are not there, in the imperative, for the message that says so."""
-    limit: int | None = None
-    """Most training images to use; null means all."""
-    test_limit: int | None = None
-    """Most test images to use; null means all."""
 
     def __post_init__(self) -> None:
-        FileOptions.__post_init__(self)
+        FileDataset.__post_init__(self)
         if self.unchanged_code is not None and not 0 <= self.unchanged_code <= 255:
             raise UserError(f"unchanged_code is {self.unchanged_code}; grey codes are 0 to 255.")
-        for name in ("limit", "test_limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}; it must be at least 1, or null for all images.")
 
     @property
     def gives(self) -> frozenset[str]:
@@ -67,33 +57,36 @@ class RefSrDataset(FileOptions):
             raise DataError(f"dataset.root is not given; {self.download} and set dataset.root to the folder {PUBLISHED} of it.")
         if is_packed(self.root):
             return
-        for split in ("train", "test"):
-            for name in (TARGETS, REFERENCES, MASKS):
-                if not (self._folder() / split / name).is_dir():
-                    raise DataError(
-                        f"dataset.root={self.root} has no folder {split}/{name}; {self.download} and set dataset.root to the "
-                        f"folder {PUBLISHED} of it."
-                    )
+        missing = [reason for split in SPLITS if (reason := self._missing(split)) is not None]
+        if len(missing) == len(SPLITS):  # one split alone may be all that is asked for
+            raise missing[0]
         if self.region != "all":
             self._unchanged_code()
 
-    def build(self, split: Split, scale: float) -> ImageSource:
-        """Open the training or the test images at `scale`."""
-        self.check()
-        limit = self.limit if split == "train" else self.test_limit
-        source: ImageSource
-        if is_packed(self.root):
-            source = cached(PackedSource(Path(self.root).expanduser(), split, scale, limit), self.cache_mb, scale)
-        else:
-            by_name = {item.name: item for item in self._items(split, scale)}
-            items = [by_name[name] for name in limited(list(by_name), limit)]
-            source = cached(FileSource(items, self, scale, items), self.cache_mb, scale)
-        if split == "test" and self.region != "all":
-            source = RegionSource(source, self.region, self._unchanged_code())
-        return source
+    def parts(self, scale: float) -> Parts[Item]:
+        """See FileDataset."""
+        found: list[list[Item] | DataError] = []
+        for split in SPLITS:
+            missing = self._missing(split)
+            found.append(self._items(split, scale) if missing is None else missing)
+        return Parts(*found)
+
+    def derived(self, source: ImageSource, split: Split) -> ImageSource:
+        """See FileDataset."""
+        return RegionSource(source, self.region, self._unchanged_code()) if split == "test" and self.region != "all" else source
+
+    def _missing(self, split: Split) -> DataError | None:
+        """Return what to do about a split without its folders, or None."""
+        for name in (TARGETS, REFERENCES, MASKS):
+            if not (self._folder() / split / name).is_dir():
+                return DataError(
+                    f"dataset.root={self.root} has no folder {split}/{name}; {self.download} and set dataset.root to the "
+                    f"folder {PUBLISHED} of it."
+                )
+        return None
 
     def _folder(self) -> Path:
-        root = Path(self.root).expanduser()
+        root = folder_of(self)
         return root / PUBLISHED if (root / PUBLISHED).is_dir() else root
 
     def _items(self, split: Split, scale: float) -> list[Item]:

@@ -97,6 +97,7 @@ class Batch:
     code         (B, ...) what a method estimates of the whole scene (Method.degradation_code), where that was done before; else None
     decisions    decisions[b][v], see Sample
     sizes        (H, W) of every target before it was extended to `size`, where the images of a batch differ in scale
+    step_images  images of the optimiser step that this micro-batch is a part of; None stands for its own
     """
 
     metas: list[SampleMeta]
@@ -118,6 +119,7 @@ class Batch:
     code: Tensor | None = None
     decisions: list[Sequence[Any]] = field(default_factory=list)
     sizes: list[tuple[int, int]] | None = None
+    step_images: int | None = None
     _filled: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -127,6 +129,12 @@ class Batch:
     def scale(self) -> float:
         """Ratio of target to input height."""
         return self.size[0] / self.lr_size[0]
+
+    @property
+    def whole_pixels(self) -> Tensor | None:
+        """(B, 1, H, W) of 0/1, pixels of which every band of target and input is known, where both have one size; None means all."""
+        masks = [mask.amin(1, keepdim=True) for mask in (self.valid, self.lr_valid) if mask is not None]
+        return torch.stack(masks).amin(0) if masks else None
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with every tensor on `device`."""

@@ -15,6 +15,7 @@ from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Georeference, Sample, SampleMeta
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 SmallRule = Literal["refuse", "skip", "pad"]
 SizeRule = Literal["crop", "keep"]
 ROLES = ("hr", "lr", "ref", "change_mask", "valid")
@@ -99,7 +100,11 @@ class ImageSource(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Return a digest that changes when the data do (names, sizes, times or checksums)."""
+        """Return a digest of names and contents; it knows neither places nor times."""
+        ...
+
+    def contents(self) -> Sequence[str]:
+        """Return a digest (hexadecimal) of every image's own content, the target's where there is one, by which equal images are found."""
         ...
 
 
@@ -217,6 +222,11 @@ class DerivedSource:
     def fingerprint(self) -> str:
         """See ImageSource."""
         return self._source.fingerprint()
+
+    def contents(self) -> Sequence[str]:
+        """See ImageSource."""
+        found = self._source.contents()
+        return [found[self.position(index)] for index in range(len(self))]
 
 
 class CachedSource(DerivedSource):

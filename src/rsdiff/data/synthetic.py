@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsdiff.config import UserError, config
+from rsdiff.data.digests import digest_of
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Sample, SampleMeta
 from rsdiff.data.scenes import FIRST, SECOND, changed, lay_out, paint, render
@@ -127,6 +128,12 @@ class SyntheticSource:
         o = self._options
         scenes = (o.size, len(self), o.bands, o.second_date, o.changes, o.illumination, o.seed)
         return f"{derived_seed('synthetic', self._split, repr(scenes)):016x}"
+
+    def contents(self) -> Sequence[str]:
+        """See ImageSource: a scene is what its options and its number say."""
+        o = self._options
+        scene = (o.size, o.bands, o.changes, o.seed, self._split)
+        return [digest_of(["synthetic", repr(scene), str(index)]) for index in range(len(self))]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_last": None}

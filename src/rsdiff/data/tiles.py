@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from rsdiff.config import UserError
+from rsdiff.data.digests import digest_of
 from rsdiff.data.sample import Sample, SampleMeta
 from rsdiff.data.source import DataError, ImageSource, RawSample, Window, meta_of_window, sample_from
 from rsdiff.data.splits import limited
@@ -78,7 +78,17 @@ class TiledSource:
 
     def fingerprint(self) -> str:
         """Return a digest of the images and of the rule that cuts them."""
-        return hashlib.blake2b(f"{self._source.fingerprint()}/{self._rule}".encode(), digest_size=16).hexdigest()
+        return digest_of([self._source.fingerprint(), self._rule])
+
+    def contents(self) -> Sequence[str]:
+        """See ImageSource."""
+        found = self._source.contents()
+        return [
+            found[image]
+            if self._source.size(image) == (self._tile, self._tile)
+            else digest_of([found[image], f"{self._tile}/{top}/{left}"])
+            for image, top, left in self._places
+        ]
 
     def _named_places(self, index: int) -> dict[str, tuple[int, int]]:
         name, size = self._source.name(index), self._source.size(index)

@@ -7,7 +7,7 @@ Source: Karras et al., arXiv 2206.00364, app. F.2 and table 6; the transforms ar
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -102,6 +102,10 @@ class AugmentationConfig:
         return sum(factor > 0 for factor in single) + 2 * sum(factor > 0 for factor in double)
 
 
+TOUCHED = 1e-3
+"""Share of a missing pixel in an interpolated one from which on that one is missing, too."""
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """The transforms drawn for B images.
@@ -137,6 +141,13 @@ class Augmentation:
         if self.colour is not None:
             images = _recolour(images, self.colour.to(images))
         return images
+
+    def apply_validity(self, valid: Tensor) -> Tensor:
+        """Return which pixels (B, C, H, W) of transformed images are made of known ones alone, of all bands where colours are mixed."""
+        if self.colour is not None:
+            valid = valid.amin(1, keepdim=True).expand_as(valid)
+        moved = replace(self, colour=None).apply((valid <= 0.5).float())
+        return (moved.abs() < TOUCHED).float()
 
 
 def draw_augmentation(options: AugmentationConfig, noise: NoiseSource, batch: int, size: tuple[int, int]) -> Augmentation:

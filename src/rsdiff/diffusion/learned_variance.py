@@ -89,7 +89,7 @@ class LearnedVarianceDenoiser(EpsDenoiser):
 
 
 def variational_bound(clean: Tensor, state: Tensor, steps: ReverseSteps, predicted: Tensor, channels: Tensor, is_last: Tensor) -> Tensor:
-    """Return (B,) bits per value: KL of the true posterior to the predicted one, or the negative log-likelihood where `is_last` (B,).
+    """Return (B, C, H, W) in bits: KL of the true posterior to the predicted one, or the negative log-likelihood where `is_last` (B,).
 
     clean, state  x0 and x_t, (B, C, H, W)
     steps         their steps
@@ -101,7 +101,7 @@ def variational_bound(clean: Tensor, state: Tensor, steps: ReverseSteps, predict
     divergence = 0.5 * (-1 - ratio + ratio.exp() + (target - mean).square() * (-log_variance).exp())
     likelihood = -eight_bit_log_likelihood(clean, mean, 0.5 * log_variance)
     bits = torch.where(per_image(is_last, state) > 0, likelihood, divergence)
-    return bits.flatten(1).mean(1) / math.log(2)
+    return bits / math.log(2)
 
 
 def eight_bit_log_likelihood(x: Tensor, mean: Tensor, log_deviation: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.data.seeding import derived_seed, keyed_generator
+from rsdiff.data.seeding import derived_seed
+from rsdiff.diffusion import counter_random
 
 
 class NoiseSource(Protocol):
@@ -34,44 +36,75 @@ class NoiseSource(Protocol):
 
 
 class SeededNoise:
-    """One generator per image, made from that image's key; a further one for draws the whole batch shares.
+    """Noise of every image by that image's key, and a further key for draws the whole batch shares.
 
     keys    one key per image, e.g. (seed, 'restore', name) or (seed, 'train', epoch, index)
     shared  key of the shared draws, e.g. (seed, 'step', step)
-    Draws are made on the CPU, so that every device sees the same numbers.
+    A draw depends on the image's key, on how many draws came before and on its shape, on nothing else: every device sees the same numbers.
     """
 
     def __init__(self, keys: Sequence[Sequence[int | str]], shared: Sequence[int | str] = ("shared",)) -> None:
-        self._generators = [keyed_generator(*key) for key in keys]
-        self._shared = keyed_generator(*shared)
+        self._keys = _OnDevice([derived_seed(*key) for key in keys])
+        self._shared = tuple(shared)
+        self._draws = 0
+        self._shared_draws = 0
 
-    def _check(self, shape: Sequence[int]) -> None:
-        if shape[0] != len(self._generators):
-            raise UserError(f"noise of batch size {shape[0]} was asked of a source with {len(self._generators)} images.")
+    def _streams(self, shape: Sequence[int], device: torch.device | str) -> Tensor:
+        """Return the stream (B, 1) of every image for the next draw of `shape`, and count it."""
+        if shape[0] != len(self._keys):
+            raise UserError(f"noise of batch size {shape[0]} was asked of a source with {len(self._keys)} images.")
+        streams = counter_random.mixed(self._keys.on(device) + counter_random.wrapped(self._draws * counter_random.STEP))
+        self._draws += 1
+        return streams[:, None]
+
+    def _counters(self, shape: Sequence[int], device: torch.device | str) -> Tensor:
+        """Return a counter for every value of the next draw."""
+        values = torch.arange(math.prod(shape[1:]), device=device)
+        return (self._streams(shape, device) + values * counter_random.STEP).reshape(tuple(shape))
 
     def normal(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
-        self._check(shape)
-        rows = [torch.randn(tuple(shape[1:]), generator=g, dtype=torch.float32) for g in self._generators]
-        return torch.stack(rows).to(device=device, dtype=dtype)
+        values = math.prod(shape[1:])
+        groups = -(-values // counter_random.NORMALS)
+        positions = torch.arange(2 * groups, device=device).view(2, 1, groups)
+        counters = self._streams(shape, device) + positions * counter_random.STEP
+        rows = counter_random.normals(counters.view(2, -1)).view(shape[0], -1)
+        return rows[:, :values].reshape(tuple(shape)).to(dtype)
 
     def uniform(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
-        self._check(shape)
-        rows = [torch.rand(tuple(shape[1:]), generator=g, dtype=torch.float32) for g in self._generators]
-        return torch.stack(rows).to(device=device, dtype=dtype)
+        return counter_random.uniforms(self._counters(shape, device)).to(dtype)
 
     def integers(self, low: int, high: int, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-        self._check(shape)
-        rows = [torch.randint(low, high, tuple(shape[1:]), generator=g) for g in self._generators]
-        return torch.stack(rows).to(device)
+        return counter_random.integers(self._counters(shape, device), low, high)
 
     def shared_integer(self, low: int, high: int) -> int:
-        return int(torch.randint(low, high, (), generator=self._shared))
+        self._shared_draws += 1
+        return low + derived_seed(*self._shared, self._shared_draws) % (high - low)
+
+
+class _OnDevice:
+    """A few integers, moved once to every device that asks for them, without making the host wait."""
+
+    def __init__(self, values: Sequence[int]) -> None:
+        self._values = torch.tensor(values, dtype=torch.int64)
+        self._moved: dict[torch.device, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def on(self, device: torch.device | str) -> Tensor:
+        """Return the integers on `device`, shape (N,); not to be written to."""
+        device = torch.device(device)
+        if device not in self._moved:
+            # Only pinned memory is copied while the host goes on.
+            source = self._values.pin_memory() if device.type == "cuda" else self._values
+            self._moved[device] = source.to(device, non_blocking=True)
+        return self._moved[device]
 
 
 class ReplayNoise:
     """Returns given arrays in order, whatever their kind; for parity with published runs.
 
-    Raises UserError when an array's shape differs from the draw that is asked for, or when the arrays run out.
+    Raises ValueError when an array's shape differs from the draw that is asked for, or when the arrays run out.
     """
 
     def __init__(self, draws: Sequence[np.ndarray | Tensor | float | int]) -> None:
@@ -109,61 +142,67 @@ class TileNoise:
 
     A draw (B, C, h, w) is keyed by (key, how many draws came before, channel, row, column). h >= H are target pixels, the tile being
     extended downwards and to the right; a smaller h must divide H (latents): rows are then counted in steps of H / h pixels, and so for w.
-    Draws of fewer axes have no position and are the same for every tile. The numbers are made on the CPU by integer hashing, so that
-    every device and tile shape sees the same; they do not depend on torch's generators.
+    Draws of fewer axes have no position and are the same for every tile. Every device and tile shape sees the same numbers.
     """
 
     def __init__(self, key: Sequence[int | str], origins: Sequence[tuple[int, int]], tile_size: tuple[int, int]) -> None:
         self._key = tuple(key)
         self._origins = list(origins)
         self._tile_size = tile_size
+        self._firsts: dict[tuple[int, int], _OnDevice] = {}
         self._draws = 0
 
-    def _bits(self, kind: str, shape: Sequence[int]) -> np.ndarray:
-        """Return uniform 64-bit integers of `shape`, and count the draw."""
+    def _counters(self, shape: Sequence[int], device: torch.device | str, planes: int | None = None) -> Tensor:
+        """Return counters (B, planes, h, w) of the next draw, one plane per channel by default, and count it.
+
+        A draw without position has counters (1, planes, values of an image): they serve every tile.
+        """
         if shape[0] != len(self._origins):
             raise UserError(f"noise of batch size {shape[0]} was asked of a source with {len(self._origins)} tiles.")
-        state = np.array([derived_seed(*self._key, kind, self._draws)], dtype=np.uint64)
+        state = derived_seed(*self._key, self._draws)
         self._draws += 1
-        if len(shape) != 4:
-            values = _hash(state, np.arange(int(np.prod(shape[1:])))).reshape(1, *shape[1:])
-            return np.broadcast_to(values, tuple(shape))
-        channels = _hash(state, np.arange(shape[1]))[0]
-        rows, columns = (self._positions(axis, shape[2 + axis]) for axis in (0, 1))
-        return np.stack([_hash(_hash(channels, rows[i]), columns[i]) for i in range(shape[0])])
+        has_place = len(shape) == 4
+        channels = counter_random.streams(state, torch.arange(planes or (shape[1] if has_place else 1), device=device))
+        if not has_place:
+            return channels[None, :, None] + torch.arange(math.prod(shape[1:]), device=device) * counter_random.STEP
+        rows, columns = (self._positions(axis, shape[2 + axis], device) for axis in (0, 1))
+        lines = counter_random.streams(channels[:, None], rows[:, None])
+        return lines[..., None] + columns[:, None, None] * counter_random.STEP
 
-    def _positions(self, axis: int, length: int) -> list[np.ndarray]:
-        """Return the scene coordinates of `length` rows (axis 0) or columns (axis 1) of each tile."""
-        side = self._tile_size[axis]
-        step = 1 if length >= side else side // length
-        firsts = [origin[axis] for origin in self._origins]
-        if (length < side and side % length) or any(first % step for first in firsts):
-            raise UserError(
-                f"noise of {length} {('rows', 'columns')[axis]} was asked for tiles of {side} pixels that begin at {firsts}; "
-                f"choose tile sizes and origins that are multiples of the model's pixel multiple."
-            )
-        return [first // step + np.arange(length) for first in firsts]
+    def _positions(self, axis: int, length: int, device: torch.device | str) -> Tensor:
+        """Return the scene coordinates (B, length) of the rows (axis 0) or columns (axis 1) of each tile."""
+        if (axis, length) not in self._firsts:
+            side = self._tile_size[axis]
+            step = 1 if length >= side else side // length
+            firsts = [origin[axis] for origin in self._origins]
+            if (length < side and side % length) or any(first % step for first in firsts):
+                raise UserError(
+                    f"noise of {length} {('rows', 'columns')[axis]} was asked for tiles of {side} pixels that begin at {firsts}; "
+                    f"choose tile sizes and origins that are multiples of the model's pixel multiple."
+                )
+            self._firsts[axis, length] = _OnDevice([first // step for first in firsts])
+        return self._firsts[axis, length].on(device)[:, None] + torch.arange(length, device=device)
 
     def normal(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
-        # 52 bits and a half: strictly between 0 and 1, exact in float64
-        uniform = ((self._bits("normal", shape) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-        return torch.special.ndtri(torch.from_numpy(uniform)).to(torch.float32).to(device=device, dtype=dtype)
+        groups = -(-shape[1] // counter_random.NORMALS) if len(shape) == 4 else 1  # a pair of counters of a pixel serves four channels
+        counters = self._counters(shape, device, planes=2 * groups).transpose(0, 1)
+        tiles, places = counters.shape[1], counters.shape[2:]
+        values = counter_random.normals(counters.reshape(2, -1)).view(groups, tiles, *places, counter_random.NORMALS)
+        if len(shape) != 4:
+            return self._placed(values[0, ..., 0], shape).to(dtype)
+        return values.permute(1, 0, 4, 2, 3).reshape(tiles, -1, *places)[:, : shape[1]].to(dtype)
 
     def uniform(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
-        uniform = (self._bits("uniform", shape) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)  # 24 bits: below 1 in float32
-        return torch.from_numpy(uniform).to(device=device, dtype=dtype)
+        return self._placed(counter_random.uniforms(self._counters(shape, device)), shape).to(dtype)
 
     def integers(self, low: int, high: int, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-        remainders = (self._bits("integers", shape) % np.uint64(high - low)).astype(np.int64)
-        return torch.from_numpy(low + remainders).to(device)
+        return self._placed(counter_random.integers(self._counters(shape, device), low, high), shape)
+
+    @staticmethod
+    def _placed(values: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return values as they are where they have a place, else the same for every tile."""
+        return values if len(shape) == 4 else values.reshape(1, *shape[1:]).repeat(shape[0], *[1] * (len(shape) - 1))
 
     def shared_integer(self, low: int, high: int) -> int:
-        return int(self.integers(low, high, (len(self._origins),))[0])
-
-
-def _hash(states: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Return 64-bit hashes of shape states.shape + positions.shape: SplitMix64 of each state, advanced to each position."""
-    z = states[..., None] + positions.astype(np.int64).view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)))
+        self._draws += 1
+        return low + derived_seed(*self._key, "shared", self._draws) % (high - low)

@@ -13,13 +13,14 @@ import rasterio
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
+from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from rsdiff.data.normalisation import Normaliser, measured, type_range
+from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.opening import in_one_sentence, open_raster
 from rsdiff.data.rasters import Raster, open_file, raster_info
 from rsdiff.data.source import DataError, Window
-from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.inference.scene_metadata import read_metadata
 
 Values = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -52,13 +53,20 @@ class SceneReader:
         self.bands = bands or tuple(band for band in range(1, info.bands + 1) if band != self.alpha)
         if max(self.bands) > info.bands:
             raise DataError(f"{path} has {info.bands} bands and task.bands asks for band {max(self.bands)}; correct the list.")
-        self.dataset: Any = self.file.dataset
+        with in_one_sentence(path):
+            dataset = self.file.dataset
+            self.metadata = read_metadata(dataset, self.bands, self.file.as_stored)
+        declared = dataset.nodatavals if dataset is not None and dataset.count == info.bands else ()
         self._given_nodata = nodata
-        declared = self.dataset.nodatavals if self.dataset is not None and self.dataset.count == info.bands else ()
         own = [declared[band - 1] for band in self.bands if declared and declared[band - 1] is not None]
         self.nodata: float | None = nodata if nodata is not None else own[0] if own else None
         self.has_mask = info.has_nodata and self.alpha is None and self.nodata is None and self.dtype.kind != "f"
         self.marks_missing = info.has_nodata or self.nodata is not None or self.alpha is not None
+
+    @property
+    def scales_and_offsets(self) -> list[tuple[float, float]]:
+        """What the file says its values mean, per band: (scale, offset), value * scale + offset."""
+        return [(band.scale, band.offset) for band in self.metadata.bands]
 
     def __enter__(self) -> SceneReader:
         return self
@@ -97,7 +105,7 @@ class SceneReader:
 
 
 class NormalisedScene:
-    """A reader's pixels in [0, 1] without holes.
+    """A reader's pixels without holes, the range of the normaliser as [0, 1]; what lies outside is not limited.
 
     fill  (bands,) value of missing pixels far from any other: the median of the scene's samples
     """
@@ -105,7 +113,7 @@ class NormalisedScene:
     def __init__(self, reader: SceneReader, normaliser: Normaliser) -> None:
         self.reader = reader
         self.normaliser = normaliser
-        parts = [np.where(valid, normaliser.normalise(values), np.nan) for values, valid in reader.samples()]
+        parts = [np.where(valid, normaliser.scaled(values), np.nan) for values, valid in reader.samples()]
         stacked = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
         present = np.isfinite(stacked).any(axis=1)
         self.fill = np.full(len(stacked), 0.5, np.float32)
@@ -120,7 +128,7 @@ class NormalisedScene:
         first_row, first_column = max(0, top - FILL_REACH), max(0, left - FILL_REACH)
         last_row, last_column = min(self.reader.height, top + height + FILL_REACH), min(self.reader.width, left + width + FILL_REACH)
         values, valid = self.reader.read(first_row, first_column, last_row - first_row, last_column - first_column)
-        image = self.normaliser.normalise(values)
+        image = self.normaliser.scaled(values)
         if not valid.all():
             image = filled(image, valid, self.fill)
         rows, columns = slice(top - first_row, top - first_row + height), slice(left - first_column, left - first_column + width)
@@ -147,8 +155,8 @@ class AlignedRaster:
         with in_one_sentence(path):
             self.source = open_raster(path)
         self.dataset = self.source
-        own, other = scene.dataset, self.source
-        transform = own.transform * own.transform.scale(1 / float(scale))
+        own, other = scene.metadata, self.source
+        transform = own.enlarged_transform(float(scale)) or Affine.identity()
         placed = own.crs is not None and other.crs is not None
         if placed and (own.crs != other.crs or (other.height, other.width) != size or not transform.almost_equals(other.transform, 1e-6)):
             grid = {"transform": transform, "height": size[0], "width": size[1]}
@@ -197,55 +205,3 @@ def _around(values: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = np.pad(values, ((0, 0), (1, 1), (1, 1)))
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     return np.asarray(rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:])
-
-
-def scene_normaliser(reader: SceneReader, options: SceneOptions, trained: Normaliser | None, bands: int) -> Normaliser:
-    """Return how the scene's stored values become [0, 1].
-
-    trained  the normaliser of the checkpoint's data; None for methods without training, whose range is then the type's
-    bands    bands of the target; the result must serve both input and target
-    Raises ValueError where the trained range clearly is not the scene's.
-    """
-    match options.scaling:
-        case "none":
-            chosen = Normaliser((0.0,), (1.0,))
-        case "dtype":
-            chosen = type_range(reader.dtype)
-        case "percentile":
-            images = (np.where(valid, values.astype(np.float64), np.nan) for values, valid in reader.samples())
-            chosen = _measured(images, options.percentiles)
-        case "gain":
-            chosen = Normaliser((-options.offset / options.gain,), ((1 - options.offset) / options.gain,))
-        case "trained":
-            chosen = type_range(reader.dtype) if trained is None else trained
-            if trained is not None:
-                _require_trained_range(reader, trained)
-    if len(chosen.low) not in (1, len(reader.bands)) or len(chosen.low) not in (1, bands):
-        raise ValueError(
-            f"the value range has {len(chosen.low)} bands, the input {len(reader.bands)} and the target {bands}; choose task.scaling=dtype "
-            f"or gain, which are common to all bands."
-        )
-    return chosen
-
-
-def _measured(images: Iterator[NDArray[np.float64]], percentiles: tuple[float, float]) -> Normaliser:
-    parts = list(images)
-    if not any(np.isfinite(part).any(axis=(1, 2)).all() for part in parts):
-        return Normaliser((0.0,), (1.0,))  # nothing to measure and nothing to restore
-    return measured(parts, percentiles, clip=True)
-
-
-def _require_trained_range(reader: SceneReader, trained: Normaliser) -> None:
-    """Refuse a scene whose values lie outside the trained range or fill next to nothing of it."""
-    columns = [values.reshape(len(values), -1)[:, valid.all(axis=0).ravel()] for values, valid in reader.samples()]
-    values = np.concatenate(columns, axis=1)
-    if not values.size:
-        return
-    low, high = min(trained.low), max(trained.high)
-    first, last = (float(value) for value in np.percentile(values, (2, 98)))
-    tolerance = 1e-3 * (high - low)
-    if first < low - tolerance or last > high + tolerance or last - low < 1e-2 * (high - low):
-        raise ValueError(
-            f"{reader.path} holds values around {first:g} to {last:g} and the model was trained on {low:g} to {high:g}; set "
-            f"task.scaling=dtype, percentile, gain or none."
-        )

@@ -80,6 +80,7 @@ class SceneResult:
     outputs           the rasters written
     seam_score        see rsdiff.metrics.seams; NaN where there is no border
     value_range       stored values, per band or common, that the method saw as 0 and as 1
+    values, outside   number of valid values of the input, and of those outside that range
     """
 
     input_size: tuple[int, int]
@@ -89,6 +90,8 @@ class SceneResult:
     outputs: tuple[Path, ...]
     seam_score: float
     value_range: tuple[tuple[float, ...], tuple[float, ...]]
+    values: int = 0
+    outside: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""

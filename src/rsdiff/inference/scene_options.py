@@ -27,8 +27,9 @@ class SceneOptions:
     """Estimate what is global (the degradation code of blind methods) once per scene, from windows spread over it."""
     bands: tuple[int, ...] = ()
     """Bands to restore, counted from 1 and in this order; empty means all but an alpha band."""
-    scaling: Literal["trained", "none", "dtype", "percentile", "gain"] = "trained"
-    """How stored values become [0, 1]: as the checkpoint's data, as they are, by the type's range, percentiles of the scene, a gain."""
+    scaling: Literal["trained", "none", "dtype", "percentile", "gain", "file"] = "trained"
+    """How stored values become [0, 1]: as the checkpoint's data, as they are, by the type's range (signed types: from the lowest to the
+    highest value of the scene), percentiles of the scene, a gain, or the scale and offset in the file. What lies outside is kept."""
     percentiles: tuple[float, float] = (0.1, 99.9)
     """Percentiles per band that become 0 and 1, measured once for the whole scene (scaling percentile)."""
     gain: float = 1e-4
@@ -37,6 +38,8 @@ class SceneOptions:
     """See gain; -0.1 for Sentinel-2 products since baseline 04.00."""
     nodata: float | None = None
     """Stored value that marks missing pixels, where the file does not say so itself."""
+    variable: str = ""
+    """Array or sub-data set to restore from a file that holds several (netCDF, HDF5, MATLAB, Sentinel-2 products)."""
     dtype: Literal["input", "float32"] = "input"
     """Type of the output: the input's, rounded and saturated, or real numbers in its units."""
     format: Literal["geotiff", "cog"] = "geotiff"

@@ -15,15 +15,14 @@ import rasterio.dtypes
 import rasterio.shutil
 import rasterio.windows
 from numpy.typing import NDArray
-from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
-from rasterio.rpc import RPC
 
 from rsdiff.config import PlaceError, UserError
 from rsdiff.data.durable import flush
 from rsdiff.data.normalisation import as_integers
 from rsdiff.inference.scene_input import SceneReader
+from rsdiff.inference.scene_metadata import write_metadata
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.inference.tiling import Grid
 
@@ -125,7 +124,7 @@ class SceneWriter:
             self.partial.unlink(missing_ok=True)
 
     def _profile(self) -> dict[str, Any]:
-        source, form = self.reader.dataset, self.form
+        metadata, form = self.reader.metadata, self.form
         compress = self.options.compress
         profile: dict[str, Any] = {
             "driver": "GTiff",
@@ -143,10 +142,11 @@ class SceneWriter:
             profile["nodata"] = form.nodata
         if compress != "none":
             profile |= {"compress": compress, "predictor": 3 if form.dtype.kind == "f" else 2}
-        if source.crs is not None:
-            profile["crs"] = source.crs
-        if not source.transform.is_identity:
-            profile["transform"] = source.transform * source.transform.scale(1 / float(self.scale))
+        transform = metadata.enlarged_transform(float(self.scale))
+        if metadata.crs is not None:
+            profile["crs"] = metadata.crs
+        if transform is not None:
+            profile["transform"] = transform
         # Without these GDAL takes the fourth of four 8-bit bands for an alpha band.
         profile["photometric"] = "rgb" if self._kinds()[:3] == [ColorInterp.red, ColorInterp.green, ColorInterp.blue] else "minisblack"
         if form.has_alpha:
@@ -155,19 +155,13 @@ class SceneWriter:
 
     def _kinds(self) -> list[ColorInterp]:
         """Return the colour interpretation of every band."""
-        source, kinds = self.reader.dataset, [ColorInterp.undefined] * self.form.bands
-        if self._has_names:
-            for band, origin in enumerate(self.reader.bands):
-                kind = source.colorinterp[origin - 1]
-                kinds[band] = ColorInterp.undefined if kind == ColorInterp.alpha else kind
+        kinds = [ColorInterp.undefined] * self.form.bands
+        if self.form.keeps_bands:
+            for number, band in enumerate(self.reader.metadata.bands):
+                kinds[number] = ColorInterp.undefined if band.kind in (ColorInterp.alpha, ColorInterp.palette) else band.kind
         if self.form.has_alpha:
             kinds[-1] = ColorInterp.alpha
         return kinds
-
-    @property
-    def _has_names(self) -> bool:
-        """Whether what the input says of its bands holds for the output's."""
-        return self.form.keeps_bands and self.reader.dataset.count >= max(self.reader.bands)
 
     def _write_tiles(self, blocks: Iterable[tuple[int, NDArray[Any]]]) -> None:
         with rasterio.open(self.partial, "w", **self._profile()) as file:
@@ -180,24 +174,12 @@ class SceneWriter:
                     file.write_mask(image[-1, :height, :width] > 0, window=window)
 
     def _describe(self, file: Any) -> None:
-        """Carry over names, colours, tags, ground control points and RPCs."""
-        source, reader = self.reader.dataset, self.reader
-        tags = {key: value for key, value in source.tags().items() if not key.startswith("TIFFTAG_SOFTWARE")}
-        file.update_tags(**tags, **self.tags)
-        if self._has_names:
-            for band, origin in enumerate(reader.bands, 1):
-                file.set_band_description(band, source.descriptions[origin - 1] or "")
-                file.update_tags(band, **{key: value for key, value in source.tags(origin).items() if not key.startswith("STATISTICS_")})
-        wavelengths = self.options.wavelengths
-        for band, centre in enumerate(wavelengths, 1):
+        """Write what the input says of its pixels, and what is new."""
+        write_metadata(file, self.reader.metadata, float(self.scale), self.form.keeps_bands, self.tags)
+        for band, centre in enumerate(self.options.wavelengths, 1):
             file.set_band_description(band, f"{centre:g} nm")
             file.update_tags(band, wavelength=f"{centre:g}", wavelength_units="Nanometers")
         file.colorinterp = self._kinds()
-        points, crs = source.gcps
-        if points:
-            file.gcps = [scaled_point(point, float(self.scale)) for point in points], crs
-        if source.rpcs is not None:
-            file.rpcs = scaled_rpcs(source.rpcs, float(self.scale))
 
     def _finish(self) -> None:
         """Add overviews or turn the file into a COG or picture, flush and rename."""
@@ -226,20 +208,6 @@ class SceneWriter:
         if levels:
             with rasterio.open(self.partial, "r+") as file:
                 file.build_overviews(levels, Resampling.average)
-
-
-def scaled_point(point: GroundControlPoint, scale: float) -> GroundControlPoint:
-    """Return a ground control point in target pixels; rows and columns count from the corner of the first pixel."""
-    return GroundControlPoint(row=point.row * scale, col=point.col * scale, x=point.x, y=point.y, z=point.z, id=point.id, info=point.info)
-
-
-def scaled_rpcs(rpcs: RPC, scale: float) -> RPC:
-    """Return rational polynomials in target pixels; their offsets count from the centre of the first pixel."""
-    values = rpcs.to_dict()
-    for axis in ("line", "samp"):
-        values[f"{axis}_off"] = (values[f"{axis}_off"] + 0.5) * scale - 0.5
-        values[f"{axis}_scale"] = values[f"{axis}_scale"] * scale
-    return RPC(**values)
 
 
 def require_writable_name(path: Path, form: OutputForm, is_cog: bool) -> None:

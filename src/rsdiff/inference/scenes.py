@@ -25,13 +25,15 @@ from rsdiff.data.normalisation import type_range
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.source import mask_values
+from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.noise import TileNoise
 from rsdiff.inference.images import restore
 from rsdiff.inference.memory import LARGEST_TARGET, SHARE, best_tile, free_memory, is_out_of_memory, measured_growth
-from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader, filled, scene_normaliser
+from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader, filled
 from rsdiff.inference.scene_job import Progress, SceneJob, SceneResult, Team
 from rsdiff.inference.scene_output import BLOCK, OutputForm, SceneWriter, output_form, require_writable_name, sibling, spread_form
+from rsdiff.inference.scene_values import scene_values
 from rsdiff.inference.scratch import Scratch
 from rsdiff.inference.tiling import Axis, Grid, exact_scale, rounded_up, tile_multiple
 from rsdiff.metrics.seams import SeamScore
@@ -64,10 +66,11 @@ class _Run:
         self.job, self.team, self.options = job, team, job.options
         self.scale = exact_scale(job.scale)
         self.multiple = tile_multiple(job.method.pixel_multiple(), self.scale, job.method.target_multiple())
-        self.reader = stack.enter_context(SceneReader(job.input, self.options.bands, self.options.nodata))
+        self.reader = stack.enter_context(SceneReader(job.input, self.options.bands, self.options.nodata, self.options.variable))
         self.bands = job.problem.bands
         self._require_bands()
-        self.normaliser = scene_normaliser(self.reader, self.options, job.trained, self.bands)
+        self.values = scene_values(self.reader, self.options, job.trained, self.bands)
+        self.normaliser = self.values.normaliser
         self.scene = NormalisedScene(self.reader, self.normaliser)
         self.size = (round(self.reader.height * self.scale), round(self.reader.width * self.scale))
         self.aligned = {name: self._align(name, stack) for name in ("ref", "change_mask") if name in job.needs}
@@ -109,7 +112,7 @@ class _Run:
         for values, valid in self.reader.samples():
             if not valid.any():
                 continue
-            image = filled(self.normaliser.normalise(values), valid, self.scene.fill)
+            image = filled(self.normaliser.scaled(values), valid, self.scene.fill).clip(0, 1)
             side = [rounded_up(max(length, SMALLEST_TILE), self.multiple) for length in image.shape[1:]]
             image = np.pad(image, ((0, 0), (0, side[0] - image.shape[1]), (0, side[1] - image.shape[2])), mode="symmetric")
             lr = torch.from_numpy(image)[None].to(self.job.device)
@@ -119,6 +122,11 @@ class _Run:
                 return None
             codes.append(code)
         return torch.stack(codes).mean(0) if codes else None
+
+    def outside_told(self) -> str:
+        """Return what became of values outside the range, in words."""
+        done = "carried around the model by bicubic" if self.bands == len(self.reader.bands) else "limited to it"
+        return f"{self.values.use.told(self.normaliser)}, {done}"
 
     # Tile sizes
 
@@ -214,6 +222,8 @@ class _Run:
             outputs,
             score,
             (self.normaliser.low, self.normaliser.high),
+            self.values.use.values,
+            self.values.use.outside,
         )
 
 
@@ -302,6 +312,7 @@ class _Work:
     def _restore(self, tiles: Sequence[int], images: Tensor, sample: int) -> Restored:
         """Return restored tiles (n, C, H, W); a fused group of tiles is restored as that many and blended."""
         job, rows, columns = self.run.job, self.rows, self.columns
+        images, outside = split_at_range(images)
         inside = [(row, column) for row in range(rows.count) for column in range(columns.count)]
         places = [self.grid.place(tile) for tile in tiles]
         origins = [
@@ -325,11 +336,11 @@ class _Work:
             noise = FusedTileNoise(key, origins, size, len(inside), int(rows.overlap * rows.scale))
         with torch.no_grad():
             restored = restore(job.method, batch.to(job.device), job.sampler, noise).float().cpu().numpy()
-        if len(inside) == 1:
-            return restored
-        group = Grid(rows, columns, max(rows.target_length, columns.target_length))
-        groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])
-        return np.stack([group.blend(0, list(members)) for members in groups])
+        if len(inside) > 1:
+            group = Grid(rows, columns, max(rows.target_length, columns.target_length))
+            groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])
+            restored = np.stack([group.blend(0, list(members)) for members in groups])
+        return restored if outside is None or outside.shape[1] != restored.shape[1] else restored + enlarged(outside, restored.shape[-2:])
 
     def _aligned_windows(self, origins: Sequence[tuple[int, int]], size: tuple[int, int]) -> dict[str, Tensor]:
         """Return reference and change mask of the tiles, each (n, C, H, W)."""
@@ -414,6 +425,8 @@ class _Work:
                 "RSDIFF_SEED": str(run.job.seed),
                 "RSDIFF_MODEL": run.job.identity,
             }
+            if run.values.use.outside:
+                tags["RSDIFF_OUTSIDE"] = run.outside_told()
             writer = SceneWriter(path, run.reader, self.grid, run.scale, form, run.options, tags)
             writer.write(self._blocks(name, form, score if name == "restored" else None))
         return score.value()
@@ -426,6 +439,18 @@ class _Work:
                 top, left, height, width = self.grid.extent(block)
                 score.add(image[: self.run.bands, :height, :width], top, left, form.nodata)
             yield block, image
+
+
+def split_at_range(images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return images limited to [0, 1], and what they lack then: the part outside, which no network sees, or None where there is none."""
+    inside = images.clamp(0, 1)
+    outside = images - inside
+    return inside, outside if bool(outside.any()) else None
+
+
+def enlarged(outside: Tensor, size: Sequence[int]) -> Restored:
+    """Return what lies outside the range at the target's `size`, by bicubic: added to a restoration, it gives the values back."""
+    return resize(outside, (size[0], size[1]), "matlab").numpy()
 
 
 def _sources(first: int, count: int, scale: Fraction, length: int) -> NDArray[np.int64]:

@@ -12,13 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def image_means(value: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean of each image (B,) of value (B, C, H, W) over what counts, 0 where nothing does."""
+    if valid is None:
+        return value.flatten(1).mean(1)
+    counts = (valid > 0.5).expand_as(value)
+    return torch.where(counts, value, 0.0).flatten(1).sum(1) / counts.flatten(1).sum(1).clamp(min=1)
+
+
 def masked_mean(value: Tensor, valid: Tensor | None) -> Tensor:
     """Return the mean () of value (B, C, H, W) over what counts. A value must be finite wherever its gradient is: see `difference`."""
-    if valid is None:
-        return value.mean()
-    counts = (valid > 0.5).expand_as(value)
-    total = torch.where(counts, value, 0.0).flatten(1).sum(1)
-    return (total / counts.flatten(1).sum(1).clamp(min=1)).mean()
+    return value.mean() if valid is None else image_means(value, valid).mean()
 
 
 def difference(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:

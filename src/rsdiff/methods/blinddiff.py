@@ -39,6 +39,7 @@ from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig, respaced
 from rsdiff.diffusion.solvers import SILENT, Observers
+from rsdiff.losses.masked import image_means
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import refuse_fraction, require_scale
 from rsdiff.networks.layers import reflect_to
@@ -170,13 +171,13 @@ class BlindDiff(Method):
         require_scale(batch, self.scale)
         hr, lr = self.inside(batch.need("hr")), self.inside(batch.need("lr"))
         index = noise.integers(0, len(self.schedule), (len(hr),), hr.device)
-        terms, kernel = self.terms(hr, lr, index, noise.normal(hr.shape, hr.device))
+        terms, kernel = self.terms(hr, lr, index, noise.normal(hr.shape, hr.device), batch.valid)
         weighted = {"noise": terms["noise"].mean(), "bound": self.options.bound_weight * terms["bound"].mean()}
         if self.options.kernel_weight > 0:
             weighted["kernel"] = self.options.kernel_weight * self.kernel_error(kernel, batch.need("kernel")).mean()
         return {"restorer": Losses(torch.stack(list(weighted.values())).sum(), {name: value.detach() for name, value in weighted.items()})}
 
-    def terms(self, hr: Tensor, lr: Tensor, index: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def terms(self, hr: Tensor, lr: Tensor, index: Tensor, noise: Tensor, valid: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """Return the noise error and the variational bound of each image, (B,), and the kernels (B, k, k).
 
         hr, lr in the range of the diffusion; index (B,) of the kept steps; noise (B, C, H, W).
@@ -184,9 +185,9 @@ class BlindDiff(Method):
         state = self.noised(hr, index, noise)
         output, kernel = self.network(state, self.schedule.indices.to(index.device)[index], lr)
         predicted, channels = output.chunk(2, dim=1)
-        error = (noise - predicted).square().flatten(1).mean(1)
+        error = image_means((noise - predicted).square(), valid)
         clean = self.clean(state, predicted.detach(), index)
-        bound = variational_bound(hr, state, self.reverse_steps.at(index), clean, channels, index == 0)
+        bound = image_means(variational_bound(hr, state, self.reverse_steps.at(index), clean, channels, index == 0), valid)
         return {"noise": error, "bound": bound}, kernel
 
     def noised(self, hr: Tensor, index: Tensor, noise: Tensor) -> Tensor:

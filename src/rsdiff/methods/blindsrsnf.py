@@ -17,13 +17,13 @@ from math import lcm
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, config
 from rsdiff.diffusion.denoisers import X0Denoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
+from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
 from rsdiff.methods.rrdb import RRDBConfig
@@ -102,10 +102,10 @@ class BlindSRSNF(JointBlindDiffusion):
     def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
         return self.unet(x, time, estimate.feature, code)
 
-    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
+    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource, valid: Tensor | None = None) -> Tensor:
         """Return the mean squared error of the predicted clean image."""
         x, level = noised(self.schedule, hr, noise)
-        return F.mse_loss(self.predict(x, level, estimate, code), hr)
+        return masked_mse(self.predict(x, level, estimate, code), hr, valid)
 
     def pixel_multiple(self) -> int:
         return lcm(self.restorer.unshuffle, self.lr_multiple(self.unet.fold))

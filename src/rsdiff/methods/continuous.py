@@ -18,6 +18,7 @@ from rsdiff.config import config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.coordinates import pixel_centres
 from rsdiff.networks.edsr import EDSR, EDSRConfig
@@ -167,14 +168,18 @@ class ContinuousRegression(Method):
             coordinates = pixel_centres(batch.size, device=lr.device).to(lr.dtype).flatten(0, 1)
             cell = cell_of(batch.size).to(lr).expand(len(lr), -1)
             made = self.render(lr, self.network.prepare(self.encoder(lr), cell), coordinates, cell)
-            loss = F.l1_loss(made, hr.flatten(2))
+            loss = masked_l1(made, hr.flatten(2), None if batch.valid is None else batch.valid.flatten(2))
             return {"restorer": Losses(loss, {"l1": loss.detach()})}
         sizes = true_sizes(batch)
         order = noise.uniform((len(lr), hr.shape[-2] * hr.shape[-1]))  # smallest numbers first: pixels without replacement
         asked = [query(image, size, row, self.options.queries) for image, size, row in zip(hr, sizes, order, strict=True)]
         coordinates, colours = (torch.stack(part) for part in zip(*asked, strict=True))
+        counts = None
+        if batch.valid is not None:
+            masks = zip(batch.valid, sizes, order, strict=True)
+            counts = torch.stack([query(mask, size, row, self.options.queries)[1] for mask, size, row in masks])
         cells = torch.stack([cell_of(size) for size in sizes]).to(lr)
-        loss = F.l1_loss(self.answer(lr, self.network.prepare(self.encoder(lr), cells), coordinates, cells), colours)
+        loss = masked_l1(self.answer(lr, self.network.prepare(self.encoder(lr), cells), coordinates, cells), colours, counts)
         return {"restorer": Losses(loss, {"l1": loss.detach()})}
 
     @torch.no_grad()

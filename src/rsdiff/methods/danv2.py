@@ -20,6 +20,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations.pca import KernelBasisConfig
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import refuse_fraction, require_scale
 from rsdiff.networks.danv2 import ESTIMATOR_WIDTH, DANv2
@@ -107,7 +108,7 @@ class DANv2Method(Method):
                 f"set degradation.kernel_size={size} or model.basis.kernel_size={true.shape[-1]}."
             )
         image, kernel = self.network(batch.need("lr"))
-        terms = {"image": F.l1_loss(image, batch.need("hr")), "kernel": F.l1_loss(kernel, true)}
+        terms = {"image": masked_l1(image, batch.need("hr"), batch.valid), "kernel": F.l1_loss(kernel, true)}
         return {"restorer": Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})}
 
     @torch.no_grad()

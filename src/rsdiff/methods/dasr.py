@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import config
@@ -17,6 +16,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.contrastive import contrastive_loss
+from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.drsr import PEAK, ModulatedConfig
 from rsdiff.methods.joint_blind import ContrastConfig
@@ -75,7 +75,7 @@ class DASR(Method):
         code, logits = self.contrast.contrast(lr, PEAK * batch.need("lr_views")[:, 0])
         terms = {"contrast": self.contrast_weight * contrastive_loss(logits)}
         if stage.name == "joint":
-            terms["image"] = F.l1_loss(self.network(lr, code), PEAK * batch.need("hr"))
+            terms["image"] = masked_l1(self.network(lr, code), PEAK * batch.need("hr"), batch.valid)
         total = torch.stack(list(terms.values())).sum()
         return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
 

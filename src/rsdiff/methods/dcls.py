@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, config
@@ -23,6 +22,7 @@ from rsdiff.degradations.resizing import ResizeBackend, resize
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.kernel_target import lr_kernel
+from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import refuse_fraction, require_scale
 from rsdiff.networks.dcls import DCLS, FILTER_SIZES, KernelNorm
@@ -108,7 +108,12 @@ class DCLSMethod(Method):
         image, kernel = self.network(batch.need("lr"))
         if self.clamp:
             image = image.clamp(0, 1)
-        terms = {"image": F.l1_loss(image, batch.need("hr")), "kernel": F.l1_loss(kernel, self.true_kernel(batch))}
+        # The truth of a kernel is found in whole images; one with missing pixels has none.
+        has_truth = None if batch.valid is None else batch.valid.amin((-3, -2, -1))[:, None, None]
+        terms = {
+            "image": masked_l1(image, batch.need("hr"), batch.valid),
+            "kernel": masked_l1(kernel, self.true_kernel(batch), has_truth),
+        }
         return {"restorer": Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})}
 
     def true_kernel(self, batch: Batch) -> Tensor:

@@ -14,12 +14,12 @@ Unlike the published code:
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import UserError, config
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
+from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
 from rsdiff.methods.skeleton import SkeletonConfig
@@ -123,7 +123,7 @@ class DiffBSR(JointBlindDiffusion):
     def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
         return self.unet(torch.cat([estimate.feature.to(x.dtype), x], dim=1), time, code)
 
-    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
+    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource, valid: Tensor | None = None) -> Tensor:
         """Return the mean absolute error of the predicted noise.
 
         One step t for the whole batch; the level of each image is uniform between the neighbouring levels of t (SR3).
@@ -133,7 +133,7 @@ class DiffBSR(JointBlindDiffusion):
         level = self.schedule.signal_between(step, noise.uniform((count,), hr.device))
         drawn = noise.normal(hr.shape, hr.device)
         x = noisy(self.target(hr, estimate), level, drawn)
-        return F.l1_loss(self.predict(x, level.to(hr.dtype), estimate, code), drawn)
+        return masked_l1(self.predict(x, level.to(hr.dtype), estimate, code), drawn, valid)
 
     def pixel_multiple(self) -> int:
         return self.lr_multiple(self.unet.size_multiple)

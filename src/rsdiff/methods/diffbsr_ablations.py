@@ -11,13 +11,13 @@ from __future__ import annotations
 from math import lcm
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import UserError, config
 from rsdiff.data.ranges import to_unit_range
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
+from rsdiff.losses.masked import masked_l1
 from rsdiff.methods import blindsrsnf
 from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import SRDSRANConfig, refuse_scale
@@ -150,8 +150,8 @@ class DiffBSRSRDiff(JointBlindDiffusion):
     def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
         return self.unet(x, time, estimate.feature)
 
-    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
-        return noise_error(self, hr, estimate, code, noise)
+    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource, valid: Tensor | None = None) -> Tensor:
+        return noise_error(self, hr, estimate, code, noise, valid)
 
     def pixel_multiple(self) -> int:
         return lcm(self.restorer.unshuffle, self.lr_multiple(self.unet.size_multiple))
@@ -169,16 +169,18 @@ class DiffBSRDDPM(JointBlindDiffusion):
     def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
         return self.unet(torch.cat([estimate.feature.to(x.dtype), x], dim=1), time)
 
-    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
-        return noise_error(self, hr, estimate, code, noise)
+    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource, valid: Tensor | None = None) -> Tensor:
+        return noise_error(self, hr, estimate, code, noise, valid)
 
     def pixel_multiple(self) -> int:
         return self.lr_multiple(self.unet.size_multiple)
 
 
-def noise_error(method: JointBlindDiffusion, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
+def noise_error(
+    method: JointBlindDiffusion, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource, valid: Tensor | None = None
+) -> Tensor:
     """Return the mean absolute error of the predicted noise; every image has a step of its own, drawn before the noise."""
     step = noise.integers(0, len(method.schedule), (len(hr),), hr.device)
     drawn = noise.normal(hr.shape, hr.device)
     level = method.schedule.signal_levels.to(hr.device)[step + 1]
-    return F.l1_loss(method.predict(noisy(method.target(hr, estimate), level, drawn), step, estimate, code), drawn)
+    return masked_l1(method.predict(noisy(method.target(hr, estimate), level, drawn), step, estimate, code), drawn, valid)

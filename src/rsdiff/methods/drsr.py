@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import config
@@ -19,6 +18,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.contrastive import nt_xent
+from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import refuse_fraction, require_scale
 from rsdiff.networks.degradation_encoder import DegradationEncoder
@@ -134,7 +134,7 @@ class DRSR(Method):
         code, projection = self.encoder(first)
         terms = {"contrast": nt_xent(projection, self.encoder(views[:, 0])[1], self.options.temperature)}
         if stage.name == "joint":
-            terms["image"] = F.l1_loss(self.network(first, code), PEAK * batch.need("hr"))
+            terms["image"] = masked_l1(self.network(first, code), PEAK * batch.need("hr"), batch.valid)
         total = torch.stack(list(terms.values())).sum()
         return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
 

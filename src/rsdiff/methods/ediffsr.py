@@ -29,6 +29,7 @@ from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, Prediction, ReverseMeans, Rule
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.losses.masked import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.ediffsr_nafnet import ConditionalNAFNet
 from rsdiff.networks.layers import zeroed
@@ -118,7 +119,7 @@ class EDiffSR(Method):
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         hr = batch.need("hr")
         t = noise.integers(1, len(self.schedule) + 1, (len(hr),), hr.device)
-        total = self.error(self.step(hr, self.mean(batch), t, noise.normal(hr.shape, hr.device)), t)
+        total = self.error(self.step(hr, self.mean(batch), t, noise.normal(hr.shape, hr.device)), t, batch.valid)
         return {"restorer": Losses(total, {"step": total.detach()})}
 
     def step(self, hr: Tensor, mean: Tensor, t: Tensor, drawn: Tensor) -> Step:
@@ -139,13 +140,13 @@ class EDiffSR(Method):
             right=per_image(means.posterior_state, hr) * state + per_image(means.posterior_clean, hr) * clean,
         )
 
-    def error(self, step: Step, t: Tensor) -> Tensor:
+    def error(self, step: Step, t: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the error of what was made in units of the image."""
         difference = self.options.schedule.strength * (step.made - step.right)
         error = difference.abs() if self.options.loss == "l1" else difference.square()
         if self.options.decayed_loss:
             error = error * per_image(self.schedule.alphas_bar.sqrt().to(t.device)[t - 1], error)
-        return error.mean()
+        return masked_mean(error, valid)
 
     def predict(self, state: Tensor, mean: Tensor, time: Tensor) -> Tensor:
         """Return the network's prediction for a state in units of the residual."""

@@ -21,6 +21,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import EdmLevels, VeLevels, VpLevels, denoising_error
 from rsdiff.diffusion.preconditioning import EdmPreconditioning, Preconditioning, VePreconditioning, VpPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.losses.masked import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.enlargement import Enlargement, enlarge
 from rsdiff.methods.patch_sizes import require_multiple
@@ -112,13 +113,16 @@ class EdmSr(Method):
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         """EDM's loss: per image the sum of the weighted squared error, averaged over the batch. Draws: augmentation, level, noise."""
         require_multiple(batch, self.options.size_multiple)
-        hr, labels = 2 * batch.need("hr") - 1, None
+        hr, labels, valid = 2 * batch.need("hr") - 1, None, batch.valid
         lr = enlarge(batch.need("lr"), batch.size, self.options.enlargement)
         if self.options.augments:
             drawn = draw_augmentation(self.options.augmentation, noise, len(batch), batch.size)
             hr, lr, labels = drawn.apply(hr), drawn.apply(lr), drawn.labels.to(hr.device)
+            valid = None if valid is None else drawn.apply_validity(valid)
         error = denoising_error(self.denoiser(lr, labels), self.levels, hr, noise).error
-        return {"restorer": Losses(error.flatten(1).sum(1).mean(), {"weighted_error": error.mean().detach()})}
+        mean = masked_mean(error, valid)
+        # The sum over an image, as if its missing pixels had the error of the others.
+        return {"restorer": Losses(mean * error[0].numel(), {"weighted_error": mean.detach()})}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import config
@@ -20,6 +19,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations.sharpening import sharpen
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.losses.adversarial import AdversarialLossConfig
+from rsdiff.losses.masked import masked_l1, with_missing_of
 from rsdiff.losses.perceptual import PerceptualLossConfig
 from rsdiff.methods.base import Losses, MethodConfig, Predecessor, Problem, Stage, Term, frozen
 from rsdiff.methods.perceptual import PerceptualTerm, refuse_bands
@@ -124,19 +124,21 @@ class ESRGAN(RRDBMethod):
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
-        image, hr = self.network(batch.need("lr")), batch.need("hr")
+        hr = batch.need("hr")
+        # Missing pixels of the image are those of the target, in every term: they make no difference and get no gradient.
+        image = with_missing_of(self.network(batch.need("lr")), hr, batch.valid)
         return {
-            "restorer": Losses.weighted(self.image_terms(image, hr)),
+            "restorer": Losses.weighted(self.image_terms(image, hr, batch.valid)),
             "discriminator": self.judged(self.discriminator, image, hr),
         }
 
-    def image_terms(self, image: Tensor, hr: Tensor) -> dict[str, Term]:
-        """Return what the generator's objective says of an image (B, C, H, W)."""
+    def image_terms(self, image: Tensor, hr: Tensor, valid: Tensor | None = None) -> dict[str, Term]:
+        """Return what the generator's objective says of an image (B, C, H, W), whose missing pixels are those of hr."""
         options = self.options
         target = self._target(hr)
-        terms = {"pixel": (options.pixel_weight, F.l1_loss(image, target))}
+        terms = {"pixel": (options.pixel_weight, masked_l1(image, target, valid))}
         if options.perceptual.weight:
-            terms["perceptual"] = (options.perceptual.weight, self.perceptual(image, target))
+            terms["perceptual"] = (options.perceptual.weight, self.perceptual(with_missing_of(image, target, valid), target))
         with frozen(self.discriminator):
             adversarial = options.adversarial.generator_loss(self.discriminator, image, hr)
         return terms | {"adversarial": (options.adversarial.weight, adversarial)}

@@ -2,7 +2,7 @@
 
 Source: Ree1s/IDM (Gao et al., CVPR 2023). Unlike it, restoration is told the enlargement that is asked for instead of a random one, whole
 batches are restored, and targets need not be square.
-`predicts=addition` (ours, off as published) serves short trainings: after 600 steps, samples of an idm_tiny that predicted noise lay 2.4 dB
+`predicts=addition` (ours, off as published) serves short trainings: after 600 steps, samples of one that predicted noise lay 2.4 dB
 below bicubic, and the first estimate of one that predicts the addition, at twice the learning rate, 0.3 dB above.
 """
 
@@ -16,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, config
+from rsdiff.data.missing import eroded, validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import DiscreteDenoiser, EpsDenoiser, X0Denoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, Problem, Stage
 from rsdiff.methods.sr3 import Noised, NoisePredictorConfig, enlarge, noised_continuously
 from rsdiff.networks.edsr import EDSRConfig
@@ -101,23 +103,24 @@ class IDM(Method):
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         if batch.sizes is not None:
             raise ValueError("model idm is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
-        hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
+        hr, lr, valid = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1, batch.valid
         scale = hr.shape[-1] / lr.shape[-1]
         if self.options.draw_scale:
             share = noise.shared_integer(0, FINEST) / FINEST
             hr, scale = shrunk(hr, batch.lr_size, share), 1 + (scale - 1) * share
+            valid = None if valid is None else validity_at(eroded(valid, SHRUNK_REACH), (hr.shape[-2], hr.shape[-1]))
         noised = noised_continuously(hr, self.options, self.schedule, noise)
         wanted = noised.noise
         if self.options.predicts == "addition":
             wanted = hr - enlarge(batch.need("lr"), (hr.shape[-2], hr.shape[-1]), "bicubic")
-        total = self.objective(lr, noised, self.scaler(scale, lr), wanted)
+        total = self.objective(lr, noised, self.scaler(scale, lr), wanted, valid)
         return {"restorer": Losses(total, {self.options.predicts: total.detach()})}
 
-    def objective(self, lr: Tensor, noised: Noised, scaler: Tensor, wanted: Tensor) -> Tensor:
+    def objective(self, lr: Tensor, noised: Noised, scaler: Tensor, wanted: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the mean error of the prediction, of which `wanted` (B, C, H, W) is right; lr in [-1, 1]."""
         condition = self.encoder(lr, (noised.x.shape[-2], noised.x.shape[-1]))
         predicted = self.network(noised.x, condition, scaler, noised.time)
-        return F.l1_loss(predicted, wanted) if self.options.loss == "l1" else F.mse_loss(predicted, wanted)
+        return (masked_l1 if self.options.loss == "l1" else masked_mse)(predicted, wanted, valid)
 
     def denoiser(self, condition: Tensor, scaler: Tensor, enlarged: Tensor) -> DiscreteDenoiser:
         """Return the network as a denoiser of images in [-1, 1].
@@ -142,6 +145,10 @@ class IDM(Method):
         image = enlarged if lr.shape[1] == self.bands else None
         sampled = sample(sampler, denoiser, (len(batch), self.bands, *size), noise, device=lr.device, image=image)
         return (sampled.float() + 1) / 2
+
+
+SHRUNK_REACH = 2
+"""Pixels that bicubic interpolation without antialiasing looks at beside its place."""
 
 
 def shrunk(hr: Tensor, lr_size: tuple[int, int], share: float) -> Tensor:

@@ -12,7 +12,6 @@ from math import gcd
 from typing import Annotated, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, config
@@ -23,6 +22,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
+from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.degradation_encoder import DegradationEncoder
@@ -119,8 +119,11 @@ class JointBlindDiffusion(Method):
         """Return the U-Net's output for x (B, C, H, W); time (B,) is what `time` says."""
         raise NotImplementedError
 
-    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource) -> Tensor:
-        """Return the U-Net's loss for hr (B, C, H, W) in [-1, 1]; gradients reach restorer and encoder where the method lets them."""
+    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource, valid: Tensor | None = None) -> Tensor:
+        """Return the U-Net's loss for hr (B, C, H, W) in [-1, 1]; gradients reach restorer and encoder where the method lets them.
+
+        valid  (B, C, H, W), see Batch
+        """
         raise NotImplementedError
 
     def target(self, hr: Tensor, estimate: Estimate) -> Tensor:
@@ -152,10 +155,10 @@ class JointBlindDiffusion(Method):
         estimate = self.estimate(lr)
         terms = {
             "contrast": self.contrast_weight * contrastive_loss(logits),
-            "restorer": F.l1_loss(estimate.image, hr),
+            "restorer": masked_l1(estimate.image, hr, batch.valid),
         }
         if stage.name == "joint":
-            terms["diffusion"] = self.diffusion_loss(hr, estimate, code, noise)
+            terms["diffusion"] = self.diffusion_loss(hr, estimate, code, noise, batch.valid)
         total = torch.stack(list(terms.values())).sum()
         return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
 

@@ -13,7 +13,6 @@ import copy
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import config
@@ -22,6 +21,7 @@ from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.diffusion.solvers import evaluate
+from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Problem, Stage
 from rsdiff.methods.ldcsr import LatentDiffusion, LatentDiffusionConfig
 
@@ -100,11 +100,18 @@ class LCMSR(LatentDiffusion):
         return ConsistencyDenoiser(inner, len(self.schedule))
 
     def agreement(
-        self, latent: Tensor, condition: Tensor, scale: Tensor, height: Tensor, steps: Tensor, drawn: Tensor
+        self,
+        latent: Tensor,
+        condition: Tensor,
+        scale: Tensor,
+        height: Tensor,
+        steps: Tensor,
+        drawn: Tensor,
+        valid: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return (squared difference of f at `steps` and of the averaged f `time_gap` earlier, mean; f at `steps` (B, C, y, x)).
 
-        latent  scaled, (B, C, y, x); drawn: its noise; steps, scale, height (B,)
+        latent  scaled, (B, C, y, x); drawn: its noise; steps, scale, height (B,); valid: the cells (B, 1, y, x) that count
         """
         sigmas = self.schedule.sigmas.to(latent.device)
         later, earlier = sigmas[steps], sigmas[(steps - self.time_gap).clamp(min=0)]
@@ -113,7 +120,7 @@ class LCMSR(LatentDiffusion):
         with torch.no_grad():
             before = self.denoiser_of(self.target, condition, scale, height)
             wanted = before(latent + per_image(earlier, latent) * drawn, earlier)
-        return F.mse_loss(predicted, wanted), predicted
+        return masked_mse(predicted, wanted, valid), predicted
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         """Draws: the latent, the step of each image, its noise."""
@@ -124,10 +131,11 @@ class LCMSR(LatentDiffusion):
         steps = noise.integers(0, len(self.schedule), (count,), latent.device)
         drawn = noise.normal(latent.shape, latent.device, latent.dtype)
         scale, height = torch.full((count,), batch.size[0] / lr.shape[-2]), torch.full((count,), batch.size[0])
-        consistency, predicted = self.agreement(latent, condition, scale, height, steps, drawn)
-        distillation = self.distillation(latent, condition)
+        cells = self.counting_cells(batch, latent)
+        consistency, predicted = self.agreement(latent, condition, scale, height, steps, drawn, cells)
+        distillation = self.distillation(latent, condition, cells)
         total = consistency + self.options.distillation_weight * distillation
-        error = F.mse_loss(predicted.detach(), latent)
+        error = masked_mse(predicted.detach(), latent, cells)
         return {"restorer": Losses(total, {"consistency": consistency.detach(), "distillation": distillation.detach(), "error": error})}
 
     @torch.no_grad()

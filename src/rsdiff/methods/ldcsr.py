@@ -19,10 +19,10 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, config
+from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import Denoiser, EpsDenoiser, X0Denoiser
 from rsdiff.diffusion.levels import to_zero
@@ -31,6 +31,7 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import ddpm
 from rsdiff.losses.gaussian import inverse_deviation
+from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Predecessor, Problem, Stage
 from rsdiff.methods.ldcsr_vae import refuse_scale
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig, enlarged
@@ -223,9 +224,15 @@ class LatentDiffusion(Method):
         """Return the image in [-1, 1], clamped, of a scaled latent."""
         return self.first_stage.decode(latent / self.latent_scale, lr, size).clamp(-1, 1)
 
-    def distillation(self, latent: Tensor, condition: Tensor) -> Tensor:
-        """Return the mean squared distance of condition and scaled latent, ()."""
-        return F.mse_loss(condition, latent)
+    def distillation(self, latent: Tensor, condition: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return the mean squared distance of condition and scaled latent, (), over the cells (B, 1, y, x) that count."""
+        return masked_mse(condition, latent, valid)
+
+    def counting_cells(self, batch: Batch, latent: Tensor) -> Tensor | None:
+        """Return the cells of a latent (B, C, y, x) that lie on known pixels alone, (B, 1, y, x), or None where all do."""
+        if batch.valid is None:
+            return None
+        return validity_at(batch.valid.amin(1, keepdim=True), (latent.shape[-2], latent.shape[-1]))
 
     def target_multiple(self) -> int:
         return self.first_stage.cell
@@ -257,6 +264,7 @@ class LDCSR(LatentDiffusion):
         start = latent + float(levels[0]) * noise.normal(latent.shape, latent.device, latent.dtype)
         denoiser = self.denoiser(condition, batch.size[0] / lr.shape[-2], batch.size[0])
         restored = ddpm(denoiser, levels, start, noise)
-        diffusion, distillation = F.mse_loss(restored, latent), self.distillation(latent, condition)
+        cells = self.counting_cells(batch, latent)
+        diffusion, distillation = masked_mse(restored, latent, cells), self.distillation(latent, condition, cells)
         total = diffusion + self.options.distillation_weight * distillation
         return {"restorer": Losses(total, {"diffusion": diffusion.detach(), "distillation": distillation.detach()})}

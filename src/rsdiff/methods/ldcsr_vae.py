@@ -27,6 +27,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.adaptive_gan import adaptive_weight, hinge_loss
 from rsdiff.losses.gaussian import DiagonalGaussian
+from rsdiff.losses.masked import difference, masked_mean, with_missing_of
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, frozen
 from rsdiff.metrics.lpips import SMALLEST_SIDE, TRUNK_FILES, Lpips, read_trunk
 from rsdiff.metrics.weight_files import require_weight_file
@@ -167,15 +168,15 @@ class LDCSRVae(Method):
         latent = posterior.mean if noise is None else posterior.sample(noise.normal(posterior.mean.shape, hr.device, hr.dtype))
         return Reconstruction(self.autoencoder.decode(latent, lr, size), posterior)
 
-    def reconstruction_terms(self, hr: Tensor, made: Reconstruction) -> ReconstructionTerms:
-        """Return the terms of the reconstruction loss; images in [-1, 1]."""
-        error = (hr - made.image).abs()
+    def reconstruction_terms(self, hr: Tensor, made: Reconstruction, valid: Tensor | None = None) -> ReconstructionTerms:
+        """Return the terms of the reconstruction loss; images in [-1, 1]; valid (B, C, H, W), see Batch."""
+        error = difference(hr, made.image, valid).abs()
         if self.options.perceptual_weight:
-            error = error + self.options.perceptual_weight * self.perceptual_distance(hr, made.image)
-        per_image = error.flatten(1)
-        nll = per_image.sum() / len(hr) if self.options.reduction == "sum" else per_image.mean()
+            error = error + self.options.perceptual_weight * self.perceptual_distance(hr, with_missing_of(made.image, hr, valid))
+        mean = masked_mean(error, valid)
+        nll = mean * error[0].numel() if self.options.reduction == "sum" else mean
         kl = torch.zeros_like(nll) if made.posterior is None else made.posterior.divergence().mean()
-        return ReconstructionTerms(nll + self.options.kl_weight * kl, nll, kl, error.mean())
+        return ReconstructionTerms(nll + self.options.kl_weight * kl, nll, kl, mean)
 
     def perceptual_distance(self, hr: Tensor, image: Tensor) -> Tensor:
         """Return LPIPS of images in [-1, 1], (B, 1, 1, 1); raises ValueError for images below the smallest size VGG16 can see."""
@@ -189,15 +190,16 @@ class LDCSRVae(Method):
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
         made = self.reconstruct(hr, lr, noise)
-        parts = self.reconstruction_terms(hr, made)
+        parts = self.reconstruction_terms(hr, made, batch.valid)
         terms = {"nll": parts.nll, "kl": parts.kl, "per_pixel": parts.per_pixel}
         if "discriminator" not in stage.groups:
             return {"restorer": Losses(parts.total, {name: value.detach() for name, value in terms.items()})}
-        adversarial, weight = self.adversarial_terms(parts.nll, made.image)
+        judged = with_missing_of(made.image, hr, batch.valid)
+        adversarial, weight = self.adversarial_terms(parts.nll, judged)
         terms |= {"adversarial": adversarial, "adaptive_weight": weight}
         return {
             "restorer": Losses(parts.total + weight * adversarial, {name: value.detach() for name, value in terms.items()}),
-            "discriminator": self.judged(hr, made.image.detach()),
+            "discriminator": self.judged(hr, judged.detach()),
         }
 
     def judged(self, hr: Tensor, image: Tensor) -> Losses:
@@ -226,4 +228,4 @@ class LDCSRVae(Method):
             raise ValueError(
                 "model=ldcsr_vae encodes targets and cannot restore an image without one; train model=ldcsr on it and restore with that."
             )
-        return (self.reconstruct(2 * batch.hr - 1, lr, None).image + 1) / 2
+        return (self.reconstruct(2 * batch.need("hr") - 1, lr, None).image + 1) / 2

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, Stage
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.halo_tiles import HaloTilesConfig
@@ -30,7 +30,7 @@ class PixelRegression(Method):
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_scale(batch, self.scale)
-        loss = F.l1_loss(self.network(batch.need("lr")), batch.need("hr"))
+        loss = masked_l1(self.network(batch.need("lr")), batch.need("hr"), batch.valid)
         return {"restorer": Losses(loss, {"l1": loss.detach()})}
 
     @torch.no_grad()

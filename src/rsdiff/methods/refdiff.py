@@ -30,6 +30,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import EdmLevels, denoising_error
 from rsdiff.diffusion.preconditioning import EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.losses.masked import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.change_mask import estimate_change
 from rsdiff.methods.enlargement import Enlargement, enlarge
@@ -56,7 +57,7 @@ class RefDiffConfig(MethodConfig):
     """Diffuse what the target adds to the enlarged LR instead of the target (ours): an untrained model then gives the enlarged LR. Set
     levels.sigma_data to the deviation of that difference."""
     loss_divisor: Annotated[float | None, Ours("training")] = 256.0
-    """The squared errors of a batch are summed and divided by it (published: 256 whatever the batch); None takes their mean."""
+    """The squared errors of a step's images are summed and divided by it (published: 256 whatever the batch); None takes their mean."""
     wrong_reference: Annotated[float, Ours("training")] = 0.0
     """Probability that a training image gets the reference of another image of its batch, which teaches the model to check the reference
     against the LR image (ours; published 0)."""
@@ -135,8 +136,11 @@ class RefDiff(Method):
         denoiser = self.denoiser(lr, self.seen_reference(batch, lr, mask), mask)
         target = 2 * batch.need("hr") - 1
         error = denoising_error(denoiser, options.levels, target - lr if options.residual else target, noise).error
-        mean = error.mean()
-        total = mean if options.loss_divisor is None else error.sum() / options.loss_divisor
+        mean = masked_mean(error, batch.valid)
+        # The sum over the images of the optimiser step, however many micro-batches and processes share them.
+        total = (
+            mean if options.loss_divisor is None else mean * (error[0].numel() * (batch.step_images or len(batch)) / options.loss_divisor)
+        )
         return {"restorer": Losses(total, {"weighted_error": mean.detach()})}
 
     def change_mask(self, batch: Batch) -> Tensor:

@@ -16,6 +16,7 @@ from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.continuous_upsampling import CSUM
 from rsdiff.networks.edsr import EDSRConfig
@@ -136,7 +137,7 @@ class SADN(Method):
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         if batch.sizes is not None:
             raise ValueError("model sadn is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
-        loss = F.l1_loss(self.predict(batch.need("lr"), batch.size), batch.need("hr"))
+        loss = masked_l1(self.predict(batch.need("lr"), batch.size), batch.need("hr"), batch.valid)
         return {"restorer": Losses(loss, {"l1": loss.detach()})}
 
     def after_step(self, stage: Stage, step: int) -> None:

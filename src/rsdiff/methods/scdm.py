@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, config
@@ -34,6 +33,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import Observers
+from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
@@ -192,13 +192,14 @@ class SCDM(Method):
         condition = self.normalise(hr[:, :: self.options.strides[stage - 1]] if stage else batch.need("lr"))
         if self.regressions is not None and self.training:
             regression = cast(RunningRegression, self.regressions[stage])
-            regression.accumulate(condition, target, batch.valid)
+            regression.accumulate(condition, target, batch.whole_pixels)
             regression.solve()
+        valid = None if batch.valid is None else batch.valid[:, :: self.options.strides[stage]]
         t = noise.integers(0, len(self.schedule), (len(hr),), hr.device)
         kept = noise.uniform((len(hr),), hr.device) > self.options.empty_share
         base = self.explained(stage, condition)
         drawn = noise.normal(target.shape, hr.device)
-        found = self.objective(stage, target - base, condition * per_image(kept.to(hr), hr), t, drawn, base)
+        found = self.objective(stage, target - base, condition * per_image(kept.to(hr), hr), t, drawn, base, valid)
         total = found.error + self.options.angle_weight * found.angle
         return Losses(total, {self.options.predicts: found.error.detach(), "angle": found.angle.detach()})
 
@@ -206,10 +207,20 @@ class SCDM(Method):
         """Return the part of a stage's target that is not diffused, in the networks' units: of a regression (B, C, H, W), or 0."""
         return condition.new_zeros(()) if self.regressions is None else self.regressions[stage](condition)
 
-    def objective(self, stage: int, target: Tensor, condition: Tensor, t: Tensor, drawn: Tensor, base: Tensor | float = 0.0) -> Objective:
+    def objective(
+        self,
+        stage: int,
+        target: Tensor,
+        condition: Tensor,
+        t: Tensor,
+        drawn: Tensor,
+        base: Tensor | float = 0.0,
+        valid: Tensor | None = None,
+    ) -> Objective:
         """Return the terms of `stage` for images in its units, steps t (B,) int64 and noise `drawn` of the target's shape.
 
-        base  what is added to target and estimate before the angle between them is taken
+        base   what is added to target and estimate before the angle between them is taken
+        valid  which values of the target count, (B, C, H, W) of 0 and 1, or None for all
         """
         alphas_bar = self.schedule.alphas_bar.to(target.device)[t]
         signal, deviation = (per_image(part.sqrt(), target) for part in (alphas_bar, 1 - alphas_bar))
@@ -218,8 +229,8 @@ class SCDM(Method):
         clean, wanted = predicted, target
         if self.options.predicts == "noise":
             clean, wanted = x * per_image((1 / alphas_bar).sqrt(), x) - predicted * per_image((1 / alphas_bar - 1).sqrt(), x), drawn
-        error = F.l1_loss(predicted, wanted) if self.options.loss == "l1" else F.mse_loss(predicted, wanted)
-        return Objective(x, clean, error, spectral_angle_loss(clean + base, target + base))
+        error = (masked_l1 if self.options.loss == "l1" else masked_mse)(predicted, wanted, valid)
+        return Objective(x, clean, error, spectral_angle_loss(clean + base, target + base, valid))
 
     def denoiser(self, stage: int, condition: Tensor) -> TwoCall:
         """Return the network of `stage` as a denoiser guided by its condition (B, c, H, W), both in the networks' units."""

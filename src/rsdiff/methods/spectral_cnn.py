@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.losses.masked import masked_l1
 from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, MethodConfig, Problem
 from rsdiff.methods.spectral_linear import refuse_other_scales
@@ -39,7 +39,7 @@ class SpectralCNNConfig(MethodConfig):
         network = SpectralCNN(in_bands=problem.lr_bands, out_bands=problem.bands, width=self.width, blocks=self.blocks)
         return SpectralRegression(network, self.objective)
 
-    def objective(self, estimate: Tensor, target: Tensor) -> Losses:
+    def objective(self, estimate: Tensor, target: Tensor, valid: Tensor | None = None) -> Losses:
         """Return the mean absolute error plus the weighted spectral angle."""
-        error, angle = F.l1_loss(estimate, target), spectral_angle_loss(estimate, target)
+        error, angle = masked_l1(estimate, target, valid), spectral_angle_loss(estimate, target, valid)
         return Losses(error + self.angle_weight * angle, {"error": error.detach(), "angle": angle.detach()})

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.running_regression import RunningRegression
 
@@ -62,8 +62,8 @@ class SpectralLinear(Method):
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         lr, hr = batch.need("lr"), batch.need("hr")
         if self.training:
-            self.regression.accumulate(lr, hr, batch.valid)
-        total = F.mse_loss(self.regression.features(lr) @ self.weights, hr.movedim(1, -1))
+            self.regression.accumulate(lr, hr, batch.whole_pixels)
+        total = masked_mse((self.regression.features(lr) @ self.weights).movedim(-1, 1), hr, batch.valid)
         return {"restorer": Losses(total, {"error": total.detach()})}
 
     @torch.no_grad()

@@ -75,9 +75,9 @@ class SpectralRegressionConfig(MethodConfig):
             linear = RunningRegression(problem.lr_bands, problem.bands, self.residual_ridge)
         return SpectralRegression(network, self.objective, self.size_multiple, linear)
 
-    def objective(self, estimate: Tensor, target: Tensor) -> Losses:
+    def objective(self, estimate: Tensor, target: Tensor, valid: Tensor | None = None) -> Losses:
         """Return the relative error."""
-        error = relative_error(estimate, target, self.relative_floor)
+        error = relative_error(estimate, target, self.relative_floor, valid)
         return Losses(error, {"relative_error": error.detach()})
 
 
@@ -175,7 +175,7 @@ class SpectralRegression(Method):
     """A network from few bands to many at the same pixels, and what it minimises.
 
     network    forward(lr (B, c, H, W)) -> (B, C, H, W)
-    objective  (estimate, target) -> losses
+    objective  (estimate, target, valid) -> losses
     multiple   H and W must be multiples of this
     linear     regression that the network's answer is added to, or None
     """
@@ -183,7 +183,7 @@ class SpectralRegression(Method):
     def __init__(
         self,
         network: nn.Module,
-        objective: Callable[[Tensor, Tensor], Losses],
+        objective: Callable[[Tensor, Tensor, Tensor | None], Losses],
         multiple: int = 1,
         linear: RunningRegression | None = None,
     ) -> None:
@@ -202,9 +202,9 @@ class SpectralRegression(Method):
         require_multiple(batch, self.multiple)
         lr, hr = batch.need("lr"), batch.need("hr")
         if self.linear is not None and self.training:
-            self.linear.accumulate(lr, hr, batch.valid)
+            self.linear.accumulate(lr, hr, batch.whole_pixels)
             self.linear.solve()
-        return {"restorer": self.objective(self.predict(lr), hr)}
+        return {"restorer": self.objective(self.predict(lr), hr, batch.valid)}
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -22,9 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import config
+from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.losses.adversarial import AdversarialLossConfig
+from rsdiff.losses.masked import masked_l1, masked_mse, with_missing_of
 from rsdiff.losses.perceptual import PerceptualLossConfig
 from rsdiff.methods.base import Losses, Predecessor, Problem, Stage, frozen
 from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig, GanDiscriminatorConfig
@@ -150,13 +152,17 @@ class SPSR(ESRGAN):
         require_scale(batch, self.scale)
         options, hr = self.options, batch.need("hr")
         image, branch = self.network.image_and_map(batch.need("lr"))
+        image = with_missing_of(image, hr, batch.valid)
+        # A gradient is known where the pixels beside it are.
+        edges = None if batch.valid is None else eroded(batch.valid, 1)
+        around = None if edges is None else F.pad(edges, (LARGER // 2,) * 4, value=1.0)
         of_image, of_hr = gradient_map(image, LARGER), gradient_map(hr, LARGER)
         with frozen(self.gradient_discriminator):
             judged = options.adversarial.generator_loss(self.gradient_discriminator, of_image, of_hr)
-        terms = self.image_terms(image, hr) | {
-            "gradient_pixel": (options.gradient_pixel_weight, F.mse_loss(of_image, of_hr)),
+        terms = self.image_terms(image, hr, batch.valid) | {
+            "gradient_pixel": (options.gradient_pixel_weight, masked_mse(of_image, of_hr, around)),
             "gradient_adversarial": (options.gradient_adversarial_weight, judged),
-            "branch": (options.branch_weight, F.l1_loss(branch, gradient_map(hr))),
+            "branch": (options.branch_weight, masked_l1(branch, gradient_map(hr), edges)),
         }
         return {
             "restorer": Losses.weighted(terms),

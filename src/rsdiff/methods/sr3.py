@@ -32,6 +32,7 @@ from rsdiff.diffusion.denoisers import EpsDenoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
+from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.skeleton import SkeletonConfig
@@ -185,7 +186,8 @@ class SR3(Method):
         if self.options.condition != "none":
             x = torch.cat([enlarge(batch.need("lr"), batch.size, self.options.condition), x], dim=1)
         predicted = self.network(x, noised.time)
-        total = F.l1_loss(predicted, noised.noise) if self.options.loss == "l1" else F.mse_loss(predicted, noised.noise)
+        error = masked_l1 if self.options.loss == "l1" else masked_mse
+        total = error(predicted, noised.noise, batch.valid)
         return {"restorer": Losses(total, {"noise": total.detach()})}
 
     def denoiser(self, condition: Tensor | None) -> EpsDenoiser:

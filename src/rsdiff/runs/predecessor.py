@@ -14,7 +14,7 @@ from rsdiff.methods.base import Method, MethodConfig, Predecessor
 from rsdiff.runs.run_folder import read_status
 from rsdiff.runs.signature import SIGNATURE_LENGTH
 from rsdiff.training.checkpoints import Checkpoint, CheckpointError, find_checkpoint, read_checkpoint
-from rsdiff.training.trainer import load_weights
+from rsdiff.training.starting import load_weights
 
 
 def locate(checkpoint: str, outputs: Path) -> Path:

@@ -28,7 +28,7 @@ class RunSettings:
     options  top-level settings
     task     the task with its own options
     groups   typed config by group, of the groups the task uses and the logger
-    choices  option chosen by group, e.g. {'model': 'sr3_tiny'}; what a checkpoint brought keeps its name
+    choices  option chosen by group, e.g. {'model': 'sr3_quick'}; what a checkpoint brought keeps its name
     resolved the composed settings as plain values: stored with the run and in checkpoint cards
     """
 

@@ -17,9 +17,9 @@ from rich.console import Console
 from torch import Tensor
 
 from rsdiff.config import ConfigError
-from rsdiff.data.source import DataError
+from rsdiff.data.source import DataError, ImageSource
 from rsdiff.inference.images import Restored
-from rsdiff.methods.base import Method
+from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
@@ -27,6 +27,7 @@ from rsdiff.reporting.records import CSV, PARQUET, write_summaries, write_text
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder, provenance
 from rsdiff.runs.settings import RunSettings
+from rsdiff.tasks import used_data
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
@@ -37,11 +38,9 @@ from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Evaluate `settings.checkpoint`, or the method with its initial weights where it has none to learn."""
     accelerator = make_accelerator()
-    test = open_source(settings, "test")
-    problem = problem_of(settings, test)
-    checkpoint = None
-    if settings.checkpoint is not None:
-        checkpoint = read_checkpoint(settings.checkpoint)
+    checkpoint = read_checkpoint(settings.checkpoint) if settings.checkpoint is not None else None
+    test, problem = opened(settings, checkpoint)
+    if checkpoint is not None:
         trained = method_from(checkpoint, settings.scale, settings.model)
         method = trained.method
         if (trained.problem.bands, trained.problem.lr_bands) != (problem.bands, problem.lr_bands):
@@ -62,11 +61,27 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         except DataError as reason:
             print(f"the linear regression is left out: {reason}", file=sys.stderr, flush=True)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
+    said = used_data.sentences(settings, test, checkpoint=checkpoint)
     if accelerator.is_main_process:
         tracker.rewind(0)
+        print("\n".join(said), flush=True)
         for sentence in cases[0].evaluator.check():
             print(sentence, file=sys.stderr, flush=True)
-    return report(settings, method, cases, checkpoint, folder, tracker, accelerator)
+    return report(settings, method, cases, checkpoint, folder, tracker, accelerator, said)
+
+
+def opened(settings: RunSettings, checkpoint: Checkpoint | None) -> tuple[ImageSource, Problem]:
+    """Return the test images and what the method must know of them: all images of a folder that says nothing of test images.
+
+    The linear baseline needs training images beside the test images, so that names go on telling them apart for it.
+    """
+    test = open_source(settings, "test")
+    problem = problem_of(settings, test)
+    dataset = used_data.for_testing(settings, checkpoint)
+    if dataset != settings.dataset and not needs_training_images(settings, problem):
+        test = dataset.build("test", settings.scale)
+        used_data.require_new(settings, dataset, test, checkpoint)
+    return test, problem
 
 
 def report(
@@ -77,8 +92,12 @@ def report(
     folder: RunFolder,
     tracker: Tracker,
     accelerator: Accelerator,
+    said: Sequence[str],
 ) -> TaskResult:
-    """Evaluate every test case and write records, tables and the report into the run's folder; print the table."""
+    """Evaluate every test case and write records, tables and the report into the run's folder; print the table.
+
+    said  sentences about the data that were used
+    """
     results = []
     for case in cases:
 
@@ -93,14 +112,14 @@ def report(
     figures = summary_row(summary)
     if not accelerator.is_main_process:
         return TaskResult([], figures)
-    facts = run_facts(settings, method, checkpoint, folder)
+    facts = run_facts(settings, method, checkpoint, folder, said)
     records = write_records(folder.path / "evaluation", rows)
     by_case = [(result.name, result.summary) for result in results if result.name]
     write_summaries(folder.path / "evaluation", summary, by_case)
     panels = [panel for result in results for panel in result.panels]
     page = write_report(folder.path, facts, summary, records, panels, read_history(folder.path), by_case)
     tables = markdown_table(summary) + "".join(f"\n### {name}\n\n{markdown_table(part)}" for name, part in by_case)
-    write_text(folder.path / "results.md", f"# {facts.title}\n\n{tables}")
+    write_text(folder.path / "results.md", f"# {facts.title}\n\n" + "".join(f"    {line}\n" for line in said) + f"\n{tables}")
     tracker.table("results", [figures] if not by_case else [{"degradation": name, **summary_row(part)} for name, part in by_case])
     for panel in panels[:4]:
         tracker.image(f"panels/{panel.stem}", read_picture(panel.with_suffix(".sr.png")))
@@ -139,7 +158,7 @@ def summary_row(summary: Summary) -> dict[str, float | int | str]:
     return {**row, "images": summary.images, "seconds_per_image": summary.seconds_per_image}
 
 
-def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | None, folder: RunFolder) -> RunFacts:
+def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | None, folder: RunFolder, said: Sequence[str]) -> RunFacts:
     """Return what the report says of the run besides its figures."""
     card = checkpoint.card if checkpoint is not None else {}
     trained = card.get("config", {})
@@ -153,6 +172,7 @@ def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | No
         "Scale": f"x{settings.scale:g}",
         "Sampler": settings.choices["sampler"],
         "Seed": str(settings.seed),
+        "Data": " ".join(" ".join(said).split()).removeprefix("data "),
     }
     if checkpoint is not None:
         facts |= {

@@ -20,7 +20,7 @@ from rsdiff.runs.settings import RunSettings
 from rsdiff.training.allocation import keep_freed_memory
 from rsdiff.training.checkpoints import Checkpoint, CheckpointError
 from rsdiff.training.processes import process_timeout
-from rsdiff.training.trainer import load_weights
+from rsdiff.training.starting import load_weights
 
 
 def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no") -> Accelerator:

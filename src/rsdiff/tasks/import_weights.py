@@ -20,7 +20,7 @@ from rsdiff.tasks.experiment import build_method
 from rsdiff.tasks.options import ImportTask
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, write_checkpoint
-from rsdiff.training.trainer import load_weights
+from rsdiff.training.starting import load_weights
 from rsdiff.weights.importer import files_in, import_weights
 
 SCALES = (1.0, 2.0, 3.0, 4.0, 8.0, 16.0)

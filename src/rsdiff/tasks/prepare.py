@@ -46,8 +46,15 @@ def prepare(
     source.check()
     if on_error == "skip" and "odd" in _options(source):
         source = replace(source, odd="skip")  # type: ignore[type-var] # every data set's config is a dataclass
-    opened: dict[Split, ImageSource] = {"train": source.build("train", scale), "test": source.build("test", scale)}
-    return pack(opened, output.expanduser(), on_error, scale, progress)
+    return pack(open_splits(source, scale), output.expanduser(), on_error, scale, progress)
+
+
+def open_splits(source: DatasetConfig, scale: float) -> dict[Split, ImageSource]:
+    """Return the training and the test images; of a data set that is all for testing, the test images alone."""
+    test = source.build("test", scale)
+    if getattr(source, "split", None) == "test":
+        return {"test": test}
+    return {"train": source.build("train", scale), "test": test}
 
 
 def read_from(dataset: DatasetConfig, source: Path | None) -> DatasetConfig:

@@ -160,7 +160,7 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
         return Restorer(trained.method, trained.problem, Normaliser.from_json(checkpoint.card["normaliser"]), wavelengths)
     task = settings.task
     assert isinstance(task, RestoreTask)
-    with without_warnings(), SceneReader(first, task.bands, task.nodata) as reader:
+    with without_warnings(), SceneReader(first, task.bands, task.nodata, task.variable) as reader:
         bands = len(reader.bands)
     problem = Problem(settings.scale, bands, bands)
     if not settings.model.is_ready:
@@ -179,7 +179,7 @@ def require_space(
     """
     written, largest = 0, 0
     for path in inputs:
-        with SceneReader(path, options.bands, options.nodata) as reader:
+        with SceneReader(path, options.bands, options.nodata, options.variable) as reader:
             form = output_form(reader, options, bands)
             pixels = round(reader.height * scale) * round(reader.width * scale)
             size = pixels * (form.stored_bands * form.dtype.itemsize + (4 * bands if options.samples > 1 else 0))
@@ -234,7 +234,7 @@ def images_of(
     NaN marks missing pixels.
     """
     top, left, height, width = window
-    with SceneReader(job.input, job.options.bands, job.options.nodata) as reader:
+    with SceneReader(job.input, job.options.bands, job.options.nodata, job.options.variable) as reader:
         low = [int(top // job.scale), int(left // job.scale)]
         high = [int(np.ceil((top + height) / job.scale)), int(np.ceil((left + width) / job.scale))]
         extent = [max(1, min(h, limit) - first) for h, limit, first in zip(high, (reader.height, reader.width), low, strict=True)]

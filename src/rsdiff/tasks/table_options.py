@@ -46,11 +46,11 @@ class TableRow:
     train: tuple[str, ...] = ()
     """Published trainings, one after another, each on the one before; settings separated by spaces. Empty for a method without weights."""
     tiny: str = ""
-    """Model of the quick budget; empty takes '<model>_tiny', or the model itself where there is none."""
+    """Model of the quick budget; empty takes '<model>_quick', else '<model>_tiny', or the model itself where there is neither."""
     quick: tuple[str, ...] = ()
     """Further settings of this row's quick training, e.g. what shrinks a model that has no tiny one."""
     before: str = ""
-    """Tiny model whose quick training this one starts from."""
+    """Quick or tiny model whose quick training this one starts from."""
     before_quick: tuple[str, ...] = ()
     """Further settings of that earlier training."""
     evaluate: tuple[str, ...] = ()

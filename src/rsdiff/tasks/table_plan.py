@@ -104,7 +104,7 @@ def _quick(
     any_scale: Callable[[str], bool],
     find_data: FindData,
 ) -> Job:
-    tiny = row.tiny or (f"{row.model}_tiny" if f"{row.model}_tiny" in models else row.model)
+    tiny = row.tiny or next(name for name in (f"{row.model}_quick", f"{row.model}_tiny", row.model) if name in models or name == row.model)
     generated = merged(table.generated, point.generated, QUICK_DATA)
     found = find_data([filled(setting, point.words) for setting in point.evaluate])
     job: Job | None = None

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 import rsdiff
+from rsdiff.data.digests import short_digests
 from rsdiff.data.holdout import hold_out
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
 from rsdiff.data.sample import Batch, collate
@@ -26,7 +27,7 @@ from rsdiff.runs.predecessor import begin
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks import evaluate
+from rsdiff.tasks import evaluate, used_data
 from rsdiff.tasks.baseline import baseline_for
 from rsdiff.tasks.evaluation import build_test_cases
 from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_source, problem_of
@@ -34,7 +35,8 @@ from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
 from rsdiff.training.micro_batches import fewest_micro_batches, free_for_this_process, images_at_once, recall, remember
 from rsdiff.training.processes import gather_rows, smallest_of_processes
-from rsdiff.training.trainer import Trainer, load_weights
+from rsdiff.training.starting import load_weights
+from rsdiff.training.trainer import Trainer
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -44,7 +46,10 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     everything, test = open_source(settings, "train"), open_source(settings, "test")
     options = degradation_for(settings, everything)
     ((_, degradation),) = named_cases(options.build())
-    source, held_out = hold_out(everything, config.validation_images)
+    source, held_out = hold_out(everything, config.validation_images, settings.scale)
+    said = used_data.sentences(settings, test, source, held_out)
+    if accelerator.is_main_process:
+        print("\n".join(said), flush=True)
     problem = problem_of(settings, source)
     require_start(settings, problem)
     draw = draw_of(degradation, source)
@@ -57,7 +62,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             print(f"starting from {start}", flush=True)
     baseline = baseline_for(settings, problem, source)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
-    tell_unavailable(cases[0].evaluator.check(), accelerator.is_main_process)
+    tell([*cases[0].evaluator.check(), *config.cautions()], accelerator.is_main_process)
     parameters = sum(parameter.numel() for parameter in method.parameters())
     if accelerator.is_main_process:
         # weights, two moments per weight and averages, for the checkpoints that are kept and the one being written
@@ -87,10 +92,12 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if accelerator.is_main_process:
         tracker.rewind(trainer.step)
     trainer.fit()
+    if trainer.step < config.steps:
+        tell([f"stopped early after step {trainer.step}: {config.patience} validations did not improve."], accelerator.is_main_process)
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
-    result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator)
+    result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator, said)
     return replace(result, files=[*result.files, best.folder / WEIGHTS])
 
 
@@ -123,6 +130,7 @@ def card_of(settings: RunSettings, problem: Problem, source: ImageSource, parame
         "problem": asdict(problem),
         "normaliser": asdict(source.normaliser),
         "data": source.fingerprint(),
+        used_data.TRAINED_ON: short_digests(source.contents()),
         "wavelengths": list(source.wavelengths),
         "signature": settings.signature,
         "version": rsdiff.__version__,
@@ -190,8 +198,8 @@ def lr_of(degradation: Degradation, hr: Tensor, decisions: Sequence[Any]) -> Ten
     return made.lr
 
 
-def tell_unavailable(sentences: Sequence[str], is_main_process: bool) -> None:
-    """Say at the start which metrics the report will lack."""
+def tell(sentences: Sequence[str], is_main_process: bool) -> None:
+    """Print sentences once for all processes."""
     if is_main_process:
         for sentence in sentences:
             print(sentence, flush=True)

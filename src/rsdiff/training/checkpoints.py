@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -69,7 +70,7 @@ def write_checkpoint(
 
     Raises OSError (disk full, read-only folder) with nothing but a removable temporary folder left behind.
     """
-    final = folder / f"step_{step:08d}"
+    final = folder_of(folder, step)
     if is_complete(final) and (training_state is None or (final / TRAINING_STATE).exists()):
         return final
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,6 +154,22 @@ def last_checkpoint(store: Path) -> Path | None:
     return next((folder for folder in reversed(list_checkpoints(store)) if (folder / TRAINING_STATE).exists()), None)
 
 
+def folder_of(store: Path, step: int) -> Path:
+    """Return the folder of the checkpoint of a step."""
+    return store / f"step_{step:08d}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step of a checkpoint, by its folder."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def record_validation(checkpoint: Path, metrics: Mapping[str, float]) -> None:
+    """Add the result of a validation to a checkpoint's card, atomically."""
+    card = json.loads((checkpoint / CARD).read_text())
+    write_json(checkpoint / CARD, {**card, "validation": dict(metrics)})
+
+
 def best_checkpoint(store: Path) -> Path | None:
     """Return the checkpoint that validation found best, or None."""
     pointer = store / "best.json"
@@ -168,30 +185,53 @@ def mark_best(store: Path, checkpoint: Path, metric: str, value: float) -> None:
 
 
 def best_value(store: Path) -> float | None:
-    """Return the metric value of the best checkpoint so far, or None."""
-    pointer = store / "best.json"
-    return float(json.loads(pointer.read_text())["value"]) if pointer.exists() else None
+    """Return the metric value of the best checkpoint so far, or None where there is none (any more)."""
+    if best_checkpoint(store) is None:
+        return None
+    return float(json.loads((store / "best.json").read_text())["value"])
 
 
 def is_better(metric: str, value: float, best: float | None) -> bool:
-    """Return whether `value` of `metric` beats the best so far: it is lower where lower is better (RMSE, angles), else higher."""
-    if best is None:
+    """Return whether `value` of `metric` beats the best so far: it is lower where lower is better (RMSE, angles), else higher.
+
+    A value that is no number beats nothing, and any number beats it.
+    """
+    if math.isnan(value):
+        return False
+    if best is None or math.isnan(best):
         return True
     lower = metric in METRICS and METRICS[metric].direction == "lower"
     return value < best if lower else value > best
 
 
 def prune(store: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and the best one, and what killed writers left behind.
+    """Remove all but the newest `keep` checkpoints and the best one, and what killed writers left behind; the newest always stays.
 
     A checkpoint is renamed before its files are deleted: a kill in between leaves no half of one under a checkpoint's name.
     """
     best = best_checkpoint(store)
-    for folder in list_checkpoints(store)[: -keep or None]:
+    for folder in list_checkpoints(store)[: -max(keep, 1)]:
         if folder != best:
             folder.rename(store / f".{folder.name}.{os.getpid()}.partial")
     for leftover in store.glob(".step_*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def set_aside(store: Path, step: int) -> None:
+    """Rename the checkpoints of `step` and later ones, whose next step was not finite, so that nothing continues from them."""
+    for folder in list_checkpoints(store):
+        if step_of(folder) >= step:
+            aside = store / f"not_finite_after_{folder.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+
+
+def tensors_in(value: Any, name: str) -> dict[str, Tensor]:
+    """Return the tensors inside nested mappings and lists, by their place: 'moments/generator/state/3/exp_avg'."""
+    if isinstance(value, Tensor):
+        return {name: value}
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return {place: tensor for key, item in items for place, tensor in tensors_in(item, f"{name}/{key}").items()}
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, ClassVar, Literal
@@ -9,11 +10,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ANY_VALUE, ReadWith, require_above, require_at_least, require_below
 
 
 @config
 class OptimiserConfig:
     """One optimiser; every optimiser group of a method has its own."""
+
+    read_with: ClassVar[ReadWith] = {"eps": ("algorithm", ("adam", "adamw"))}
 
     algorithm: Literal["adam", "adamw", "lion", "sgd"] = "adam"
     """Update rule."""
@@ -27,13 +31,23 @@ class OptimiserConfig:
     """L2 penalty (adam, sgd) or decoupled decay (adamw, lion)."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise UserError(f"the learning rate is {self.lr}; it must be above 0.")
+        require_above(self, lr=0.0)
+        require_at_least(self, betas=0.0, eps=0.0, weight_decay=0.0)
+        require_below(self, betas=1.0)
 
 
 @config
 class LearningRateConfig:
     """How the learning rate of every group changes; a factor of `lr` as a function of the step or of the images seen."""
+
+    read_with: ClassVar[ReadWith] = {
+        "milestones": ("shape", ("multistep",)),
+        "gamma": ("shape", ("multistep",)),
+        "gammas": ("shape", ("multistep",)),
+        "periods": ("shape", ("cosine_restarts",)),
+        "restart_weights": ("shape", ("cosine_restarts",)),
+        "floor": ("shape", ("cosine", "cosine_restarts")),
+    }
 
     shape: Literal["constant", "multistep", "cosine", "cosine_restarts"] = "constant"
     """constant; halved (by `gamma`) at `milestones`; half a cosine to `floor`; half cosines of length `periods`."""
@@ -53,6 +67,16 @@ class LearningRateConfig:
     """Lowest factor of cosine and cosine_restarts."""
 
     def __post_init__(self) -> None:
+        require_at_least(self, warmup_images=0, milestones=1, gamma=0.0, gammas=0.0, periods=1, restart_weights=0.0, floor=0.0)
+        needed = {"multistep": "milestones", "cosine_restarts": "periods"}.get(self.shape)
+        if needed is not None and not getattr(self, needed):
+            raise UserError(f"shape={self.shape} needs its {needed}; add trainer.learning_rate.{needed}=[STEP,..] or choose another shape.")
+        if any(later <= earlier for earlier, later in itertools.pairwise(self.milestones)):
+            raise UserError(f"milestones={list(self.milestones)} are not in rising order; correct the list.")
+        if self.restart_weights and len(self.restart_weights) != len(self.periods):
+            raise UserError(
+                f"learning_rate has {len(self.periods)} periods and {len(self.restart_weights)} restart_weights; give as many, or none."
+            )
         if self.gammas and len(self.gammas) != len(self.milestones):
             raise UserError(
                 f"learning_rate has {len(self.milestones)} milestones and {len(self.gammas)} gammas; give one for each milestone, or none."
@@ -62,6 +86,14 @@ class LearningRateConfig:
 @config
 class EmaConfig:
     """Averages of the weights over training; the first is the one that evaluation uses."""
+
+    read_with: ClassVar[ReadWith] = {
+        "decays": ("rule", ("constant", "rising")),
+        "half_lives_images": ("rule", ("half_life",)),
+        "ramp_up": ("rule", ("half_life",)),
+        "start_step": ("rule", ("constant", "rising", "half_life")),
+        "every_steps": ("rule", ("constant", "rising", "half_life")),
+    }
 
     rule: Literal["off", "constant", "rising", "half_life"] = "off"
     """off; a constant decay per step; (1 + n) / (10 + n) at step n up to the decay (latent diffusion); a half-life in images with ramp-up
@@ -76,6 +108,14 @@ class EmaConfig:
     """Averages equal the weights until this step."""
     every_steps: int = 1
     """Averages are updated every so many steps."""
+
+    def __post_init__(self) -> None:
+        needed = {"constant": "decays", "rising": "decays", "half_life": "half_lives_images"}.get(self.rule)
+        if needed is not None and not getattr(self, needed):
+            raise UserError(f"{needed} is empty, so rule={self.rule} makes no average; give one or more, or set rule=off.")
+        require_at_least(self, decays=0.0, half_lives_images=1, start_step=0, every_steps=1)
+        require_below(self, decays=1.0)
+        require_above(self, ramp_up=0.0)
 
 
 def _a_number(batch: object) -> object:
@@ -95,6 +135,11 @@ class TrainerConfig:
     result_neutral: ClassVar[frozenset[str]] = frozenset(
         {"workers", "log_every_steps", "save_every_steps", "keep_checkpoints", "time_limit_minutes"}
     )
+    read_with: ClassVar[ReadWith] = {
+        "scale_keeps": ("scale_range", (ANY_VALUE,)),
+        "scale_per": ("scale_range", (ANY_VALUE,)),
+        "extend_schedule": ("extend", (ANY_VALUE,)),
+    }
 
     budget: Literal["quick", "paper", "none"] = "none"
     """What reports call this budget: 'quick' checks the machinery, 'paper' is a published recipe, 'none' is neither."""
@@ -137,31 +182,74 @@ class TrainerConfig:
     channels_last: bool = False
     """Store images and weights channels-last (faster convolutions on CUDA)."""
     validate_every_steps: int = 500
-    """Validate, and save a checkpoint, every so many steps and at the end; 0 means never."""
+    """Validate, and save a checkpoint, every so many steps and at the end; 0 means never, and the last checkpoint counts as the best."""
     validation_images: int = 8
-    """Images of the validation split that are restored each time."""
+    """Training images held out, at most a fifth of them, and restored each time; 0 means that there is no validation."""
     best_metric: str | None = "psnr"
-    """Column of the validation rows that decides which checkpoint is the best; None takes the last one (GANs, which PSNR does not rank)."""
+    """Validation metric that decides which checkpoint is the best; None takes the last one (GANs, which PSNR does not rank)."""
+    patience: int | None = None
+    """Stop early when so many validations in a row did not improve `best_metric`; None trains all steps."""
     save_every_steps: int = 500
     """Save a checkpoint to resume from every so many steps."""
     keep_checkpoints: int = 2
-    """Checkpoints kept besides the best one."""
+    """Newest checkpoints that are kept besides the best one; the newest one always is."""
     log_every_steps: int = 10
     """Write losses to the log every so many steps."""
     workers: int = 2
     """Loader processes per training process; results do not depend on it."""
     time_limit_minutes: float | None = None
-    """Save and stop in good order after this time; the same command continues."""
+    """Save and stop cleanly after this time; the same command continues."""
+    extend: str | None = None
+    """Run (its folder or signature) whose training this one continues: from its newest checkpoint, with weights, moments, averages and
+    step, under the settings given here. `steps` counts from the beginning of that run."""
+    extend_schedule: Literal["continue", "restart"] = "continue"
+    """Learning rate of an extended training: that of this run's schedule at the step reached, or the schedule begun anew."""
+    partial: bool = False
+    """Take from `checkpoint` the weights whose name and shape fit (another scale, other bands or widths); the others are drawn anew."""
 
     def __post_init__(self) -> None:
         if self.scale_per == "image" and (self.scale_range is None or self.scale_keeps == "hr"):
             raise UserError("scale_per=image needs a scale_range and scale_keeps=lr, for the LR images of a step must have one size.")
-        for name in ("steps", "batch", "accumulate", "patch", "crop_step", "save_every_steps", "log_every_steps"):
-            if getattr(self, name) != "auto" and getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-
+        require_at_least(self, steps=1, batch=1, accumulate=1, patch=1, crop_step=1, save_every_steps=1, log_every_steps=1, patience=1)
+        require_at_least(self, validate_every_steps=0, validation_images=0, keep_checkpoints=0, workers=0)
+        require_above(self, clip_norm=0.0, time_limit_minutes=0.0, scale_range=0.0)
         if not 0 <= self.least_valid <= 1:
-            raise ValueError(f"least_valid is {self.least_valid}; it is a share of the crop's values: choose 0 to 1.")
+            raise UserError(f"least_valid is {self.least_valid}; it is a share of the crop's values: choose 0 to 1.")
+        if self.scale_range is not None and self.scale_range[0] > self.scale_range[1]:
+            raise UserError(f"scale_range is {list(self.scale_range)}; give the lowest scale first.")
+        shape = self.learning_rate
+        if shape.shape == "cosine_restarts" and sum(shape.periods) < self.steps and shape.floor == 0:
+            raise UserError(
+                f"learning_rate.periods={list(shape.periods)} end at step {sum(shape.periods)} and steps={self.steps}, so the "
+                "learning rate would be 0 from there on; let the periods last as long as the training."
+            )
+        if self.patience is not None and (self.best_metric is None or not self.validates):
+            raise UserError(
+                "patience has no effect without validations and a best_metric; set validate_every_steps, validation_images and "
+                "best_metric, or leave it out."
+            )
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are validations at all."""
+        return self.validate_every_steps > 0 and self.validation_images > 0
+
+    def cautions(self) -> list[str]:
+        """Return a sentence for each setting that cannot have its effect in so few steps."""
+        rate, said = self.learning_rate, []
+        if rate.shape == "multistep" and rate.milestones[0] >= self.steps:
+            said.append(
+                f"note: the first of trainer.learning_rate.milestones is step {rate.milestones[0]}, which a training of {self.steps} steps "
+                "does not reach: its learning rate is constant."
+            )
+        if rate.warmup_images >= self.steps * self.batch:
+            said.append(
+                f"note: trainer.learning_rate.warmup_images={rate.warmup_images} is not less than the {self.steps * self.batch} images of "
+                "this training: the full learning rate is never reached."
+            )
+        if self.ema.rule != "off" and self.ema.start_step >= self.steps:
+            said.append(f"note: trainer.ema.start_step={self.ema.start_step} is never reached: the averages are the weights themselves.")
+        return said
 
     def optimiser_of(self, group: str) -> OptimiserConfig:
         """Return the optimiser config of one group."""

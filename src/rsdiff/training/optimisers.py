@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from rsdiff.config import UserError
 from rsdiff.methods.base import Method
@@ -32,29 +32,45 @@ class GroupOptimiser:
     def __post_init__(self) -> None:
         self.optimiser = self.accelerator.prepare_optimizer(build_optimiser(self.settings, self.parameters), device_placement=False)
 
-    def prepare(self, step: int, images: int) -> None:
-        """Set the learning rate of this step and clear the gradients."""
-        self.lr = self.settings.lr * learning_rate_factor(self.config.learning_rate, step, images, self.config.steps)
+    def prepare(self, step: int, images: int, steps: int) -> None:
+        """Set the learning rate of the schedule's `step`, after `images` images, of `steps`; clear the gradients."""
+        self.lr = self.settings.lr * learning_rate_factor(self.config.learning_rate, step, images, steps)
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr
         self.optimiser.zero_grad(set_to_none=True)
 
-    def step(self, clip_norm: float | None, replace_nan_gradients: bool) -> None:
-        """Unscale, mend and clip the gradients as configured, then update."""
+    def mend(self, clip_norm: float | None, replace_nan_gradients: bool) -> Tensor:
+        """Unscale, mend and clip the gradients as configured; return their norm before clipping, on the device."""
         self.accelerator.unscale_gradients(self.optimiser)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if replace_nan_gradients:
-            for parameter in self.parameters:
-                if parameter.grad is not None:
-                    torch.nan_to_num(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5, out=parameter.grad)
+            for gradient in gradients:
+                torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
+        if not gradients:
+            return torch.zeros((), device=self.accelerator.device)
+        norm = nn.utils.get_total_norm(gradients)
         if clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, clip_norm)
+            nn.utils.clip_grads_with_norm_(self.parameters, clip_norm, norm)
+        return norm
+
+    def update(self) -> None:
+        """Move the weights."""
         self.optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.optimiser.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the moments of `state`; rates, decays and betas stay those of this run. Raises UserError for another algorithm's."""
+        wanted = {name: self.optimiser.param_groups[0][name] for name in self.optimiser.param_groups[0] if name != "params"}
         self.optimiser.load_state_dict(dict(state))
+        for group in self.optimiser.param_groups:
+            if set(group) - {"params"} != set(wanted):
+                raise UserError(
+                    f"the saved moments are of another algorithm than trainer.optimiser.algorithm={self.settings.algorithm}; choose that "
+                    "one, or start from the weights alone with checkpoint=."
+                )
+            group.update(wanted)
 
 
 def build_optimiser(settings: OptimiserConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

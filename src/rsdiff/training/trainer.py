@@ -16,20 +16,22 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.config.errors import during
 from rsdiff.data.sample import Batch
-from rsdiff.data.seeding import derived_seed
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
-from rsdiff.degradations.base import Degradation, degrade
-from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.degradations.base import Degradation
 from rsdiff.inference.memory import PeakMemory
 from rsdiff.methods.base import Method, Stage
 from rsdiff.training import checkpoints
 from rsdiff.training.config import TrainerConfig
+from rsdiff.training.finite import Evidence, FiniteWatch, not_finite
 from rsdiff.training.optimisers import GroupOptimiser, build_average, build_optimisers
 from rsdiff.training.processes import any_process, average_gradients, broadcast_buffers, mean_over_processes, wait_for_all
+from rsdiff.training.starting import load_weights
+from rsdiff.training.step import degrade_on, step_randomness, training_noise
 
 
 class TrainingError(UserError):
@@ -59,7 +61,10 @@ class Trainer:
     validate    called with the method in evaluation mode (averaged weights loaded where there are any); returns mean metrics, the same on
                 every process
     card        facts written into every checkpoint's card
-    store       folder of the checkpoints
+    store       folder of the checkpoints, <run>/checkpoints
+
+    A checkpoint is saved before it is validated, so that a validation that fails costs no step; and it is marked as the best one after
+    that, so that a kill in between only repeats the validation.
     """
 
     config: TrainerConfig
@@ -74,6 +79,8 @@ class Trainer:
     seed: int
     optimisers: dict[str, GroupOptimiser] = field(init=False)
     step: int = field(init=False, default=0)
+    schedule_start: int = field(init=False, default=0)
+    """Step from which the learning-rate schedule is counted: 0, or where an extension restarted it."""
 
     def __post_init__(self) -> None:
         self.method.to(self.accelerator.device)
@@ -85,49 +92,74 @@ class Trainer:
         self.optimisers = build_optimisers(self.config, self.method, self.accelerator)
         self.average = build_average(self.config.ema, self.method)
         self.stages = stage_ends(self.method.stages(), self.config.steps)
+        self._watch = FiniteWatch(self.accelerator)
+        self._never_finite = frozenset(not_finite(self.method.state_dict()))  # masks of minus infinity, which networks keep as buffers
+        self._validated: Mapping[str, float] = MappingProxyType({})
         self._stop_signal: int | None = None
         self._started = time.monotonic()
 
     def resume(self) -> bool:
-        """Continue from the newest checkpoint of the store, if there is one; raises TrainingError where the data are others by now."""
+        """Continue from the newest checkpoint of the store, if there is one."""
         last = checkpoints.last_checkpoint(self.store)
         if last is None:
             return False
         found = checkpoints.read_checkpoint(last, with_training_state=True)
-        if found.card.get("data", self.card.get("data")) != self.card.get("data"):
+        self._take(found)
+        self.schedule_start = int(found.training_state.get("schedule_start", 0))
+        self._validated = found.card.get("validation") or {}
+        self._remember_best(last, self._validated)  # the run may have been killed before it could
+        return True
+
+    def extend(self, folder: Path) -> None:
+        """Continue the training of another run from its checkpoint in `folder`: with its weights, moments, averages and step.
+
+        The learning rate follows this run's own schedule, from the step reached on (`extend_schedule=continue`) or begun anew
+        (`restart`). Raises TrainingError where the run is longer already, CheckpointError where it is one of another model.
+        """
+        found = checkpoints.read_checkpoint(folder, with_training_state=True)
+        reached = int(found.training_state["step"])
+        if reached >= self.config.steps:
             raise TrainingError(
-                f"the training images changed since step {found.card['step']} was saved in {self.store}; put the former files back, or "
-                "delete the run's folder to begin anew."
+                f"{folder} has {reached} steps and trainer.steps={self.config.steps}; set trainer.steps to more than that to extend it."
             )
+        self._take(found)
+        restarts = self.config.extend_schedule == "restart"
+        self.schedule_start = reached if restarts else int(found.training_state.get("schedule_start", 0))
+
+    def _take(self, found: checkpoints.Checkpoint) -> None:
+        """Take weights, moments, averages and step of a checkpoint."""
         load_weights(self.method, found.weights, found.folder)
         state = found.training_state
         for name, optimiser in self.optimisers.items():
+            if name not in state["optimisers"]:
+                raise TrainingError(f"{found.folder} has no moments of group '{name}'; start from its weights alone with checkpoint=.")
             optimiser.load_state_dict(state["optimisers"][name])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step = int(state["step"])
-        self._remember_best(last, found.card["validation"])  # the run may have been killed before it could
-        return True
 
     def fit(self) -> dict[str, float]:
         """Train to the end and return the last validation's metrics.
 
-        Raises Interrupted after a signal or the time limit, TrainingError when a loss is not finite; both leave a checkpoint to continue
-        from (for a loss that is not finite: the last good state).
+        Raises Interrupted after a signal or the time limit, with a checkpoint to continue from; TrainingError when a loss, a gradient or
+        a weight is not finite: then the checkpoints are those whose next step was good.
         """
         metrics: dict[str, float] = {}
         stage = self._enter_stage(None)
         clock, clock_step = time.monotonic(), self.step
         with self._signals():
+            reached = checkpoints.folder_of(self.store, self.step)
+            if self._validates() and not self._validated and checkpoints.is_complete(reached):
+                metrics = self._validate(reached)  # it was killed between saving and validating
+            if self.step >= self.config.steps or self._stops_early():
+                return metrics
             for micro_batches in self.loader(self.step):
-                if self.step >= self.config.steps:
-                    break
                 stage = self._enter_stage(stage)
                 values = self._optimise(stage, micro_batches)
                 self.step += 1
-                last = self.step == self.config.steps
+                last = self.step >= self.config.steps
                 if self.step % self.config.log_every_steps == 0 or last:
                     numbers = mean_over_processes(self.accelerator, values)
                     numbers |= {f"lr/{name}": self.optimisers[name].lr for name in stage.groups}
@@ -137,12 +169,14 @@ class Trainer:
                     if self.accelerator.is_main_process:
                         self.journal.log(self.step, numbers)
                         self.journal.advance(self.step, self.config.steps, numbers, speed)
-                due = self.config.validate_every_steps and self.step % self.config.validate_every_steps == 0
-                if due or last or self.step % self.config.save_every_steps == 0:
-                    metrics = self._validate() if due or last else {}
-                    self._remember_best(self._save(metrics), metrics)
+                if self._validates() or last or self.step % self.config.save_every_steps == 0:
+                    folder = self._save()
+                    if self._validates():
+                        metrics = self._validate(folder)
                     self._prune()
-                if not last and self._must_stop():
+                    if last or self._stops_early():
+                        break
+                if self._must_stop():
                     self._save()
                     message = f"stopped after step {self.step} of {self.config.steps}; the same command continues from there."
                     raise Interrupted(message, self._stop_signal)
@@ -192,69 +226,120 @@ class Trainer:
         device = self.accelerator.device
         batches = [degrade_on(batch, device, self.degradation, self.config.channels_last) for batch in micro_batches]
         images_seen = self.step * self.config.batch
+        scheduled = self.schedule_start
         logged: dict[str, Tensor] = {}
         with step_randomness(self.seed, self.step, self.accelerator.process_index, device):
             for group in stage.groups:
-                self.optimisers[group].prepare(self.step, images_seen)
+                self.optimisers[group].prepare(
+                    self.step - scheduled, images_seen - scheduled * self.config.batch, self.config.steps - scheduled
+                )
             for part in self.method.passes(stage):
+                totals: dict[str, list[Tensor]] = {group: [] for group in part.groups}
+                terms: dict[str, dict[str, Tensor]] = {group: {} for group in part.groups}
                 for batch in batches:
                     with self.accelerator.autocast():
                         found = self.method.losses(batch, part, training_noise(self.seed, part, self.step, batch))
                     for group, losses in found.items():
-                        self._require_finite(losses.total, losses.terms, group, batch)
                         self.accelerator.backward(losses.total / len(batches))
+                        totals[group].append(losses.total)
                         for name, value in {**losses.terms, "total": losses.total}.items():
-                            key = f"{group}/{name}"
-                            logged[key] = logged.get(key, torch.zeros((), device=device)) + value.detach().float() / len(batches)
+                            so_far = terms[group].get(name, torch.zeros((), device=device))
+                            terms[group][name] = so_far + value.detach().float() / len(batches)
                 for group in part.groups:
                     average_gradients(self.accelerator, self.optimisers[group].parameters)
-                    self.optimisers[group].step(self.config.clip_norm, self.config.replace_nan_gradients)
+                    norm = self.optimisers[group].mend(self.config.clip_norm, self.config.replace_nan_gradients)
+                    # A gradient scaler leaves out steps whose gradients overflow, and expects some.
+                    looked_at = totals[group] if self.accelerator.scaler is not None else [*totals[group], norm]
+                    names = [meta.name for batch in batches for meta in batch.metas]
+                    self._require_finite(self._watch.note(Evidence(self.step, group, terms[group], names), looked_at))
+                    logged |= {f"{group}/{name}": value for name, value in terms[group].items()}
+                for group in part.groups:
+                    self.optimisers[group].update()
             self.method.after_step(stage, self.step)
         broadcast_buffers(self.accelerator, self.method)
         if self.average is not None and (self.step + 1) % self.config.ema.every_steps == 0:
             self.average.update(self.method, images_seen, images_seen + self.config.batch)
         return logged
 
-    def _require_finite(self, total: Tensor, terms: Mapping[str, Tensor], group: str, batch: Batch) -> None:
-        """Raise before the weights are touched, so that the state saved is the last good one."""
-        if not any_process(self.accelerator, not bool(torch.isfinite(total))):
+    def _require_finite(self, evidence: Evidence | None) -> None:
+        """Raise TrainingError where a step was not finite; a checkpoint of the state that gave it is no good one and is set aside."""
+        if evidence is None:
             return
         for parameter in self.method.parameters():
             parameter.grad = None
-        self._save()
-        bad = [name for name, value in terms.items() if not bool(torch.isfinite(value).all())] or ["total"]
-        names = ", ".join(meta.name for meta in batch.metas[:4])
-        raise TrainingError(
-            f"the loss of group '{group}' is not finite at step {self.step + 1} (term {', '.join(bad)}; samples {names}); the state before "
-            f"it is saved in {self.store}: lower trainer.optimiser.lr, set trainer.clip_norm or use trainer.precision=no."
+        if self.accelerator.is_main_process:
+            checkpoints.set_aside(self.store, evidence.step)
+        wait_for_all(self.accelerator)
+        raise TrainingError(f"{evidence.words()} is not finite at step {evidence.step + 1}; {self._way_on()}")
+
+    def _way_on(self) -> str:
+        """Return what to do after numbers that are not finite, by what is there to continue from."""
+        change = "lower trainer.optimiser.lr, set trainer.clip_norm or use trainer.precision=no"
+        good = checkpoints.last_checkpoint(self.store)
+        if good is None:
+            return f"no checkpoint was saved before: {change}, which begins anew."
+        return (
+            f"the last good checkpoint is of step {checkpoints.step_of(good)}: add trainer.extend={self.store.parent.name} to continue "
+            f"from it, and {change}."
         )
 
-    def _save(self, validation: Mapping[str, float] = MappingProxyType({})) -> Path:
-        """Write a checkpoint of the present state on the main process; the others wait for it."""
-        folder = self.store / f"step_{self.step:08d}"
+    def _save(self) -> Path:
+        """Write a checkpoint of the present state on the main process; the others wait for it.
+
+        Raises TrainingError, and writes nothing, where any number of it is not finite.
+        """
+        self._require_finite(self._watch.settle())
+        folder = checkpoints.folder_of(self.store, self.step)
+        scaler = self.accelerator.scaler
+        averages = self.average.weights(self.method) if self.average is not None else []
+        states = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
+        numbers = {**checkpoints.tensors_in(states, "moments"), **checkpoints.tensors_in(averages, "average"), **self.method.state_dict()}
+        bad = [name for name in not_finite(numbers) if name.rpartition("/")[2] not in self._never_finite]
+        if any_process(self.accelerator, bool(bad)):
+            first = bad[0] if bad else "one of another process"
+            raise TrainingError(
+                f"{len(bad)} tensors (first: {first}) are not finite after step {self.step}, which is not saved; {self._way_on()}"
+            )
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
             state = {
                 "step": self.step,
-                "optimisers": {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()},
+                "schedule_start": self.schedule_start,
+                "optimisers": states,
                 "average": self.average.state_dict() if self.average is not None else {},
                 "scaler": scaler.state_dict() if scaler is not None else {},
             }
-            averages = self.average.weights(self.method) if self.average is not None else []
-            facts = {"images": self.step * self.config.batch, "validation": dict(validation)}
-            folder = checkpoints.write_checkpoint(self.store, self.step, self.method.state_dict(), averages, {**self.card, **facts}, state)
+            facts = {"images": self.step * self.config.batch, "validation": {}}
+            checkpoints.write_checkpoint(self.store, self.step, self.method.state_dict(), averages, {**self.card, **facts}, state)
+        self._validated = MappingProxyType({})
         wait_for_all(self.accelerator)
         return folder
 
-    def _validate(self) -> dict[str, float]:
-        """Validate with the weights evaluation would use, and log the result."""
+    def _validates(self) -> bool:
+        """Whether the checkpoint of this step is validated."""
+        every = self.config.validate_every_steps
+        return bool(every) and self.config.validation_images > 0 and (self.step % every == 0 or self.step >= self.config.steps)
+
+    def _validate(self, folder: Path) -> dict[str, float]:
+        """Validate with the weights evaluation would use, record the result in the checkpoint of this step, and log it."""
         self.method.eval()
-        with self._averaged_weights():
+        with during("validation"), self._averaged_weights():
             metrics = self.validate(self.step)
         self.method.train()
+        self._validated = metrics
         if self.accelerator.is_main_process and metrics:
             self.journal.log(self.step, {f"validation/{name}": value for name, value in metrics.items()})
+            checkpoints.record_validation(folder, metrics)
+            self._remember_best(folder, metrics)
+        wait_for_all(self.accelerator)
         return metrics
+
+    def _stops_early(self) -> bool:
+        """Whether the validations since the best one are more than the patience; the same on every process, which see the same files."""
+        patience, best = self.config.patience, checkpoints.best_checkpoint(self.store)
+        if patience is None or best is None or not self._validates():
+            return False
+        waited = (self.step - checkpoints.step_of(best)) // self.config.validate_every_steps
+        return any_process(self.accelerator, self.accelerator.is_main_process and waited >= patience)
 
     def _remember_best(self, folder: Path, validation: Mapping[str, float]) -> None:
         """Mark a checkpoint as the best one if its validation says so."""
@@ -304,41 +389,3 @@ def stage_ends(stages: Sequence[Stage], steps: int) -> list[tuple[int, Stage]]:
         start = steps if stage.steps is None else start + stage.steps
         ends.append((start, stage))
     return ends
-
-
-def degrade_on(batch: Batch, device: torch.device, degradation: Degradation, channels_last: bool = False) -> Batch:
-    """Move a batch to `device` and make its LR there, unless the data brought one."""
-    batch = batch.to(device)
-    if batch.lr is None:
-        batch = degrade(batch, degradation)
-    return batch.with_memory_format(torch.channels_last) if channels_last else batch
-
-
-def training_noise(seed: int, stage: Stage, step: int, batch: Batch) -> SeededNoise:
-    """Noise of one pass over a batch, from the stage's groups and: per image (seed, epoch, index), shared draws (seed, step)."""
-    groups = "+".join(stage.groups)
-    keys = [(seed, "train", groups, meta.epoch, meta.index) for meta in batch.metas]
-    return SeededNoise(keys, shared=(seed, "step", groups, step))
-
-
-@contextmanager
-def step_randomness(seed: int, step: int, process: int, device: torch.device) -> Iterator[None]:
-    """Key what PyTorch draws by itself (dropout) to the step, and leave the global generators as they were."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derived_seed(seed, "dropout", step, process))
-        yield
-
-
-def load_weights(method: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
-    """Load weights strictly; raises CheckpointError in one sentence when they belong to another method or another size of it."""
-    own = method.state_dict()
-    missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-    shapes = sorted(name for name in set(own) & set(weights) if own[name].shape != weights[name].shape)
-    if missing or unknown or shapes:
-        example = (missing or unknown or shapes)[0]
-        raise checkpoints.CheckpointError(
-            f"{where} holds weights of another model: {len(missing)} of {len(own)} tensors are missing, {len(unknown)} are unknown and "
-            f"{len(shapes)} have another shape (first: {example}); choose the model it was trained with."
-        )
-    method.load_state_dict(dict(weights))

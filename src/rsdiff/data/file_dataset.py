@@ -1,0 +1,242 @@
+"""What every data set made of files shares: where it lies, which images train and which test, and that training images set the normaliser.
+
+A kind of data set says which images there are (`parts`) and what becomes of them (`tiling`, `derived`); nothing else opens a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Self
+
+from rsdiff.config import UserError, config
+from rsdiff.data.files import FileOptions, FileSource, Item, list_images
+from rsdiff.data.packed import PackedSource, is_packed
+from rsdiff.data.source import DataError, ImageSource, Split, cached
+from rsdiff.data.splits import Parts, limited, split_by_names, split_folder
+from rsdiff.data.tiles import TiledSource
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Squares that images are cut into; see TiledSource."""
+
+    side: int
+    per_image: int | None = None
+
+
+@config
+class FileDataset(FileOptions):
+    """Where a data set of files lies and how much of it is used."""
+
+    root: str = ""
+    """Folder with the images, or the packed file that `task=prepare` made of it; must be given."""
+    limit: int | None = None
+    """Most training images to use; None means all."""
+    test_limit: int | None = None
+    """Most test images to use; None means all."""
+    download: str = ""
+    """What to do when the data are not there, in the imperative, for the message that says so."""
+
+    def __post_init__(self) -> None:
+        FileOptions.__post_init__(self)
+        for name in ("limit", "test_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}; it must be at least 1, or null for all images.")
+
+    def parts(self, scale: float) -> Parts[Item]:
+        """Return the training and the test images, decided once and before limits; see Parts for one that does not exist."""
+        raise NotImplementedError
+
+    def tiling(self, split: Split) -> Tiling | None:
+        """Return how the images of a split are cut into tiles; None leaves them whole."""
+        return None
+
+    def refined(self, parts: Parts[Item]) -> tuple[Self, Sequence[tuple[str, str]]]:
+        """Return the options to read the files with, where the files decide some, and (what, reason) of what is left out for it."""
+        return self, ()
+
+    def derived(self, source: ImageSource, split: Split) -> ImageSource:
+        """Return what a run sees of the images that were read."""
+        return source
+
+    def for_testing(self) -> Self:
+        """Return the data set as it is evaluated without being trained on: where nothing tells test images from others, all test."""
+        return self
+
+    def build(self, split: Split, scale: float) -> ImageSource:
+        """Open the training or the test images; what is measured, such as the range of their values, is measured on training images."""
+        check_root(self)
+        limit = self.limit if split == "train" else self.test_limit
+        if is_packed(self.root):
+            return self.derived(cached(PackedSource(folder_of(self), split, scale, limit), self.cache_mb, scale), split)
+        parts = self.parts(scale)
+        options, left_out = self.refined(parts)
+        tiling = self.tiling(split)
+        files = FileSource(_first(parts.of(split), None if tiling else limit), options, scale, self._measured_on(parts))
+        files.left_out = [*files.left_out, *left_out]
+        source: ImageSource = files
+        if tiling is not None:
+            source = TiledSource(source, tiling.side, tiling.per_image, limit)
+        return self.derived(cached(source, self.cache_mb, scale), split)
+
+    def _measured_on(self, parts: Parts[Item]) -> Sequence[Item]:
+        if isinstance(parts.train, DataError):
+            if self.normaliser.is_measured:
+                raise DataError(
+                    f"dataset.normaliser.rule={self.normaliser.rule} is measured on training images and there are none: "
+                    f"{str(parts.train).rstrip('.')}, or set dataset.normaliser.rule=fixed with dataset.normaliser.low and high."
+                )
+            return parts.of("test")
+        return _first(parts.train, None if self.tiling("train") else self.limit)
+
+
+@config
+class SplitDataset(FileDataset):
+    """Options of data sets whose training and test images are told apart by folders, names or lists."""
+
+    split: Literal["auto", "folders", "fraction", "list", "pattern", "all", "test"] = "auto"
+    """folders: train/ and test/ (or val/); fraction: drawn from the names; list: text files; pattern: by name; all: every image trains and
+    tests; test: every image tests; auto: folders where they exist, else fraction, and test where task=evaluate is given the data alone."""
+    test_fraction: float = 0.1
+    """Share of test images (fraction)."""
+    train_list: str = ""
+    """Text file with one training image name per line, or a pickled dictionary of splits (list)."""
+    test_list: str = ""
+    """The same for test images (list)."""
+    test_pattern: str = "test*"
+    """Names of test images, with * and ? (pattern)."""
+
+    def __post_init__(self) -> None:
+        FileDataset.__post_init__(self)
+        if not 0 < self.test_fraction < 1:
+            raise UserError(f"test_fraction is {self.test_fraction}; it must lie between 0 and 1.")
+
+    def items(self, folder: Path, prefix: str, scale: float) -> Sequence[Item]:
+        """Return the images below a folder, their names beginning with `prefix`."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raise DataError when the folder is missing or holds no image."""
+        check_root(self)
+        if not is_packed(self.root) and not list_images(folder_of(self), self.extensions):
+            raise no_images(folder_of(self), self.extensions)
+
+    def for_testing(self) -> Self:
+        """See FileDataset. A normaliser that is measured needs training images, so that the names go on telling which test."""
+        if self.split != "auto" or self.normaliser.is_measured or not self.root or is_packed(self.root):
+            return self
+        root = folder_of(self)
+        if not root.is_dir() or any(split_folder(root, split) for split in ("train", "test")):
+            return self
+        return replace(self, split="test")
+
+    def parts(self, scale: float) -> Parts[Item]:
+        """See FileDataset."""
+        root = folder_of(self)
+        train, test = split_folder(root, "train"), split_folder(root, "test")
+        if self.split == "folders" or (self.split == "auto" and (train or test)):
+            return self._by_folders(root, train, test, scale)
+        return self.by_names(self.items(root, "", scale), root)
+
+    def by_names(self, items: Sequence[Item], root: Path) -> Parts[Item]:
+        """Return the parts of `items` by list, pattern or fraction."""
+        if not items:
+            raise no_images(root, self.extensions)
+        by_name = {item.name: item for item in items}
+        names = split_by_names(list(by_name), self.split, self.test_fraction, self.test_pattern, self.train_list, self.test_list, root)
+        return names.of_each(by_name)
+
+    def _by_folders(self, root: Path, train: Path | None, test: Path | None, scale: float) -> Parts[Item]:
+        """Return the images of train/ and test/. A part whose folder is missing is asked for, unless nothing can be mistaken."""
+        found = {folder: self.items(folder, f"{folder.name}/", scale) for folder in (train, test) if folder is not None}
+        if self.split == "auto" and train is not None and test is None and not self._others(root, train):
+            return self.by_names(found[train], train)  # a folder of images that happens to be called train
+
+        def part(folder: Path | None, other: Path | None, name: str) -> Sequence[Item] | DataError:
+            if folder is not None:
+                return found[folder] or no_images(folder, self.extensions)
+            has = f" and has {other.name}/" if other is not None else ""
+            return DataError(
+                f"{root} has no folder {name}{has}, so that it is not said which images are {'training' if name == 'train/' else 'test'} "
+                f"images; add the folder, or draw test images from all images there are with dataset.split=fraction."
+            )
+
+        return Parts(part(train, test, "train/"), part(test, train, "test/ or val/"))
+
+    def _others(self, root: Path, folder: Path) -> bool:
+        return any(not path.is_relative_to(folder) for path in list_images(root, self.extensions))
+
+
+def _first(items: Sequence[Item], limit: int | None) -> list[Item]:
+    by_name = {item.name: item for item in items}
+    return [by_name[name] for name in limited(list(by_name), limit)]
+
+
+def list_items(folder: Path, prefix: str, role: str, extensions: Sequence[str]) -> list[Item]:
+    """Return one item per image below `folder`, named by its path without ending."""
+    found = by_stem(list_images(folder, extensions), folder, "")
+    return [Item(prefix + stem, {role: path}, class_label(stem)) for stem, path in found.items()]
+
+
+def by_stem(paths: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
+    """Return the paths by their name below `folder`, without ending and `suffix`; two files of one name are refused."""
+    found: dict[str, Path] = {}
+    start = len(folder.as_posix().rstrip("/")) + 1
+    for path in paths:
+        name = path.as_posix()[start:] if folder != Path() else path.as_posix()
+        stem = name[: len(name) - len(path.suffix)].removesuffix(suffix)
+        if stem in found:
+            raise DataError(f"{found[stem]} and {path.name} have the same name; choose one ending with dataset.extensions=[png].")
+        found[stem] = path
+    return found
+
+
+def class_label(stem: str) -> tuple[tuple[str, str], ...]:
+    """Return the label 'class' of an image in a sub-folder, or nothing."""
+    return (("class", stem.rsplit("/", 2)[-2]),) if "/" in stem else ()
+
+
+def subfolder(folder: Path, name: str) -> Path | None:
+    """Return folder/name in any case of letters, or None."""
+    place = folder
+    for part in Path(name).parts:
+        found = {path.name.lower(): path for path in sorted(place.iterdir(), reverse=True) if path.is_dir()}
+        if part.lower() not in found:
+            return None
+        place = place / part if (place / part).is_dir() else found[part.lower()]
+    return place
+
+
+def folder_of(options: FileDataset) -> Path:
+    """Return the root as a path, '~' expanded."""
+    return Path(options.root).expanduser()
+
+
+def check_root(options: FileDataset) -> None:
+    """Raise DataError, with what to download where that is known, when the root is missing or neither a folder nor a packed file."""
+    if not options.root:
+        raise DataError(f"dataset.root is not given; {_get(options)}set dataset.root=FOLDER to the folder that holds the images.")
+    root = folder_of(options)
+    if not root.exists():
+        raise DataError(f"dataset.root={options.root} does not exist; {advice(options)}")
+    if not root.is_dir() and not is_packed(options.root):
+        raise DataError(f"dataset.root={options.root} is neither a folder nor a packed data set; {advice(options)}")
+
+
+def advice(options: FileDataset) -> str:
+    """Return what to do when the data are not where they should be."""
+    if not options.download:
+        return f"give the folder that holds the images (seen from {Path.cwd()})."
+    return f"{options.download}; or give the place of the data with dataset.root=FOLDER (seen from {Path.cwd()})."
+
+
+def no_images(folder: Path, extensions: Sequence[str]) -> DataError:
+    """Return the error for a folder without images."""
+    return DataError(f"{folder} holds no image ({', '.join(extensions)}); give another dataset.root or add to dataset.extensions.")
+
+
+def _get(options: FileDataset) -> str:
+    return f"{options.download} and " if options.download else ""

@@ -1,0 +1,127 @@
+"""Every method: what stands in missing pixels changes no loss and no gradient, and what is missing does not count."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from rsdiff.data.sample import Batch, collate
+from rsdiff.data.seeding import keyed_generator
+from rsdiff.data.views import SampleKey, TrainingSamples
+from rsdiff.degradations import Degradation, degrade
+from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.methods.base import Method, Problem
+from rsdiff.tasks.experiment import draw_of
+from tests.runs.pairs import MODELS, SCALES, data_kinds, degradation_for, fresh, options, pairs
+
+pytestmark = pytest.mark.xdist_group("matrix")  # the options are composed once
+TRAINED = [name for name in MODELS if name != "bicubic"]
+PREFERRED = ("diffbsr_iso", "blinddiff_setting1", "dan_setting1", "dasr_iso", "bands", "bicubic", "paired")
+SAMPLED = ("rrdb_tiny", "sr3_tiny", "liif_tiny", "spectral_linear")
+SIDE = 64
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A tiny method and a raw batch that it is trained on."""
+
+    method: Method
+    batch: Batch
+    degradation: Degradation
+
+
+@cache
+def trial(model: str) -> Trial:
+    """Return a fresh method and two images, by the first of the preferred degradations that the method allows."""
+    allowed = [pair for pair in pairs([model]) if pair.data in ("synthetic", "synthetic48", "second_own_lr", "second")]
+    pair = min(allowed, key=lambda one: PREFERRED.index(one.degradation) if one.degradation in PREFERRED else len(PREFERRED))
+    data = data_kinds(SIDE)[pair.data]
+    chosen = degradation_for(pair.degradation, data)
+    built, source = chosen.build(), data.build("train", pair.scale)
+    lr_bands = source.lr_bands if "lr" in source.gives else chosen.lr_bands(source.bands)
+    samples = TrainingSamples(source, pair.scale, SIDE, 0, draw_of(built, source), views=options().models[model].views, small="pad")
+    batch = collate([samples[SampleKey(0, index % len(samples), 0)] for index in range(2)])
+    method = deepcopy(fresh(model, Problem(pair.scale, source.bands, lr_bands)))
+    assert pair.scale == SCALES.get(pair.data, pair.scale)
+    return Trial(method.train(), batch, built)
+
+
+def with_holes(batch: Batch, rubbish: float) -> Batch:
+    """Return the batch with a missing corner and, in the second image, one band that misses a place of its own."""
+
+    def holed(images: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        valid = torch.ones_like(images)
+        valid[..., : size // 8, : size // 8] = 0
+        valid[-1, ..., 0, -size // 8 :, -size // 8 :] = 0
+        return torch.where(valid > 0, images, torch.tensor(rubbish)), valid
+
+    hr, valid = holed(batch.need("hr"), SIDE)
+    found = replace(batch, hr=hr, valid=valid)
+    if batch.hr_views is not None:
+        hr_views, views_valid = holed(batch.hr_views, SIDE)
+        found = replace(found, hr_views=hr_views, views_valid=views_valid)
+    if batch.ref is not None:
+        ref, ref_valid = holed(batch.ref, SIDE)
+        found = replace(found, ref=ref, ref_valid=ref_valid)
+    if batch.lr is not None:
+        lr, lr_valid = holed(batch.lr, batch.lr_size[0])
+        found = replace(found, lr=lr, lr_valid=lr_valid)
+    return found
+
+
+def losses_and_gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
+    """Return every loss of every stage and group, and the gradients, of a copy of the method."""
+    found: dict[str, Tensor] = {}
+    for stage in method.stages():
+        copy = deepcopy(method)
+        copy.train()
+        copy.prepare_training()
+        copy.start_stage(stage)
+        for part in copy.passes(stage):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                for group, losses in copy.losses(batch, part, SeededNoise([(0,), (1,)], shared=(2,))).items():
+                    found[f"{stage.name} {group}"] = losses.total.detach()
+                    found |= {f"{stage.name} {group} {name}": value for name, value in losses.terms.items()}
+                    losses.total.backward()
+        found |= {f"{stage.name} d{name}": p.grad for name, p in copy.named_parameters() if p.grad is not None}
+    return found
+
+
+def require_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert set(first) == set(second)
+    for name, value in first.items():
+        assert bool(torch.isfinite(value).all()), name
+        assert torch.equal(value, second[name]), f"{name}: {float((value - second[name]).abs().max())}"
+
+
+@pytest.mark.parametrize("model", TRAINED)
+def test_what_stands_in_missing_pixels_changes_no_loss_and_no_gradient(model: str) -> None:
+    """Before the degradation, and of the target after it: neither what was missing nor what was made of it counts."""
+    given = trial(model)
+    torch.manual_seed(0)
+    one, other = (degrade(with_holes(given.batch, rubbish), given.degradation) for rubbish in (float("nan"), 40.0))
+    assert other.valid is not None
+    assert 0.05 < float(other.valid.mean()) < 0.99
+    rubbish = torch.rand(other.need("hr").shape, generator=keyed_generator("rubbish"))
+    other = replace(other, hr=torch.where(other.valid > 0, other.hr, rubbish))
+    require_same(losses_and_gradients(given.method, one), losses_and_gradients(given.method, other))
+
+
+@pytest.mark.parametrize("model", [name if name in SAMPLED else pytest.param(name, marks=pytest.mark.slow) for name in TRAINED])
+def test_known_pixels_count(model: str) -> None:
+    """The masks are no trick: other values of known pixels change the loss, and a mask of ones changes none beyond rounding."""
+    given = trial(model)
+    whole = degrade(given.batch, given.degradation)
+    hr = whole.need("hr")
+    masked = replace(whole, valid=torch.ones_like(hr), lr_valid=torch.ones_like(whole.need("lr")))
+    first, second = losses_and_gradients(given.method, whole), losses_and_gradients(given.method, masked)
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-5 * max(1.0, float(value.abs().max())), msg=name)
+    moved = losses_and_gradients(given.method, replace(masked, hr=(hr + 0.1).clamp(0, 1)))
+    assert any(not torch.equal(moved[name], value) for name, value in second.items())
