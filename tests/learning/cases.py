@@ -6,7 +6,6 @@ samplers: those of many levels are exact up to chance, those of 20 levels lose a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,15 +17,29 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from rsdiff.app.groups import GROUPS, register_schemas
 from rsdiff.config import config_from_mapping
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Method, Problem
-from rsdiff.app.groups import GROUPS, register_schemas
 from tests.conftest import REPOSITORY
 from tests.learning import exact
 from tests.learning.exact import Exact, Restorer, Space, alphas_bar_of, bicubic, cosine_betas, linear_betas
+from tests.learning.published import (
+    Expected,
+    Law,
+    absolute_noise,
+    ediffsr_loss,
+    edm_loss,
+    log_normal,
+    of_table,
+    score_loss,
+    squared_clean,
+    squared_noise,
+    ve_law,
+    vp_law,
+)
 from tests.learning.spreads import Spread, ancestral, edm_heun, edm_stochastic_heun, euler_maruyama, learned_variance
 from tests.learning.world import GaussianWorld
 
@@ -69,7 +82,7 @@ def build(name: str, sizes: Mapping[str, Any], problem: Problem) -> Method:
     """Return the method of conf/model/<name>.yaml with other sizes."""
     options = _merged(published_options(name), sizes)
     kind = options.pop("kind")
-    return config_from_mapping(GROUPS["model"][kind], options, "model").build(problem)  # type: ignore[no-any-return]
+    return config_from_mapping(GROUPS["model"][kind], options, "model").build(problem)
 
 
 def _merged(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,67 +90,6 @@ def _merged(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     for key, value in changes.items():
         result[key] = _merged(result[key], value) if isinstance(value, Mapping) and isinstance(result.get(key), Mapping) else value
     return result
-
-
-Law = Callable[[Tensor], Tensor]
-"""sigma (N,) -> the probability that a published training level is lower; of a table, the middle of its step."""
-Expected = Callable[[GaussianWorld, Space, Tensor], Tensor]
-"""(world, space, sigma (N,)) -> the published loss of a perfect network at these levels, (N,)."""
-
-
-def absolute_noise(world: GaussianWorld, space: Space, sigma: Tensor) -> Tensor:
-    """Mean absolute error of the noise: of a Gaussian, sqrt(2 / pi) deviations."""
-    left = world.posterior(torch.zeros(1, world.bands, world.lr_side, world.lr_side)).pixel_variance(sigma / space.factor)
-    return math.sqrt(2 / math.pi) * space.factor * left.sqrt().mean(1) / sigma
-
-
-def squared_noise(world: GaussianWorld, space: Space, sigma: Tensor) -> Tensor:
-    """Mean squared error of the noise."""
-    return squared_clean(world, space, sigma) / sigma.square()
-
-
-def squared_clean(world: GaussianWorld, space: Space, sigma: Tensor) -> Tensor:
-    """Mean squared error of the clean image in the space of the diffusion."""
-    left = world.posterior(torch.zeros(1, world.bands, world.lr_side, world.lr_side)).pixel_variance(sigma / space.factor)
-    return space.factor**2 * left.mean(1)
-
-
-def edm_loss(world: GaussianWorld, space: Space, sigma: Tensor) -> Tensor:
-    """EDM's loss: the sum over an image, weighted by (sigma^2 + 0.25) / (0.5 sigma)^2."""
-    return world.values * squared_clean(world, space, sigma) * (sigma.square() + 0.25) / (0.5 * sigma).square()
-
-
-def score_loss(world: GaussianWorld, space: Space, sigma: Tensor) -> Tensor:
-    """The loss of the VP and VE score SDEs: the sum over an image of the squared error of the noise."""
-    return world.values * squared_noise(world, space, sigma)
-
-
-def ediffsr_loss(world: GaussianWorld, space: Space, sigma: Tensor) -> Tensor:
-    """EDiffSR's: the mean absolute error of the state before, in units of the image."""
-    network = exact.ExactEDiffSR(world)
-    signals = (-network.totals[1:]).exp()
-    t = 1 + (exact.level_of_signal(signals)[None] / sigma[:, None]).log().abs().argmin(1)
-    before, decay = (-network.totals[t - 1]).exp(), (-network.drifts[t]).exp()
-    share = before * (1 - decay.square()) / (1 - signals[t - 1].square())
-    return network.strength * share * absolute_noise(world, space, sigma) * sigma
-
-
-def log_normal(sigma: Tensor) -> Tensor:
-    """EDM's law: ln(sigma) is normal with mean -1.2 and deviation 1.2."""
-    return torch.special.ndtr((sigma.log() + 1.2) / 1.2)
-
-
-def of_table(alphas_bar: Tensor, between: bool) -> Law:
-    """Return the law of steps drawn evenly from a table, with levels evenly spread between neighbouring sqrt(alpha_bar), or at them."""
-    signals = torch.cat([torch.ones(1, dtype=torch.float64), alphas_bar.sqrt()])
-
-    def law(sigma: Tensor) -> Tensor:
-        signal = (1 + sigma.double().square()).rsqrt()
-        step = torch.searchsorted(-signals, -signal + (0 if between else 1e-7)).clamp(1, len(alphas_bar))
-        share = (signals[step - 1] - signal) / (signals[step - 1] - signals[step]) if between else 0.5
-        return ((step - 1 + share) / len(alphas_bar)).clamp(0, 1)
-
-    return law
 
 
 @dataclass(frozen=True)
@@ -175,8 +127,9 @@ class Case:
         """Return the method in evaluation mode and the exact network in it."""
         torch.manual_seed(0)
         problem = Problem(world().scale, world().bands, world().bands)
-        method = build(self.model, self.sizes, problem).eval()
-        return method, self.install(method, world())
+        method = build(self.model, self.sizes, problem)
+        network = self.install(method, world())
+        return method.eval(), network
 
     def restored(self, sampler: SamplerConfig | None = None) -> tuple[Tensor, Batch]:
         """Return samples of as many targets, and their batch."""
@@ -218,7 +171,7 @@ def all_terms(method: Method, batch: Batch, noise: SeededNoise) -> dict[str, Ten
 def _concatenated(table: Tensor | None = None) -> Callable[[Method, GaussianWorld], Exact]:
     def install(method: Method, world: GaussianWorld) -> Exact:
         method.network = exact.Concatenated(world, table)
-        return method.network  # type: ignore[return-value]
+        return method.network
 
     return install
 
@@ -257,7 +210,7 @@ def _joint(make: Callable[[GaussianWorld], Exact]) -> Callable[[Method, Gaussian
         if hasattr(method, "condition"):
             method.condition = Condition()
         method.unet = make(world)
-        return method.unet  # type: ignore[return-value]
+        return method.unet
 
     return install
 
@@ -274,7 +227,7 @@ def _blinddiff(method: Method, world: GaussianWorld) -> Exact:
     kept = torch.tensor([round(i * 999 / 499) for i in range(500)])
     network = exact.ExactBlindDiff(world, kept, torch.full((21, 21), 1 / 441))
     network.size_multiple = 1  # type: ignore[assignment]
-    network.enlarge = network.enlarge_lr  # type: ignore[assignment,method-assign]
+    network.enlarge = network.enlarge_lr  # type: ignore[assignment]
     method.network = network
     return network
 
@@ -290,18 +243,6 @@ DDPM_1000 = alphas_bar_of(linear_betas(1e-4, 2e-2, 1000))
 COSINE_1000 = alphas_bar_of(cosine_betas(1000))
 COSINE_100 = alphas_bar_of(cosine_betas(100))
 DIFFBSR_TABLE = alphas_bar_of((linear_betas(1e-6, 0.01, 20) + 1.5 * cosine_betas(20)).clip(0, 0.999))
-
-
-def vp_law(sigma: Tensor) -> Tensor:
-    """The VP score SDE's: t even in [1e-5, 1], sigma^2 = exp(19.9 t^2 / 2 + 0.1 t) - 1."""
-    log = sigma.double().square().log1p()
-    time = ((0.1**2 + 2 * 19.9 * log).sqrt() - 0.1) / 19.9
-    return (time - 1e-5) / (1 - 1e-5)
-
-
-def ve_law(sigma: Tensor) -> Tensor:
-    """The VE score SDE's: ln(sigma) even from 0.02 to 100."""
-    return (sigma.double() / 0.02).log() / math.log(100 / 0.02)
 
 
 def start_of_refdiff(world: GaussianWorld) -> Tensor:
@@ -454,3 +395,6 @@ CASES: dict[str, Case] = {
         {"width": 16, "encoders": [1], "decoders": [1], "middle": 1},
     ),
 }
+
+LONG_RUNS = {"ddpm", "idm", "diffbsr_ddpm"}
+"""Cases whose sampler makes 1000 evaluations or more."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ MEAN_TOLERANCE = 0.22  # of the mean's deviation in its standard errors: 3.7 of 
 MISFIT_TOLERANCE = 0.05
 LOSS_TOLERANCE = 0.03
 LAW_LIMIT = 1.63  # Kolmogorov and Smirnov's statistic, exceeded once in 100 when the law holds; seeds are fixed
-GAIN = 0.05
+GAIN, GAIN_TOLERANCE = 0.05, 0.01
+DRAWS, BINS, BIN_LIMIT = 400, 20, 36.2  # chi square of 19 degrees of freedom, exceeded once in 100
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ def check_samples(case: Case) -> Samples:
 
 @dataclass(frozen=True)
 class Loss:
-    """The published loss of a perfect network: mean, what it must be, and by octave of sigma."""
+    """The published loss of a perfect network, what it must be, and the share of its estimate of the noise at which it is least."""
 
     mean: float
     expected: float
-    levels: Tensor
+    best_share: float
 
 
 def check_loss(case: Case) -> Loss:
@@ -85,20 +86,24 @@ def check_loss(case: Case) -> Loss:
     place: GaussianWorld = world()
     mean, expected = float(losses.mean()), float(case.expected(place, network.space, levels.double()).mean())
     assert abs(mean / expected - 1) < LOSS_TOLERANCE, f"loss {mean:.5g}, of the Bayes error {expected:.5g}"
-    for gain in (1 - GAIN, 1 + GAIN):
-        assert float(case.losses(gain)[0].mean()) > mean, f"{gain} of the best estimate of the noise has a lower loss"
-    return Loss(mean, expected, levels)
+    less, more = (float(case.losses(1 + change)[0].mean()) for change in (-GAIN, GAIN))
+    assert min(less, more) > mean, f"another share of the best estimate of the noise has a lower loss: {less}, {mean}, {more}"
+    best = 1 + GAIN / 2 * (less - more) / (less - 2 * mean + more)  # of the parabola through the three
+    assert abs(best - 1) < GAIN_TOLERANCE, f"the loss is least at {best:.3f} of the best estimate of the noise"
+    return Loss(mean, expected, best)
 
 
 def check_levels(case: Case) -> float:
     """Assert that training draws its levels by the published law; return the statistic."""
-    levels = case.losses()[1].double()
-    if case.shared:
-        levels = levels[:: case.batch]
+    size = 1 if case.shared else case.batch
+    levels = replace(case, batch=size, batches=DRAWS // size).losses()[1].double()
     found = case.law(levels).sort().values
     middle = (torch.arange(len(found)) + 0.5) / len(found)
     statistic = float((found - middle).abs().max()) * len(found) ** 0.5
     assert statistic < LAW_LIMIT, f"levels are not drawn by the published law: statistic {statistic:.2f}"
+    counts, each = torch.histc(found.float(), BINS, 0, 1), len(found) / BINS
+    square = float(((counts - each).square() / each).sum())
+    assert square < BIN_LIMIT, f"levels are not drawn by the published law: chi square {square:.1f} of {BINS} bins"
     return statistic
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def linear_betas(start: float, end: float, steps: int) -> np.ndarray:
 def cosine_betas(steps: int, offset: float = 0.008) -> np.ndarray:
     """Improved DDPM's betas."""
     curve = [math.cos((t / steps + offset) / (1 + offset) * math.pi / 2) ** 2 for t in range(steps + 1)]
-    return np.array([min(1 - after / before, 0.999) for before, after in zip(curve, curve[1:], strict=False)])
+    return np.array([min(1 - after / before, 0.999) for before, after in pairwise(curve)])
 
 
 def level_of_signal(signal: Tensor) -> Tensor:
@@ -191,7 +192,7 @@ class ExactRefDiff(ExactEDM):
     """Ref-Diff where the reference shows other ground: F, told ln(sigma) / 4. Trained on bilinear enlargements, used on repeated pixels."""
 
     @property
-    def shrink(self) -> Tensor:  # type: ignore[override]
+    def shrink(self) -> Tensor:
         """See Exact."""
         return inverse_of(bilinear if self.training else nearest, self.world.lr_side, self.world.side)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ def edm_heun(steps: int, lowest: float, highest: float, rho: float = 7.0) -> Spr
 
     def spread(v: Tensor) -> Tensor:
         state = torch.full_like(v, levels[0])
-        for sigma, following in zip(levels, levels[1:], strict=False):
+        for sigma, following in pairwise(levels):
             slope = sigma / (v + sigma**2)
             moved = 1 + (following - sigma) * slope
             if following > 0:
@@ -86,7 +87,7 @@ def edm_stochastic_heun(
 
     def spread(v: Tensor) -> Tensor:
         variance = start_variance
-        for sigma, following in zip(levels, levels[1:], strict=False):
+        for sigma, following in pairwise(levels):
             raised = sigma * (1 + gamma) if low <= sigma <= high else sigma
             variance = variance + inflation**2 * (raised**2 - sigma**2)
             slope = raised / (v + raised**2)

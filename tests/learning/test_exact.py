@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.learning.cases import CASES
+from tests.learning.cases import CASES, LONG_RUNS
 from tests.learning.checks import check_levels, check_loss, check_samples
 
+SAMPLED = [pytest.param(name, marks=[pytest.mark.slow] if name in LONG_RUNS else []) for name in CASES]
 
-@pytest.mark.parametrize("name", CASES)
+
+@pytest.mark.parametrize("name", SAMPLED)
 def test_published_sampler_draws_from_the_posterior(name: str) -> None:
     check_samples(CASES[name])
 
