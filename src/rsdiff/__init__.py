@@ -1,3 +1,38 @@
-"""Composable experiments in remote-sensing super-resolution."""
+"""Composable experiments in remote-sensing super-resolution.
+
+    import rsdiff
+    model = rsdiff.load("outputs/train/sr3_tiny-synthetic/RUN")
+    sr = model.restore(array, scale=4, seed=0)
+    lr, hr, decisions = rsdiff.degrade(image, "bsrgan", scale=4, seed=0)
+    rows = rsdiff.score(sr, hr, protocol="basicsr_y")
+
+What is named here is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rsdiff.api import Model, compose, degrade, evaluate, load, score
 
 __version__ = "0.1.0"
+
+_OF_API = frozenset({"Model", "compose", "degrade", "evaluate", "load", "score"})
+_PACKAGES = frozenset({"data", "degradations", "diffusion", "inference", "losses", "methods", "metrics", "networks", "training", "weights"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_API:
+        return getattr(importlib.import_module("rsdiff.api"), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"rsdiff.{name}")
+    raise AttributeError(f"module 'rsdiff' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_OF_API, *_PACKAGES})
+
+
+__all__ = ["Model", "__version__", "compose", "degrade", "evaluate", "load", "score"]

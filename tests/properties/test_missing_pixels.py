@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsdiff.app.command_line import options_of
+from rsdiff.app.diagnosis import options_of
 from rsdiff.data.missing import FILL_REACH, eroded, fill_missing, validity_at
 from rsdiff.data.sample import Batch, Sample, SampleMeta, collate
 from rsdiff.data.seeding import keyed_generator

@@ -14,7 +14,7 @@ from rasterio.transform import from_origin
 from torch import Tensor
 
 from rsdiff.app.composition import group_config
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.schemas import register_schemas
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.source import DataError
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise

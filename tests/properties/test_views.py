@@ -60,6 +60,9 @@ class Coordinates:
     def fingerprint(self) -> str:
         return str(self.sizes)
 
+    def remarks(self) -> list[str]:
+        return []
+
     def contents(self) -> list[str]:
         return [digest_of([str(index), *map(str, size)]) for index, size in enumerate(self.sizes)]
 

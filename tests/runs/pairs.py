@@ -17,10 +17,11 @@ import torch
 from hydra import compose
 from PIL import Image
 
-from rsdiff.app.command_line import CONFIG_NAME, composing, options_of
+from rsdiff.app.command_line import CONFIG_NAME, composing
 from rsdiff.app.composition import group_config
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.diagnosis import options_of
 from rsdiff.app.matrix import Shipped, bands_of, refusal_of, shipped
+from rsdiff.app.schemas import register_schemas
 from rsdiff.data import (
     CnamCdDataset,
     FolderDataset,

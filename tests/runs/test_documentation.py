@@ -14,9 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from rsdiff.app.command_line import check_command, with_options_of_checkpoint
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.command_line import check_command
 from rsdiff.app.help import INTRODUCTION
+from rsdiff.app.words import for_hydra, words_of
 from rsdiff.training.checkpoints import CheckpointError
 from tests.conftest import REPOSITORY
 
@@ -31,13 +31,10 @@ def commands() -> Iterator[str]:
 
 @pytest.mark.parametrize("command", sorted(set(commands())))
 def test_every_documented_command_is_accepted(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("RSDIFF_REPOSITORY", str(REPOSITORY))
     monkeypatch.chdir(tmp_path)
-    register_schemas()
-    arguments = [argument for argument in shlex.split(command) if argument not in ("--help", "--cfg", "job")]
+    words = words_of(shlex.split(command))
     try:
-        overrides = with_options_of_checkpoint(REPOSITORY / "conf", [argument for argument in arguments if argument != "-m"])
-        check_command(REPOSITORY / "conf", overrides, "-m" in arguments)
+        check_command(REPOSITORY / "conf", for_hydra(words)[len(words.flags) :], words.is_multirun)
     except CheckpointError as error:
         assert "RUN_FOLDER does not exist" in str(error)  # noqa: PT017 - the user has one, the test has not
 

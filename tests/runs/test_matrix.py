@@ -15,8 +15,9 @@ from functools import cache
 import pytest
 from hydra import compose
 
-from rsdiff.app.command_line import CONFIG_NAME, check_command, composing, options_of
+from rsdiff.app.command_line import CONFIG_NAME, check_command, composing
 from rsdiff.app.composition import group_config
+from rsdiff.app.diagnosis import options_of
 from rsdiff.app.matrix import Combination, feature_table, with_features
 from rsdiff.config import ConfigError
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -54,7 +55,6 @@ def test_every_combination_runs_or_is_refused_in_one_sentence() -> None:
 
 
 def test_the_command_line_gives_the_matrix_s_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RSDIFF_REPOSITORY", str(REPOSITORY))
     chooser = random.Random(0)
     ready_to_use = {name for name, data in options().datasets.items() if getattr(data, "root", None) != "given"}
     everything = [c for c in answers() if c.dataset in ready_to_use and c.scale in (1.0, 4.0)]

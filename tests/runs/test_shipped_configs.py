@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 from hydra import compose
 
-from rsdiff.app.command_line import CONFIG_NAME, check_command, composing, options_of
+from rsdiff.app.command_line import CONFIG_NAME, check_command, composing
 from rsdiff.app.composition import group_config
-from rsdiff.app.groups import GROUPS, register_schemas
+from rsdiff.app.diagnosis import options_of
+from rsdiff.app.groups import GROUPS
 from rsdiff.app.help import field_sentences
+from rsdiff.app.schemas import register_schemas
 from rsdiff.config import ConfigError
 from tests.conftest import REPOSITORY
 
@@ -24,7 +26,6 @@ OPTIONS = [(group, option) for group in GROUPS for option in options_of(CONF / g
 
 @pytest.fixture(autouse=True)
 def repository(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RSDIFF_REPOSITORY", str(REPOSITORY))
     register_schemas()
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from hydra import compose
 
-from rsdiff.app.command_line import CONFIG_NAME, check_run, composing, options_of
+from rsdiff.app.command_line import CONFIG_NAME, check_run, composing
 from rsdiff.app.composition import group_config
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.diagnosis import options_of
+from rsdiff.app.schemas import register_schemas
 from rsdiff.config import ConfigError
 from rsdiff.tasks.options import TablesTask
 from rsdiff.tasks.table_options import TableConfig
@@ -51,7 +52,6 @@ task:
 
 @pytest.fixture(autouse=True)
 def schemas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RSDIFF_REPOSITORY", str(REPOSITORY))
     register_schemas()
 
 
@@ -77,7 +77,7 @@ def shipped_table(name: str) -> TableConfig:
 def test_every_training_of_every_table_composes(budget: str) -> None:
     """A refusal may name a model or experiment that is not there yet, or a stage that was not trained yet; nothing else."""
     models = options_of(CONF / "model")
-    with composing(CONF) as loader:
+    with composing(CONF):
         first = {
             cell.job.chain[0].settings
             for name in TABLES
@@ -88,7 +88,7 @@ def test_every_training_of_every_table_composes(budget: str) -> None:
             first = set({tuple(s for s in settings if not s.startswith("scale=")): settings for settings in first}.values())
         for settings in sorted(first):
             try:
-                check_run(CONF, loader, settings)
+                check_run(settings)
             except ConfigError as refusal:
                 assert "experiments=" in str(refusal) or "is required" in str(refusal), (settings, str(refusal))  # noqa: PT017
 

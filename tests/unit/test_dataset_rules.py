@@ -24,10 +24,10 @@ from rsdiff.data import (
     SyntheticDataset,
 )
 from rsdiff.data.digests import found_in, short_digests
-from rsdiff.data.files import Item
 from rsdiff.data.holdout import hold_out
 from rsdiff.data.normalisation import NormaliserConfig
 from rsdiff.data.packing import pack
+from rsdiff.data.scanning import Item
 from rsdiff.data.source import SPLITS, DataError, ImageSource
 from rsdiff.data.splits import Parts
 

@@ -79,7 +79,7 @@ def test_a_second_look_opens_no_file(images: Path, settled: None, monkeypatch: p
     def forbidden(*_: object) -> None:
         raise AssertionError("a file was opened again")
 
-    monkeypatch.setattr("rsdiff.data.files.raster_info", forbidden)
+    monkeypatch.setattr("rsdiff.data.scanning.raster_info", forbidden)
     monkeypatch.setattr(file_records, "content_digest", forbidden)
     again = opened(images)
     assert again.fingerprint() == before

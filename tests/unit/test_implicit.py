@@ -11,7 +11,7 @@ from hydra import compose
 
 from rsdiff.app.command_line import CONFIG_NAME, composing
 from rsdiff.app.composition import group_config
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.schemas import register_schemas
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -47,7 +47,6 @@ def noise(count: int) -> SeededNoise:
 
 
 def shipped(model: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("RSDIFF_REPOSITORY", str(REPOSITORY))
     register_schemas()
     with composing(REPOSITORY / "conf"):
         return group_config(compose(CONFIG_NAME, [f"model={model}"]), "model")

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rasterio.transform import from_origin
 
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.schemas import register_schemas
 from rsdiff.config import config_from_mapping
 from rsdiff.data import DATASETS
 from rsdiff.data.layout import LayoutDataset

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rsdiff.data.folder import PairedDataset
+from rsdiff.data.paired import PairedDataset
 from rsdiff.data.refsr import CnamCdDataset, RefSrDataset, SecondDataset, read_class_table, unchanged_code
 from rsdiff.data.source import DataError, Window
 from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples

@@ -63,6 +63,7 @@ def facts(budget: str = "quick", title: str = "sr3 on <AIRS>") -> RunFacts:
     return RunFacts(
         title=title,
         budget=budget,  # type: ignore[arg-type]
+        weights=None,
         facts=(("Seed", "0"),),
         versions=(("torch", "2.0"),),
         command="python run.py model=sr3",

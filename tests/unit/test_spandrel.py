@@ -12,13 +12,14 @@ from torch import nn
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
+from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.weights import export_weights
 from tests.unit.test_rrdb import batch_of, method_of, problem
 
-PLAIN = RRDBMethodConfig(generator=GeneratorConfig(width=8, blocks=1))  # spandrel takes every RRDBNet to have the published growth
+PLAIN = RRDBMethodConfig(network=RRDBNetConfig(width=8, blocks=1))  # spandrel takes every RRDBNet to have the published growth
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion import SamplerConfig, ScheduleConfig, SeededNoise
 from rsdiff.inference.images import restore
 from rsdiff.methods.base import Method, Problem, Stage
+from rsdiff.methods.regression import SpectralCNNConfig
 from rsdiff.methods.scdm import SCDM, ProgressiveClamp, SCDMConfig
-from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinear, SpectralLinearConfig
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.spectral import cc, mpsnr, mrae, sam, spectral_angles, uiqi
@@ -166,6 +166,7 @@ def test_a_cascade_of_residuals_starts_at_the_regression_of_its_stages() -> None
     method = replace(TINY, residual_ridge=1e-9, predicts="clean", guidance_weights=(0, 0), clamp_shares=(1, 1)).build(PROBLEM)
     for group in method.train().groups():
         losses_of(method, batch_of(hr, lr), noise_of(*"abcd"), group)
+    method.after_step(method.stages()[-1], 0)
     with torch.no_grad():
         for network in method.networks:
             for parameter in network.parameters():

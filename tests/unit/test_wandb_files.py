@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rsdiff.app.command_line import check_command
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.schemas import register_schemas
 from rsdiff.training.checkpoints import CheckpointError
 from tests.conftest import REPOSITORY
 
@@ -35,7 +35,6 @@ def test_there_is_a_sweep_file_for_every_ablation() -> None:
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
 def test_an_agent_runs_what_the_multirun_runs(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RSDIFF_REPOSITORY", str(REPOSITORY))
     register_schemas()
     program = REPOSITORY / yaml.safe_load(file.read_text())["program"]
     assert program.is_file()

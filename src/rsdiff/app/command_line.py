@@ -1,58 +1,54 @@
-"""Checks a command line before anything runs: every mistake becomes one sentence that says what to type instead.
+"""Checks what a command asks for before anything runs: every mistake becomes one sentence that says what to type instead.
 
-Composing succeeds for most commands, so the diagnosis, which composes more than once, is made only after a failure.
+The checks run on the configuration loader that Hydra built, so they find whatever Hydra finds (--config-dir, hydra.searchpath,
+--config-name, glob).
 """
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
-from rsdiff.app.composition import group_config, settings_from
+from rsdiff.app.composition import plain_config, settings_from, settings_of
+from rsdiff.app.diagnosis import diagnosis, loader_at_hand, parse, text_of
 from rsdiff.app.groups import GROUPS
+from rsdiff.app.offers import offers_of_hydra
+from rsdiff.app.schemas import CONFIG_PATH, register_schemas
 from rsdiff.config import ConfigError
-from rsdiff.config.typed import nearest
-from rsdiff.data.source import DataError
-from rsdiff.runs.compatibility import Offers, check_compatible, fields_given
-from rsdiff.runs.settings import CARRIED, RunSettings
+from rsdiff.runs.compatibility import check_compatible
+from rsdiff.runs.settings import RunSettings
 
 CONFIG_NAME = "config"
 MAX_COMBINATIONS_CHECKED = 64
-MAX_NAMED = 4
-
-
-ALSO_CALLED = {"trainer.batch=auto": "trainer.accumulate=auto"}
-"""The batch stays the recipe's; what follows the memory is into how many micro-batches it is shared."""
 
 
 @dataclass(frozen=True)
 class Command:
     """A checked command line.
 
-    runs      its settings (of a large sweep: of enough runs to have tried every value)
-    cells     the overrides of every run of a sweep, in Hydra's order; empty for a single run
-    launcher  class of Hydra's launcher
+    runs   its settings (of a large sweep: of enough runs to have tried every value)
+    cells  the overrides of every run of a sweep, in Hydra's order; empty for a single run
     """
 
     runs: Sequence[RunSettings]
     cells: Sequence[Sequence[str]]
-    launcher: str
 
     @property
     def is_sweep(self) -> bool:
@@ -60,223 +56,163 @@ class Command:
 
 
 @contextmanager
-def composing(conf: Path) -> Iterator[ConfigLoader]:
-    """Context in which Hydra composes from the folder `conf`."""
+def composing(conf: Path, also: Sequence[str] = ()) -> Iterator[ConfigLoader]:
+    """Context in which Hydra composes from the folder `conf`, for those whom Hydra did not start. What was at hand before comes back.
+
+    also  further folders of configs that Hydra is to find, those of --config-dir
+    """
+    before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf), job_name="rsdiff"):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
-        yield hydra.config_loader
+    register_schemas()
+    folders = os.environ.get(CONFIG_PATH)
+    os.environ[CONFIG_PATH] = os.pathsep.join(filter(None, [*also, folders]))
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf), job_name="rsdiff"):
+            yield loader_at_hand()
+    finally:
+        GlobalHydra.instance().hydra = before
+        os.environ.pop(CONFIG_PATH) if folders is None else os.environ.update({CONFIG_PATH: folders})
 
 
 def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Command:
-    """Compose and check everything the command line asks for; raises ConfigError in one sentence."""
-    with composing(conf) as loader:
-        parsed = _parse(overrides)
-        plain = [override for override in parsed if not override.is_sweep_override()]
-        first = compose_command(conf, loader, [_text(override) for override in plain])
-        is_sweep = multirun or OmegaConf.select(first, "hydra.mode") == RunMode.MULTIRUN
-        params = OmegaConf.select(first, "hydra.sweeper.params") or {}
-        swept = _parse([f"{key}={value}" for key, value in params.items()]) if is_sweep else []
-        given = {override.key_or_group for override in parsed}
-        everything = [override for override in swept if override.key_or_group not in given] + parsed
-        lists = [override for override in everything if override.is_sweep_override()]
-        if lists and not is_sweep:
-            raise ConfigError(
-                f"{lists[0].input_line} gives several values; add -m to run each of them, or quote a value that holds commas."
-            )
-        choices = choices_of(everything)
-        runs = [check_run(conf, loader, combination) for combination in combinations(choices)]
-    launcher = str(OmegaConf.select(first, "hydra.launcher._target_"))
-    return Command(runs, [_own(cell) for cell in itertools.product(*choices)] if is_sweep else [], launcher)
-
-
-def with_options_of_checkpoint(conf: Path, overrides: Sequence[str]) -> list[str]:
-    """Return the command line with `++` before options of groups that a checkpoint brings, such as its data set.
-
-    Hydra composes before the checkpoint is read and knows only the options of the group's default; `settings_from` finds out whether what
-    the checkpoint brings has them. A command line that does not compose is returned as it is, for `check_command` to diagnose.
-    """
-    parsed = _parse(overrides)
-    given = {override.key_or_group for override in parsed}
-    brought = tuple(f"{group}." for group in CARRIED if group not in given)
-    late = [override for override in parsed if override.type == OverrideType.CHANGE and override.key_or_group.startswith(brought)]
-    if "checkpoint" not in given or not late:
-        return list(overrides)
+    """Compose and check everything a command line asks for; raises ConfigError in one sentence."""
     with composing(conf):
-        try:
-            others = [_text(override) for override in parsed if override not in late and not override.is_sweep_override()]
-            task = group_config(compose(CONFIG_NAME, others), "task")
-        except (ConfigError, HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
-            return list(overrides)
-    admitted = {_text(override) for override in late if task.continues and override.key_or_group.partition(".")[0] in task.uses}
-    return [f"++{override}" if override in admitted else override for override in overrides]
+        parsed = parse(overrides)
+        first = compose_command([text_of(override) for override in parsed if not override.is_sweep_override()])
+        is_sweep = multirun or OmegaConf.select(first, "hydra.mode") == RunMode.MULTIRUN
+        if not is_sweep:
+            refuse_lists(overrides)
+            return Command([checked(first)], [])
+        params = OmegaConf.select(first, "hydra.sweeper.params") or {}
+        return check_sweep([*(f"{key}={value}" for key, value in params.items()), *overrides])
 
 
-def choices_of(overrides: Sequence[Override]) -> list[list[str]]:
-    """Return the settings that every override of a sweep stands for; a sweep's runs are their product."""
-    return [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-        if override.is_discrete_sweep()
-        else [_text(override)]
-        for override in overrides
-        if override.is_discrete_sweep() or not override.is_sweep_override()
-    ]
+def refuse_lists(overrides: Sequence[str]) -> None:
+    """Raise ConfigError where a setting of a single run has several values."""
+    lists = [override for override in parse(overrides) if override.is_sweep_override()]
+    if lists:
+        given = str(lists[0].input_line).rpartition("@")[2]
+        raise ConfigError(f"{given} gives several values; add -m to run each of them, or quote a value that holds commas.")
 
 
-def combinations(choices: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Return the command lines of a sweep's runs; of a large sweep only as many as try every value once."""
+def check_sweep(overrides: Sequence[str], config_name: str = CONFIG_NAME) -> Command:
+    """Check the runs of a sweep by lists of values (not by a sweeper that chooses values as it goes)."""
+    choices = choices_of(parse(overrides))
+    cells = [list(cell) for cell in itertools.product(*choices)]
+    runs = _checked_cells(choices, config_name)
+    return Command(runs, [[text for text in map(text_of, cell) if not is_of_hydra(text)] for cell in cells])
+
+
+def choices_of(overrides: Sequence[Override]) -> list[list[Override]]:
+    """Return the settings that every override of a sweep stands for; its runs are their product. Of a repeated key the last counts."""
+    choices: dict[str, list[Override]] = {}
+    for override in overrides:
+        if override.is_discrete_sweep():
+            values = parse([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+        elif override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line} gives a range without steps, from which a sweeper such as hydra/sweeper=optuna chooses; give a "
+                "list (KEY=A,B) or range(...), or choose such a sweeper."
+            )
+        else:
+            values = [override]
+        choices[override.get_key_element()] = values
+    return list(choices.values())
+
+
+def is_of_hydra(text: str) -> bool:
+    """Whether a setting is Hydra's own, such as its launcher."""
+    return text.lstrip("+~").startswith(("hydra/", "hydra."))
+
+
+def _checked_cells(choices: Sequence[Sequence[Override]], config_name: str) -> list[RunSettings]:
+    """Return the settings of a sweep's runs after checking them; of a large sweep only of as many as try every value once.
+
+    Every value is composed once, beside the first values of the other settings; a run that combines several values is put together from
+    what each of them changed. Where that is refused, Hydra composes the run itself, whose sentence then counts.
+    """
+    base = [values[0] for values in choices]
     if math.prod(len(values) for values in choices) <= MAX_COMBINATIONS_CHECKED:
-        return [list(combination) for combination in itertools.product(*choices)]
-    longest = max(len(values) for values in choices)
-    return [[values[min(k, len(values) - 1)] for values in choices] for k in range(longest)]
+        cells = list(itertools.product(*(range(len(values)) for values in choices)))
+    else:
+        longest = max(len(values) for values in choices)
+        cells = [tuple(min(k, len(values) - 1) for values in choices) for k in range(longest)]
+    composed = compose_command([text_of(override) for override in base], config_name)
+    plain, chosen = _plain(composed)
+    parts: dict[tuple[int, int], tuple[dict[str, Any], dict[str, str]]] = {}
+    for k, values in enumerate(choices):
+        for n, value in enumerate(values[1:], 1):
+            parts[k, n] = _varied(composed, [*base[:k], value, *base[k + 1 :]], value, config_name)
+    runs = []
+    for cell in cells:
+        changed = [parts[k, n] for k, n in enumerate(cell) if n]
+        words = [text_of(values[n]) for values, n in zip(choices, cell, strict=True)]
+        names = chosen | {group: name for _, names in changed for group, name in names.items() if name != chosen.get(group)}
+        try:
+            settings = settings_of(_merged(plain, [part for part, _ in changed]), names, [word for word in words if not is_of_hydra(word)])
+            check_compatible(settings, offers_of_hydra)
+        except ConfigError:
+            settings = check_run(words, config_name)
+        runs.append(settings)
+    return runs
 
 
-def offers_of_hydra() -> Offers:
-    """Return what each option of the data and degradation groups gives; nothing where Hydra is not at hand (a launcher's worker)."""
-    hydra = GlobalHydra.instance().hydra
-    if hydra is None:
-        return {}
-    offers: dict[str, dict[str, frozenset[str]]] = {"dataset": {}, "degradation": {}}
-    for group, given in offers.items():
-        for option in hydra.config_loader.get_group_options(group):
-            try:
-                composed = compose(CONFIG_NAME, [f"{group}={option}"])
-                given[option] = fields_given({name: group_config(composed, name) for name in offers}, group)
-            except (ConfigError, DataError, HydraException, OmegaConfBaseException):  # needs a setting of its own
-                continue
-    return offers
+def _plain(composed: DictConfig) -> tuple[dict[str, Any], dict[str, str]]:
+    choices = {group: str(choice) for group, choice in composed.hydra.runtime.choices.items() if group in GROUPS}
+    return plain_config(composed), choices
 
 
-def check_run(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> RunSettings:
-    """Return the settings of one run, composed by `loader` (see `composing`) and checked; raises ConfigError in one sentence."""
-    composed = compose_command(conf, loader, overrides)
-    try:
-        settings = settings_from(composed, composed.hydra)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_interpolation_sentence(error)) from error
+def _varied(
+    composed: DictConfig, overrides: Sequence[Override], changed: Override, config_name: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the config with one override changed: a value is set in the composed one for a moment, other overrides are composed."""
+    key, node, name = changed.key_or_group, *_parent(composed, changed.key_or_group)
+    is_value = changed.type == OverrideType.CHANGE and changed.package is None and not isinstance(changed.value(), dict)
+    if is_value and node is not None and not is_of_hydra(key) and not isinstance(node._get_node(name), DictConfig):
+        before = OmegaConf.to_container(node, resolve=False)
+        assert isinstance(before, dict)
+        try:
+            OmegaConf.update(composed, key, changed.value())
+            return _plain(composed)
+        except OmegaConfBaseException:
+            pass  # composing it names what is wrong
+        finally:
+            OmegaConf.update(composed, key, before[name])
+    return _plain(compose_command([text_of(override) for override in overrides], config_name))
+
+
+def _parent(composed: DictConfig, key: str) -> tuple[DictConfig | None, str]:
+    """Return the node that holds a setting, and the setting's name in it; None where there is no such setting."""
+    path, _, name = key.rpartition(".")
+    node = OmegaConf.select(composed, path) if path else composed
+    return (node if isinstance(node, DictConfig) and name in node else None), name
+
+
+def _merged(base: Any, parts: Sequence[Any]) -> Any:
+    """Return `base` with what each of `parts` has different from it."""
+    different = [part for part in parts if part != base]
+    if len(different) > 1 and all(isinstance(part, Mapping) for part in (base, *different)):
+        names = dict.fromkeys(name for mapping in (base, *different) for name in mapping)
+        kept = [name for name in names if all(name in mapping for mapping in different)]
+        return {name: _merged(base.get(name), [mapping[name] for mapping in different]) for name in kept}
+    return copy.deepcopy(different[-1] if different else base)
+
+
+def check_run(overrides: Sequence[str], config_name: str = CONFIG_NAME) -> RunSettings:
+    """Return the settings of one run, composed and checked; raises ConfigError in one sentence. Hydra must be composing."""
+    return checked(compose_command(overrides, config_name))
+
+
+def checked(composed: DictConfig) -> RunSettings:
+    """Return the settings of a composed run, with Hydra's own node; raises ConfigError in one sentence."""
+    settings = settings_from(composed, composed.hydra)
     check_compatible(settings, offers_of_hydra)
     return settings
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def compose_command(overrides: Sequence[str], config_name: str = CONFIG_NAME) -> DictConfig:
+    """Compose with Hydra's own node; raises ConfigError in one sentence. Hydra must be composing."""
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except OverrideParseException as error:
-        raise ConfigError(
-            f"'{error.override}' cannot be read as a setting; settings are written key=value, with quotes around values that hold "
-            "spaces or special characters: 'key=\"a (b)\"'."
-        ) from error
-
-
-def compose_command(conf: Path, loader: ConfigLoader, overrides: Sequence[str]) -> DictConfig:
-    """Compose in the context of `composing`, with Hydra's own node; raises ConfigError in one sentence."""
-    try:
-        return compose(CONFIG_NAME, list(overrides), return_hydra_config=True)
-    except yaml.YAMLError as error:
-        raise ConfigError(_yaml_sentence(error)) from error
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(_diagnosis(conf, loader, overrides, error)) from error
-
-
-def _diagnosis(conf: Path, loader: ConfigLoader, overrides: Sequence[str], error: Exception) -> str:
-    """Return the sentence for a composition that failed: an unknown option, an unknown key, or what Hydra said."""
-    parsed = _parse(overrides)
-    groups = _groups()
-    for override in parsed:
-        key, value = override.key_or_group, override.value()
-        options = _options(conf, loader, key) if key in groups else []
-        for option in value if isinstance(value, list) else [value]:
-            if options and option is not None and str(option) not in options:
-                return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
-    if isinstance(error, MissingConfigException):
-        return _first_paragraph(error)
-    chosen = [_text(override) for override in parsed if override.key_or_group in groups and override.value() is not None]
-    try:
-        composed = compose(CONFIG_NAME, chosen, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError):
-        return _first_paragraph(error)
-    for override in parsed:
-        if not override.is_add() and not override.is_force_add() and override.key_or_group not in groups:
-            sentence = _unknown_key(conf, composed, override.key_or_group, groups)
-            if sentence is not None:
-                return sentence
-    return _first_paragraph(error)
-
-
-def _unknown_key(conf: Path, composed: DictConfig, key: str, groups: Sequence[str]) -> str | None:
-    """Return the sentence for a dotted key that the composed config lacks, or None if it has it."""
-    node: object = composed
-    place: list[str] = []
-    for part in key.split("."):
-        known = [str(name) for name in node] if isinstance(node, DictConfig) else []
-        if part not in known:
-            break
-        node = OmegaConf.select(composed, ".".join([*place, part]))
-        place.append(part)
-    else:
-        return None
-    known = [name for name in known if name not in ("kind", "hydra")]
-    where = ".".join(place)
-    if where:
-        if not known:
-            return f"{key} is not a setting; {where} has no options of its own (write +{key}=VALUE if it takes names of your choice)."
-        hint = nearest(part, known).replace("did you mean ", f"did you mean {where}.") or _having(conf, where, part)
-        return f"{key} is not a setting{hint}; the options of {where} are {', '.join(sorted(known))}."
-    everywhere = [f"{name}.{option}" for name in GROUPS if isinstance(composed.get(name), DictConfig) for option in composed[name]]
-    same_name = [path for path in everywhere if path.rpartition(".")[2] == part]
-    names = sorted({*known, *(group for group in groups if "/" not in group)})
-    hint = f" (did you mean {' or '.join(same_name)}?)" if same_name else nearest(part, names)
-    return f"{key} is not a setting{hint}; the groups and top-level settings are {', '.join(names)}."
-
-
-def _having(conf: Path, group: str, setting: str) -> str:
-    """Return ' (it is one of ...)' for options of a group that have a setting which the chosen one lacks, or an empty string."""
-    kinds = [kind for kind, cls in GROUPS.get(group, {}).items() if setting in {field.name for field in dataclasses.fields(cls)}]
-    named = [kind for kind in kinds if (conf / group / f"{kind}.yaml").is_file()][:MAX_NAMED]
-    return f" (it is one of {', '.join(f'{group}={kind}' for kind in named)})" if named else ""
-
-
-def _groups() -> list[str]:
-    """Return every group a user may choose an option of, e.g. 'model' and 'hydra/launcher'."""
-    choices = compose(CONFIG_NAME, [], return_hydra_config=True).hydra.runtime.choices
-    return [str(group) for group in choices]
-
-
-def _options(conf: Path, loader: ConfigLoader, group: str) -> list[str]:
-    """Return the options of a group, those in sub-folders as 'folder/name'."""
-    return sorted({*loader.get_group_options(group), *options_of(conf / group)})
-
-
-def options_of(folder: Path) -> list[str]:
-    """Return the options that the files of a group's folder are, those in sub-folders as 'folder/name'."""
-    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
-
-
-def _own(cell: Sequence[str]) -> list[str]:
-    """Return the settings of a run without those of Hydra itself, such as its launcher."""
-    return [setting for setting in cell if not setting.lstrip("+").startswith(("hydra/", "hydra."))]
-
-
-def _text(override: Override) -> str:
-    assert override.input_line is not None
-    return override.input_line
-
-
-def _first_paragraph(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).split("\n\n")[0].splitlines() if line.strip() and "full_key" not in line]
-    cause = f" ({error.__cause__})" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-    return f"{'; '.join(lines)}{cause}".removesuffix(".") + "."
-
-
-def _yaml_sentence(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
-    return f"{where} is not valid YAML: {getattr(error, 'problem', None) or error}."
-
-
-def _interpolation_sentence(error: OmegaConfBaseException) -> str:
-    text = str(error).splitlines()[0]
-    key = getattr(error, "full_key", None)
-    hint = "; correct the name between ${ and }" if isinstance(error, InterpolationKeyError) else ""
-    return f"{key or 'the config'} cannot be resolved: {text[:1].lower()}{text[1:]}{hint}."
+        return compose(config_name, list(overrides), return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(diagnosis(config_name, overrides, error)) from error

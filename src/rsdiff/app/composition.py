@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, config_from_mapping
+from rsdiff.config.former import present_values
 from rsdiff.config.typed import nearest
-from rsdiff.methods.base import MethodConfig
 from rsdiff.runs.options import RunOptions, TaskOptions
-from rsdiff.runs.predecessor import locate
 from rsdiff.runs.settings import CARRIED, RunSettings
-from rsdiff.training.checkpoints import find_checkpoint
+
+FROM_HERE = frozenset({*("checkpoint", "input", "output", "source", "outputs", "root", "data_root", "file", "weights"), "weight_folders"})
+"""Settings, at the top or of a group, whose paths begin at the folder where the command is typed."""
 
 
 def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSettings:
@@ -29,13 +32,23 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
     hydra     Hydra's own node (typed HydraConf by Hydra, a DictConfig in fact): the options chosen and the overrides given
     Raises ConfigError in one sentence; for a checkpoint that cannot be read CheckpointError.
     """
-    plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=False))
-    plain.pop("hydra", None)
     choices = {group: str(choice) for group, choice in hydra.runtime.choices.items() if group in GROUPS}
-    overrides = [str(override) for override in hydra.overrides.task]
+    plain = plain_config(composed)
+    if hydra.job.chdir:
+        _seen_from(Path(hydra.runtime.cwd), plain)
+    return replace(settings_of(plain, choices, [str(override) for override in hydra.overrides.task]), place=_place(hydra))
+
+
+def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> RunSettings:
+    """Check the composed config as plain values and return the typed settings; see `settings_from`."""
+    _refuse_without_value(plain, choices, overrides)
+    if isinstance(plain.get("model"), Mapping):
+        plain["model"] = _present(plain["model"])
     task = cast(TaskOptions, _typed("task", plain["task"]))
     options = _options(plain)
     if options.checkpoint is not None:
+        from rsdiff.runs.predecessor import locate
+
         options = replace(options, checkpoint=str(locate(options.checkpoint, Path(options.outputs))))
     if "model" in task.uses and options.checkpoint is not None and _takes_checkpoint(plain["model"]):
         plain["model"]["weights"], options = options.checkpoint, replace(options, checkpoint=None)
@@ -45,19 +58,68 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
     for name in sorted(task.needs):
         if getattr(options, name) is None:
             raise ConfigError(f"task={choices['task']} needs {name}, which was not given; add {name}=PATH.")
-    groups = {group: _typed(group, plain[group]) for group in (*sorted(task.uses), "logger")}
+    groups = {group: _typed(group, plain[group]) for group in (*sorted(task.uses), "logger") if group in plain}
     return RunSettings(options, task, groups, choices, plain)
+
+
+def plain_config(composed: DictConfig) -> dict[str, Any]:
+    """Return a composed config, without Hydra's own node, as plain values; raises ConfigError that names a setting without a value."""
+    names = [str(name) for name in composed if name != "hydra"]
+    try:
+        values = {name: "???" if OmegaConf.is_missing(composed, name) else composed[name] for name in names}
+        return {
+            name: OmegaConf.to_container(value, resolve=True, throw_on_missing=False) if OmegaConf.is_config(value) else value
+            for name, value in values.items()
+        }
+    except OmegaConfBaseException as error:
+        raise ConfigError(_interpolation_sentence(error)) from error
 
 
 def group_config(composed: DictConfig, group: str) -> Any:
     """Return the typed config of one group of a composed config; raises ConfigError."""
-    return _typed(group, cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True, throw_on_missing=False))[group])
+    values = plain_config(composed)[group]
+    return _typed(group, _present(values) if group == "model" else values)
+
+
+def _interpolation_sentence(error: OmegaConfBaseException) -> str:
+    text = str(error).splitlines()[0]
+    place = getattr(error, "full_key", None) or "the config"
+    variable = re.search(r"Environment variable '([^']*)' not found", text)
+    if variable:
+        return f"{place} takes its value from the environment variable {variable[1]}, which is not set; set it, or give {place}=VALUE."
+    hint = "; correct the name between ${ and }" if isinstance(error, InterpolationKeyError) else ""
+    return f"{place} cannot be resolved: {text[:1].lower()}{text[1:]}{hint}."
+
+
+def _refuse_without_value(plain: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str]) -> None:
+    """Raise ConfigError where `~`, `=null` or `=None` took away what a run needs, which must not become a default that nobody chose."""
+    uses = GROUPS["task"][plain["task"]["kind"]].uses if isinstance(plain.get("task"), Mapping) and plain["task"].get("kind") else ()
+    for group in GROUPS:
+        if plain.get(group) is None and (group in ("task", "logger") or group in uses):
+            task = f"task={choices['task']}" if group != "task" and "task" in choices else "a run"
+            raise ConfigError(f"{task} needs a {group} and {_removal(group, overrides)} leaves none; choose {group}=NAME.")
+    for word in overrides:
+        key, _, value = word.removeprefix("~").partition("=")
+        if value == "None":
+            raise ConfigError(f"{word} gives the text 'None'; for no value write {key}=null.")
+        if word.startswith("~") and key.partition(".")[0] in {*GROUPS, *(field.name for field in fields(RunOptions))} and key not in GROUPS:
+            raise ConfigError(f"{word} would remove a setting that has to have a value; give {key}=VALUE instead.")
+
+
+def _removal(group: str, overrides: Sequence[str]) -> str:
+    return next((word for word in overrides if word.lstrip("~").partition("=")[0] == group), f"{group}=null")
 
 
 def _takes_checkpoint(model: Mapping[str, Any]) -> bool:
     """Whether `checkpoint` is a file that the model chosen reads itself."""
-    cls: Any = GROUPS["model"].get(str(model.get("kind")), MethodConfig)
-    return bool(cls.takes_checkpoint)
+    cls = GROUPS["model"].get(str(model.get("kind")))
+    return bool(getattr(cls, "takes_checkpoint", False))
+
+
+def _present(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's settings with former options under their present names."""
+    cls = GROUPS["model"].get(str(model.get("kind")))
+    return dict(model) if cls is None else present_values(model, [field.name for field in fields(cls)])
 
 
 def _options(plain: Mapping[str, Any]) -> RunOptions:
@@ -94,9 +156,12 @@ def _with_settings_of(
     What the user typed wins: a whole group (`dataset=whu`, or every group but the model where `experiments=` is given), a single option
     (`sampler.steps=10`), `scale`; also what a typed data set decides by its nature, see `_decided_by`.
     """
+    from rsdiff.training.checkpoints import find_checkpoint
+
     card = json.loads((find_checkpoint(checkpoint) / "card.json").read_text())
     trained, names = card.get("config", {}), card.get("choices", {})
-    typed = [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)]
+    # Of a choice inside an option ('network@model.network=hat'), the setting that it stands for.
+    typed = [parsed.package or parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)]
     decided = _decided_by(plain["dataset"]) if "dataset" in typed else frozenset()
     merged, chosen = dict(plain), dict(choices)
     for group in (group for group in CARRIED if group in trained):
@@ -106,7 +171,7 @@ def _with_settings_of(
                 raise ConfigError(f"{checkpoint} holds a model={holds} and model={choices['model']} was given; leave model= out.")
         elif group in typed or group in decided or "experiments" in typed:
             continue
-        merged[group] = dict(trained[group])
+        merged[group] = _present(trained[group]) if group == "model" else dict(trained[group])
         chosen[group] = names.get(group, choices[group])
         for key in (key for key in typed if key.startswith(f"{group}.")):
             _copy_option(key.split("."), plain, merged)
@@ -128,3 +193,24 @@ def _copy_option(path: list[str], source: Mapping[str, Any], target: dict[str, A
         target[key] = dict(target.get(key) or {})
         target = target[key]
     target[path[-1]] = source[path[-1]]
+
+
+def _place(hydra: HydraConf | DictConfig) -> Path | None:
+    """Return the folder that hydra.run.dir, or of a sweep hydra.sweep.subdir, was set to, in which the run then works; else None."""
+    given = [str(override).partition("=")[0] for override in hydra.overrides.hydra]
+    sweeps = str(hydra.mode) in ("RunMode.MULTIRUN", "MULTIRUN")
+    here = Path(hydra.runtime.cwd)
+    if sweeps:
+        return here / str(hydra.sweep.dir) / str(hydra.sweep.subdir) if "hydra.sweep.subdir" in given else None
+    return here / str(hydra.run.dir) if "hydra.run.dir" in given else None
+
+
+def _seen_from(folder: Path, plain: dict[str, Any]) -> None:
+    """Make paths absolute that were typed in `folder`, because hydra.job.chdir=true makes the run work elsewhere."""
+    for values in (plain, *(value for value in plain.values() if isinstance(value, dict))):
+        for name in FROM_HERE.intersection(values):
+            given = values[name]
+            if isinstance(given, str) and given and not given.startswith(("zoo:", "hf:")):
+                values[name] = str(folder / Path(given).expanduser())
+            elif isinstance(given, list):
+                values[name] = [str(folder / Path(path).expanduser()) for path in given]

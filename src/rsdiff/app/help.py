@@ -13,10 +13,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rsdiff.app.command_line import compose_command, composing, options_of
+from rsdiff.app.command_line import compose_command, composing
+from rsdiff.app.diagnosis import options_of_group
 from rsdiff.app.groups import GROUPS
+from rsdiff.app.words import Words, present_words
 from rsdiff.config import ConfigError, Ours, default_values, marks_of
 from rsdiff.config.ours import typed
+from rsdiff.config.tagged import family_of
 from rsdiff.runs.errors import CONFIG_ERROR, OK, print_error
 from rsdiff.runs.options import RunOptions
 
@@ -43,16 +46,15 @@ The same command again continues an unfinished run and reports a finished one.
 """
 
 
-def print_help(repository: Path, overrides: Sequence[str]) -> int:
+def print_help(conf: Path, words: Words) -> int:
     """Print the general help, or, with choices before --help, the options of what they choose; return the exit code."""
-    if overrides:
-        return _print_choices(repository, overrides)
-    print(INTRODUCTION)
-    print("Groups and their options (group=option):")
-    for group in GROUPS:
-        _print_names(group, options_of(repository / "conf" / group))
-    for group in ("experiments", "sweeps"):
-        _print_names(group, options_of(repository / "conf" / group))
+    with composing(conf, words.config_folders):
+        if words.overrides:
+            return _print_choices([present for word in words.overrides for present in present_words(word)])
+        print(INTRODUCTION)
+        print("Groups and their options (group=option):")
+        for group in (*GROUPS, "experiments", "sweeps"):
+            _print_names(group, options_of_group(group))
     print("\nTop-level settings (name=value):")
     _print_options("", RunOptions, default_values(RunOptions))
     return OK
@@ -70,12 +72,10 @@ def field_sentences(cls: type[Any]) -> dict[str, str]:
     return sentences
 
 
-def _print_choices(repository: Path, overrides: Sequence[str]) -> int:
+def _print_choices(overrides: Sequence[str]) -> int:
     """Print what the command line chooses, whether or not it lacks something that a run would need."""
-    conf = repository / "conf"
     try:
-        with composing(conf) as loader:
-            composed = compose_command(conf, loader, overrides)
+        composed = compose_command(overrides)
         named = [group for group in GROUPS if any(override.split("=")[0] == group for override in overrides)]
         chosen: dict[str, Any] = {group: OmegaConf.to_container(composed[group], resolve=True) for group in named}
     except (ConfigError, OmegaConfBaseException) as error:
@@ -93,7 +93,11 @@ def _print_options(prefix: str, cls: type[Any], values: Any) -> None:
     for field, mark in marks_of(cls):
         value = values[field.name]
         default = field.default
-        if isinstance(value, dict) and dataclasses.is_dataclass(default):
+        if isinstance(value, dict) and (family := family_of(default)) is not None:
+            kinds = ", ".join(sorted(family.kinds))
+            print(f"  {prefix}{field.name}={value['kind']}: {sentences.get(field.name, '')} One of {kinds}.{_note(mark)}")
+            _print_options(f"{prefix}{field.name}.", family.class_of(value["kind"]), value)
+        elif isinstance(value, dict) and dataclasses.is_dataclass(default):
             print(f"  {prefix}{field.name}: {sentences.get(field.name, '')}")
             _print_options(f"{prefix}{field.name}.", type(default), value)
         else:

@@ -7,17 +7,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra import compose
-from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 
 from rsdiff.app.command_line import CONFIG_NAME
-from rsdiff.app.launchers import prepare_launcher
 from rsdiff.app.main import SWEEP, run_one
+from rsdiff.app.records import CheckAndRecord, prepare_launcher
 from rsdiff.runs import sweep
 from rsdiff.runs.sweep import Record
 
@@ -44,7 +44,8 @@ def launch(commands: Sequence[Sequence[str]], finished: Mapping[int, Record], ou
         master = compose(CONFIG_NAME, ["hydra.mode=MULTIRUN", f"outputs='{outputs}'", *kept], return_hydra_config=True)
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(master))
+        callbacks: Any = CheckAndRecord()  # asked by the launcher as Hydra's own collection of callbacks is
+        context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
         prepare_launcher(str(master.hydra.launcher._target_))
         launcher = Plugins.instance().instantiate_launcher(context, run_one, master)
         end_idle_workers()

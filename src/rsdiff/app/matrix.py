@@ -15,9 +15,10 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig
 
-from rsdiff.app.command_line import CONFIG_NAME, composing, options_of
+from rsdiff.app.command_line import CONFIG_NAME, composing
 from rsdiff.app.composition import group_config
-from rsdiff.app.groups import register_schemas
+from rsdiff.app.diagnosis import options_of
+from rsdiff.app.schemas import register_schemas
 from rsdiff.config import ConfigError, UserError
 from rsdiff.data.source import DataError
 from rsdiff.degradations.grid import GridConfig

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 
-from rsdiff.app.command_line import CONFIG_NAME, check_run, composing, options_of
+from rsdiff.app.command_line import CONFIG_NAME, check_run
 from rsdiff.app.composition import group_config
+from rsdiff.app.diagnosis import options_of_group
 from rsdiff.app.launching import launch
 from rsdiff.config import ConfigError
 from rsdiff.data.source import DataError
@@ -72,15 +72,14 @@ class Run:
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Make the tables that the settings name; see the module."""
     options = cast(TablesTask, settings.task)
-    conf = folder.repository / "conf"
-    with composing(conf) as loader:
-        tables = chosen_tables(options, folder.repository)
-        workshop = Workshop(conf, loader, settings, options.data_root)
-        cells = {
-            name: cells_of(table, options.budget, options.seeds, options_of(conf / "model"), workshop.any_scale, workshop.find_data)
-            for name, table in tables.items()
-        }
-        outcomes = workshop.finish([cell.job for of_table in cells.values() for cell in of_table if cell.job is not None])
+    tables = chosen_tables(options)
+    workshop = Workshop(settings, options.data_root)
+    models = options_of_group("model")
+    cells = {
+        name: cells_of(table, options.budget, options.seeds, models, workshop.any_scale, workshop.find_data)
+        for name, table in tables.items()
+    }
+    outcomes = workshop.finish([cell.job for of_table in cells.values() for cell in of_table if cell.job is not None])
     place = settings.outputs / "tables"
     git = provenance(folder.command, folder.repository)["git"]
     results = []
@@ -109,7 +108,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     )
 
 
-def chosen_tables(options: TablesTask, repository: Path) -> dict[str, TableConfig]:
+def chosen_tables(options: TablesTask) -> dict[str, TableConfig]:
     """Return the tables by name: the one that `sweeps=` chose, or those that `tables` names. Hydra must be composing.
 
     Raises ConfigError for a name that no file has.
@@ -117,7 +116,7 @@ def chosen_tables(options: TablesTask, repository: Path) -> dict[str, TableConfi
     if options.table is not None:
         choice = str(HydraConfig.get().runtime.choices.get("sweeps"))
         return {choice.rpartition("/")[2]: options.table}
-    known = options_of(repository / "sweeps" / "tables")
+    known = options_of_group("sweeps/tables")
     names = known if "all" in options.tables else list(options.tables)
     tables = {}
     for name in names:
@@ -136,9 +135,7 @@ class Workshop:
     data_root  folder of published data sets that takes the place of 'data', or None
     """
 
-    def __init__(self, conf: Path, loader: ConfigLoader, settings: RunSettings, data_root: str | None) -> None:
-        self.conf = conf
-        self.loader = loader
+    def __init__(self, settings: RunSettings, data_root: str | None) -> None:
         self.outputs = settings.outputs
         self.signature = settings.signature
         self.failed = 0
@@ -229,10 +226,10 @@ class Workshop:
         if earlier is not None:
             command.append(f"checkpoint='{earlier.path}'")
         try:
-            settings = check_run(self.conf, self.loader, command)
+            settings = check_run(command)
             if moved := self._data_folder(settings.dataset):
                 command += moved
-                settings = check_run(self.conf, self.loader, command)
+                settings = check_run(command)
             run = Run(settings.run_path, tuple(command), read_status(settings.run_path))
             if not run.is_finished:
                 settings.dataset.check()

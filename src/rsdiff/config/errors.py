@@ -14,6 +14,14 @@ class UserError(ValueError):
     """
 
 
+class Interrupted(RuntimeError):  # noqa: N818 - it is no error
+    """Training stopped in good order and can be continued by the same command; signal `signal` asked for it, or (None) the time limit."""
+
+    def __init__(self, message: str, signal: int | None) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 class PlaceError(UserError, OSError):
     """A file or folder that cannot be used, for a reason that the operating system does not know."""
 

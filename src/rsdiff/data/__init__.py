@@ -1,23 +1,45 @@
 """The sample, data sets, packing, generated scenes, normalisation."""
 
-from rsdiff.data.folder import FolderDataset, PairedDataset
-from rsdiff.data.hyperspectral import HyperspectralDataset
-from rsdiff.data.layout import LayoutDataset
-from rsdiff.data.packed import PackedDataset
-from rsdiff.data.refsr import CnamCdDataset, SecondDataset
-from rsdiff.data.synthetic import SyntheticDataset
+from __future__ import annotations
 
-DATASETS: dict[str, type] = {
-    "cnam_cd": CnamCdDataset,
-    "folder": FolderDataset,
-    "hyperspectral": HyperspectralDataset,
-    "layout": LayoutDataset,
-    "packed": PackedDataset,
-    "paired": PairedDataset,
-    "second": SecondDataset,
-    "synthetic": SyntheticDataset,
-}
+from typing import TYPE_CHECKING
+
+from rsdiff.config.kinds import Kinds, on_demand
+
+if TYPE_CHECKING:
+    from rsdiff.data.folder import FolderDataset
+    from rsdiff.data.hyperspectral import HyperspectralDataset
+    from rsdiff.data.layout import LayoutDataset
+    from rsdiff.data.packed import PackedDataset
+    from rsdiff.data.paired import PairedDataset
+    from rsdiff.data.refsr import CnamCdDataset, SecondDataset
+    from rsdiff.data.synthetic import SyntheticDataset
+
+DATASETS = Kinds(
+    {
+        "cnam_cd": "rsdiff.data.refsr:CnamCdDataset",
+        "folder": "rsdiff.data.folder:FolderDataset",
+        "hyperspectral": "rsdiff.data.hyperspectral:HyperspectralDataset",
+        "layout": "rsdiff.data.layout:LayoutDataset",
+        "packed": "rsdiff.data.packed:PackedDataset",
+        "paired": "rsdiff.data.paired:PairedDataset",
+        "second": "rsdiff.data.refsr:SecondDataset",
+        "synthetic": "rsdiff.data.synthetic:SyntheticDataset",
+    }
+)
 """Every kind of data set a config file may name, and the class of its options."""
+
+_MODULES = {
+    "CnamCdDataset": "refsr",
+    "FolderDataset": "folder",
+    "HyperspectralDataset": "hyperspectral",
+    "LayoutDataset": "layout",
+    "PackedDataset": "packed",
+    "PairedDataset": "paired",
+    "SecondDataset": "refsr",
+    "SyntheticDataset": "synthetic",
+}
+__getattr__ = on_demand(__name__, _MODULES)
 
 __all__ = [
     "DATASETS",

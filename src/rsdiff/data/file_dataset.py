@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from rsdiff.config import UserError, config
-from rsdiff.data.files import FileOptions, FileSource, Item, list_images
+from rsdiff.data.files import FileOptions, FileSource, list_images
 from rsdiff.data.packed import PackedSource, is_packed
+from rsdiff.data.scanning import Item
 from rsdiff.data.source import DataError, ImageSource, Split, cached
 from rsdiff.data.splits import Parts, limited, split_by_names, split_folder
 from rsdiff.data.tiles import TiledSource
@@ -66,6 +67,11 @@ class FileDataset(FileOptions):
         """Return the data set as it is evaluated without being trained on: where nothing tells test images from others, all test."""
         return self
 
+    def chosen(self, split: Split, scale: float) -> list[Item]:
+        """Return the images of a split that are used, after its limit, which counts tiles where images are cut into tiles."""
+        limit = self.limit if split == "train" else self.test_limit
+        return _first(self.parts(scale).of(split), None if self.tiling(split) else limit)
+
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test images; what is measured, such as the range of their values, is measured on training images."""
         check_root(self)
@@ -90,7 +96,8 @@ class FileDataset(FileOptions):
                     f"{str(parts.train).rstrip('.')}, or set dataset.normaliser.rule=fixed with dataset.normaliser.low and high."
                 )
             return parts.of("test")
-        return _first(parts.train, None if self.tiling("train") else self.limit)
+        usable = [item for item in parts.train if not item.problem]
+        return _first(usable, None if self.tiling("train") else self.limit)
 
 
 @config
@@ -177,17 +184,17 @@ def _first(items: Sequence[Item], limit: int | None) -> list[Item]:
 
 def list_items(folder: Path, prefix: str, role: str, extensions: Sequence[str]) -> list[Item]:
     """Return one item per image below `folder`, named by its path without ending."""
-    found = by_stem(list_images(folder, extensions), folder, "")
+    found = by_stem(list_images(folder, extensions), folder)
     return [Item(prefix + stem, {role: path}, class_label(stem)) for stem, path in found.items()]
 
 
-def by_stem(paths: Sequence[Path], folder: Path, suffix: str) -> dict[str, Path]:
-    """Return the paths by their name below `folder`, without ending and `suffix`; two files of one name are refused."""
+def by_stem(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
+    """Return the paths by their name below `folder`, without ending; two files of one name are refused."""
     found: dict[str, Path] = {}
     start = len(folder.as_posix().rstrip("/")) + 1
     for path in paths:
         name = path.as_posix()[start:] if folder != Path() else path.as_posix()
-        stem = name[: len(name) - len(path.suffix)].removesuffix(suffix)
+        stem = name[: len(name) - len(path.suffix)]
         if stem in found:
             raise DataError(f"{found[stem]} and {path.name} have the same name; choose one ending with dataset.extensions=[png].")
         found[stem] = path

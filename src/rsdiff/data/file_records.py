@@ -65,6 +65,18 @@ class FileRecords:
             self._is_changed = True
         return found
 
+    def facts(self, path: Path, as_codes: bool, variable: str, read: Callable[[Path, bool, str], PixelFacts]) -> PixelFacts:
+        """Return what `read` says of a file's pixels, from the records where the file is the one it was."""
+        kind = f"{int(as_codes)}{variable}"
+        entry = self._entry(path)
+        if kind in entry[3]:
+            return PixelFacts(*entry[3][kind])
+        found = read(path, as_codes, variable)
+        if path.suffix.lower() != ".vrt":
+            entry[3][kind] = list(dataclasses.astuple(found))
+            self._is_changed = True
+        return found
+
     def digests(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Return the digest of the content of every file, read only where it is not recorded."""
         wanted = list(dict.fromkeys(paths))
@@ -93,12 +105,28 @@ class FileRecords:
         self._is_changed = False
 
     def _entry(self, path: Path) -> list[Any]:
-        """Return [state, digest or None, {kind of header: its number}] of a file, empty where the file is not the recorded one."""
+        """Return [state, digest or None, {kind: number of its header}, {kind: facts}] of a file, empty if it is not the recorded one."""
         name, state = str(path), list(self.states[path])
         entry = self._known.get(name)
         if entry is None or entry[0] != state:
-            entry = self._known[name] = [state, None, {}]
+            entry = self._known[name] = [state, None, {}, {}]
         return entry
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelFacts:
+    """What is known of a file once every pixel was decoded.
+
+    low, high, mean  of the valid values, as stored; 0 where none is valid
+    valid            share of the values that are valid
+    problem          why the file cannot be decoded, in one sentence; empty where it can
+    """
+
+    low: float
+    high: float
+    mean: float
+    valid: float
+    problem: str
 
 
 State = tuple[int, int, int, int, int]
@@ -191,7 +219,7 @@ def _cache_file(paths: Sequence[Path]) -> Path:
 def _reader() -> str:
     """Return what changes when files are read otherwise: another version of the readers makes all records new."""
     sources = [Path(module.__file__).read_text(encoding="utf-8") for module in (rasters, opening, palettes, cubes) if module.__file__]
-    return digest_of([*sources, *(field.name for field in dataclasses.fields(RasterInfo))])
+    return digest_of([*sources, *(field.name for kind in (RasterInfo, PixelFacts) for field in dataclasses.fields(kind))])
 
 
 def _load(place: Path) -> tuple[list[RasterInfo], dict[str, list[Any]]]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,11 +15,14 @@ from rsdiff.data.digests import digest_of
 from rsdiff.data.file_records import FileRecords, State, content_digest, own_state
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.opening import without_warnings
-from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, raster_info, read_raster
+from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, read_raster
 from rsdiff.data.sample import Sample, SampleMeta
+from rsdiff.data.scanning import Item, misplaced, scan
 from rsdiff.data.source import DataError, RawSample, Window, meta_of_window, sample_from
 
 IMAGE_ROLES = ("hr", "lr", "ref")
+_COMPARED, _LARGEST_RATIO = 8, 2.0
+"""Samples whose files are compared, and the ratio of their mean values from which on they are said to disagree."""
 
 
 @config
@@ -38,7 +38,8 @@ class FileOptions:
     take_bands: tuple[int, ...] = ()
     """Bands to use, counted from 1 and in this order; empty means all."""
     odd: Literal["refuse", "skip"] = "refuse"
-    """What to do with unreadable files and files of another band count or type than most: stop with their names, or leave them out."""
+    """Unreadable files, files of another band count or type than most, files without partner and pairs of wrong sizes: stop with their
+    names, or leave them out. skip decodes every file once before a run begins, so that a damaged one is found then."""
     small: Literal["refuse", "skip", "pad"] = "refuse"
     """Images smaller than the training crop: stop with their names, leave them out, or extend them by mirroring."""
     size_rule: Literal["crop", "keep"] = "crop"
@@ -57,19 +58,6 @@ class FileOptions:
             raise ValueError(f"take_bands is {list(self.take_bands)}; bands are counted from 1.")
 
 
-@dataclass(frozen=True)
-class Item:
-    """The files of one sample: role -> path, its name within the data set and its labels.
-
-    window  the part of its only file that the sample is; None means the whole of every file
-    """
-
-    name: str
-    paths: Mapping[str, Path]
-    labels: tuple[tuple[str, str], ...] = ()
-    window: Window | None = None
-
-
 class FileSource:
     """An ImageSource over `items`, which all have the same roles.
 
@@ -81,9 +69,9 @@ class FileSource:
         self._options = options
         self._scale = scale
         self._records = FileRecords([path for item in items for path in item.paths.values()])
-        kept, self.left_out = scan(items, options, self._records)
-        self._items, self._infos = [item for item, _ in kept], [infos for _, infos in kept]
-        self._sizes = [target_size(item, infos, scale) for item, infos in zip(self._items, self._infos, strict=True)]
+        self._scanned, self.left_out = scan(items, options, scale, self._records)
+        self._items, self._infos = [found.item for found in self._scanned], [found.infos for found in self._scanned]
+        self._sizes = [found.size for found in self._scanned]
         self._states: dict[Path, State] = {path: self._records.states[path] for item in self._items for path in item.paths.values()}
         self._digests: dict[Path, str] = {}
         self._memo: Decoded | None = None
@@ -159,6 +147,38 @@ class FileSource:
         found = [(self._digests[item.paths[main]], item.window) for item in self._items]
         return [digest if window is None else digest_of([digest, str(window)]) for digest, window in found]
 
+    def remarks(self) -> Sequence[str]:
+        """See ImageSource: files of one sample whose georeferences or brightness disagree."""
+        said = []
+        apart = [(found.item.name, why) for found in self._scanned if (why := misplaced(found.infos))]
+        if apart:
+            said.append(
+                f"{len(apart)} of {len(self)} samples have files that do not lie on the same ground, e.g. {apart[0][0]}: {apart[0][1]}; "
+                "cut them to the same ground"
+            )
+        for role in ("lr", "ref"):
+            ratio = self._brightness(role) if role in self.gives and "hr" in self.gives and self.bands == self.lr_bands else 1.0
+            if not 1 / _LARGEST_RATIO <= ratio <= _LARGEST_RATIO:
+                said.append(
+                    f"{role} images are {ratio:.2g} times as bright as hr images once they are scaled to 0 to 1, as if they were stored in "
+                    "another unit; convert one of them, or set dataset.normaliser to the range of both"
+                )
+        return said
+
+    def _brightness(self, role: str) -> float:
+        """Return the ratio of the means of a role and of hr, scaled to [0, 1], over a few samples spread over the source."""
+        rules = {"hr": self.normaliser, role: self.lr_normaliser if role == "lr" else self.normaliser}
+        sums = dict.fromkeys(rules, 0.0)
+        for index in np.unique(np.linspace(0, len(self) - 1, _COMPARED).round().astype(int)):
+            for each, rule in rules.items():
+                path, info = self._items[index].paths[each], self._infos[index][each]
+                with without_warnings(), open_file(path, variable=self._options.variable) as file:
+                    thinned = min(64, info.height), min(64, info.width)
+                    raster = file.read(None, self._chosen_bands(info, path, each), thinned)
+                values = rule.normalise(raster.values)
+                sums[each] += float(values.mean() if raster.valid is None else values[raster.valid].sum() / max(1, raster.valid.sum()))
+        return sums[role] / sums["hr"] if min(sums.values()) > 0 else 1.0
+
     def _know_contents(self) -> None:
         if not self._digests:
             self._digests = self._records.digests(self._states)
@@ -220,96 +240,17 @@ class FileSource:
         def images(count: int) -> Iterator[NDArray[Any]]:
             for position in np.unique(np.linspace(0, len(measured_on) - 1, count).round().astype(int)):
                 path, window = measured_on[position].paths[role], measured_on[position].window
-                with without_warnings(), open_file(path, variable=self._options.variable) as file:
-                    raster = file.read(window, self._chosen_bands(file.info, path, role))
+                try:
+                    with without_warnings(), open_file(path, variable=self._options.variable) as file:
+                        raster = file.read(window, self._chosen_bands(file.info, path, role))
+                except DataError:
+                    if self._options.odd == "skip":
+                        continue
+                    raise
                 values = raster.values.astype(np.float64)
                 yield values if raster.valid is None else np.where(raster.valid, values, np.nan)
 
         return self._options.normaliser.build(info.dtype, self._bands_after(info), images)
-
-
-Headers = tuple[Item, dict[str, RasterInfo]]
-
-
-def scan(items: Sequence[Item], options: FileOptions, records: FileRecords) -> tuple[list[Headers], list[tuple[str, str]]]:
-    """Return items with their headers per role, and (name, reason) of those that do not fit with most of them.
-
-    records  of all files of the items
-
-    Raises DataError for the first that does not fit, unless `odd=skip`.
-    """
-
-    def headers(item: Item) -> dict[str, RasterInfo] | DataError:
-        try:
-            return {role: records.header(path, role == "change_mask", options.variable, raster_info) for role, path in item.paths.items()}
-        except DataError as error:
-            return error
-
-    with without_warnings(), ThreadPoolExecutor(max_workers=8) as pool:  # headers on network drives wait more than they compute
-        found = list(zip(items, pool.map(headers, items), strict=True))
-    records.save()
-    kept = [(item, infos) for item, infos in found if isinstance(infos, dict)]
-    odd = [(item.name, str(error)) for item, error in found if isinstance(error, DataError)]
-    for role in items[0].paths:
-        kept, differing = _uniform(kept, role, options.convert == "rgb")
-        odd += differing
-    if odd and options.odd == "refuse":
-        raise DataError(f"{odd[0][1].rstrip('.')}, or leave such files ({len(odd)} of {len(items)}) out with dataset.odd=skip.")
-    if not kept:
-        raise DataError(f"none of the {len(items)} images can be used (first: {odd[0][1].rstrip('.')}); check the folder.")
-    return kept, odd
-
-
-def _uniform(kept: list[Headers], role: str, as_rgb: bool) -> tuple[list[Headers], list[tuple[str, str]]]:
-    """Split samples into those whose file of `role` has the band count and type that most have, and (name, reason) of the others."""
-    is_mask = role == "change_mask"
-
-    def key(info: RasterInfo) -> tuple[int, str]:
-        return (0 if as_rgb and not is_mask else info.bands, info.dtype.name)
-
-    counts = Counter(key(infos[role]) for _, infos in kept)
-    usual = (1, "uint8") if is_mask and counts[(1, "uint8")] else counts.most_common(1)[0][0] if counts else (0, "")
-    fitting, odd = [], []
-    for item, infos in kept:
-        info, path = infos[role], item.paths[role]
-        if is_mask and info.bands > 1:
-            odd.append((item.name, f"{path} has {info.bands} bands; a change mask has one band of codes: give the grey version."))
-        elif key(info)[1] != usual[1]:
-            odd.append((item.name, f"{path} holds {info.dtype.name} values and most others {usual[1]}; convert it."))
-        elif key(info) != usual:
-            bands = f"{info.bands} band" + "s" * (info.bands > 1)
-            odd.append((item.name, f"{path} has {bands} and most others {usual[0]}; use dataset.convert=rgb to make all of them RGB."))
-        else:
-            fitting.append((item, infos))
-    return fitting, odd
-
-
-def target_size(item: Item, infos: Mapping[str, RasterInfo], scale: float) -> tuple[int, int]:
-    """Return (H, W) of a sample; HR of a pair is cut bottom and right to its LR times the scale.
-
-    Raises DataError when files of one sample do not cover the same ground.
-    """
-    if item.window is not None:
-        return item.window.height, item.window.width
-    sizes = {role: (info.height, info.width) for role, info in infos.items()}
-    if "hr" not in sizes:
-        return round(sizes["lr"][0] * scale), round(sizes["lr"][1] * scale)
-    H, W = sizes["hr"]
-    for role in ("ref", "change_mask"):
-        if role in sizes and sizes[role] != (H, W):
-            raise DataError(
-                f"{item.paths[role]} is {sizes[role][0]}x{sizes[role][1]} pixels and its HR image {item.paths['hr'].name} {H}x{W}; "
-                f"they must be co-registered and of one size."
-            )
-    if "lr" not in sizes:
-        return H, W
-    h, w = sizes["lr"]
-    if scale != int(scale):
-        raise DataError(f"scale={scale} does not suit data that bring their own LR images; give an integer scale.")
-    if not (0 <= H - h * scale < scale and 0 <= W - w * scale < scale):
-        own = f"; these are x{H / h:g} pairs: set scale={H / h:g}" if H % h == 0 and W % w == 0 and H // h == W // w else ""
-        raise DataError(f"{item.paths['lr']} is {h}x{w} pixels, which times scale={scale:g} is not its HR size {H}x{W}{own}.")
-    return round(h * scale), round(w * scale)
 
 
 def in_file(item: Item, window: Window) -> Window:

@@ -9,10 +9,10 @@ from typing import Literal, Self
 
 from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import SplitDataset, Tiling, folder_of, list_items, no_images
-from rsdiff.data.files import Item
 from rsdiff.data.normalisation import NormaliserConfig
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.rasters import bad_bands, raster_info
+from rsdiff.data.scanning import Item
 from rsdiff.data.source import DataError, Split, Window
 from rsdiff.data.splits import Parts
 

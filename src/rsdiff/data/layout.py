@@ -8,8 +8,9 @@ from typing import Self
 
 from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import SplitDataset, Tiling, advice, check_root, folder_of, list_items, no_images, subfolder
-from rsdiff.data.files import Item, list_images
+from rsdiff.data.files import list_images
 from rsdiff.data.packed import is_packed
+from rsdiff.data.scanning import Item
 from rsdiff.data.source import DataError, Split
 from rsdiff.data.splits import Parts, by_list
 

@@ -18,9 +18,6 @@ from rsdiff.data.seeding import keyed_generator
 from rsdiff.data.stop_signals import STOP_SIGNALS
 from rsdiff.data.views import SampleKey, TrainingSamples
 
-LOST_WORKER = "DataLoader worker (pid"
-"""What PyTorch says, from a signal handler and thus anywhere, of a loader process that is gone."""
-
 
 class KeyBatches:
     """The keys of every micro-batch of one process, without end, from `start_step` on.

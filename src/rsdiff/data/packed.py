@@ -245,6 +245,10 @@ class PackedSource:
         """See ImageSource; made of the recorded checksums, so that moving the file does not change it."""
         return self._file.fingerprint()
 
+    def remarks(self) -> Sequence[str]:
+        """See ImageSource."""
+        return ()
+
     def contents(self) -> Sequence[str]:
         """See ImageSource; of all roles together, so that a packed image is not known again in the folder it came from."""
         return [self._file.checksums[row].tobytes().hex() for row in self._rows]

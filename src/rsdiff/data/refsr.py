@@ -16,9 +16,10 @@ from typing import Literal
 
 from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import FileDataset, by_stem, class_label, folder_of
-from rsdiff.data.files import Item, list_images
+from rsdiff.data.files import list_images
 from rsdiff.data.packed import is_packed
 from rsdiff.data.regions import Region, RegionSource
+from rsdiff.data.scanning import Item
 from rsdiff.data.source import SPLITS, DataError, ImageSource, Split
 from rsdiff.data.splits import Parts
 
@@ -95,7 +96,7 @@ class RefSrDataset(FileDataset):
         folders = {"hr": place / TARGETS, "ref": place / REFERENCES, "change_mask": place / MASKS}
         if self.lr == "files":
             folders["lr"] = lr_folder(place, LR_PREFIX[split], scale)
-        files = {role: by_stem(list_images(folder, self.extensions), folder, "") for role, folder in folders.items()}
+        files = {role: by_stem(list_images(folder, self.extensions), folder) for role, folder in folders.items()}
         if not files["hr"]:
             raise DataError(f"{folders['hr']} holds no image; {self.download} again.")
         for role, found in files.items():

@@ -103,6 +103,10 @@ class ImageSource(Protocol):
         """Return a digest of names and contents; it knows neither places nor times."""
         ...
 
+    def remarks(self) -> Sequence[str]:
+        """Return sentences about images that look wrong and are used all the same, without full stops."""
+        ...
+
     def contents(self) -> Sequence[str]:
         """Return a digest (hexadecimal) of every image's own content, the target's where there is one, by which equal images are found."""
         ...
@@ -222,6 +226,10 @@ class DerivedSource:
     def fingerprint(self) -> str:
         """See ImageSource."""
         return self._source.fingerprint()
+
+    def remarks(self) -> Sequence[str]:
+        """See ImageSource."""
+        return self._source.remarks()
 
     def contents(self) -> Sequence[str]:
         """See ImageSource."""

@@ -129,6 +129,10 @@ class SyntheticSource:
         scenes = (o.size, len(self), o.bands, o.second_date, o.changes, o.illumination, o.seed)
         return f"{derived_seed('synthetic', self._split, repr(scenes)):016x}"
 
+    def remarks(self) -> Sequence[str]:
+        """See ImageSource."""
+        return ()
+
     def contents(self) -> Sequence[str]:
         """See ImageSource: a scene is what its options and its number say."""
         o = self._options

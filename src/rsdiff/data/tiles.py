@@ -80,6 +80,10 @@ class TiledSource:
         """Return a digest of the images and of the rule that cuts them."""
         return digest_of([self._source.fingerprint(), self._rule])
 
+    def remarks(self) -> Sequence[str]:
+        """See ImageSource."""
+        return self._source.remarks()
+
     def contents(self) -> Sequence[str]:
         """See ImageSource."""
         found = self._source.contents()

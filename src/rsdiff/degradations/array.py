@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError, config_from_mapping
 from rsdiff.data.seeding import keyed_generator
+from rsdiff.degradations.base import Degradation
 from rsdiff.degradations.table import DEGRADATIONS
 
 Image = NDArray[Any]
@@ -30,15 +31,19 @@ def degrade_array(image: Image, kind: str, scale: int = 4, seed: int = 0, **opti
     if kind not in DEGRADATIONS or kind in ("paired", "grid"):
         kinds = sorted(set(DEGRADATIONS) - {"paired", "grid"})
         raise UserError(f"kind={kind!r} is not a degradation of one image; choose among {', '.join(kinds)}.")
-    peak = _peak(image)
-    height, width = (side // scale for side in image.shape[:2])
+    return degrade_by(config_from_mapping(DEGRADATIONS[kind], options, kind).build(), image, scale, seed)
+
+
+def degrade_by(degradation: Degradation, image: Image, scale: float, seed: int) -> tuple[Image, Image, Any]:
+    """Return (lr, hr, decisions) of one image; see `degrade_array`."""
+    peak = peak_of(image)
+    height, width = (int(side // scale) for side in image.shape[:2])
     if min(height, width) < 1:
-        raise UserError(f"an image of {image.shape[0]}x{image.shape[1]} pixels is too small for scale={scale}; lower scale.")
-    cut = image[: height * scale, : width * scale]
+        raise UserError(f"an image of {image.shape[0]}x{image.shape[1]} pixels is too small for scale={scale:g}; lower scale.")
+    cut = image[: round(height * scale), : round(width * scale)]
     bands_first = cut[None] if image.ndim == 2 else cut.transpose(2, 0, 1)
     hr = torch.from_numpy(np.ascontiguousarray(bands_first, dtype=np.float32) / np.float32(peak))
-    degradation = config_from_mapping(DEGRADATIONS[kind], options, kind).build()
-    (decisions,) = degradation.draw(keyed_generator(seed, "array"), tuple(hr.shape), (height, width))
+    (decisions,) = degradation.draw(keyed_generator(seed, "array"), (hr.shape[0], hr.shape[1], hr.shape[2]), (height, width))
     made = degradation.apply(hr[None], [decisions])
 
     def restored(tensor: Tensor) -> Image:
@@ -48,7 +53,7 @@ def degrade_array(image: Image, kind: str, scale: int = 4, seed: int = 0, **opti
     return restored(made.lr[0]), restored(made.hr[0]), decisions
 
 
-def _peak(image: Image) -> float:
+def peak_of(image: Image) -> float:
     """Return the value that stands for 1."""
     if image.ndim not in (2, 3):
         raise UserError(f"an array of shape {image.shape} is no image; give (H, W) or (H, W, C).")

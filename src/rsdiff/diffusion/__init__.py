@@ -1,13 +1,42 @@
 """The diffusion layer: schedules, denoisers, level grids, solvers, hooks, noise sources."""
 
-from rsdiff.diffusion.denoisers import Denoiser, EdmDenoiser, EpsDenoiser, VDenoiser, X0Denoiser
-from rsdiff.diffusion.noise import NoiseSource, ReplayNoise, SeededNoise, TileNoise
-from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
-from rsdiff.diffusion.solvers import Observers
+from __future__ import annotations
 
-SAMPLERS: dict[str, type] = {"solver": SamplerConfig}
+from typing import TYPE_CHECKING
+
+from rsdiff.config.kinds import Kinds, on_demand
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.denoisers import Denoiser, EdmDenoiser, EpsDenoiser, VDenoiser, X0Denoiser
+    from rsdiff.diffusion.noise import NoiseSource, ReplayNoise, SeededNoise, TileNoise
+    from rsdiff.diffusion.sampler import SamplerConfig, sample
+    from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
+    from rsdiff.diffusion.solvers import Observers
+
+SAMPLERS = Kinds(
+    {
+        "solver": "rsdiff.diffusion.sampler:SamplerConfig",
+    }
+)
 """Sampler config classes by kind."""
+
+_MODULES = {
+    "Denoiser": "denoisers",
+    "DiscreteSchedule": "schedules",
+    "EdmDenoiser": "denoisers",
+    "EpsDenoiser": "denoisers",
+    "NoiseSource": "noise",
+    "Observers": "solvers",
+    "ReplayNoise": "noise",
+    "SamplerConfig": "sampler",
+    "ScheduleConfig": "schedules",
+    "SeededNoise": "noise",
+    "TileNoise": "noise",
+    "VDenoiser": "denoisers",
+    "X0Denoiser": "denoisers",
+    "sample": "sampler",
+}
+__getattr__ = on_demand(__name__, _MODULES)
 
 __all__ = [
     "SAMPLERS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +21,8 @@ from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.opening import in_one_sentence, open_raster
 from rsdiff.data.rasters import Raster, open_file, raster_info
 from rsdiff.data.source import DataError, Window
-from rsdiff.inference.scene_metadata import read_metadata
+from rsdiff.inference.scene_metadata import Metadata, read_metadata
+from rsdiff.inference.scene_view import SceneView
 
 Values = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -35,38 +37,70 @@ STRICT = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE", "GDAL_CACHEMAX": 64 * 2**20, 
 class SceneReader:
     """One raster, opened for reading in windows. A context manager.
 
-    bands     bands to read, counted from 1; empty means all but an alpha band
-    nodata    stored value of missing pixels, beside what the file declares
-    variable  array or sub-data set to take from a file with several
+    top, left  where the scene begins in its file
     Raises DataError in one sentence for whatever cannot be read as images.
     """
 
-    def __init__(self, path: Path, bands: tuple[int, ...] = (), nodata: float | None = None, variable: str = "") -> None:
+    def __init__(self, path: Path, view: SceneView | None = None) -> None:
         self.path = path
-        self.file = open_file(path, variable=variable)
+        self.view = view = view or SceneView()
+        self.file = open_file(path, variable=view.variable)
         info = self.file.info
         self.dtype = info.dtype
-        self.height, self.width = info.height, info.width
         self.wavelengths = info.wavelengths
         # GDAL calls the fourth of four 8-bit bands alpha unless told otherwise; who asks for it knows better.
-        self.alpha = None if info.alpha in bands else info.alpha
-        self.bands = bands or tuple(band for band in range(1, info.bands + 1) if band != self.alpha)
-        if max(self.bands) > info.bands:
-            raise DataError(f"{path} has {info.bands} bands and task.bands asks for band {max(self.bands)}; correct the list.")
+        self.alpha = None if info.alpha in view.bands else info.alpha
+        chosen = view.bands or tuple(band for band in range(1, info.bands + 1) if band != self.alpha)
+        if max(chosen) > info.bands:
+            raise DataError(f"{path} has {info.bands} bands and task.bands asks for band {max(chosen)}; correct the list.")
+        self.is_repeated = view.as_rgb and len(chosen) < 3
+        self.bands = chosen[:1] * 3 if self.is_repeated else chosen[:3] if view.as_rgb else chosen
         with in_one_sentence(path):
             dataset = self.file.dataset
-            self.metadata = read_metadata(dataset, self.bands, self.file.as_stored)
-        declared = dataset.nodatavals if dataset is not None and dataset.count == info.bands else ()
-        self._given_nodata = nodata
+            whole = read_metadata(dataset, tuple(dict.fromkeys(self.bands)), self.file.as_stored)
+        self.top, self.left, self.height, self.width = self._extent(whole)
+        self.metadata = whole.of_window(self.top, self.left)
+        self._declare_missing(dataset)
+
+    def _extent(self, whole: Metadata) -> tuple[int, int, int, int]:
+        """Return (top, left, height, width) of the part that is looked at; raises DataError where it is not in the file."""
+        info, view = self.file.info, self.view
+        extent = view.window or (0, 0, info.height, info.width)
+        if view.bbox is not None:
+            if whole.transform is None or not whole.transform.is_rectilinear:
+                raise DataError(f"{self.path} has no coordinates along rows and columns, which task.bbox needs; give task.window.")
+            corners = [~whole.transform * (x, y) for x in view.bbox[::2] for y in view.bbox[1::2]]
+            (left, top), (right, bottom) = ([pick(c[axis] for c in corners) for axis in (0, 1)] for pick in (min, max))
+            rows = max(0, math.floor(top + 1e-6)), min(info.height, math.ceil(bottom - 1e-6))
+            columns = max(0, math.floor(left + 1e-6)), min(info.width, math.ceil(right - 1e-6))
+            extent = rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0]
+        if min(extent[2:]) < 1 or not Window(*extent).within((info.height, info.width)):
+            part = f"task.bbox={list(view.bbox)}" if view.bbox is not None else f"task.window={list(extent)}"
+            raise DataError(f"{part} does not lie inside {self.path} of {info.height} x {info.width} pixels; correct it.")
+        return extent
+
+    def _declare_missing(self, dataset: Any | None) -> None:
+        """Note how missing pixels are told, and shall be told in the output: by one nodata value, by a mask, or not at all."""
+        info, given = self.file.info, self.view.nodata
+        has_bands = dataset is not None and dataset.count == info.bands
+        declared = dataset.nodatavals if dataset is not None and has_bands else ()
         own = [declared[band - 1] for band in self.bands if declared and declared[band - 1] is not None]
-        self.nodata: float | None = nodata if nodata is not None else own[0] if own else None
-        self.has_mask = info.has_nodata and self.alpha is None and self.nodata is None and self.dtype.kind != "f"
+        self.nodata: float | None = given if given is not None else own[0] if own else None
         self.marks_missing = info.has_nodata or self.nodata is not None or self.alpha is not None
+        flags = (
+            [{flag.name for flag in dataset.mask_flag_enums[band - 1]} for band in self.bands] if dataset is not None and has_bands else []
+        )
+        if self.nodata is None and self.dtype.kind in "iu" and any(not own_flags for own_flags in flags):
+            # Masks of single bands, which only a value can tell in a GeoTIFF: one at the end of the type.
+            limits = np.iinfo(self.dtype)
+            self.nodata = float(limits.max if self.dtype.kind == "u" else limits.min)
+        self.has_mask = info.has_nodata and self.alpha is None and self.nodata is None and self.dtype.kind != "f"
 
     @property
     def scales_and_offsets(self) -> list[tuple[float, float]]:
-        """What the file says its values mean, per band: (scale, offset), value * scale + offset."""
-        return [(band.scale, band.offset) for band in self.metadata.bands]
+        """What the file says its values mean, per band that is read: (scale, offset), value * scale + offset."""
+        found = [(band.scale, band.offset) for band in self.metadata.bands]
+        return found * len(self.bands) if self.is_repeated else found
 
     def __enter__(self) -> SceneReader:
         return self
@@ -76,22 +110,25 @@ class SceneReader:
 
     def read(self, top: int, left: int, height: int, width: int) -> tuple[Values, Mask]:
         """Return (values, valid), both (bands, height, width), of a window inside the scene, in the stored type."""
-        return self._with_given_nodata(self.file.read(Window(top, left, height, width), self.bands))
+        return self._with_given_nodata(self.file.read(self._in_file(top, left, height, width), self.bands))
+
+    def _in_file(self, top: int, left: int, height: int, width: int) -> Window:
+        return Window(self.top + top, self.left + left, height, width)
 
     def _with_given_nodata(self, raster: Raster) -> tuple[Values, Mask]:
         valid = np.ones(raster.values.shape, np.bool_) if raster.valid is None else raster.valid
-        if self._given_nodata is not None and not np.isnan(self._given_nodata):
-            valid = valid & (raster.values != self._given_nodata)
+        if self.view.nodata is not None and not np.isnan(self.view.nodata):
+            valid = valid & (raster.values != self.view.nodata)
         return raster.values, valid
 
     def alpha_values(self, top: int, left: int, height: int, width: int) -> Values:
         """Return the alpha band (1, height, width) of a window."""
         assert self.alpha is not None
-        return self.file.read(Window(top, left, height, width), (self.alpha,)).values
+        return self.file.read(self._in_file(top, left, height, width), (self.alpha,)).values
 
     def thumbnail(self, top: int, left: int, height: int, width: int, size: tuple[int, int]) -> tuple[Values, Mask]:
         """Return (values, valid) of a window reduced to `size` by taking single pixels, read from overviews where there are some."""
-        return self._with_given_nodata(self.file.read(Window(top, left, height, width), self.bands, size))
+        return self._with_given_nodata(self.file.read(self._in_file(top, left, height, width), self.bands, size))
 
     def samples(self) -> Iterator[tuple[Values, Mask]]:
         """Yield windows spread evenly over the scene, the same on every process."""

@@ -52,6 +52,7 @@ class SceneJob:
     trained     normaliser of the data the method was trained on, or None
     needs       fields of the batch that the method needs
     identity    names method, weights and sampler: scratch files of another identity are not used
+    weights     says which weights, for the tags of the rasters
     order       batches in the order in which they are restored, None for row by row; the result does not depend on it
     """
 
@@ -68,6 +69,7 @@ class SceneJob:
     seed: int
     device: torch.device
     identity: str = ""
+    weights: str = ""
     order: Callable[[int], Sequence[int]] | None = None
 
 
@@ -80,7 +82,8 @@ class SceneResult:
     outputs           the rasters written
     seam_score        see rsdiff.metrics.seams; NaN where there is no border
     value_range       stored values, per band or common, that the method saw as 0 and as 1
-    values, outside   number of valid values of the input, and of those outside that range
+    outside           number of valid values of the input outside that range
+    outside_told      what became of them, in words
     """
 
     input_size: tuple[int, int]
@@ -90,8 +93,8 @@ class SceneResult:
     outputs: tuple[Path, ...]
     seam_score: float
     value_range: tuple[tuple[float, ...], tuple[float, ...]]
-    values: int = 0
     outside: int = 0
+    outside_told: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rasterio.control import GroundControlPoint
@@ -58,6 +58,20 @@ class Metadata:
             return None
         own = self.transform or Affine.identity()
         return own * Affine.scale(1 / scale)
+
+    def of_window(self, top: int, left: int) -> Metadata:
+        """Return what is said of the part that begins at a row and a column."""
+        if not top and not left:
+            return self
+        points = [GroundControlPoint(row=p.row - top, col=p.col - left, x=p.x, y=p.y, z=p.z, id=p.id, info=p.info) for p in self.points]
+        rpcs = self.rpcs
+        if rpcs is not None:
+            values = rpcs.to_dict()
+            rpcs = RPC(**{**values, "line_off": values["line_off"] - top, "samp_off": values["samp_off"] - left})
+        moved = None if self.transform is None else self.transform * Affine.translation(left, top)
+        if moved is None and self.crs is not None and not points:
+            moved = Affine.translation(left, top)
+        return replace(self, transform=moved, points=points, rpcs=rpcs)
 
     def common_scale(self) -> tuple[float, float, str] | None:
         """Return (scale, offset, unit) where all bands have the same, else None."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.inference.scene_view import SceneView
 
 
 @config
 class SceneOptions:
     """How scenes are read, cut, restored and written. Pixels are those of the input unless said otherwise."""
 
-    result_neutral: ClassVar[frozenset[str]] = frozenset({"batch"})
+    result_neutral: ClassVar[frozenset[str]] = frozenset({"batch", "overwrite"})
 
     tile: int = 0
     """Side of a tile; 0 finds one that fits into the memory. It is halved where the memory turns out too small."""
@@ -27,6 +28,13 @@ class SceneOptions:
     """Estimate what is global (the degradation code of blind methods) once per scene, from windows spread over it."""
     bands: tuple[int, ...] = ()
     """Bands to restore, counted from 1 and in this order; empty means all but an alpha band."""
+    convert: Literal["no", "rgb"] = "no"
+    """rgb: show a model of three bands a scene of one band three times, and write the mean of its three; of more bands, take the first
+    three."""
+    window: tuple[int, int, int, int] | None = None
+    """Part to restore: (top, left, height, width) in input pixels; null for all."""
+    bbox: tuple[float, float, float, float] | None = None
+    """Part to restore: (least x, least y, greatest x, greatest y) in the scene's coordinate system; null for all."""
     scaling: Literal["trained", "none", "dtype", "percentile", "gain", "file"] = "trained"
     """How stored values become [0, 1]: as the checkpoint's data, as they are, by the type's range (signed types: from the lowest to the
     highest value of the scene), percentiles of the scene, a gain, or the scale and offset in the file. What lies outside is kept."""
@@ -42,8 +50,8 @@ class SceneOptions:
     """Array or sub-data set to restore from a file that holds several (netCDF, HDF5, MATLAB, Sentinel-2 products)."""
     dtype: Literal["input", "float32"] = "input"
     """Type of the output: the input's, rounded and saturated, or real numbers in its units."""
-    format: Literal["geotiff", "cog"] = "geotiff"
-    """Tiled GeoTIFF with overviews, or Cloud Optimized GeoTIFF."""
+    format: Literal["geotiff", "cog", "png", "jpeg"] = "geotiff"
+    """Tiled GeoTIFF with overviews, Cloud Optimized GeoTIFF, or pictures; a name in .png or .jpg says so by itself."""
     compress: Literal["deflate", "zstd", "lzw", "none"] = "deflate"
     """Compression of the output, all without loss."""
     wavelengths: tuple[float, ...] = ()
@@ -52,8 +60,14 @@ class SceneOptions:
     """Raster of another date for reference-based methods; aligned by its georeference."""
     change_mask: str | None = None
     """Raster of change or land-cover codes for reference-based methods; aligned by its georeference."""
+    overwrite: bool = False
+    """Replace outputs that exist and were not written by rsdiff."""
     preview: bool = True
     """Write a preview PNG and a before/after page beside the output."""
+
+    def view(self) -> SceneView:
+        """Return how scenes are looked at."""
+        return SceneView(self.bands, self.nodata, self.variable, self.convert == "rgb", self.window, self.bbox)
 
     def __post_init__(self) -> None:
         counts = {"batch": self.batch, "fuse": self.fuse, "samples": self.samples}
@@ -68,5 +82,11 @@ class SceneOptions:
             raise UserError(f"bands={list(self.bands)} was given; bands are counted from 1 and named once.")
         if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
             raise UserError(f"percentiles={list(self.percentiles)} were given; choose two rising numbers between 0 and 100.")
+        if self.window is not None and (min(self.window[:2]) < 0 or min(self.window[2:]) < 1):
+            raise UserError(f"window={list(self.window)} is no part of a scene; give top, left, height and width in pixels.")
+        if self.bbox is not None and not (self.bbox[0] < self.bbox[2] and self.bbox[1] < self.bbox[3]):
+            raise UserError(f"bbox={list(self.bbox)} is empty; give least x, least y, greatest x and greatest y.")
+        if self.window is not None and self.bbox is not None:
+            raise UserError("window and bbox were both given; give the part to restore in pixels or in coordinates.")
         if self.gain <= 0:
             raise UserError(f"gain={self.gain} was given; choose a positive number.")

@@ -21,6 +21,8 @@ from rasterio.errors import RasterioError
 from rsdiff.config import PlaceError, UserError
 from rsdiff.data.durable import flush
 from rsdiff.data.normalisation import as_integers
+from rsdiff.data.opening import open_raster, without_warnings
+from rsdiff.data.source import DataError
 from rsdiff.inference.scene_input import SceneReader
 from rsdiff.inference.scene_metadata import write_metadata
 from rsdiff.inference.scene_options import SceneOptions
@@ -30,6 +32,10 @@ BLOCK = 512
 """Side of a block of the output in pixels; the unit in which results are finished and stored."""
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 RASTERS = (".tif", ".tiff")
+ENDINGS = {"geotiff": ".tif", "cog": ".tif", "png": ".png", "jpeg": ".jpg"}
+"""Ending of outputs that are not named one by one, by format."""
+OWN = "rsdiff"
+"""What a comment in a JPEG of ours begins with."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ def output_form(reader: SceneReader, options: SceneOptions, bands: int) -> Outpu
     if nodata is not None and dtype.kind in "ui" and not rasterio.dtypes.can_cast_dtype([nodata], dtype.name):
         nodata = None  # a value that no pixel of this type can have
     has_alpha = reader.alpha is not None
-    return OutputForm(dtype, bands + has_alpha, nodata, bands == len(reader.bands), reader.has_mask and nodata is None, has_alpha)
+    return OutputForm(dtype, bands + has_alpha, nodata, bands == len(reader.metadata.bands), reader.has_mask and nodata is None, has_alpha)
 
 
 def spread_form(bands: int) -> OutputForm:
@@ -194,14 +200,22 @@ class SceneWriter:
                 )
                 rasterio.shutil.copy(self.partial, final, driver="COG", blocksize=BLOCK, overview_resampling="average", **compress)
             elif driver is not None:
-                rasterio.shutil.copy(self.partial, final, driver=driver)
+                marks = {"WRITE_METADATA_AS_TEXT": "YES"} if driver == "PNG" else {"COMMENT": f"{OWN} {self.tags['RSDIFF_CONTENT']}"}
+                rasterio.shutil.copy(self.partial, final, driver=driver, **marks)
             else:
                 self._add_overviews()
             flush(final)
             final.replace(self.path)
+            self._keep_side_files()
         finally:
             if final != self.partial:
                 final.unlink(missing_ok=True)
+
+    def _keep_side_files(self) -> None:
+        """Rename what GDAL wrote beside the raster (an .IMD file of vendor metadata) after it."""
+        for beside in self.path.parent.glob(f"{self.partial.stem}.*"):
+            if beside != self.partial:
+                beside.replace(self.path.with_suffix(beside.suffix))
 
     def _add_overviews(self) -> None:
         levels = [2**k for k in range(1, 16) if max(self.grid.size) / 2**k > BLOCK / 2]
@@ -210,16 +224,28 @@ class SceneWriter:
                 file.build_overviews(levels, Resampling.average)
 
 
-def require_writable_name(path: Path, form: OutputForm, is_cog: bool) -> None:
-    """Raise ValueError unless the ending of `path` names a format that can hold `form`."""
+def require_writable_name(path: Path, form: OutputForm, kind: str) -> None:
+    """Raise UserError unless the ending of `path` names a format that can hold `form` and is that of task.format=`kind`."""
     suffix = path.suffix.lower()
-    if suffix in RASTERS:
+    if suffix in RASTERS and kind in ("geotiff", "cog"):
         return
-    if suffix not in PICTURES or is_cog:
+    if suffix in (*RASTERS, *PICTURES) and kind != "geotiff" and PICTURES.get(suffix, "").lower() != kind:
+        raise UserError(f"output={path} ends in '{suffix}' and task.format={kind}; name it {path.with_suffix(ENDINGS[kind]).name}.")
+    if suffix not in PICTURES:
         raise UserError(f"output={path} ends in '{suffix}'; rasters are written as .tif, pictures without loss of type as .png or .jpg.")
     types = ("uint8",) if PICTURES[suffix] == "JPEG" else ("uint8", "uint16")
     if form.dtype.name not in types or form.bands > (3 if PICTURES[suffix] == "JPEG" else 4):
         raise UserError(f"{suffix} cannot hold {form.bands} bands of {form.dtype.name}; write output={path.with_suffix('.tif')}.")
+
+
+def is_ours(path: Path) -> bool:
+    """Say whether a raster was written by rsdiff, which its tags tell."""
+    try:
+        with without_warnings(), open_raster(path) as file:
+            tags = file.tags()
+    except (RasterioError, DataError, OSError):
+        return False
+    return "RSDIFF_CONTENT" in tags or str(tags.get("EXIF_UserComment", tags.get("COMMENT", ""))).startswith(OWN)
 
 
 def sibling(path: Path, what: str) -> Path:

@@ -22,7 +22,7 @@ from rasterio.enums import Resampling
 from torch import Tensor
 
 from rsdiff.data.normalisation import type_range
-from rsdiff.data.opening import without_warnings
+from rsdiff.data.opening import local_file, without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.source import mask_values
 from rsdiff.degradations.resizing import resize
@@ -66,7 +66,7 @@ class _Run:
         self.job, self.team, self.options = job, team, job.options
         self.scale = exact_scale(job.scale)
         self.multiple = tile_multiple(job.method.pixel_multiple(), self.scale, job.method.target_multiple())
-        self.reader = stack.enter_context(SceneReader(job.input, self.options.bands, self.options.nodata, self.options.variable))
+        self.reader = stack.enter_context(SceneReader(job.input, job.options.view()))
         self.bands = job.problem.bands
         self._require_bands()
         self.values = scene_values(self.reader, self.options, job.trained, self.bands)
@@ -74,10 +74,11 @@ class _Run:
         self.scene = NormalisedScene(self.reader, self.normaliser)
         self.size = (round(self.reader.height * self.scale), round(self.reader.width * self.scale))
         self.aligned = {name: self._align(name, stack) for name in ("ref", "change_mask") if name in job.needs}
-        self.forms = {"restored": output_form(self.reader, self.options, self.bands)}
+        self.written_bands = 1 if self.reader.is_repeated else self.bands
+        self.forms = {"restored": output_form(self.reader, self.options, self.written_bands)}
         if self.options.samples > 1:
-            self.forms["spread"] = spread_form(self.bands)
-        require_writable_name(job.output, self.forms["restored"], self.options.format == "cog")
+            self.forms["spread"] = spread_form(self.written_bands)
+        require_writable_name(job.output, self.forms["restored"], self.options.format)
         # A CPU gains nothing from larger batches, and convolutions round differently in them.
         self.together = 1 if job.device.type == "cpu" else self.options.batch
         self.code = self._scene_code() if self.options.share_codes else None
@@ -173,7 +174,7 @@ class _Run:
 
     def plan(self, tile: int) -> dict[str, Any]:
         """Return what files in the scratch folder depend on."""
-        state = self.job.input.stat()
+        state = local_file(self.job.input).stat()
         return {
             "tile": tile,
             "overlap": self.options.overlap,
@@ -181,7 +182,8 @@ class _Run:
             "samples": self.options.samples,
             "seed": self.job.seed,
             "scale": str(self.scale),
-            "input": [str(self.job.input.resolve()), state.st_size, state.st_mtime_ns],
+            "input": [str(self.job.input), state.st_size, state.st_mtime_ns],
+            "view": repr(self.reader.view),
             "normaliser": self.normaliser.to_json(),
             "identity": self.job.identity,
         }
@@ -222,8 +224,8 @@ class _Run:
             outputs,
             score,
             (self.normaliser.low, self.normaliser.high),
-            self.values.use.values,
             self.values.use.outside,
+            self.outside_told() if self.values.use.outside else "",
         )
 
 
@@ -331,6 +333,9 @@ class _Work:
         if self.run.code is not None:
             batch = replace(batch, code=self.run.code.expand(len(parts), *self.run.code.shape[1:]))
         key = (job.seed, "restore", job.input.stem, sample)
+        # Noise belongs to a place in the file: a window of a scene gets what the whole scene has there.
+        first = int(self.run.reader.top * self.run.scale), int(self.run.reader.left * self.run.scale)
+        origins = [(row + first[0], column + first[1]) for row, column in origins]
         noise = TileNoise(key, origins, size)
         if len(inside) > 1:
             noise = FusedTileNoise(key, origins, size, len(inside), int(rows.overlap * rows.scale))
@@ -383,18 +388,19 @@ class _Work:
         run = self.run
         shape = (run.options.samples, run.bands, self.grid.rows.target_tile, self.grid.columns.target_tile)
         blended = self.grid.blend(block, [self.scratch.read_tile(tile, shape) for tile in tiles])
-        mean = blended.mean(axis=0, dtype=np.float64)
+        drawn = np.stack([run.normaliser.restore(sample) for sample in blended])  # (samples, C, h, w) in stored units
+        if run.reader.is_repeated:
+            drawn = drawn.mean(axis=1, keepdims=True)
         valid, alpha = self._valid(block)
         form = run.forms["restored"]
-        values = form.convert(run.normaliser.restore(mean), valid)
+        values = form.convert(drawn.mean(axis=0), valid)
         if form.has_alpha:
             values = np.concatenate([values, alpha.astype(values.dtype)])
         if form.has_mask:
             values = np.concatenate([values, valid.all(axis=0, keepdims=True).astype(values.dtype)])
         images = {"restored": _padded(values)}
         if "spread" in run.forms:
-            span = run.normaliser.restore(np.ones_like(mean)) - run.normaliser.restore(np.zeros_like(mean))
-            images["spread"] = _padded(run.forms["spread"].convert(blended.std(axis=0, dtype=np.float64, ddof=1) * span, valid))
+            images["spread"] = _padded(run.forms["spread"].convert(drawn.std(axis=0, ddof=1), valid))
         return images
 
     def _valid(self, block: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
@@ -404,10 +410,11 @@ class _Work:
         rows, columns = _sources(top, height, scale, reader.height), _sources(left, width, scale, reader.width)
         window = (int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
         where = np.ix_(rows - rows[0], columns - columns[0])
-        valid: NDArray[np.bool_] = np.ones((self.run.bands, height, width), np.bool_)
+        bands = self.run.written_bands
+        valid: NDArray[np.bool_] = np.ones((bands, height, width), np.bool_)
         if reader.marks_missing:
             of_input: NDArray[np.bool_] = reader.read(*window)[1]
-            if len(of_input) != self.run.bands:
+            if len(of_input) != bands:
                 of_input = np.asarray(of_input.all(axis=0, keepdims=True))
             np.logical_and(valid, np.stack([band[where] for band in of_input]), out=valid)
         alpha = reader.alpha_values(*window)[0][where][None] if reader.alpha is not None else np.empty((0, height, width))
@@ -424,6 +431,7 @@ class _Work:
                 "RSDIFF_SCALE": str(run.scale),
                 "RSDIFF_SEED": str(run.job.seed),
                 "RSDIFF_MODEL": run.job.identity,
+                **({"RSDIFF_WEIGHTS": run.job.weights} if run.job.weights else {}),
             }
             if run.values.use.outside:
                 tags["RSDIFF_OUTSIDE"] = run.outside_told()
@@ -437,7 +445,7 @@ class _Work:
             image = self.scratch.read_block(name, block, shape, form.dtype)
             if score is not None:
                 top, left, height, width = self.grid.extent(block)
-                score.add(image[: self.run.bands, :height, :width], top, left, form.nodata)
+                score.add(image[: self.run.written_bands, :height, :width], top, left, form.nodata)
             yield block, image
 
 

@@ -23,8 +23,9 @@ class MomentumContrast(nn.Module):
     momentum     share of the old key encoder kept at each step (0.999 published)
     temperature  divisor of the logits (0.07 published)
 
-    Queue, pointer and key encoder are part of the state dict, so that a resumed run continues with them. The published code neither
-    shuffles batch-norm statistics nor gathers keys over processes: here every process keeps the queue of its own images.
+    Queue, pointer and key encoder are part of the state dict, so that a resumed run continues with them. All micro-batches of an
+    optimiser step, on all processes, meet the same queue and the same key encoder, which moves once per step; their keys enter the queue
+    together when the step ends (`after_step`). The published code does not shuffle batch-norm statistics either.
     """
 
     queue: Tensor
@@ -42,6 +43,7 @@ class MomentumContrast(nn.Module):
             parameter.requires_grad_(False)
         self.register_buffer("queue", F.normalize(torch.randn(dimension, queue_size), dim=0))
         self.register_buffer("queue_position", torch.zeros(1, dtype=torch.int64))
+        self._keys: list[Tensor] = []
 
     def code(self, image: Tensor) -> Tensor:
         """Return the degradation code (B, D) of `image`: what restoration networks are conditioned on."""
@@ -49,22 +51,37 @@ class MomentumContrast(nn.Module):
         return code
 
     def contrast(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (code of `query`, logits) and advance key encoder and queue; the loss is `contrastive_loss(logits)`.
+        """Return (code of `query`, logits); the loss is `contrastive_loss(logits)`. The step's first call advances the key encoder.
 
         query, key  (B, c, h, w), two crops of the same images under the same degradations
         logits      (B, 1 + K), the positive first
         Raises UserError when the queue is not a multiple of the batch.
         """
+        size, batch = self.queue.shape[1], len(query)
+        if size % batch:
+            raise UserError(f"a queue of {size} keys cannot be filled by batches of {batch}: choose a batch that divides the queue size.")
         code, projected = self.query_encoder(query)
         queries = F.normalize(projected, dim=1)
         with torch.no_grad():
-            self._follow()
+            if not self._keys:
+                self._follow()
             keys = F.normalize(self.key_encoder(key)[1], dim=1)
         positive = (queries * keys).sum(dim=1, keepdim=True)
         negative = queries @ self.queue.clone()
         logits = torch.cat([positive, negative], dim=1) / self.temperature
-        self._enqueue(keys)
+        self._keys.append(keys)
         return code, logits
+
+    def after_step(self) -> None:
+        """Put the keys of the step's images, of all processes, into the queue."""
+        keys = [part for micro in self._keys for part in gathered(micro)]
+        self._keys = []
+        if keys:
+            self._enqueue(torch.cat(keys))
+
+    def forget_step(self) -> None:
+        """Leave the step unfinished, as if its losses had not been asked for."""
+        self._keys = []
 
     def _follow(self) -> None:
         """Move the key encoder's parameters towards the query encoder's; batch-norm statistics are left to its own forward passes."""
@@ -74,11 +91,18 @@ class MomentumContrast(nn.Module):
     @torch.no_grad()
     def _enqueue(self, keys: Tensor) -> None:
         size, batch = self.queue.shape[1], keys.shape[0]
-        if size % batch:
-            raise UserError(f"a queue of {size} keys cannot be filled by batches of {batch}: choose a batch that divides the queue size.")
         columns = (self.queue_position + torch.arange(batch, device=keys.device)) % size
         self.queue[:, columns] = keys.T.to(self.queue.dtype)
         self.queue_position.copy_((self.queue_position + batch) % size)
+
+
+def gathered(values: Tensor) -> list[Tensor]:
+    """Return the values of every process, which have one shape, in the order of the processes; without gradient."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [values]
+    parts = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, values.contiguous())
+    return parts
 
 
 def contrastive_loss(logits: Tensor) -> Tensor:

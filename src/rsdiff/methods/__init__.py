@@ -1,114 +1,49 @@
 """Methods: networks, objective and restoration put together, one module each."""
 
-from rsdiff.methods.bicubic import BicubicMethodConfig
-from rsdiff.methods.blinddiff import BlindDiffConfig
-from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
-from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig
-from rsdiff.methods.danv2 import DANv2Config
-from rsdiff.methods.dasr import DASRConfig
-from rsdiff.methods.dcls import DCLSConfig
-from rsdiff.methods.diffbsr import DiffBSRConfig
-from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig
-from rsdiff.methods.drsr import DRSRConfig
-from rsdiff.methods.ediffsr import EDiffSRConfig
-from rsdiff.methods.edm_sr import EdmSrConfig
-from rsdiff.methods.esrgan import ESRGANConfig
-from rsdiff.methods.hat import HATConfig
-from rsdiff.methods.idm import IDMConfig
-from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
-from rsdiff.methods.lcmsr import LCMSRConfig
-from rsdiff.methods.ldcsr import LDCSRConfig
-from rsdiff.methods.ldcsr_vae import LDCSRVaeConfig
-from rsdiff.methods.refdiff import RefDiffConfig
-from rsdiff.methods.rrdb import RRDBMethodConfig
-from rsdiff.methods.sadn import SADNConfig
-from rsdiff.methods.scdm import SCDMConfig
-from rsdiff.methods.spandrel import SpandrelConfig
-from rsdiff.methods.spectral_cnn import SpectralCNNConfig
-from rsdiff.methods.spectral_linear import SpectralLinearConfig
-from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
-from rsdiff.methods.spsr import SPSRConfig
-from rsdiff.methods.sr3 import SR3Config
+from rsdiff.config.kinds import Kinds
 
-METHODS: dict[str, type] = {
-    "awan": AWANConfig,
-    "bicubic": BicubicMethodConfig,
-    "blinddiff": BlindDiffConfig,
-    "blindsrsnf": BlindSRSNFConfig,
-    "ciaosr": CiaoSRConfig,
-    "danv2": DANv2Config,
-    "dasr": DASRConfig,
-    "dcls": DCLSConfig,
-    "diffbsr": DiffBSRConfig,
-    "diffbsr_ddpm": DiffBSRDDPMConfig,
-    "diffbsr_srdiff": DiffBSRSRDiffConfig,
-    "drsr": DRSRConfig,
-    "ediffsr": EDiffSRConfig,
-    "edm_sr": EdmSrConfig,
-    "idm": IDMConfig,
-    "esrgan": ESRGANConfig,
-    "hat": HATConfig,
-    "hscnn_plus": HSCNNPlusConfig,
-    "lcmsr": LCMSRConfig,
-    "ldcsr": LDCSRConfig,
-    "ldcsr_vae": LDCSRVaeConfig,
-    "liif": LIIFConfig,
-    "lmf_ciaosr": LMFCiaoSRConfig,
-    "lmf_liif": LMFLIIFConfig,
-    "lmf_lte": LMFLTEConfig,
-    "lte": LTEConfig,
-    "metasr": MetaSRConfig,
-    "mst_l": MSTLConfig,
-    "mstpp": MSTPlusPlusConfig,
-    "refdiff": RefDiffConfig,
-    "rrdb": RRDBMethodConfig,
-    "sadn": SADNConfig,
-    "scdm": SCDMConfig,
-    "spandrel": SpandrelConfig,
-    "spectral_cnn": SpectralCNNConfig,
-    "spectral_linear": SpectralLinearConfig,
-    "spsr": SPSRConfig,
-    "sr3": SR3Config,
-}
+METHODS = Kinds(
+    {
+        "awan": "rsdiff.methods.regression:AWANConfig",
+        "bicubic": "rsdiff.methods.bicubic:BicubicMethodConfig",
+        "blinddiff": "rsdiff.methods.blinddiff:BlindDiffConfig",
+        "blindsrsnf": "rsdiff.methods.blindsrsnf:BlindSRSNFConfig",
+        "ciaosr": "rsdiff.methods.implicit:CiaoSRConfig",
+        "danv2": "rsdiff.methods.danv2:DANv2Config",
+        "dasr": "rsdiff.methods.dasr:DASRConfig",
+        "dcls": "rsdiff.methods.dcls:DCLSConfig",
+        "diffbsr": "rsdiff.methods.diffbsr:DiffBSRConfig",
+        "diffbsr_ddpm": "rsdiff.methods.diffbsr_ablations:DiffBSRDDPMConfig",
+        "diffbsr_srdiff": "rsdiff.methods.diffbsr_ablations:DiffBSRSRDiffConfig",
+        "drsr": "rsdiff.methods.drsr:DRSRConfig",
+        "ediffsr": "rsdiff.methods.ediffsr:EDiffSRConfig",
+        "edm_sr": "rsdiff.methods.edm_sr:EdmSrConfig",
+        "idm": "rsdiff.methods.idm:IDMConfig",
+        "esrgan": "rsdiff.methods.esrgan:ESRGANConfig",
+        "hat": "rsdiff.methods.regression:HATConfig",
+        "hscnn_plus": "rsdiff.methods.regression:HSCNNPlusConfig",
+        "lcmsr": "rsdiff.methods.lcmsr:LCMSRConfig",
+        "ldcsr": "rsdiff.methods.ldcsr:LDCSRConfig",
+        "ldcsr_vae": "rsdiff.methods.ldcsr_vae:LDCSRVaeConfig",
+        "liif": "rsdiff.methods.continuous:LIIFConfig",
+        "lmf_ciaosr": "rsdiff.methods.implicit:LMFCiaoSRConfig",
+        "lmf_liif": "rsdiff.methods.implicit:LMFLIIFConfig",
+        "lmf_lte": "rsdiff.methods.implicit:LMFLTEConfig",
+        "lte": "rsdiff.methods.implicit:LTEConfig",
+        "metasr": "rsdiff.methods.continuous:MetaSRConfig",
+        "mst_l": "rsdiff.methods.regression:MSTLConfig",
+        "mstpp": "rsdiff.methods.regression:MSTPlusPlusConfig",
+        "refdiff": "rsdiff.methods.refdiff:RefDiffConfig",
+        "rrdb": "rsdiff.methods.regression:RRDBMethodConfig",
+        "sadn": "rsdiff.methods.sadn:SADNConfig",
+        "scdm": "rsdiff.methods.scdm:SCDMConfig",
+        "spandrel": "rsdiff.methods.spandrel:SpandrelConfig",
+        "spectral_cnn": "rsdiff.methods.regression:SpectralCNNConfig",
+        "spectral_linear": "rsdiff.methods.spectral_linear:SpectralLinearConfig",
+        "spsr": "rsdiff.methods.spsr:SPSRConfig",
+        "sr3": "rsdiff.methods.sr3:SR3Config",
+    }
+)
 """Config class of every method by `kind`."""
 
-__all__ = [
-    "METHODS",
-    "AWANConfig",
-    "BicubicMethodConfig",
-    "BlindDiffConfig",
-    "BlindSRSNFConfig",
-    "CiaoSRConfig",
-    "DANv2Config",
-    "DASRConfig",
-    "DCLSConfig",
-    "DRSRConfig",
-    "DiffBSRConfig",
-    "DiffBSRDDPMConfig",
-    "DiffBSRSRDiffConfig",
-    "EDiffSRConfig",
-    "ESRGANConfig",
-    "EdmSrConfig",
-    "HSCNNPlusConfig",
-    "IDMConfig",
-    "LCMSRConfig",
-    "LDCSRConfig",
-    "LDCSRVaeConfig",
-    "LIIFConfig",
-    "LMFCiaoSRConfig",
-    "LMFLIIFConfig",
-    "LMFLTEConfig",
-    "LTEConfig",
-    "MSTLConfig",
-    "MSTPlusPlusConfig",
-    "MetaSRConfig",
-    "RRDBMethodConfig",
-    "RefDiffConfig",
-    "SADNConfig",
-    "SCDMConfig",
-    "SPSRConfig",
-    "SR3Config",
-    "SpandrelConfig",
-    "SpectralCNNConfig",
-    "SpectralLinearConfig",
-]
+__all__ = ["METHODS"]

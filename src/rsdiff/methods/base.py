@@ -14,20 +14,14 @@ from torch import Tensor, nn
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.networks.restorers import Problem as Problem
+from rsdiff.networks.spectral_norm import SpectralConv2d
 
-
-@dataclass(frozen=True)
-class Problem:
-    """What a method must know of data and degradation before it is built.
-
-    scale     ratio of target to input pixels per side (the training scale; continuous-scale methods accept others at run time)
-    bands     C, bands of the target
-    lr_bands  c, bands of the input
-    """
-
-    scale: float
-    bands: int
-    lr_bands: int
+COUPLING: Sequence[tuple[type[nn.Module], str]] = (
+    (nn.modules.batchnorm._BatchNorm, "its batch normalisation takes the statistics of the images of a batch"),
+    (SpectralConv2d, "the spectral norm of its discriminator turns with every batch"),
+)
+"""Layers whose results for an image depend on the other images of the batch, or on the number of batches."""
 
 
 Term = tuple[float, Tensor]
@@ -55,11 +49,13 @@ class Stage:
     name    shown in the log and in checkpoints
     groups  optimiser groups stepped in this order at every step
     steps   length in optimiser steps; None means until the end of training
+    step    optimiser steps of the whole training made before; the trainer keeps it up to date
     """
 
     name: str
     groups: Sequence[str]
     steps: int | None = None
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,9 +150,21 @@ class Method(nn.Module):
     Everything that must survive a resume is a parameter or a buffer (queues, momentum encoders, counters).
     """
 
-    couples_batch: ClassVar[bool] = False
+    couples_batch: bool = False
     """Whether the loss of an image depends on the other images of its batch (contrasts, queues, batch normalisation, relative adversaries):
-    micro-batches then change the objective, not only the memory it takes."""
+    micro-batches then change the objective, not only the memory it takes. `coupling` says how."""
+    training_only: ClassVar[tuple[str, ...]] = ()
+    """How the names of tensors begin that only training uses (a discriminator's): not counted, and not needed to restore."""
+
+    @property
+    def architecture(self) -> str:
+        """The networks that restore, by their class, for results."""
+        used = [part for name, part in self.named_children() if not f"{name}.".startswith(self.training_only)]
+        return ", ".join(dict.fromkeys(type(part).__name__ for part in used if any(True for _ in part.parameters()))) or "no network"
+
+    def parameter_count(self) -> int:
+        """Return how many parameters restoring uses."""
+        return sum(value.numel() for name, value in self.named_parameters() if not name.startswith(self.training_only))
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         """Optimiser groups by name; by default one group 'restorer' of all trainable parameters."""
@@ -189,6 +197,16 @@ class Method(nn.Module):
         """Return the objective of each of `stage.groups` on a degraded batch; its gradient reaches the parameters of its group alone
         (see `frozen`). All randomness comes from `noise`."""
         raise NotImplementedError
+
+    @property
+    def coupling(self) -> str:
+        """What couples the images of a batch, as it follows the word "for" in a sentence; "" where nothing does.
+
+        The trainer then shares a batch neither among micro-batches nor among processes, unless it is allowed to. Layers that couple are
+        found here; a method that couples otherwise says so.
+        """
+        said = "its objective compares the images of a batch with each other" if self.couples_batch else ""
+        return next((words for module in self.modules() for kind, words in COUPLING if isinstance(module, kind)), said)
 
     def after_step(self, stage: Stage, step: int) -> None:
         """Called after all groups of a step were optimised (momentum updates, counters)."""

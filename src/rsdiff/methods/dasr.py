@@ -7,6 +7,7 @@ them, checkpoints keep key encoder and queue, so that a resumed run goes on with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,8 +21,9 @@ from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.drsr import PEAK, ModulatedConfig
 from rsdiff.methods.joint_blind import ContrastConfig
-from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.dasr import DASRNetwork
+from rsdiff.networks.restorers import refuse_fraction
 
 
 @config
@@ -57,6 +59,9 @@ class DASRConfig(MethodConfig):
 class DASR(Method):
     """See the module and `DASRConfig`."""
 
+    couples_batch = True
+    training_only: ClassVar[tuple[str, ...]] = ("contrast.key_encoder.",)
+
     def __init__(self, options: DASRConfig, problem: Problem) -> None:
         super().__init__()
         self.scale = int(problem.scale)
@@ -78,6 +83,13 @@ class DASR(Method):
             terms["image"] = masked_l1(self.network(lr, code), PEAK * batch.need("hr"), batch.valid)
         total = torch.stack(list(terms.values())).sum()
         return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
+
+    @property
+    def coupling(self) -> str:
+        return "its contrastive loss compares the images of a batch with those of earlier ones, by features normalised over the batch"
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.contrast.after_step()
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -20,10 +20,11 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.contrastive import nt_xent
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.degradation_encoder import DegradationEncoder
 from rsdiff.networks.drsr import DRSRNetwork
 from rsdiff.networks.modulated import ModulatedNetwork
+from rsdiff.networks.restorers import refuse_fraction
 
 Network = TypeVar("Network", bound=ModulatedNetwork)
 
@@ -114,6 +115,8 @@ class DRSRConfig(MethodConfig):
 class DRSR(Method):
     """See the module and `DRSRConfig`."""
 
+    couples_batch = True
+
     def __init__(self, options: DRSRConfig, problem: Problem) -> None:
         super().__init__()
         self.options = options
@@ -137,6 +140,10 @@ class DRSR(Method):
             terms["image"] = masked_l1(self.network(first, code), PEAK * batch.need("hr"), batch.valid)
         total = torch.stack(list(terms.values())).sum()
         return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
+
+    @property
+    def coupling(self) -> str:
+        return "its contrastive loss compares the images of a batch with each other"
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -96,6 +96,9 @@ class JointBlindDiffusion(Method):
     wrapper           what it predicts
     """
 
+    couples_batch = True
+    training_only: ClassVar[tuple[str, ...]] = ("contrast.key_encoder.",)
+
     samples_residual: ClassVar[bool] = False
     time: ClassVar[TimeInput] = "level"
     wrapper: ClassVar[type[DiscreteDenoiser]] = EpsDenoiser
@@ -161,6 +164,13 @@ class JointBlindDiffusion(Method):
             terms["diffusion"] = self.diffusion_loss(hr, estimate, code, noise, batch.valid)
         total = torch.stack(list(terms.values())).sum()
         return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
+
+    @property
+    def coupling(self) -> str:
+        return "its contrastive loss compares the images of a batch with those of earlier ones, by features normalised over the batch"
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.contrast.after_step()
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -153,6 +153,8 @@ class LatentDiffusion(Method):
     latent_scale  k, buffer (): latents are diffused times k; 0 until the first training batch
     """
 
+    couples_batch = True
+
     latent_scale: Tensor
 
     def __init__(self, options: LatentDiffusionConfig, problem: Problem) -> None:
@@ -183,6 +185,10 @@ class LatentDiffusion(Method):
 
     def prepare_training(self) -> None:
         self.is_measured = bool(self.latent_scale > 0)
+
+    @property
+    def coupling(self) -> str:
+        return "" if self.is_measured else "it measures the scale of its latents on the first batch"
 
     def encode_condition(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the condition, of the latent's shape, of lr (B, c, h, w) in [-1, 1] that becomes `size`."""

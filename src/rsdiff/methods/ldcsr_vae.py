@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,9 +128,12 @@ class ReconstructionTerms:
 class LDCSRVae(Method):
     """See the module and `LDCSRVaeConfig`."""
 
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
+
     def __init__(self, options: LDCSRVaeConfig, problem: Problem) -> None:
         super().__init__()
         self.options = options
+        self.couples_batch = options.discriminator.weight > 0
         self.autoencoder = options.autoencoder.build(problem.bands, problem.lr_bands)
         adversary = options.discriminator
         if adversary.weight:
@@ -158,6 +161,12 @@ class LDCSRVae(Method):
     def use_perceptual(self, network: Lpips) -> None:
         """Measure perceptual distance by `network`."""
         self._perceptual = (network,)
+
+    @property
+    def coupling(self) -> str:
+        if self.options.discriminator.weight:
+            return "its adversarial loss is weighed by the gradients of a whole batch"
+        return super().coupling
 
     def reconstruct(self, hr: Tensor, lr: Tensor, noise: NoiseSource | None) -> Reconstruction:
         """Return the reconstruction of hr (B, C, H, W) given lr, both in [-1, 1]; without noise, from the posterior's mean."""

@@ -111,6 +111,7 @@ class RefDiff(Method):
     def __init__(self, options: RefDiffConfig, problem: Problem) -> None:
         super().__init__()
         self.options = options
+        self.couples_batch = options.wrong_reference > 0
         self.network = options.network.build(problem.bands, problem.lr_bands, mask_channels=len(options.mask_codes) or 1)
 
     def denoiser(self, lr: Tensor, ref: Tensor, mask: Tensor) -> EdmDenoiser:
@@ -142,6 +143,10 @@ class RefDiff(Method):
             mean if options.loss_divisor is None else mean * (error[0].numel() * (batch.step_images or len(batch)) / options.loss_divisor)
         )
         return {"restorer": Losses(total, {"weighted_error": mean.detach()})}
+
+    @property
+    def coupling(self) -> str:
+        return "it shows images the reference of another image of their batch (wrong_reference)" if self.couples_batch else ""
 
     def change_mask(self, batch: Batch) -> Tensor:
         """Return the mask (B, 1, H, W) in [0, 1] that the options ask for."""

@@ -38,7 +38,7 @@ from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.skeleton import SkeletonConfig
-from rsdiff.methods.spectral_linear import refuse_other_scales
+from rsdiff.networks.restorers import refuse_other_scales
 from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.networks.scdm_unet import SCDMUNet
 
@@ -193,7 +193,6 @@ class SCDM(Method):
         if self.regressions is not None and self.training:
             regression = cast(RunningRegression, self.regressions[stage])
             regression.accumulate(condition, target, batch.whole_pixels)
-            regression.solve()
         valid = None if batch.valid is None else batch.valid[:, :: self.options.strides[stage]]
         t = noise.integers(0, len(self.schedule), (len(hr),), hr.device)
         kept = noise.uniform((len(hr),), hr.device) > self.options.empty_share
@@ -202,6 +201,10 @@ class SCDM(Method):
         found = self.objective(stage, target - base, condition * per_image(kept.to(hr), hr), t, drawn, base, valid)
         total = found.error + self.options.angle_weight * found.angle
         return Losses(total, {self.options.predicts: found.error.detach(), "angle": found.angle.detach()})
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        for regression in self.regressions or ():
+            cast(RunningRegression, regression).solve()
 
     def explained(self, stage: int, condition: Tensor) -> Tensor:
         """Return the part of a stage's target that is not diffused, in the networks' units: of a regression (B, C, H, W), or 0."""

@@ -108,5 +108,9 @@ class Spandrel(Method):
         # One image at a time: spandrel promises no more.
         return torch.cat([self.tiles.run(self._descriptor, image, self.scale, multiple) for image in batch.need("lr").split(1)])
 
+    @property
+    def architecture(self) -> str:
+        return str(self._descriptor.architecture.name)
+
     def pixel_multiple(self) -> int:
         return int(self._descriptor.size_requirements.multiple_of)

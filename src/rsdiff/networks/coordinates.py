@@ -38,8 +38,12 @@ def nearest(features: Tensor, coordinates: Tensor) -> Tensor:
 
 
 def cell_centres(features: Tensor) -> Tensor:
-    """Return the centres of the cells of a feature map (B, C, h, w) as a map (B, 2, h, w), channels (row, column)."""
-    centres = pixel_centres((features.shape[-2], features.shape[-1]), device=features.device).to(features.dtype)
+    """Return the centres of the cells of a feature map (B, C, h, w) as a map (B, 2, h, w), channels (row, column), float32 or better.
+
+    Mixed precision must not round them: bfloat16 would place the cells of a row of 100 up to a tenth of a cell off.
+    """
+    precise = torch.promote_types(features.dtype, torch.float32)
+    centres = pixel_centres((features.shape[-2], features.shape[-1]), device=features.device).to(precise)
     return centres.permute(2, 0, 1).expand(len(features), -1, -1, -1)
 
 
@@ -49,8 +53,9 @@ def unfold_neighbours(features: Tensor) -> Tensor:
 
 
 def steps_of(features: Tensor) -> Tensor:
-    """Return (h, w) of a feature map as a tensor: offsets in [-1, 1] times it are measured in half cells."""
-    return torch.tensor([features.shape[-2], features.shape[-1]], dtype=features.dtype, device=features.device)
+    """Return (h, w) of a feature map as a tensor, float32 or better: offsets in [-1, 1] times it are measured in half cells."""
+    precise = torch.promote_types(features.dtype, torch.float32)
+    return torch.tensor([features.shape[-2], features.shape[-1]], dtype=precise, device=features.device)
 
 
 def local_ensemble(

@@ -24,6 +24,7 @@ class RunFacts:
 
     title     heading of the report
     budget    'paper' for the published training length; 'quick' results are marked as such at the top
+    weights   which weights the result was made with, as text; None without any
     facts     short facts in the order they are shown, e.g. {'Data set': 'AIRS', 'Seed': '0', 'Steps': '200 000'}
     versions  packages and their versions
     command   what to type to get this result again
@@ -32,6 +33,7 @@ class RunFacts:
 
     title: str
     budget: Literal["quick", "paper", "none"]
+    weights: str | None
     facts: tuple[tuple[str, str], ...]
     versions: tuple[tuple[str, str], ...]
     command: str

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rsdiff.config import ConfigError
-from rsdiff.degradations.grid import GridConfig
-from rsdiff.methods.base import Problem
 from rsdiff.runs.settings import RunSettings
+
+if TYPE_CHECKING:
+    from rsdiff.methods.base import Problem
 
 Offers = Mapping[str, Mapping[str, frozenset[str]]]
 """For each group ('dataset', 'degradation') the batch fields that each of its options gives."""
@@ -29,6 +30,9 @@ def check_compatible(
     """
     if not settings.task.pairs_data:
         return
+    from rsdiff.degradations.grid import GridConfig  # with PyTorch, as is whatever pairs model and data
+    from rsdiff.methods.base import Problem
+
     choices = settings.choices
     if "trainer" in settings.task.uses and settings.model.is_ready:
         raise ConfigError(f"model={choices['model']} is not trained; add task=evaluate, or task=restore with input= and output=.")

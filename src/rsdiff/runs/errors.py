@@ -11,13 +11,15 @@ from collections.abc import Mapping
 import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
-from torch import OutOfMemoryError
 
 from rsdiff.config import ConfigError, UserError
-from rsdiff.data.loading import LOST_WORKER
+from rsdiff.config.errors import Interrupted
 
 OK, RUN_ERROR, CONFIG_ERROR, TO_BE_CONTINUED, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes. 75 (EX_TEMPFAIL): stopped in good order by a time limit or a signal, the same command continues."""
+
+LOST_WORKER = "DataLoader worker (pid"
+"""What PyTorch says, from a signal handler and thus anywhere, of a loader process that is gone."""
 
 ADVICE: Mapping[int, str] = {
     errno.ENOSPC: "the disk is full; free some space, or set outputs=FOLDER on another disk, and give the same command again",
@@ -46,8 +48,6 @@ def wants_traceback() -> bool:
 
 def is_interruption(error: BaseException) -> bool:
     """Whether the run was stopped from outside and can be continued, rather than having failed."""
-    from rsdiff.training.trainer import Interrupted  # imports Accelerate, which --help and config errors do not need
-
     return isinstance(error, KeyboardInterrupt | SystemExit | Interrupted)
 
 
@@ -76,7 +76,7 @@ def one_sentence(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return "interrupted; the same command continues from the last checkpoint."
     text = " ".join(str(error).split())
-    if isinstance(error, OutOfMemoryError):
+    if is_out_of_memory(error):
         return f"the accelerator's memory is too small ({text[:160]}); set trainer.accumulate=auto, or lower trainer.patch."
     if is_lost_loader(error):
         return (
@@ -106,9 +106,14 @@ def print_error(error: BaseException) -> None:
     rank = f" (rank {os.environ['RANK']})" if "RANK" in os.environ else ""
     print(f"error{rank}: {one_sentence(error)}", file=sys.stderr)
     known = is_lost_loader(error) or is_lost_cell(error)
-    explained = known or _is_ours(error) or isinstance(error, OSError | KeyboardInterrupt | OutOfMemoryError)
+    explained = known or _is_ours(error) or is_out_of_memory(error) or isinstance(error, OSError | KeyboardInterrupt)
     if not explained:
         print("Set RSDIFF_TRACEBACK=1 to see where it happened.", file=sys.stderr)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether PyTorch says that the accelerator has no memory left. Its class is known by name: most commands that fail need no PyTorch."""
+    return type(error).__module__.partition(".")[0] == "torch" and type(error).__name__ == "OutOfMemoryError"
 
 
 def is_lost_loader(error: BaseException) -> bool:

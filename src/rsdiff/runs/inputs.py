@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rsdiff.config import ConfigError
 from rsdiff.data.files import FileOptions, list_images
+from rsdiff.data.opening import local_file
 from rsdiff.inference.scene_output import RASTERS
 
 
@@ -39,7 +40,7 @@ def _named(given: Path) -> list[Path]:
         if not found:
             raise ConfigError(f"input={given} matches no file; check the pattern.")
         return found
-    if not given.exists():
+    if not local_file(given).exists():
         raise ConfigError(f"input={given} does not exist; give a raster, a folder of rasters or a pattern.")
     return [given]
 
@@ -48,8 +49,8 @@ def _is_pattern(given: Path) -> bool:
     return any(sign in str(given) for sign in "*?[") and not given.exists()
 
 
-def outputs_of(inputs: Sequence[Path], given: str | tuple[str, ...], output: Path, scale: float) -> list[Path]:
-    """Return the output of every input: `output` itself for one raster, files <name>_x<scale>.tif in that folder for more.
+def outputs_of(inputs: Sequence[Path], given: str | tuple[str, ...], output: Path, scale: float, ending: str = RASTERS[0]) -> list[Path]:
+    """Return the output of every input: `output` itself for one raster, files <name>_x<scale><ending> in that folder for more.
 
     given  what `input` says
     Raises ConfigError where two would be the same file, an output would replace its input, or the same command would take it for an input.
@@ -59,13 +60,13 @@ def outputs_of(inputs: Sequence[Path], given: str | tuple[str, ...], output: Pat
         path for path in map(Path, (given,) if isinstance(given, str) else given) if path.is_dir() or _is_pattern(path.expanduser())
     ]
     single = len(inputs) == 1 and not searched and output.suffix and not output.is_dir()
-    outputs = [output] if single else [output / f"{path.stem}_x{scale:g}{RASTERS[0]}" for path in inputs]
+    outputs = [output] if single else [output / f"{path.stem}_x{scale:g}{ending}" for path in inputs]
     if not single and output.suffix and not output.is_dir():
         raise ConfigError(f"input={said} is {len(inputs)} rasters and output={output} is one file; give a folder as output.")
     if len(set(outputs)) < len(outputs):
         raise ConfigError(f"input={said} holds rasters of one name in several folders; restore one folder at a time.")
     for source, target in zip(inputs, outputs, strict=True):
-        if target.exists() and target.samefile(source):
+        if target.exists() and target.samefile(local_file(source)):
             raise ConfigError(f"output={target} is the input; give another name.")
     if searched and not single and output.resolve() in {path.parent.resolve() for path in inputs}:
         raise ConfigError(

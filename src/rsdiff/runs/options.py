@@ -31,6 +31,12 @@ class RunOptions:
     """The raw download that task=prepare packs, or the foreign weights that task=import converts."""
     outputs: str = "outputs"
     """Folder of all run folders."""
+    optimise: str | None = None
+    """Figure of a run that a sweeper such as hydra/sweeper=optuna optimises (psnr); None takes the first metric."""
+    gpus_per_cell: float = 1.0
+    """GPUs of every run of a sweep by hydra/launcher=joblib or local: 2 for two each, 0.5 for two runs on each, 0 for none."""
+    plugins: tuple[str, ...] = ()
+    """Python modules with methods, data sets, degradations of your own, besides those installed; see docs/extending.md."""
 
 
 class TaskOptions:

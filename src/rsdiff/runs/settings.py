@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.methods.base import MethodConfig
-from rsdiff.runs.inputs import rasters_of
 from rsdiff.runs.options import RunOptions, TaskOptions
-from rsdiff.runs.predecessor import starting_point
 from rsdiff.runs.signature import run_signature
-from rsdiff.tracking import LoggerConfig
-from rsdiff.training.checkpoints import find_checkpoint
-from rsdiff.training.config import TrainerConfig
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.sampler import SamplerConfig
+    from rsdiff.methods.base import MethodConfig
+    from rsdiff.tracking import LoggerConfig
+    from rsdiff.training.config import TrainerConfig
 
 CARRIED = ("model", "dataset", "degradation", "sampler", "metrics")
 """Groups whose settings a checkpoint brings along."""
@@ -30,6 +29,7 @@ class RunSettings:
     groups   typed config by group, of the groups the task uses and the logger
     choices  option chosen by group, e.g. {'model': 'sr3_quick'}; what a checkpoint brought keeps its name
     resolved the composed settings as plain values: stored with the run and in checkpoint cards
+    place    the run's folder, where it was chosen (hydra.run.dir); None for the one that the signature names
     """
 
     options: RunOptions
@@ -37,6 +37,7 @@ class RunSettings:
     groups: Mapping[str, Any]
     choices: Mapping[str, str]
     resolved: Mapping[str, Any]
+    place: Path | None = None
 
     def _group(self, name: str) -> Any:
         assert name in self.groups, f"task={self.choices['task']} reads the group '{name}', which its options class does not list in `uses`"
@@ -44,7 +45,7 @@ class RunSettings:
 
     @property
     def model(self) -> MethodConfig:
-        return cast(MethodConfig, self._group("model"))
+        return cast("MethodConfig", self._group("model"))
 
     @property
     def dataset(self) -> Any:
@@ -56,11 +57,11 @@ class RunSettings:
 
     @property
     def sampler(self) -> SamplerConfig:
-        return cast(SamplerConfig, self._group("sampler"))
+        return cast("SamplerConfig", self._group("sampler"))
 
     @property
     def trainer(self) -> TrainerConfig:
-        return cast(TrainerConfig, self._group("trainer"))
+        return cast("TrainerConfig", self._group("trainer"))
 
     @property
     def metrics(self) -> Any:
@@ -68,7 +69,7 @@ class RunSettings:
 
     @property
     def logger(self) -> LoggerConfig:
-        return cast(LoggerConfig, self._group("logger"))
+        return cast("LoggerConfig", self._group("logger"))
 
     @property
     def scale(self) -> float:
@@ -85,6 +86,9 @@ class RunSettings:
     @property
     def starting_point(self) -> Path | None:
         """The checkpoint folder that the run continues, evaluates or starts from; for training it may be found, see `predecessor`."""
+        from rsdiff.runs.predecessor import starting_point  # with PyTorch, which looking at runs does not need
+        from rsdiff.training.checkpoints import find_checkpoint
+
         if self.task.starts and "model" in self.groups:
             return starting_point(self.model, self.resolved, self.checkpoint, self.outputs)
         return find_checkpoint(self.checkpoint) if self.checkpoint else None
@@ -92,6 +96,8 @@ class RunSettings:
     @property
     def inputs(self) -> list[Path]:
         """The rasters that `input` names."""
+        from rsdiff.runs.inputs import rasters_of
+
         return [] if self.options.input is None else rasters_of(self.options.input)
 
     @property
@@ -133,8 +139,8 @@ class RunSettings:
 
     @property
     def run_path(self) -> Path:
-        """The run's folder: `<outputs>/<task>/<model>-<dataset>/<signature>`."""
-        return self.outputs / self.choices["task"] / self.name / self.signature
+        """The run's folder: `<outputs>/<task>/<model>-<dataset>/<signature>`, or `place`."""
+        return self.place or self.outputs / self.choices["task"] / self.name / self.signature
 
 
 def _path(text: str | None) -> Path | None:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rsdiff.config.tagged import Tagged
+
 SIGNATURE_LENGTH = 10
 
 
@@ -23,7 +25,8 @@ def result_values(value: Any) -> Any:
         neutral: frozenset[str] = getattr(type(value), "result_neutral", frozenset())
         unknown = neutral - {field.name for field in dataclasses.fields(value)}
         assert not unknown, f"{type(value).__name__}.result_neutral names {sorted(unknown)}, which are not its options"
-        return {f.name: result_values(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in neutral}
+        named = {"kind": value.kind} if isinstance(value, Tagged) and value.kind else {}
+        return named | {f.name: result_values(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in neutral}
     if isinstance(value, Mapping):
         return {str(key): result_values(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

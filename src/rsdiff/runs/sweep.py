@@ -18,12 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from rsdiff.config import UserError
-from rsdiff.reporting import SweptRun, write_sweep_page
-from rsdiff.reporting.records import write_whole
+from rsdiff.data.durable import write_json
 from rsdiff.runs.errors import is_interruption, one_sentence
 from rsdiff.runs.ownership import is_owned
 from rsdiff.runs.run_folder import Status, read_status
@@ -41,13 +37,15 @@ CHOSEN_CELLS, LAUNCHED_CELLS = "RSDIFF_CELLS", "RSDIFF_LAUNCHED_CELLS"
 class Plan:
     """What a sweep was asked to do.
 
-    command    arguments of run.py
+    program    what Python ran: run.py, or -m rsdiff
+    command    its arguments
     where      folder the command was given in
     processes  processes of `accelerate launch`, 1 without it
     cells      the settings of every run
     is_whole   whether the command is the sweep and nothing else, so that it can be given again for some of the cells
     """
 
+    program: tuple[str, ...]
     command: tuple[str, ...]
     where: str
     processes: int
@@ -99,14 +97,23 @@ class Record:
 def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -> Path:
     """Make the sweep's folder, note what the sweep is to do, and return it. Records of an earlier attempt stay until their cells begin.
 
+    cells     none where a sweeper chooses them as it goes; records of an earlier attempt, whose cells were others, are deleted then
     is_whole  see `Plan`
     """
     if _is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
+        for record in [] if cells else folder.glob("run_*.json"):
+            record.unlink()
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-        plan = Plan(tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
-        _write_json(folder / PLAN, asdict(plan))
+        plan = Plan(program(), tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
+        write_json(folder / PLAN, asdict(plan))
     return folder
+
+
+def program() -> tuple[str, ...]:
+    """Return what Python runs in this process: the file run.py, or -m rsdiff."""
+    started = Path(sys.argv[0]).absolute()
+    return (str(started),) if started.name == "run.py" and started.is_file() else ("-m", "rsdiff")
 
 
 def read_plan(folder: Path) -> Plan:
@@ -114,7 +121,9 @@ def read_plan(folder: Path) -> Plan:
     try:
         content = json.loads((folder / PLAN).read_text())
         cells = tuple(tuple(cell) for cell in content["cells"])
-        return Plan(tuple(content["command"]), content["where"], content["processes"], cells, content["is_whole"])
+        return Plan(
+            tuple(content["program"]), tuple(content["command"]), content["where"], content["processes"], cells, content["is_whole"]
+        )
     except FileNotFoundError:
         raise UserError(f"{folder} is not the folder of a sweep; sweeps are in outputs/sweeps.") from None
     except (ValueError, KeyError, TypeError):
@@ -122,13 +131,11 @@ def read_plan(folder: Path) -> Plan:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """Return one record per cell of the sweep, in their order; 'waiting' for cells that have not begun."""
-    records = [Record(number, cell) for number, cell in enumerate(read_plan(folder).cells)]
-    for k, record in enumerate(records):
-        path = _record_path(folder, record.number)
-        if path.exists():
-            records[k] = Record(**json.loads(path.read_text()))
-    return records
+    """Return one record per cell of the sweep, in their order; 'waiting' for cells that have not begun, which are known of most sweeps."""
+    planned = {number: Record(number, cell) for number, cell in enumerate(read_plan(folder).cells)}
+    begun = [Record(**json.loads(path.read_text())) for path in sorted(folder.glob("run_*.json"))]
+    known = {record.number: record for record in begun if record.number in planned or not planned}
+    return list((planned | known).values())
 
 
 def stand(folder: Path) -> list[Record]:
@@ -189,7 +196,7 @@ def launcher_log() -> Path | None:
 def write_record(folder: Path, record: Record) -> None:
     """Keep a run's record for the table."""
     if _is_main_process():
-        _write_json(_record_path(folder, record.number), asdict(record))
+        write_json(_record_path(folder, record.number), asdict(record))
 
 
 def conclude(folder: Path) -> int:
@@ -234,6 +241,8 @@ def varied_settings(records: Sequence[Record]) -> list[dict[str, str]]:
 
 def write_page(folder: Path, records: Sequence[Record], rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> Path:
     """Write the sweep's page, with figures of quality against cost where the runs have both, and return its path."""
+    from rsdiff.reporting import SweptRun, write_sweep_page  # draws figures, for which a sweep is over
+
     finished = [
         SweptRun(settings, record.summary)
         for record, settings in zip(records, varied_settings(records), strict=True)
@@ -252,6 +261,9 @@ def markdown(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> str:
 
 def text_table(rows: Sequence[Mapping[str, Cell]]) -> str:
     """Return rows as a table for the terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
     columns = columns_of(rows)
     table = Table()
     for column in columns:
@@ -268,10 +280,6 @@ def _cell(value: Cell) -> str:
     if value is None:
         return ""
     return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) and abs(value) >= 1e-3 else str(value)
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    write_whole(path, lambda at: at.write_text(json.dumps(content, indent=1)))
 
 
 def _record_path(folder: Path, number: int) -> Path:

@@ -1,39 +1,21 @@
-"""What a user can ask for, one task per module, and the way from the command line to it."""
+"""What a user can ask for, one task per module."""
 
-from rsdiff.tasks.options import (
-    EvaluateTask,
-    FitNiqeTask,
-    ImportTask,
-    PrepareTask,
-    PreviewTask,
-    RestoreTask,
-    StatusTask,
-    TablesTask,
-    TrainTask,
+from rsdiff.config.kinds import Kinds
+
+TASKS = Kinds(
+    {
+        "train": "rsdiff.tasks.options:TrainTask",
+        "evaluate": "rsdiff.tasks.options:EvaluateTask",
+        "restore": "rsdiff.tasks.options:RestoreTask",
+        "check": "rsdiff.tasks.options:CheckTask",
+        "prepare": "rsdiff.tasks.options:PrepareTask",
+        "preview": "rsdiff.tasks.options:PreviewTask",
+        "import": "rsdiff.tasks.options:ImportTask",
+        "status": "rsdiff.tasks.options:StatusTask",
+        "fit-niqe": "rsdiff.tasks.options:FitNiqeTask",
+        "tables": "rsdiff.tasks.options:TablesTask",
+    }
 )
-
-TASKS: dict[str, type] = {
-    "train": TrainTask,
-    "evaluate": EvaluateTask,
-    "restore": RestoreTask,
-    "prepare": PrepareTask,
-    "preview": PreviewTask,
-    "import": ImportTask,
-    "status": StatusTask,
-    "fit-niqe": FitNiqeTask,
-    "tables": TablesTask,
-}
 """Config class of every task by `kind`."""
 
-__all__ = [
-    "TASKS",
-    "EvaluateTask",
-    "FitNiqeTask",
-    "ImportTask",
-    "PrepareTask",
-    "PreviewTask",
-    "RestoreTask",
-    "StatusTask",
-    "TablesTask",
-    "TrainTask",
-]
+__all__ = ["TASKS"]

@@ -33,6 +33,7 @@ from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases,
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
 from rsdiff.tracking import Tracker, read_history
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
+from rsdiff.training.origin import origin_of
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -119,16 +120,17 @@ def report(
     panels = [panel for result in results for panel in result.panels]
     page = write_report(folder.path, facts, summary, records, panels, read_history(folder.path), by_case)
     tables = markdown_table(summary) + "".join(f"\n### {name}\n\n{markdown_table(part)}" for name, part in by_case)
-    write_text(folder.path / "results.md", f"# {facts.title}\n\n" + "".join(f"    {line}\n" for line in said) + f"\n{tables}")
+    named = [f"weights {facts.weights}"] if facts.weights is not None else []
+    write_text(folder.path / "results.md", f"# {facts.title}\n\n" + "".join(f"    {line}\n" for line in [*said, *named]) + f"\n{tables}")
     tracker.table("results", [figures] if not by_case else [{"degradation": name, **summary_row(part)} for name, part in by_case])
     for panel in panels[:4]:
         tracker.image(f"panels/{panel.stem}", read_picture(panel.with_suffix(".sr.png")))
     shown = [as_text(part, name) for name, part in by_case] or [as_text(summary, facts.title)]
-    steps = f", {checkpoint.card['step']} steps" if checkpoint is not None else ""
     return TaskResult(
         messages=[
             *shown,
-            f"seed {settings.seed}{steps}, budget {facts.budget}",
+            f"seed {settings.seed}",
+            *([f"weights  {facts.weights}"] if facts.weights is not None else []),
             f"report   {page}",
             f"records  {folder.path / 'evaluation' / 'records.csv'}",
             *(
@@ -161,12 +163,13 @@ def summary_row(summary: Summary) -> dict[str, float | int | str]:
 def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | None, folder: RunFolder, said: Sequence[str]) -> RunFacts:
     """Return what the report says of the run besides its figures."""
     card = checkpoint.card if checkpoint is not None else {}
-    trained = card.get("config", {})
+    weights = origin_of(checkpoint, settings.model.files, method)
     origin = provenance(folder.command, folder.repository)
     git = origin["git"]
     facts = {
         "Model": settings.choices["model"],
-        "Parameters": f"{sum(p.numel() for p in method.parameters()):,}".replace(",", " "),
+        "Parameters": f"{method.parameter_count():,}".replace(",", " "),
+        **(weights.facts() if weights is not None else {}),
         "Data set": settings.choices["dataset"],
         "Degradation": settings.choices["degradation"],
         "Scale": f"x{settings.scale:g}",
@@ -174,15 +177,17 @@ def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | No
         "Seed": str(settings.seed),
         "Data": " ".join(" ".join(said).split()).removeprefix("data "),
     }
-    if checkpoint is not None:
+    if checkpoint is not None and weights is not None and not weights.is_foreign:
         facts |= {
             "Training steps": str(card["step"]),
             "Images seen": str(card.get("images", "unknown")),
             "Checkpoint": checkpoint.folder.name,
         }
+    released = f" ({weights.file})" if weights is not None and weights.is_foreign else ""
     return RunFacts(
-        title=f"{settings.choices['model']} on {settings.choices['dataset']}, x{settings.scale:g}",
-        budget=trained.get("trainer", {}).get("budget", "none") if checkpoint is not None else "none",
+        title=f"{settings.choices['model']}{released} on {settings.choices['dataset']}, x{settings.scale:g}",
+        budget=weights.budget if weights is not None else "none",
+        weights=str(weights) if weights is not None else None,
         facts=tuple(facts.items()),
         versions=(("rsdiff", origin["rsdiff"]), ("python", origin["python"]), *origin["packages"].items()),
         command=shlex.join(["python", *folder.command]),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from rsdiff.tasks.experiment import build_method
 from rsdiff.tasks.options import ImportTask
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, write_checkpoint
+from rsdiff.training.origin import IMPORTED, sha256
 from rsdiff.training.starting import load_weights
 from rsdiff.weights.importer import files_in, import_weights
 
@@ -43,28 +44,28 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if not has_tensors(method, weights):
         require_scale_of_file(config, problem, weights, source)
     load_weights(method, weights, source)
-    parameters = sum(parameter.numel() for parameter in method.parameters())
+    parameters = method.parameter_count()
     folder.require_space(5 * parameters)
     checkpoint = write_checkpoint(
         settings.output or folder.checkpoints,
         step=0,
-        weights=method.state_dict(),
+        weights={name: value for name, value in method.state_dict().items() if name in weights},
         averages=[],
         card={
-            "config": {**settings.resolved, "model": {"kind": kind, **plain_values(config)}},
+            "config": {**untrained(settings.resolved), "model": {"kind": kind, **plain_values(config)}},
             "choices": dict(settings.choices),
             "problem": asdict(problem),
             "normaliser": asdict(Normaliser(task.low, task.high)),
             "signature": settings.signature,
             "version": rsdiff.__version__,
             "parameters": parameters,
-            "imported_from": {"file": source.name, "sha256": sha256(source)},
+            IMPORTED: {"file": source.name, "sha256": sha256(files_in(source))},
         },
         training_state=None,
     )
     return TaskResult(
         messages=[
-            f"{source.name}: {parameters} parameters of model={settings.choices['model']}",
+            f"{source.name}: {parameters:,} parameters of model={settings.choices['model']} ({method.architecture})".replace(",", " "),
             f"checkpoint {checkpoint}",
             f"next       python run.py task=restore checkpoint={checkpoint} input=IMAGE output=RESTORED.tif",
         ],
@@ -74,9 +75,15 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     )
 
 
+def untrained(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return composed settings without those of a training, of which an imported file says nothing."""
+    return {name: values for name, values in resolved.items() if name not in ("trainer", "logger", "task")}
+
+
 def has_tensors(method: Method, weights: Mapping[str, Tensor]) -> bool:
-    """Whether a method's tensors have the names and shapes of `weights`."""
-    return {name: value.shape for name, value in method.state_dict().items()} == {name: value.shape for name, value in weights.items()}
+    """Whether a method's tensors have the names and shapes of `weights`, but for what only training uses."""
+    own = {name: value.shape for name, value in method.state_dict().items() if name in weights or not name.startswith(method.training_only)}
+    return own == {name: value.shape for name, value in weights.items()}
 
 
 def require_scale_of_file(config: MethodConfig, problem: Problem, weights: Mapping[str, Tensor], source: Path) -> None:
@@ -96,12 +103,3 @@ def fits(config: MethodConfig, problem: Problem, weights: Mapping[str, Tensor]) 
         return has_tensors(build_method(config, problem, seed=0), weights)
     except ValueError:
         return False
-
-
-def sha256(source: Path) -> str:
-    """Return the file's SHA-256 in hexadecimal; of a folder, those of its files in the order of their names."""
-    digests = []
-    for path in files_in(source):
-        with path.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    return " ".join(digests)

@@ -55,6 +55,15 @@ class PrepareTask(TaskOptions):
 
 
 @config
+class CheckTask(TaskOptions):
+    """Look at everything a training or an evaluation needs, decode every file once, and list all that is wrong with what to do."""
+
+    module: ClassVar[str] = "rsdiff.tasks.check"
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
+    repeats: ClassVar[bool] = True
+
+
+@config
 class PreviewTask(TaskOptions):
     """Look at a degradation: a sheet of degraded images and a sheet of the drawn parameters."""
 

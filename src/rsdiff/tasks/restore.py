@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,13 +14,14 @@ import torch
 from accelerate import Accelerator
 from rasterio.enums import Resampling
 
-from rsdiff.config import ConfigError
+from rsdiff.config import ConfigError, UserError
 from rsdiff.data.durable import write_json
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.opening import in_one_sentence, without_warnings
+from rsdiff.data.source import DataError
 from rsdiff.inference.scene_input import STRICT, SceneReader
 from rsdiff.inference.scene_job import SceneJob, SceneResult
-from rsdiff.inference.scene_output import output_form
+from rsdiff.inference.scene_output import ENDINGS, is_ours, output_form
 from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method, Problem
 from rsdiff.reporting import BeforeAfter, write_scene_page
@@ -33,6 +34,7 @@ from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
 from rsdiff.tasks.options import RestoreTask
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import read_checkpoint
+from rsdiff.training.origin import origin_of
 from rsdiff.training.processes import any_process, smallest_of_processes
 
 PREVIEW_SIDE, DETAIL_SIDE = 900, 360
@@ -41,12 +43,14 @@ PREVIEW_SIDE, DETAIL_SIDE = 900, 360
 
 @dataclass(frozen=True)
 class Restorer:
-    """What restores: a method, the problem it was built for, and of the data it was trained on, if any, the normaliser and wavelengths."""
+    """What restores: a method, the problem it was built for, of the data it was trained on, if any, the normaliser and wavelengths, and
+    which weights it has."""
 
     method: Method
     problem: Problem
     trained: Normaliser | None
     wavelengths: tuple[float, ...] = ()
+    weights: str = ""
 
 
 class Processes:
@@ -72,16 +76,23 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     assert settings.output is not None
     accelerator = make_accelerator()
     inputs = settings.inputs
-    outputs = outputs_of(inputs, settings.options.input, settings.output, settings.scale)
-    restorer = build_restorer(settings, inputs[0])
+    outputs = outputs_of(inputs, settings.options.input, settings.output, settings.scale, ENDINGS[task.format])
+    if not task.overwrite:
+        require_ours(outputs)
+    failures: dict[Path, str] = {}
+    with without_warnings():
+        readable = readable_inputs(inputs, task, failures)
+    restorer = build_restorer(settings, readable[0])
     restorer.method.to(accelerator.device)
     adds_bands = restorer.problem.bands != restorer.problem.lr_bands
     options = replace(task, wavelengths=restorer.wavelengths) if adds_bands and not task.wavelengths else task
     if accelerator.is_main_process:
         with without_warnings():
-            require_space(inputs, outputs, folder, settings.scale, task, restorer.problem.bands)
-    results = []
+            require_space(readable, outputs, folder, settings.scale, task, restorer.problem.bands)
+    results: dict[Path, SceneResult] = {}
     for number, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
+        if source in failures:
+            continue
         what = f"restoring {source.name}" + (f" ({number + 1} of {len(inputs)})" if len(inputs) > 1 else "") + ", megapixels"
         job = SceneJob(
             input=source,
@@ -97,11 +108,44 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             seed=settings.seed,
             device=accelerator.device,
             identity=settings.choices["model"],
+            weights=restorer.weights,
         )
-        results.append(restore_or_skip(job, Processes(accelerator), folder, tracker, what))
+        try:
+            results[source] = restore_or_skip(job, Processes(accelerator), folder, tracker, what)
+        except UserError as error:
+            # Several processes wait for each other within a scene: where one fails alone, the others cannot go on without it.
+            if len(inputs) == 1 or accelerator.num_processes > 1 or isinstance(error, OSError):
+                raise
+            failures[source] = str(error)
     if not accelerator.is_main_process:
         return TaskResult([])
-    return told(settings, inputs, results)
+    if not results:
+        raise UserError(next(iter(failures.values())))
+    return told(settings, results, failures)
+
+
+def readable_inputs(inputs: Sequence[Path], task: RestoreTask, failures: dict[Path, str]) -> list[Path]:
+    """Return the inputs that can be opened, and note why the others cannot; raises DataError where it is the only one, or all."""
+    readable = []
+    for path in inputs:
+        try:
+            with SceneReader(path, task.view()):
+                readable.append(path)
+        except DataError as error:
+            failures[path] = str(error)
+    if not readable:
+        raise DataError(next(iter(failures.values())))
+    return readable
+
+
+def require_ours(outputs: Sequence[Path]) -> None:
+    """Raise UserError where an output exists that rsdiff did not write."""
+    foreign = [path for path in outputs if path.exists() and not is_ours(path)]
+    if foreign:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        raise UserError(
+            f"{foreign[0]}{more} exists and was not written by rsdiff; choose another output, or replace it with task.overwrite=true."
+        )
 
 
 def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: Tracker, what: str) -> SceneResult:
@@ -129,26 +173,34 @@ def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: 
     return result
 
 
-def told(settings: RunSettings, inputs: Sequence[Path], results: Sequence[SceneResult]) -> TaskResult:
+def told(settings: RunSettings, results: Mapping[Path, SceneResult], failures: Mapping[Path, str]) -> TaskResult:
     """Return what the user is told."""
     messages = []
-    for source, result in zip(inputs, results, strict=True):
+    for source, result in results.items():
         (h, w), (H, W) = result.input_size, result.size
         seams = "" if np.isnan(result.seam_score) else f", seam score {result.seam_score:.3f}"
         messages.append(f"{source.name}: {w} x {h} to {W} x {H} pixels in {result.tiles} tiles of {result.tile}{seams}")
+        if result.outside:
+            messages.append(f"  {result.outside_told}")
         messages += [f"  {path}" for path in result.outputs]
-    first = results[0]
+    first = next(iter(results.values()))
     page = page_of(first.outputs[0])
     if settings.task.preview:  # type: ignore[attr-defined]
         messages.append(f"before and after: {page}")
-    scores = [result.seam_score for result in results if not np.isnan(result.seam_score)]
+    messages += [f"{source} failed: {reason}" for source, reason in failures.items()]
+    scores = [result.seam_score for result in results.values() if not np.isnan(result.seam_score)]
     summary: dict[str, float | int | str] = {
         "scenes": len(results),
-        "megapixels": round(sum(result.size[0] * result.size[1] for result in results) / 1e6, 3),
+        "megapixels": round(sum(result.size[0] * result.size[1] for result in results.values()) / 1e6, 3),
         "seam_score": max(scores) if scores else float("nan"),
+        "values_outside": sum(result.outside for result in results.values()),
     }
-    made = [path for result in results for path in result.outputs]
-    return TaskResult(messages, summary, page if page.exists() else first.outputs[0], made)
+    made = [path for result in results.values() for path in result.outputs]
+    failure = ""
+    if failures:
+        source, reason = next(iter(failures.items()))
+        failure = f"{len(failures)} of {len(results) + len(failures)} scenes failed, first {source.name}: {reason}"
+    return TaskResult(messages, summary, page if page.exists() else first.outputs[0], made, failure)
 
 
 def build_restorer(settings: RunSettings, first: Path) -> Restorer:
@@ -157,17 +209,19 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
         checkpoint = read_checkpoint(settings.checkpoint)
         trained = method_from(checkpoint, settings.scale, settings.model)
         wavelengths = tuple(float(value) for value in checkpoint.card.get("wavelengths", ()))
-        return Restorer(trained.method, trained.problem, Normaliser.from_json(checkpoint.card["normaliser"]), wavelengths)
+        normaliser = Normaliser.from_json(checkpoint.card["normaliser"])
+        return Restorer(trained.method, trained.problem, normaliser, wavelengths, str(origin_of(checkpoint, (), trained.method)))
     task = settings.task
     assert isinstance(task, RestoreTask)
-    with without_warnings(), SceneReader(first, task.bands, task.nodata, task.variable) as reader:
+    with without_warnings(), SceneReader(first, task.view()) as reader:
         bands = len(reader.bands)
     problem = Problem(settings.scale, bands, bands)
     if not settings.model.is_ready:
         raise ConfigError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
     method = build_method(settings.model, problem, settings.seed)
     method.eval()
-    return Restorer(method, problem, None)
+    origin = origin_of(None, settings.model.files, method)
+    return Restorer(method, problem, None, weights="" if origin is None else str(origin))
 
 
 def require_space(
@@ -179,7 +233,7 @@ def require_space(
     """
     written, largest = 0, 0
     for path in inputs:
-        with SceneReader(path, options.bands, options.nodata, options.variable) as reader:
+        with SceneReader(path, options.view()) as reader:
             form = output_form(reader, options, bands)
             pixels = round(reader.height * scale) * round(reader.width * scale)
             size = pixels * (form.stored_bands * form.dtype.itemsize + (4 * bands if options.samples > 1 else 0))
@@ -216,6 +270,7 @@ def preview(job: SceneJob, result: SceneResult) -> None:
         ("Input", f"{result.input_size[1]} x {result.input_size[0]} px"),
         ("Restored", f"{W} x {H} px"),
         ("Model", job.identity),
+        *([("Weights", job.weights)] if job.weights else []),
         ("Scale", f"x{job.scale:g}"),
         ("Seed", str(job.seed)),
         ("Tiles", f"{result.tiles} of {result.tile} px"),
@@ -234,18 +289,20 @@ def images_of(
     NaN marks missing pixels.
     """
     top, left, height, width = window
-    with SceneReader(job.input, job.options.bands, job.options.nodata, job.options.variable) as reader:
+    with SceneReader(job.input, job.options.view()) as reader:
         low = [int(top // job.scale), int(left // job.scale)]
         high = [int(np.ceil((top + height) / job.scale)), int(np.ceil((left + width) / job.scale))]
         extent = [max(1, min(h, limit) - first) for h, limit, first in zip(high, (reader.height, reader.width), low, strict=True)]
         small = (max(1, min(extent[0], size[0])), max(1, min(extent[1], size[1])))
         before = reader.thumbnail(low[0], low[1], extent[0], extent[1], small)
-    count = job.problem.bands
     with in_one_sentence(result.outputs[0]), rasterio.open(result.outputs[0]) as file:
         part = rasterio.windows.Window(left, top, width, height)
+        count = min(job.problem.bands, file.count)
         options = {"window": part, "out_shape": (count, *size), "resampling": Resampling.nearest}
         values = file.read(list(range(1, count + 1)), **options)
         valid = file.read_masks(list(range(1, count + 1)), **options) > 0
+    if count < len(before[0]):  # a scene of one band that was shown to the model three times
+        values, valid = values.repeat(len(before[0]), axis=0), valid.repeat(len(before[0]), axis=0)
     normaliser = Normaliser(*result.value_range)
     after = np.where(valid, normaliser.normalise(values), np.nan)
     shown = np.where(before[1], normaliser.normalise(before[0]), np.nan)

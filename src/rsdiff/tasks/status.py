@@ -66,7 +66,7 @@ def retry(folder: Path, cells: Sequence[int]) -> None:
         how = f"with {plan.processes} processes by accelerate launch" if plan.processes > 1 else "as a part of another task"
         again = shlex.join(plan.command)
         raise ValueError(f"the sweep was started {how} (run.py {again}); give that command again, which runs only what has not finished.")
-    command = [sys.executable, str(Path(os.environ["RSDIFF_REPOSITORY"]) / "run.py"), *plan.command]
+    command = [sys.executable, *plan.program, *plan.command]
     here = os.pathsep.join([str(Path(rsdiff.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])  # the current folder changes
     environment = {**os.environ, "PYTHONPATH": here, sweep.CHOSEN_CELLS: ",".join(map(str, cells))}
     subprocess.run(command, cwd=plan.where, env=environment, check=False)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from rsdiff.config import UserError, config
-from rsdiff.metrics import METRICS
 
 Published = Mapping[str, Mapping[str, float]]
 """Published values: setting ('x4', or '<point>/<case>' where a point has cases) -> metric -> value."""
@@ -113,6 +112,8 @@ class TableConfig:
         for kind, names in (("point", [point.name for point in self.points]), ("row", [row.name for row in self.rows])):
             if not names or len(set(names)) != len(names):
                 raise UserError(f"a table needs at least one {kind}, each with a name of its own; the names are {names}.")
+        from rsdiff.metrics import METRICS  # with PyTorch, which a command that makes no table does not need
+
         unknown = [name for name in self.shown if name not in METRICS]
         if unknown or not self.shown:
             raise UserError(f"shown={list(self.shown)} must name metrics; those known are {', '.join(sorted(METRICS))}.")

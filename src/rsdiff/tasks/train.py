@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 import rsdiff
+from rsdiff.config import UserError
 from rsdiff.data.digests import short_digests
 from rsdiff.data.holdout import hold_out
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
@@ -63,7 +64,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     baseline = baseline_for(settings, problem, source)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
     tell([*cases[0].evaluator.check(), *config.cautions()], accelerator.is_main_process)
-    parameters = sum(parameter.numel() for parameter in method.parameters())
+    parameters = method.parameter_count()
     if accelerator.is_main_process:
         # weights, two moments per weight and averages, for the checkpoints that are kept and the one being written
         folder.require_space(4 * parameters * 5 * (config.keep_checkpoints + 2))
@@ -179,6 +180,12 @@ def micro_batches(trainer: Trainer, samples: TrainingSamples, folder: RunFolder)
         if accelerator.is_main_process:
             remember(folder.path, at_once)
     count = fewest_micro_batches(batch, accelerator.num_processes, at_once)
+    if count > 1 and trainer.method.coupling and not trainer.config.split_coupled:
+        raise UserError(
+            f"trainer.batch={batch} does not fit the memory at once ({at_once} images do) and cannot be shared out, for "
+            f"{trainer.method.coupling}; set trainer.batch={at_once * accelerator.num_processes} or a smaller trainer.patch, or "
+            "trainer.split_coupled=true to accept other results."
+        )
     if accelerator.is_main_process:
         share = batch // accelerator.num_processes // count
         print(f"trainer.accumulate=auto: {count} micro-batches of {share} images; {at_once} fit the memory at once", flush=True)

@@ -51,6 +51,7 @@ def sentences(
     low, high = (_number(values) for values in (test.normaliser.low, test.normaliser.high))
     peak = settings.metrics.protocol.peak
     said = [f"data     {counts} images; {bands}; stored values from {low} to {high} become 0 to 1; scored with peak {peak:g}"]
+    said += [f"caution  {remark}" for remark in dict.fromkeys(r for s in (training, test) if s is not None for r in s.remarks())]
     said += _left_out([source for source in (training, validation, test) if source is not None])
     if training is not None:
         held = short_digests([*training.contents(), *(validation.contents() if validation is not None else ())])

@@ -1,10 +1,44 @@
 """Where a run reports to: its own folder always, Weights & Biases where asked, the terminal."""
 
-from rsdiff.tracking.json_lines import JsonLinesConfig, read_history
-from rsdiff.tracking.tracker import Cell, LoggerConfig, RunIdentity, Tracker, Trackers
-from rsdiff.tracking.wandb import WandbConfig
+from __future__ import annotations
 
-LOGGERS: dict[str, type] = {"jsonl": JsonLinesConfig, "wandb": WandbConfig}
+from typing import TYPE_CHECKING
+
+from rsdiff.config.kinds import Kinds, on_demand
+
+if TYPE_CHECKING:
+    from rsdiff.tracking.json_lines import JsonLinesConfig, read_history
+    from rsdiff.tracking.tracker import Cell, LoggerConfig, RunIdentity, Tracker, Trackers
+    from rsdiff.tracking.wandb import WandbConfig
+
+LOGGERS = Kinds(
+    {
+        "jsonl": "rsdiff.tracking.json_lines:JsonLinesConfig",
+        "wandb": "rsdiff.tracking.wandb:WandbConfig",
+    }
+)
 """Config class of every logger by `kind`."""
 
-__all__ = ["LOGGERS", "Cell", "JsonLinesConfig", "LoggerConfig", "RunIdentity", "Tracker", "Trackers", "WandbConfig", "read_history"]
+_MODULES = {
+    "Cell": "tracker",
+    "JsonLinesConfig": "json_lines",
+    "LoggerConfig": "tracker",
+    "RunIdentity": "tracker",
+    "Tracker": "tracker",
+    "Trackers": "tracker",
+    "WandbConfig": "wandb",
+    "read_history": "json_lines",
+}
+__getattr__ = on_demand(__name__, _MODULES)
+
+__all__ = [
+    "LOGGERS",
+    "Cell",
+    "JsonLinesConfig",
+    "LoggerConfig",
+    "RunIdentity",
+    "Tracker",
+    "Trackers",
+    "WandbConfig",
+    "read_history",
+]

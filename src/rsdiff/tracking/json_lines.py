@@ -10,15 +10,15 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, TextIO
-
-from PIL import Image
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal, TextIO
 
 from rsdiff.config import config
 from rsdiff.data.durable import write_text
 from rsdiff.tracking.progress import Progress
 from rsdiff.tracking.tracker import Cell, End, RunIdentity, Trackers, columns_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HISTORY = "history.jsonl"
 
@@ -69,6 +69,8 @@ class JsonLines:
         path = self.folder / "images" / f"{name}_{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = (image.detach().float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        from PIL import Image
+
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Cell]]) -> None:

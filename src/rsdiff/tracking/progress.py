@@ -6,13 +6,15 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import rich.progress
-import torch
 from rich.console import Console
-from torch import Tensor
 
 from rsdiff.tracking.tracker import Cell, End
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -96,6 +98,8 @@ def facts(values: Mapping[str, float], images_per_second: float) -> str:
 
 def memory_gib() -> float:
     """Return the peak memory of the accelerator in use, else of this process, in GiB."""
+    import torch  # what trains has imported it; who only looks at runs has not
+
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return float(torch.cuda.max_memory_allocated()) / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -12,13 +12,14 @@ import netrc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rsdiff.config import config
 from rsdiff.tracking.json_lines import JsonLinesConfig
 from rsdiff.tracking.tracker import Cell, End, RunIdentity, Trackers, columns_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HOST = "api.wandb.ai"
 AGENT_SWEEP, AGENT_RUN = "WANDB_SWEEP_ID", "WANDB_RUN_ID"

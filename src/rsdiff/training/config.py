@@ -149,6 +149,8 @@ class TrainerConfig:
     """Images per optimiser step, over all processes and micro-batches; part of the recipe. To fit the memory, set accumulate=auto."""
     accumulate: int | Literal["auto"] = 1
     """Micro-batches per optimiser step and process; auto: as few as the memory allows, found when the run begins and kept."""
+    split_coupled: bool = False
+    """Share a batch among micro-batches and processes although the model's loss couples its images; results then depend on how many."""
     patch: int = 128
     """Side of the square HR crop in pixels."""
     crop_step: int = 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from rsdiff.methods.base import Method
 from rsdiff.training.checkpoints import CheckpointError
 
 
@@ -38,10 +39,15 @@ class Taken:
 OTHER_MODEL = "choose the model it was trained with"
 
 
-def load_weights(method: nn.Module, weights: Mapping[str, Tensor], where: Path, advice: str = OTHER_MODEL) -> None:
-    """Load weights strictly; raises CheckpointError in one sentence when they belong to another method or another size of it."""
+def load_weights(method: Method, weights: Mapping[str, Tensor], where: Path, advice: str = OTHER_MODEL) -> None:
+    """Load weights strictly; raises CheckpointError in one sentence when they belong to another method or another size of it.
+
+    What only training uses, such as a discriminator, may be missing as a whole, as it is in released files: it keeps its fresh weights.
+    """
     own = method.state_dict()
-    missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+    absent = tuple(part for part in method.training_only if not any(name.startswith(part) for name in weights))
+    missing = sorted(name for name in own if name not in weights and not (absent and name.startswith(absent)))
+    unknown = sorted(set(weights) - set(own))
     shapes = sorted(name for name in set(own) & set(weights) if own[name].shape != weights[name].shape)
     if missing or unknown or shapes:
         example = (missing or unknown or shapes)[0]
@@ -49,7 +55,7 @@ def load_weights(method: nn.Module, weights: Mapping[str, Tensor], where: Path, 
             f"{where} holds weights of another model: {len(missing)} of {len(own)} tensors are missing, {len(unknown)} are unknown and "
             f"{len(shapes)} have another shape (first: {example}); {advice}."
         )
-    method.load_state_dict(dict(weights))
+    method.load_state_dict(dict(weights), strict=not absent)
 
 
 def load_what_fits(method: nn.Module, weights: Mapping[str, Tensor], where: Path) -> Taken:

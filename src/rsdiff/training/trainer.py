@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any, Protocol
@@ -19,11 +19,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.config.errors import during
+from rsdiff.config.errors import Interrupted, during
 from rsdiff.data.sample import Batch
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.degradations.base import Degradation
 from rsdiff.inference.memory import PeakMemory
+from rsdiff.losses.contrastive import MomentumContrast
 from rsdiff.methods.base import Method, Stage
 from rsdiff.training import checkpoints
 from rsdiff.training.config import TrainerConfig
@@ -36,14 +37,6 @@ from rsdiff.training.step import degrade_on, step_randomness, training_noise
 
 class TrainingError(UserError):
     """Training cannot go on; one sentence that says why and what to do."""
-
-
-class Interrupted(RuntimeError):  # noqa: N818 - it is no error
-    """Training stopped in good order and can be continued by the same command; signal `signal` asked for it, or (None) the time limit."""
-
-    def __init__(self, message: str, signal: int | None) -> None:
-        super().__init__(message)
-        self.signal = signal
 
 
 class Journal(Protocol):
@@ -209,6 +202,9 @@ class Trainer:
             with torch.no_grad():
                 for buffer, value in kept:
                     buffer.copy_(value)
+            for module in self.method.modules():
+                if isinstance(module, MomentumContrast):
+                    module.forget_step()
         return peak
 
     def _enter_stage(self, current: Stage | None) -> Stage:
@@ -224,7 +220,9 @@ class Trainer:
     def _optimise(self, stage: Stage, micro_batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Step every group of the stage once and return the losses' terms, averaged over the micro-batches."""
         device = self.accelerator.device
+        self.require_whole_batches(len(micro_batches))
         batches = [degrade_on(batch, device, self.degradation, self.config.channels_last) for batch in micro_batches]
+        batches = [replace(batch, step_images=self.config.batch) for batch in batches]
         images_seen = self.step * self.config.batch
         scheduled = self.schedule_start
         logged: dict[str, Tensor] = {}
@@ -233,7 +231,7 @@ class Trainer:
                 self.optimisers[group].prepare(
                     self.step - scheduled, images_seen - scheduled * self.config.batch, self.config.steps - scheduled
                 )
-            for part in self.method.passes(stage):
+            for part in self.method.passes(replace(stage, step=self.step)):
                 totals: dict[str, list[Tensor]] = {group: [] for group in part.groups}
                 terms: dict[str, dict[str, Tensor]] = {group: {} for group in part.groups}
                 for batch in batches:
@@ -260,6 +258,18 @@ class Trainer:
         if self.average is not None and (self.step + 1) % self.config.ema.every_steps == 0:
             self.average.update(self.method, images_seen, images_seen + self.config.batch)
         return logged
+
+    def require_whole_batches(self, accumulate: int) -> None:
+        """Raise UserError where a batch is shared out whose images the objective compares with each other."""
+        processes = self.accelerator.num_processes
+        coupled = self.method.coupling
+        if not coupled or self.config.split_coupled or accumulate * processes == 1:
+            return
+        share = "trainer.accumulate=1 (and trainer.batch lower, where the memory is too small)" if accumulate > 1 else "one process"
+        raise UserError(
+            f"the results of this model depend on how a batch is shared out, for {coupled}, and here {processes} processes of {accumulate} "
+            f"micro-batches share trainer.batch={self.config.batch}; use {share}, or set trainer.split_coupled=true to accept that."
+        )
 
     def _require_finite(self, evidence: Evidence | None) -> None:
         """Raise TrainingError where a step was not finite; a checkpoint of the state that gave it is no good one and is set aside."""

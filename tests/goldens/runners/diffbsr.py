@@ -22,13 +22,13 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import DiffBSR, DiffBSRConfig, DiffSRUNetConfig, SRDSRANConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRSRDiff, DiffBSRSRDiffConfig, SRDiffUNetConfig
 from rsdiff.methods.joint_blind import ContrastConfig, Estimate, add_residual, residual
-from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.metrics.colour import crop, luma
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
 from rsdiff.metrics.ssim import ssim
 from rsdiff.networks.degradation_encoder import DegradationEncoder
 from rsdiff.networks.diffsr_unet import DiffSRUNet
+from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.networks.srdsran import SRDSRAN
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema
@@ -185,6 +185,7 @@ def moco_train_forward(case: Case) -> dict[str, Any]:
     load_network(contrast, case.weights(), contrast_name).train()
     contrast.queue_position.fill_(settings["queue_ptr"])
     code, logits = contrast.contrast(signed(case, "im_q"), signed(case, "im_k"))
+    contrast.after_step()
     outputs: dict[str, Any] = {
         "fea": code,
         "logits": logits,

@@ -129,6 +129,7 @@ def dasr_moco(case: Case) -> dict[str, Any]:
     contrast = MomentumContrast(DegradationEncoder(), settings["dim"], settings["K"], settings["m"], settings["T"])
     load_network(contrast, case.weights() | {"queue": case.tensor("queue_before")}, contrast_name).train()
     code, logits = contrast.contrast(case.tensor("im_q"), case.tensor("im_k"))
+    contrast.after_step()
     return {
         "embedding": code,
         "logits": logits,

@@ -1,0 +1,330 @@
+"""rsdiff in Python: what the commands do, with arrays in and arrays out and nothing printed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsdiff.app.command_line import check_run, composing
+from rsdiff.app.composition import group_config
+from rsdiff.app.main import CONF
+from rsdiff.app.words import for_hydra, words_of
+from rsdiff.config import UserError, config_from_mapping
+from rsdiff.runs.settings import RunSettings
+
+if TYPE_CHECKING:
+    import pandas
+
+    from rsdiff.data.normalisation import Normaliser
+    from rsdiff.diffusion.sampler import SamplerConfig
+    from rsdiff.inference.pictures import Layout
+    from rsdiff.methods.base import Method, MethodConfig, Problem
+
+
+def compose(*settings: str) -> RunSettings:
+    """Return the checked settings of a command, typed and frozen; raises ConfigError as the command does.
+
+    >>> import rsdiff
+    >>> run = rsdiff.compose("model=sr3_tiny", "degradation=iso", "scale=2")
+    >>> run.scale, run.model.width
+    (2.0, 16)
+    """
+    with composing(CONF):
+        return check_run(for_hydra(words_of(settings)))
+
+
+def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs") -> Model:
+    """Return a trained model.
+
+    place    a run's folder or its signature, a checkpoint's folder or weights file; or the name of a model without weights ('bicubic')
+    device   'auto' takes a GPU where there is one
+    outputs  folder of all run folders, in which a signature is looked up
+
+    >>> import rsdiff
+    >>> rsdiff.load("bicubic").name
+    'bicubic'
+    """
+    import torch
+
+    from rsdiff.app.groups import GROUPS
+    from rsdiff.data.normalisation import Normaliser
+    from rsdiff.diffusion.sampler import SamplerConfig
+    from rsdiff.runs.predecessor import locate
+    from rsdiff.tasks.experiment import method_from
+    from rsdiff.training.checkpoints import read_checkpoint
+
+    chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if isinstance(place, str) and place in GROUPS["model"] and GROUPS["model"][place]().is_ready and not Path(place).exists():
+        return Model(place, GROUPS["model"][place](), None, None, None, SamplerConfig(), chosen)
+    checkpoint = read_checkpoint(locate(str(place), Path(outputs)))
+    trained = method_from(checkpoint, checkpoint.card["problem"]["scale"])
+    config = dict(checkpoint.card["config"])
+    model, sampler = ({name: value for name, value in config[group].items() if name != "kind"} for group in ("model", "sampler"))
+    return Model(
+        checkpoint.card.get("choices", {}).get("model", config["model"]["kind"]),
+        config_from_mapping(GROUPS["model"][config["model"]["kind"]], model, "model"),
+        trained.method.to(chosen),
+        trained.problem,
+        Normaliser.from_json(checkpoint.card["normaliser"]),
+        config_from_mapping(SamplerConfig, sampler, "sampler"),
+        chosen,
+    )
+
+
+class Model:
+    """A trained model; `rsdiff.load` returns one.
+
+    name     option of the group `model`
+    config   its settings
+    problem  scale and bands it was trained for; None for a model without weights, which takes any
+    sampler  how a diffusion is sampled, as it was trained
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: MethodConfig,
+        method: Method | None,
+        problem: Problem | None,
+        trained: Normaliser | None,
+        sampler: SamplerConfig,
+        device: Any,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.problem = problem
+        self.sampler = sampler
+        self.device = device
+        self._method = method
+        self._trained = trained
+
+    def __repr__(self) -> str:
+        about = f", x{self.problem.scale:g}, {self.problem.lr_bands} to {self.problem.bands} bands" if self.problem else ""
+        return f"<rsdiff model {self.name}{about}>"
+
+    def restore(
+        self,
+        image: Any,
+        scale: float | None = None,
+        seed: int = 0,
+        samples: int = 1,
+        *,
+        layout: Layout = "HWC",
+        sampler: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return the image enlarged, of the kind and type that was given; georeference and coordinates go along.
+
+        image    NumPy (H, W) or (H, W, C), or (C, H, W) with layout='CHW'; a tensor (C, H, W); a Pillow image; an open rasterio data set;
+                 an xarray DataArray. Floats are taken for values in [0, 1], unless scaling='trained' says that they are stored values
+        scale    target pixels per input pixel; None takes the scale the model was trained for (4 without weights)
+        seed     the same image, seed and options give the same result
+        samples  from 2 on, restorations drawn of every pixel: returns (mean, standard deviation)
+        sampler  other options of the sampler, such as {'steps': 10}
+        options  of task=restore: tile=256, scaling='percentile', nodata=0, ...
+
+        >>> import numpy, rsdiff
+        >>> rsdiff.load("bicubic").restore(numpy.zeros((24, 32, 3), numpy.uint8), scale=2).shape
+        (48, 64, 3)
+        """
+        from rsdiff.inference.pictures import picture_of
+
+        picture = picture_of(image, layout)
+        wanted = self._scale(scale)
+        chosen = {"preview": False, "compress": "none", **options, "samples": samples}
+        if picture.values.dtype.kind == "f":
+            chosen = {"scaling": "none", **chosen}
+        with tempfile.TemporaryDirectory(prefix="rsdiff-") as folder:
+            made = self._restored(picture, wanted, seed, chosen, sampler, Path(folder))
+        images = [picture.made(values) for values in made]
+        return images[0] if samples == 1 else tuple(images)
+
+    def _scale(self, scale: float | None) -> float:
+        trained = self.problem.scale if self.problem else 4.0
+        wanted = float(trained if scale is None else scale)
+        if self.problem is not None and wanted != trained and not self.config.any_scale:
+            raise UserError(f"{self.name} was trained at scale={trained:g} and has one scale; leave scale={wanted:g} out.")
+        return wanted
+
+    def _restored(
+        self, picture: Any, scale: float, seed: int, options: Mapping[str, Any], sampler: Mapping[str, Any] | None, folder: Path
+    ) -> list[Any]:
+        """Return the restored values (C, H, W), and of several samples their spread, by the way of task=restore: a raster in `folder`."""
+        import numpy as np
+        import rasterio
+
+        from rsdiff.data.opening import without_warnings
+        from rsdiff.inference.scene_job import Alone, SceneJob
+        from rsdiff.inference.scene_options import SceneOptions
+        from rsdiff.inference.scenes import restore_scene
+        from rsdiff.methods.base import Problem
+        from rsdiff.tasks.experiment import build_method
+
+        values = picture.values.astype(np.float32) if picture.values.dtype == np.float16 else picture.values
+        if values.dtype.kind not in "uif":
+            raise UserError(f"an image of {values.dtype} was given; give integers or floats.")
+        count, h, w = values.shape
+        problem, method = self.problem, self._method
+        if problem is None or method is None:
+            problem = Problem(scale, count, count)
+            method = build_method(self.config, problem, seed).to(self.device).eval()
+        form = {"driver": "GTiff", "count": count, "height": h, "width": w, "dtype": values.dtype.name}
+        plain = replace(self.sampler, **sampler) if sampler else self.sampler
+        with without_warnings():
+            with rasterio.open(folder / "in.tif", "w", **form, crs=picture.crs, transform=picture.transform, nodata=picture.nodata) as file:
+                file.write(values)
+            job = SceneJob(
+                input=folder / "in.tif",
+                output=folder / "out.tif",
+                scratch=folder / "scratch",
+                method=method,
+                problem=problem,
+                scale=scale,
+                sampler=plain,
+                options=config_from_mapping(SceneOptions, options, "options"),
+                trained=self._trained,
+                needs=self.config.requires - {"hr", "lr"},
+                seed=seed,
+                device=self.device,
+                identity=self.name,
+            )
+            result = restore_scene(job, Alone(), lambda done, total: None)
+            made = []
+            for path in result.outputs:
+                with rasterio.open(path) as file:
+                    made.append(file.read())
+        return [made[0].astype(picture.values.dtype), *made[1:]]
+
+
+def degrade(
+    image: Any, degradation: str, scale: float = 4, seed: int = 0, *, layout: Layout = "HWC", **options: Any
+) -> tuple[Any, Any, Any]:
+    """Return (lr, hr, decisions) of an image, of the kind that was given.
+
+    degradation  an option of the group, such as 'iso' or 'bsrgan', or a kind, such as 'gaussian'
+    options      of the degradation, instead of those in its file: rsdiff.degrade(image, 'iso', width=[1.0, 1.0])
+    hr           the target that belongs to lr: cut to a multiple of the scale, or sharpened, where the degradation does so
+    decisions    what was drawn
+    Types and ranges are those of `rsdiff.degradations.degrade_array`.
+
+    >>> import numpy, rsdiff
+    >>> lr, hr, _ = rsdiff.degrade(numpy.full((40, 48, 3), 100, numpy.uint8), "bicubic", scale=4)
+    >>> lr.shape, hr.shape, lr.dtype, int(lr[5, 5, 0])
+    ((10, 12, 3), (40, 48, 3), dtype('uint8'), 100)
+    """
+    import numpy as np
+
+    from rsdiff.degradations import DEGRADATIONS
+    from rsdiff.degradations.array import degrade_by
+    from rsdiff.inference.pictures import picture_of
+
+    picture = picture_of(image, layout)
+    with composing(CONF):
+        given = [f"++degradation.{name}={_typed(value)}" for name, value in options.items()]
+        if degradation in DEGRADATIONS and degradation not in _options("degradation"):
+            config = config_from_mapping(DEGRADATIONS[degradation], options, degradation)
+        else:
+            composed = _composed([f"degradation={degradation}", f"scale={scale:g}", *given])
+            config = group_config(composed, "degradation")
+    lr, hr, decisions = degrade_by(config.build(), np.moveaxis(picture.values, 0, -1), scale, seed)
+    height, width = (np.array(lr.shape[:2]) * scale).round().astype(int)
+    cut = replace(picture, values=picture.values[:, :height, :width])
+    return cut.made(np.moveaxis(lr, -1, 0)), cut.made(np.moveaxis(hr, -1, 0)), decisions
+
+
+def score(
+    sr: Any, hr: Any, protocol: str = "standard", scale: float = 4, *, layout: Layout = "HWC", **options: Any
+) -> list[dict[str, Any]]:
+    """Return one row of metric values per image that was restored elsewhere, under a protocol of the group `metrics`.
+
+    sr, hr    an image, or a list of images of the same kinds, each of the size of its HR image; integers by the range of their type, floats
+              in [0, 1]
+    protocol  an option of the group: 'basicsr_y', 'standard', ...
+    scale     of the restoration: some protocols leave out as many border pixels
+    options   of the metrics, instead of those in its file: metrics=['psnr']
+
+    >>> import numpy, rsdiff
+    >>> hr = numpy.full((64, 64, 3), 100, numpy.uint8)
+    >>> rows = rsdiff.score(hr + numpy.uint8(10), hr, "standard", metrics=["psnr"])
+    >>> round(rows[0]["psnr"], 2)
+    28.13
+    """
+    import torch
+
+    from rsdiff.data.sample import Batch, SampleMeta
+    from rsdiff.metrics import Evaluator
+
+    images, references = ([*x] if isinstance(x, Sequence) else [x] for x in (sr, hr))
+    if len(images) != len(references) or not images:
+        raise UserError(f"{len(images)} restored images and {len(references)} references were given; give as many of both.")
+    with composing(CONF):
+        given = [f"metrics.{name}={_typed(value)}" for name, value in options.items()]
+        config = group_config(_composed([f"metrics={protocol}", *given]), "metrics")
+    rows: list[dict[str, Any]] = []
+    evaluator = None
+    for number, (image, reference) in enumerate(zip(images, references, strict=True)):
+        restored, target = (torch.from_numpy(_unit_range(part, layout)) for part in (image, reference))
+        if restored.shape != target.shape:
+            raise UserError(
+                f"image {number} has the shape {tuple(restored.shape)} and its reference {tuple(target.shape)}; give equal sizes."
+            )
+        size = (target.shape[1], target.shape[2])
+        evaluator = evaluator or Evaluator(config, len(target), True, None, torch.device("cpu"))
+        small = (round(size[0] / scale), round(size[1] / scale))
+        batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None])
+        rows += [dict(row) for row in evaluator.rows(batch, restored[None], 0.0)]
+    return rows
+
+
+def evaluate(checkpoint: str | Path, *settings: str, outputs: str | Path = "outputs", verbose: bool = False) -> pandas.DataFrame:
+    """Evaluate a checkpoint as task=evaluate does, and return one row per image.
+
+    settings  as on the command line: rsdiff.evaluate(RUN, "dataset=whu", "metrics=basicsr_y"); what is not chosen comes from the checkpoint
+    outputs   folder of all run folders: the evaluation's report is there, and a finished one is read from there
+    verbose   print what the command prints
+    """
+    from rsdiff.reporting.records import read_records
+    from rsdiff.runs.working import do_run
+
+    run = compose("task=evaluate", f"checkpoint={checkpoint}", f"outputs={outputs}", *settings)
+    silence = contextlib.nullcontext() if verbose else contextlib.redirect_stdout(io.StringIO())
+    quiet = contextlib.nullcontext() if verbose else contextlib.redirect_stderr(io.StringIO())
+    with silence, quiet:
+        do_run(run)
+    return read_records(run.run_path / "evaluation")
+
+
+def _composed(settings: Sequence[str]) -> Any:
+    from rsdiff.app.command_line import compose_command
+
+    return compose_command(settings)
+
+
+def _options(group: str) -> list[str]:
+    from rsdiff.app.diagnosis import options_of_group
+
+    return options_of_group(group)
+
+
+def _typed(value: Any) -> str:
+    """Return a value as Hydra's grammar writes it."""
+    if isinstance(value, str):
+        return "'" + value.replace("'", "\\'") + "'"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_typed, value)) + "]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _unit_range(image: Any, layout: Layout) -> Any:
+    import numpy as np
+
+    from rsdiff.degradations.array import peak_of
+    from rsdiff.inference.pictures import picture_of
+
+    values = picture_of(image, layout).values
+    return np.ascontiguousarray(values, dtype=np.float32) / np.float32(peak_of(np.moveaxis(values, 0, -1)))

@@ -1,0 +1,208 @@
+"""Finds the sentence for a command line that Hydra could not compose: what is wrong in it and what to type instead.
+
+Composing succeeds for most commands, so the diagnosis, which composes more than once, is made only after a failure. Hydra must be composing
+(see `rsdiff.app.checks.composing`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from hydra import compose
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rsdiff.app.groups import FAMILIES, GROUPS
+from rsdiff.config import ConfigError
+from rsdiff.config.typed import nearest
+
+MAX_NAMED = 4
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Return settings as Hydra reads them; raises ConfigError in one sentence."""
+    try:
+        return OverridesParser.create(config_loader=loader_at_hand()).parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        word = error.override
+        key, equals, value = str(word).partition("=")
+        quoted = f"""{key}='"{value}"'""" if equals else f"'{word}=VALUE'"
+        raise ConfigError(
+            f"'{word}' cannot be read as a setting; settings are written key=value, with quotes around values that hold "
+            f"spaces or special characters: {quoted}."
+        ) from error
+    except HydraException as error:
+        raise ConfigError(first_paragraph(error)) from error
+
+
+def loader_at_hand() -> ConfigLoader:
+    """Return the configuration loader that Hydra built for this command."""
+    return GlobalHydra.instance().config_loader()
+
+
+def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> str:
+    """Return the sentence for a composition that failed: an unknown option, an unknown key, or what Hydra said."""
+    if isinstance(error, yaml.YAMLError):
+        return _yaml_sentence(error)
+    parsed = parse(overrides)
+    try:
+        searched = [text_of(override) for override in parsed if override.key_or_group == "hydra.searchpath"]
+        groups = [str(group) for group in compose(config_name, searched, return_hydra_config=True).hydra.runtime.choices]
+    except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
+        return first_paragraph(error)
+    twice = _given_twice(parsed, groups)
+    if twice is not None:
+        return twice
+    for override in parsed:
+        key = override.key_or_group
+        if override.package is not None and key in FAMILIES:
+            sentence = _wrong_choice(override, error)
+            if sentence is not None:
+                return sentence
+        options = options_of_group(key, config_name, searched) if key in groups else []
+        for option in _values(override):
+            if options and option is not None and str(option) not in options:
+                return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
+    if isinstance(error, MissingConfigException):
+        return first_paragraph(error)
+    choosing = [override for override in parsed if override.key_or_group in (FAMILIES if override.package else groups)]
+    chosen = [f"{override.get_key_element()}={_values(override)[0]}" for override in choosing if _values(override)]
+    try:
+        composed = compose(config_name, [*searched, *chosen], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
+        return first_paragraph(error)
+    for override in parsed:
+        if not override.is_add() and not override.is_force_add() and override not in choosing:
+            sentence = _unknown_key(composed, override.key_or_group, groups)
+            if sentence is not None:
+                return sentence
+    return first_paragraph(error)
+
+
+def _wrong_choice(override: Override, error: Exception) -> str | None:
+    """Return the sentence for a choice inside an option ('network@model.network=hat') that there is not, or None."""
+    family, setting = override.key_or_group, str(override.package)
+    known = options_of_group(family)
+    for value in _values(override):
+        if value not in known:
+            return f"{setting}={value} does not exist{nearest(value, known)}; choose one of {', '.join(known)}."
+    if f"{family}@{setting}" in str(error):
+        group = setting.partition(".")[0]
+        return f"{setting} is not a setting of this {group}; leave it out, or choose another {group}."
+    return None
+
+
+def options_of_group(group: str, config_name: str | None = None, searched: Sequence[str] = ()) -> list[str]:
+    """Return the options of a group wherever Hydra finds them, those in sub-folders as 'folder/name'.
+
+    searched  the override of hydra.searchpath, where there is one, with the name of the primary config
+    """
+
+    def listed(kind: ObjectType) -> list[str]:
+        return list(loader_at_hand().get_group_options(group, kind, config_name if searched else None, list(searched) or None))
+
+    within = [
+        f"{folder}/{option}"
+        for folder in listed(ObjectType.GROUP)
+        for option in options_of_group(f"{group}/{folder}", config_name, searched)
+    ]
+    return sorted({*listed(ObjectType.CONFIG), *within})
+
+
+def text_of(override: Override) -> str:
+    """Return an override as it was typed."""
+    assert override.input_line is not None
+    return override.input_line
+
+
+def first_paragraph(error: Exception) -> str:
+    """Return what Hydra says of an error, as one sentence."""
+    lines = [line.strip() for line in str(error).split("\n\n")[0].splitlines() if line.strip() and "full_key" not in line]
+    cause = f" ({error.__cause__})" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+    return f"{'; '.join(lines)}{cause}".removesuffix(".") + "."
+
+
+def _values(override: Override) -> list[str]:
+    """Return the values that an override gives, one for each run of a sweep; none where it removes something or gives null."""
+    if override.is_delete() or (override.is_sweep_override() and not override.is_discrete_sweep()):
+        return []
+    if override.is_sweep_override():
+        return list(override.sweep_string_iterator())
+    value = override.value()
+    return [] if value is None else list(map(str, value)) if isinstance(value, list) else [str(value)]
+
+
+def _given_twice(parsed: Sequence[Override], groups: Sequence[str]) -> str | None:
+    """Return the sentence for a group that is chosen twice; of other settings the last counts."""
+    for group in groups:
+        given = [text_of(override) for override in parsed if override.key_or_group == group and override.package is None]
+        if len(given) > 1:
+            return f"{group} is chosen {len(given)} times ({', '.join(given)}); leave one of them."
+    return None
+
+
+def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str | None:
+    """Return the sentence for a dotted key that the composed config lacks, or None if it has it."""
+    node: object = composed
+    place: list[str] = []
+    for part in key.split("."):
+        known = [str(name) for name in node] if isinstance(node, DictConfig) else []
+        if part not in known:
+            break
+        node = OmegaConf.select(composed, ".".join([*place, part]))
+        place.append(part)
+    else:
+        return None
+    known = [name for name in known if name not in ("kind", "hydra")]
+    where = ".".join(place)
+    if where:
+        if not known:
+            return f"{key} is not a setting; {where} has no options of its own (write +{key}=VALUE if it takes names of your choice)."
+        deeper = _deeper(node, where, part)
+        hint = nearest(part, known).replace("did you mean ", f"did you mean {where}.") or deeper or _having(where, part)
+        return f"{key} is not a setting{hint}; the options of {where} are {', '.join(sorted(known))}."
+    everywhere = [f"{name}.{option}" for name in GROUPS if isinstance(composed.get(name), DictConfig) for option in composed[name]]
+    same_name = [path for path in everywhere if path.rpartition(".")[2] == part]
+    names = sorted({*known, *(group for group in groups if "/" not in group)})
+    hint = f" (did you mean {' or '.join(same_name)}?)" if same_name else nearest(part, names)
+    return f"{key} is not a setting{hint}; the groups and top-level settings are {', '.join(names)}."
+
+
+def _deeper(node: object, where: str, setting: str) -> str:
+    """Return ' (did you mean ...?)' for settings of this name further down (trainer.lr: trainer.optimiser.lr), or an empty string."""
+    found: list[str] = []
+    nodes = [(where, node)]
+    while nodes:
+        path, values = nodes.pop()
+        if isinstance(values, DictConfig):
+            found += [f"{path}.{setting}"] if path != where and setting in values else []
+            nodes += [(f"{path}.{name!s}", values.get(name)) for name in values if not OmegaConf.is_missing(values, name)]
+    return f" (did you mean {' or '.join(sorted(found)[:MAX_NAMED])}?)" if found else ""
+
+
+def _having(group: str, setting: str) -> str:
+    """Return ' (it is one of ...)' for options of a group that have a setting which the chosen one lacks, or an empty string."""
+    options = set(options_of_group(group)) if group in GROUPS else set()
+    kinds = [kind for kind in GROUPS.get(group, {}) if kind in options]
+    named = [kind for kind in kinds if setting in {field.name for field in dataclasses.fields(GROUPS[group][kind])}][:MAX_NAMED]
+    return f" (it is one of {', '.join(f'{group}={kind}' for kind in named)})" if named else ""
+
+
+def _yaml_sentence(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
+    return f"{where} is not valid YAML: {getattr(error, 'problem', None) or error}."
+
+
+def options_of(folder: Path) -> list[str]:
+    """Return the options that the files of a group's folder are, those in sub-folders as 'folder/name'."""
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))

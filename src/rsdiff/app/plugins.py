@@ -1,0 +1,80 @@
+"""Methods, data sets and whatever else a user's own package brings, without a change to rsdiff.
+
+A plugin is a module or package with any of the tables METHODS, DATASETS, DEGRADATIONS, SAMPLERS, LOGGERS (kind -> config class, or
+'module:Class', which is imported when it is used) and METRICS (as `rsdiff.metrics.table` has them), and a folder `conf` beside it with
+options of groups. It is found as an entry point of the group `rsdiff.plugins`, or named by `plugins=[my_package]`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import os
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from rsdiff.app.groups import GROUPS
+from rsdiff.config import ConfigError
+
+ENTRY_POINTS, NAMED = "rsdiff.plugins", "RSDIFF_PLUGINS"
+"""Group of entry points; environment: modules named on the command line, which processes of launchers inherit."""
+TABLES: Mapping[str, str] = {
+    "METHODS": "model",
+    "DATASETS": "dataset",
+    "DEGRADATIONS": "degradation",
+    "SAMPLERS": "sampler",
+    "LOGGERS": "logger",
+}
+"""Tables of a plugin, and the group that each extends."""
+IMPORTED: Mapping[str, str] = {"METRICS": "rsdiff.metrics.table:METRICS"}
+"""Tables of a plugin that extend a table which only work itself needs."""
+
+
+def name_plugins(names: Sequence[str]) -> None:
+    """Let this process and those it starts use the modules `names` as plugins, besides those installed."""
+    before = os.environ.get(NAMED, "").split(",")
+    os.environ[NAMED] = ",".join(dict.fromkeys(name for name in (*before, *names) if name))
+
+
+def load_plugins() -> tuple[Path, ...]:
+    """Import the plugins and fill their tables in, once; return their folders of configs. Raises ConfigError in one sentence."""
+    return _loaded(os.environ.get(NAMED, ""))
+
+
+@functools.cache
+def _loaded(named: str) -> tuple[Path, ...]:
+    installed = {
+        point.value.partition(":")[0]: f"the entry point {point.name}" for point in importlib.metadata.entry_points(group=ENTRY_POINTS)
+    }
+    given = {name: f"plugins=[{name}]" for name in named.split(",") if name}
+    folders = []
+    for name, origin in {**installed, **given}.items():
+        try:
+            module = importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"{origin} names the module {name}, which cannot be imported ({error}); install it, or put its folder on PYTHONPATH."
+            ) from error
+        _register(module)
+        folder = Path(str(module.__file__)).parent / "conf"
+        folders += [folder] if folder.is_dir() else []
+    return tuple(folders)
+
+
+def _register(module: ModuleType) -> None:
+    for table, group in TABLES.items():
+        _extend(GROUPS[group], getattr(module, table, {}), f"{module.__name__}.{table}")
+    for table, place in IMPORTED.items():
+        if hasattr(module, table):
+            owner, _, name = place.partition(":")
+            _extend(getattr(importlib.import_module(owner), name), getattr(module, table), f"{module.__name__}.{table}")
+
+
+def _extend(table: MutableMapping[str, Any], new: Mapping[str, Any], where: str) -> None:
+    for name, value in new.items():
+        if name in table and table[name] is not value:
+            raise ConfigError(f"{where} names {name!r}, which exists already; give it another name.")
+        table[name] = value

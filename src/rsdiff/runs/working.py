@@ -1,0 +1,113 @@
+"""Doing a run: in its folder, with its tracker, so that however it ends the folder says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import rsdiff
+from rsdiff.config import ConfigError
+from rsdiff.data.stop_signals import STOP_SIGNALS, answered
+from rsdiff.runs.compatibility import Offers, check_compatible
+from rsdiff.runs.errors import PartFailedError, Terminated
+from rsdiff.runs.ownership import forget_dead_owner
+from rsdiff.runs.run_folder import RunFolder, Status, read_status
+from rsdiff.runs.settings import RunSettings
+from rsdiff.tracking.tracker import RunIdentity, Tracker, Trackers
+
+
+def do_run(
+    settings: RunSettings,
+    offers: Callable[[], Offers] = dict,
+    begun: Callable[[Path], None] = lambda path: None,
+    sweep: str | None = None,
+) -> Status:
+    """Do the run in its folder and say where its results are; a finished run is reported and not repeated.
+
+    offers  what options give to a batch, for messages
+    begun   called with the run's folder when this process owns it
+    sweep   name of the sweep that the run belongs to
+    """
+    check_compatible(settings, offers)
+    if settings.task.only_looks:
+        _say(settings.task.function()(settings).messages)
+        return Status("finished")
+    _refuse_another(settings)
+    status = read_status(settings.run_path)
+    if status.state == "finished" and not settings.task.repeats:
+        lost = status.lost_files()
+        if not lost:
+            forget_dead_owner(settings.run_path)
+            _say([f"already finished: {status.report or settings.run_path}", f"Delete {settings.run_path} to run it again."])
+            return status
+        _say([f"finished before, but {lost[0]} is gone; it is made again."])
+    code = Path(rsdiff.__file__).resolve().parent
+    folder = RunFolder(settings.run_path, settings.signature, settings.resolved, sys.argv, code)
+    with _terminate_as_interrupt(), folder, _tracking(settings, folder, sweep) as tracker:
+        begun(folder.path)
+        folder.finish(settings.task.function()(settings, folder, tracker))
+    assert folder.result is not None
+    _say(folder.result.messages)
+    if folder.result.failure:
+        raise PartFailedError(folder.result.failure)
+    return folder.status
+
+
+def _refuse_another(settings: RunSettings) -> None:
+    """Raise ConfigError where a folder that was chosen by hand (hydra.run.dir) holds the run of other settings."""
+    if settings.place is None:
+        return
+    named = settings.place / "signature.txt"
+    if named.exists() and named.read_text().strip() != settings.signature:
+        raise ConfigError(f"hydra.run.dir={settings.place} holds a run of other settings; choose an empty folder, or delete that one.")
+    settings.place.mkdir(parents=True, exist_ok=True)
+    named.write_text(settings.signature + "\n")
+
+
+@contextmanager
+def _tracking(settings: RunSettings, folder: RunFolder, sweep: str | None) -> Iterator[Tracker]:
+    """Give the run's tracker, which is closed however the run ends; processes other than the owner keep silent."""
+    if not folder.is_owner:
+        yield Trackers()
+        return
+    tags = tuple(f"{group}={option}" for group, option in settings.choices.items() if group in settings.task.uses)
+    group = f"sweep-{sweep}" if sweep else settings.choices["task"]
+    identity = RunIdentity(folder.path, settings.name, group, settings.signature, tags, settings.resolved)
+    tracker = settings.logger.build(identity)
+    try:
+        yield tracker
+    except KeyboardInterrupt:
+        tracker.finish("interrupted")
+        raise
+    except BaseException:
+        tracker.finish("failed")
+        raise
+    tracker.finish("finished")
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Let a scheduler's signals end the run as Ctrl-C does, so that its folder says so.
+
+    Training itself waits for the end of a step, see the trainer. Loader workers, which inherit the handler, die as before.
+    """
+    owner = os.getpid()
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        raise Terminated(number)
+
+    with answered(STOP_SIGNALS, interrupt):
+        yield
+
+
+def _say(lines: Sequence[str]) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print("\n".join(lines))
