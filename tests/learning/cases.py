@@ -17,7 +17,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from rsdiff.app.groups import GROUPS, register_schemas
+from rsdiff.app.groups import GROUPS
+from rsdiff.app.schemas import register_schemas
 from rsdiff.config import config_from_mapping
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import SeededNoise
@@ -56,31 +57,25 @@ def world() -> GaussianWorld:
 
 
 @cache
-def published_sampler(name: str) -> SamplerConfig:
-    """Return conf/sampler/<name>.yaml as a user gets it."""
+def published_options(group: str, name: str) -> Mapping[str, Any]:
+    """Return conf/<group>/<name>.yaml with its defaults, as a user gets it."""
     register_schemas()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base=None):
-        composed = OmegaConf.to_container(compose("config", [f"sampler={name}"]).sampler, resolve=True)
-    assert isinstance(composed, dict)
-    composed.pop("kind")
-    return config_from_mapping(SamplerConfig, {str(key): value for key, value in composed.items()}, "sampler")
-
-
-@cache
-def published_options(name: str) -> Mapping[str, Any]:
-    """Return conf/model/<name>.yaml with its defaults."""
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base=None):
-        composed = OmegaConf.to_container(compose("config", [f"model={name}"]).model, resolve=True)
+        composed = OmegaConf.to_container(compose("config", [f"{group}={name}"])[group], resolve=True)
     assert isinstance(composed, dict)
     return {str(key): value for key, value in composed.items()}
 
 
+def published_sampler(name: str) -> SamplerConfig:
+    """Return conf/sampler/<name>.yaml."""
+    options = {key: value for key, value in published_options("sampler", name).items() if key != "kind"}
+    return config_from_mapping(SamplerConfig, options, "sampler")
+
+
 def build(name: str, sizes: Mapping[str, Any], problem: Problem) -> Method:
     """Return the method of conf/model/<name>.yaml with other sizes."""
-    options = _merged(published_options(name), sizes)
+    options = _merged(published_options("model", name), sizes)
     kind = options.pop("kind")
     return config_from_mapping(GROUPS["model"][kind], options, "model").build(problem)
 
@@ -103,6 +98,7 @@ class Case:
     law        levels of training
     spread     what the published sampler keeps of the true spread with a perfect network, see tests.learning.spreads
     tolerance  of the measured spread, relative; chance is 0.012
+    loss_tolerance  of the mean loss, relative; chance is 0.01
     shared     whether the images of a batch share their level
     samples    restored targets
     """
@@ -116,6 +112,7 @@ class Case:
     term: str
     sizes: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float = 0.04
+    loss_tolerance: float = 0.03
     shared: bool = False
     samples: int = 128
     divisor: float = 1.0
@@ -382,7 +379,8 @@ CASES: dict[str, Case] = {
             "guidance": {"weight": 0.0},
             "kernel_weight": 0.0,
         },
-        batches=48,
+        batches=96,
+        loss_tolerance=0.05,  # squared errors of the few images at the lowest levels make most of it
     ),
     "ediffsr": Case(
         "ediffsr",

@@ -13,7 +13,6 @@ from tests.learning.world import GaussianWorld
 GROUPS = 4  # bands of principal axes, from the most to the least uncertain
 MEAN_TOLERANCE = 0.22  # of the mean's deviation in its standard errors: 3.7 of its own
 MISFIT_TOLERANCE = 0.05
-LOSS_TOLERANCE = 0.03
 LAW_LIMIT = 1.63  # Kolmogorov and Smirnov's statistic, exceeded once in 100 when the law holds; seeds are fixed
 GAIN, GAIN_TOLERANCE = 0.05, 0.01
 DRAWS, BINS, BIN_LIMIT = 400, 20, 36.2  # chi square of 19 degrees of freedom, exceeded once in 100
@@ -85,7 +84,7 @@ def check_loss(case: Case) -> Loss:
     assert len(levels) == case.batch * case.batches, "the network was asked more than once for an image"
     place: GaussianWorld = world()
     mean, expected = float(losses.mean()), float(case.expected(place, network.space, levels.double()).mean())
-    assert abs(mean / expected - 1) < LOSS_TOLERANCE, f"loss {mean:.5g}, of the Bayes error {expected:.5g}"
+    assert abs(mean / expected - 1) < case.loss_tolerance, f"loss {mean:.5g}, of the Bayes error {expected:.5g}"
     less, more = (float(case.losses(1 + change)[0].mean()) for change in (-GAIN, GAIN))
     assert min(less, more) > mean, f"another share of the best estimate of the noise has a lower loss: {less}, {mean}, {more}"
     best = 1 + GAIN / 2 * (less - more) / (less - 2 * mean + more)  # of the parabola through the three
