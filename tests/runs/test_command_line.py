@@ -158,7 +158,10 @@ def test_a_failed_run_says_why_and_keeps_the_reason(toys: Command, end: str, cod
     (folder,) = folders()
     assert status(folder)["state"] == state
     assert sentence in str(status(folder)["error"])
-    assert (folder / "traceback.txt").exists() == (state == "failed")
+    log = (folder / "run.log").read_text()
+    assert sentence in log
+    assert ("Traceback" in log) == (state == "failed")
+    assert (str(folder / "run.log") in ended.err) == (end == "bug")
 
 
 def test_tracebacks_are_for_those_who_ask(toys: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -36,10 +36,10 @@ from rsdiff.app.words import Words, for_hydra, words_of
 from rsdiff.config import ConfigError, UserError
 from rsdiff.runs import sweep
 from rsdiff.runs.errors import OK, RUN_ERROR, exit_code, print_error, stops_everything, wants_traceback
+from rsdiff.runs.identity import signature_of
 from rsdiff.runs.ownership import OwnedElsewhereError
-from rsdiff.runs.run_folder import Status
 from rsdiff.runs.settings import RunSettings
-from rsdiff.runs.signature import run_signature
+from rsdiff.runs.status import Status
 from rsdiff.runs.working import do_run
 
 CONF = (Path(rsdiff.__file__).parent / "conf").resolve()
@@ -79,7 +79,7 @@ def _with_hydra(conf: Path, words: Words) -> int:
     arguments = for_hydra(words)
     overrides = arguments[len(words.flags) :]
     sys.argv = [sys.argv[0], *arguments]
-    os.environ[SWEEP] = run_signature({"overrides": sorted(overrides)})
+    os.environ[SWEEP] = signature_of({"overrides": sorted(overrides)})
     os.environ.pop(FOLDER, None)
     failed = 0
     try:

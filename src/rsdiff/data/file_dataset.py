@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from rsdiff.config import UserError, config
 from rsdiff.data.files import FileOptions, FileSource, list_images
@@ -30,6 +30,8 @@ class Tiling:
 @config
 class FileDataset(FileOptions):
     """Where a data set of files lies and how much of it is used."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"root"})
 
     root: str = ""
     """Folder with the images, or the packed file that `task=prepare` made of it; must be given."""
@@ -103,6 +105,8 @@ class FileDataset(FileOptions):
 @config
 class SplitDataset(FileDataset):
     """Options of data sets whose training and test images are told apart by folders, names or lists."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"train_list", "test_list"})
 
     split: Literal["auto", "folders", "fraction", "list", "pattern", "all", "test"] = "auto"
     """folders: train/ and test/ (or val/); fraction: drawn from the names; list: text files; pattern: by name; all: every image trains and

@@ -29,7 +29,7 @@ _COMPARED, _LARGEST_RATIO = 8, 2.0
 class FileOptions:
     """Options of every data set that is read from files."""
 
-    result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb", "download"})
+    result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb", "download", "odd"})  # odd images tell by what is taken
 
     extensions: tuple[str, ...] = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff", "jp2", "img", "dat", "mat", "npy")
     """Endings of the files that belong to the data set, in any case."""
@@ -146,6 +146,11 @@ class FileSource:
         main = "hr" if "hr" in self._infos[0] else "lr"
         found = [(self._digests[item.paths[main]], item.window) for item in self._items]
         return [digest if window is None else digest_of([digest, str(window)]) for digest, window in found]
+
+    def files_by_name(self) -> dict[str, str]:
+        """Return the name of every sample -> a digest of all its files, by which a run says what changed."""
+        self._know_contents()
+        return {item.name: digest_of(f"{role}\0{self._digests[path]}" for role, path in sorted(item.paths.items())) for item in self._items}
 
     def remarks(self) -> Sequence[str]:
         """See ImageSource: files of one sample whose georeferences or brightness disagree."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from rsdiff.config.errors import during
 from rsdiff.data.sample import Batch
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import TestSamples
@@ -85,17 +86,18 @@ def evaluate_case(
     samples = (case.samples[index] for index in share)
     ensemble = settings.task.ensemble if isinstance(settings.task, EvaluateTask) else "none"
     restoring = restore_images(method, samples, case.degradation, settings.sampler, settings.seed, accelerator.device, ensemble=ensemble)
-    for number, restored in enumerate(restoring, start=1):
-        rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds)
-        kernels = kernels_of(method, restored.batch)
-        for position, row in enumerate(rows):
-            if kernels is not None:
-                row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
-            if restored.batch.metas[position].index < panels:
-                draw_panel(settings, restored, position, row, folder / "panels", kernels)
-                draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
-        kept.add(accelerator.process_index, rows)
-        progress(min(len(done) + number * accelerator.num_processes, total), total)
+    with during("evaluation"):
+        for number, restored in enumerate(restoring, start=1):
+            rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds)
+            kernels = kernels_of(method, restored.batch)
+            for position, row in enumerate(rows):
+                if kernels is not None:
+                    row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
+                if restored.batch.metas[position].index < panels:
+                    draw_panel(settings, restored, position, row, folder / "panels", kernels)
+                    draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
+            kept.add(accelerator.process_index, rows)
+            progress(min(len(done) + number * accelerator.num_processes, total), total)
     wait_for_all(accelerator)
     found = kept.read()
     ordered = [found[case.samples.name(index)] for index in range(total)]

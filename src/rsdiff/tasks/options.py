@@ -15,6 +15,7 @@ class TrainTask(TaskOptions):
     """Train a model, evaluate its best checkpoint, write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.train"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
     pairs_data: ClassVar[bool] = True
     starts: ClassVar[bool] = True
@@ -25,6 +26,7 @@ class EvaluateTask(TaskOptions):
     """Evaluate a checkpoint on a data set and write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
@@ -68,6 +70,7 @@ class PreviewTask(TaskOptions):
     """Look at a degradation: a sheet of degraded images and a sheet of the drawn parameters."""
 
     module: ClassVar[str] = "rsdiff.tasks.preview"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
     uses: ClassVar[frozenset[str]] = frozenset({"dataset", "degradation"})
 
     images: int = 5
@@ -124,6 +127,7 @@ class FitNiqeTask(TaskOptions):
     """Fit a NIQE model on the HR training images of a data set, for the metric niqe_rs."""
 
     module: ClassVar[str] = "rsdiff.tasks.fit_niqe"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
     uses: ClassVar[frozenset[str]] = frozenset({"dataset"})
 
     block: int = 96

@@ -20,13 +20,13 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.objectives import EdmLevels, denoising_error
 from rsdiff.diffusion.preconditioning import EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, make_levels, sample
+from rsdiff.foreign import read_checkpoint
 from rsdiff.methods.enlargement import enlarge
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.networks.refdiff_unet import ReferenceBlock, SpatialFeatureTransform
 from rsdiff.networks.song_unet import SongUNetConfig
 from rsdiff.training.ema import half_life
 from rsdiff.training.learning_rate import ramp
-from rsdiff.weights import read_checkpoint
 from rsdiff.weights.edm_pickle import denoiser_in
 from rsdiff.weights.keymaps.edm import our_block_key
 from rsdiff.weights.keymaps.refdiff import build_refdiff_network
