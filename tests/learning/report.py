@@ -18,7 +18,7 @@ whose matrix is measured from unit images. The posterior of the target given its
 principal axis, best error at every noise level), and so is what a perfect network would answer. Each method runs with such a network in
 the place of its own, under its published objective and its published sampler.
 
-- **Levels**: Kolmogorov-Smirnov statistic of the training levels under the published law (above 1.63 once in 100).
+- **Levels**: Kolmogorov-Smirnov statistic of the training levels under the published law (above 1.95 once in 1000).
 - **Loss / Bayes**: the published training loss, relative to that of the Bayes error; 1 up to chance.
 - **Least at**: the share of the perfect estimate of the noise at which the loss is least; 1 if target and weighting are right.
 - **Spread**: deviation of samples along the principal axes of the posterior, in four bands from what the LR leaves open to what it shows,
