@@ -10,20 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import toy
-from tests.conftest import REPOSITORY, Command, Ended
-
-
-@pytest.fixture
-def toys(tmp_path: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Return a function that does `python run.py <arguments>` in a repository of toy components."""
-    toy.register(monkeypatch)
-    root = toy.write_repository(tmp_path / "repository", REPOSITORY / "conf" / "config.yaml")
-
-    def command(*arguments: str) -> Ended:
-        return run_command(*arguments, repository=root)
-
-    return command
+from tests.conftest import REPOSITORY, Command
 
 
 def folders(task: str = "toy") -> list[Path]:

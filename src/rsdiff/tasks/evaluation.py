@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -61,10 +61,12 @@ def build_test_cases(
 ) -> list[TestCase]:
     """Return the test sets of the settings with their evaluators, ready: what cannot be computed is known from here on."""
     cases = []
+    protocol = settings.metrics.protocol.for_values(source.normaliser.low, source.normaliser.high)
+    metrics = replace(settings.metrics, protocol=protocol)
     for name, degradation in named_cases(degradation_for(settings, source).for_tests().build()):
         samples = TestSamples(source, settings.scale, settings.seed, draw_of(degradation, source), size_rule=settings.dataset.size_rule)
         operator = None if "lr" in source.gives else degradation
-        cases.append(TestCase(name, degradation, samples, settings.metrics.build(bands, "hr" in source.gives, operator, device, baseline)))
+        cases.append(TestCase(name, degradation, samples, metrics.build(bands, "hr" in source.gives, operator, device, baseline)))
     return cases
 
 

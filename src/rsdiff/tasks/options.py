@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.runs.options import TaskOptions
 from rsdiff.tasks.table_options import TableConfig
@@ -120,6 +120,26 @@ class ImportTask(TaskOptions):
     """Stored pixel value that the model shall see as 0, common or per band."""
     high: tuple[float, ...] = (255.0,)
     """Stored pixel value that the model shall see as 1, common or per band; 255 for weights trained on 8-bit images."""
+
+
+@config
+class ExportTask(TaskOptions):
+    """Write a checkpoint's weights for use elsewhere: for the published code, or as a program that runs without rsdiff."""
+
+    module: ClassVar[str] = "rsdiff.tasks.export"
+    uses: ClassVar[frozenset[str]] = frozenset({"model"})
+    needs: ClassVar[frozenset[str]] = frozenset({"output"})
+    continues: ClassVar[bool] = True
+
+    format: Literal["safetensors", "pth", "onnx", "torchscript"] = "safetensors"
+    """safetensors and pth: weights under the names of the published code; onnx and torchscript: the program of a network that restores in
+    one evaluation. Each is read again and compared."""
+    side: int = 64
+    """Side in pixels of the images a program is made and compared with; rounded up to what the network needs."""
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise UserError(f"side={self.side} was given; give at least 1 pixel.")
 
 
 @config
