@@ -282,7 +282,7 @@ def score(
 
 
 def _scored_folders(sr: Path, hr: Path, protocol: str, scale: float, options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    from rsdiff.data.files import FileOptions
+    from rsdiff.data.file_options import FileOptions
     from rsdiff.tasks.score import Images, score_images
 
     images = Images(sr.expanduser(), hr.expanduser(), {}, FileOptions(), scale)

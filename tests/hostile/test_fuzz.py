@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from rsdiff.foreign import read_checkpoint
-from rsdiff.runs.run_folder import read_status
+from rsdiff.runs.status import read_status
 from rsdiff.tasks.prepare import prepare
 from tests.hostile.corpus import write_tiff
 from tests.hostile.sandbox import attempt

@@ -25,7 +25,7 @@ from rsdiff.networks.spsr import SPSRNetConfig
 from tests.method_losses import losses_of
 from tests.unit.test_spectral_methods import batch_of, noise_of
 
-SMALL_SADN = {"width": 8, "groups": 1, "layers": 1, "levels": 2, "fuse_width": 8, "starts_bicubic": True}
+SMALL_SADN = {"width": 8, "groups": 1, "layers": 1, "levels": 2, "fuse_width": 8, "base": EnlargedConfig()}
 AT_ENLARGED: dict[str, MethodConfig] = {
     "rrdb": RRDBMethodConfig(network=RRDBNetConfig(width=4, blocks=1, growth=4), base=EnlargedConfig()),
     "rrdb orthogonal": RRDBMethodConfig(network=RRDBNetConfig(width=4, blocks=1, growth=4), initial="orthogonal", base=EnlargedConfig()),
@@ -37,8 +37,16 @@ AT_ENLARGED: dict[str, MethodConfig] = {
     ),
     "sadn": SADNConfig(**SMALL_SADN),  # type: ignore[arg-type]
     "sadn plain": SADNConfig(body="edsr", edsr=EDSRConfig(width=8, blocks=1), normalise=False, mean_shift=False, **SMALL_SADN),  # type: ignore[arg-type]
-    "idm": IDMConfig(width=8, multipliers=(1, 2), blocks=1, norm_groups=4, encoder=EDSRConfig(width=8, blocks=1), predicts="addition"),
-    "ediffsr": EDiffSRConfig(width=16, encoders=(1,), decoders=(1,), predicts="addition"),
+    "idm": IDMConfig(
+        width=8,
+        multipliers=(1, 2),
+        blocks=1,
+        norm_groups=4,
+        encoder=EDSRConfig(width=8, blocks=1),
+        prediction="clean",
+        base=EnlargedConfig(),
+    ),
+    "ediffsr": EDiffSRConfig(width=16, encoders=(1,), decoders=(1,), prediction="clean"),
 }
 AT_REGRESSION: dict[str, RegressionMethodConfig] = {
     "mstpp": MSTPlusPlusConfig(stages=1, width=8, blocks=(1, 1), base=RegressionConfig(ridge=1e-9)),

@@ -17,6 +17,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, config_from_mapping
 from rsdiff.config.former import present_values
+from rsdiff.config.reading import require_effect
 from rsdiff.config.typed import nearest
 from rsdiff.runs.options import RunOptions, TaskOptions
 from rsdiff.runs.settings import CARRIED, RunSettings
@@ -61,6 +62,7 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
         if getattr(options, name) is None:
             raise ConfigError(f"task={choices['task']} needs {name}, which was not given; add {name}=PATH.")
     groups = {group: _typed(group, plain[group]) for group in (*sorted(task.uses), "logger") if group in plain}
+    require_effect(groups, [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)])
     return RunSettings(options, task, groups, choices, plain)
 
 

@@ -159,7 +159,7 @@ def literal_path(word: str, multirun: bool) -> str:
         quoted = value[:1] in "'\"" and value[-1:] == value[:1]
         if meaning is None or isinstance(meaning, dict) or quoted or is_list or "${" in value or (multirun and parsed.is_sweep_override()):
             return word
-    if parsed is not None and not parsed.is_sweep_override() and parsed.value() == value:
+    if parsed is not None and not parsed.is_sweep_override() and parsed.value() == value and "${" not in value:
         return word
     text = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value)
     text = re.sub(r"(\\+)$", lambda match: match[1] * 2, text)

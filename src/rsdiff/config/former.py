@@ -21,6 +21,11 @@ def _moved(path: str) -> Translation:
     return lambda value: {path: value}
 
 
+def _predicted(value: Any) -> Mapping[str, Any]:
+    added = {"base.kind": "enlarged"} if value == "addition" else {}
+    return {"prediction": "noise" if value == "noise" else "clean"} | added
+
+
 FORMER: Sequence[tuple[str, Translation]] = (
     ("generator.starts_bicubic", _on_enlarged),
     ("generator", _moved("network")),
@@ -31,6 +36,7 @@ FORMER: Sequence[tuple[str, Translation]] = (
     ("relative_floor", _moved("loss.relative_floor")),
     ("angle_weight", _moved("loss.sam")),
     ("discriminator.network", _moved("discriminator.kind")),
+    ("predicts", _predicted),
 )
 """Former options of models, those inside others first."""
 
@@ -51,22 +57,17 @@ def present_values(values: Mapping[str, Any], known: Sequence[str]) -> dict[str,
         if not isinstance(owner, dict) or name not in owner or (path == "discriminator.network" and "kind" in owner):
             continue
         for target, value in translate(owner.pop(name)).items():
+            if target.split(".")[0] not in known:
+                continue  # EDiffSR's addition has its base in the process itself
             _put(present, target.split("."), value)
     return present
 
 
 def present_words(word: str) -> list[str]:
-    """Return what is typed for a setting of a model under its present name: 'model.generator.width=8' -> ['model.network.width=8']."""
-    name, equals, value = word.partition("=")
-    path = name.removeprefix("model.")
-    if not equals or path == name:
-        return [word]
-    for former, translate in FORMER:
-        if path == former:
-            return [f"model.{target.removesuffix('.kind')}={new}" for target, new in translate(value).items()]
-        if path.startswith(f"{former}.") and former == "generator":
-            return [f"model.network{path.removeprefix(former)}={value}"]
-    return [word]
+    """Return what is typed for a setting so that it is accepted beside the present ones: `present_values` then gives it their names."""
+    name = word.partition("=")[0].removeprefix("model.")
+    former = word.startswith("model.") and any(name == path or name.startswith(f"{path}.") for path, _ in FORMER)
+    return [f"++{word}"] if former else [word]
 
 
 def _copied(value: Any) -> Any:

@@ -15,14 +15,10 @@ from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from rsdiff.config.errors import UserError
+from rsdiff.config.errors import ConfigError
 from rsdiff.config.tagged import Tagged
 
 T = TypeVar("T")
-
-
-class ConfigError(UserError):
-    """A setting that cannot work. The message is one sentence: what is wrong, where, and what to do."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -14,14 +14,14 @@ Unlike the published code:
 from __future__ import annotations
 
 from math import lcm
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import Ours, config
-from rsdiff.diffusion.denoisers import X0Denoiser
 from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.predictions import Prediction
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Problem
@@ -87,7 +87,7 @@ class BlindSRSNFConfig(JointBlindConfig):
 class BlindSRSNF(JointBlindDiffusion):
     """See the module and `BlindSRSNFConfig`."""
 
-    wrapper = X0Denoiser
+    prediction: ClassVar[Prediction] = "clean"
     restorer: RRDBNet
 
     def __init__(self, options: BlindSRSNFConfig, problem: Problem) -> None:

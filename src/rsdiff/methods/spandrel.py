@@ -32,6 +32,8 @@ class SpandrelConfig(MethodConfig):
 
     takes_checkpoint: ClassVar[bool] = True
 
+    located: ClassVar[frozenset[str]] = frozenset({"weights"})
+
     weights: str = ""
     """The file of weights (.pth, .pt, .ckpt or .safetensors); checkpoint=FILE sets it."""
     tiles: HaloTilesConfig = HaloTilesConfig()

@@ -7,10 +7,11 @@ error of ours that the tests find.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 
 @config
@@ -39,8 +40,14 @@ class RunOptions:
     """Figure of a run that a sweeper such as hydra/sweeper=optuna optimises (psnr); None takes the first metric."""
     gpus_per_cell: float = 1.0
     """GPUs of every run of a sweep by hydra/launcher=joblib or local: 2 for two each, 0.5 for two runs on each, 0 for none."""
+    stop_on_failure: bool = False
+    """Whether the first run of a sweep that fails ends the sweep, instead of leaving the others to go on."""
     plugins: tuple[str, ...] = ()
     """Python modules with methods, data sets, degradations of your own, besides those installed; see docs/extending.md."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf:
+            raise UserError(f"scale={self.scale:g} was given; give a number above 0, such as 4.")
 
 
 class TaskOptions:
@@ -53,6 +60,7 @@ class TaskOptions:
     starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
     only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
+    reads      splits of the data set that it reads
     repeats    whether a finished run is done again, because it collects what other runs made
     """
 
@@ -63,6 +71,7 @@ class TaskOptions:
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
     only_looks: ClassVar[bool] = False
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ()
     repeats: ClassVar[bool] = False
 
     def function(self) -> Callable[..., Any]:

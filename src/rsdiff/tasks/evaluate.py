@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -15,13 +14,14 @@ from rsdiff.inference.images import Restored
 from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.reporting import RunFacts
+from rsdiff.runs.console import say
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import used_data
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
-from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
+from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, problem_of
 from rsdiff.tasks.results import page_facts, summary_row, write_results
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
@@ -50,16 +50,15 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     baseline = BICUBIC
     if needs_training_images(settings, problem):
         try:
-            baseline = baseline_for(settings, problem, open_source(settings, "train"))
+            baseline = baseline_for(settings, problem, settings.split("train"))
         except DataError as reason:
-            print(f"the linear regression is left out: {reason}", file=sys.stderr, flush=True)
+            say([f"the linear regression is left out: {reason}"])
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
     said = used_data.sentences(settings, test, checkpoint=checkpoint)
     if accelerator.is_main_process:
         tracker.rewind(0)
-        print("\n".join(said), flush=True)
-        for sentence in cases[0].evaluator.check():
-            print(sentence, file=sys.stderr, flush=True)
+        say(said)
+        say(cases[0].evaluator.check())
     return report(settings, method, cases, checkpoint, folder, tracker, accelerator, said)
 
 
@@ -68,7 +67,7 @@ def opened(settings: RunSettings, checkpoint: Checkpoint | None) -> tuple[ImageS
 
     The linear baseline needs training images beside the test images, so that names go on telling them apart for it.
     """
-    test = open_source(settings, "test")
+    test = settings.split("test")
     problem = problem_of(settings, test)
     dataset = used_data.for_testing(settings, checkpoint)
     if dataset != settings.dataset and not needs_training_images(settings, problem):

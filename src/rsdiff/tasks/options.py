@@ -15,6 +15,7 @@ class TrainTask(TaskOptions):
     """Train a model, evaluate its best checkpoint, write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.train"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
     pairs_data: ClassVar[bool] = True
     starts: ClassVar[bool] = True
@@ -25,6 +26,7 @@ class EvaluateTask(TaskOptions):
     """Evaluate a checkpoint on a data set and write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
@@ -42,6 +44,7 @@ class ScoreTask(TaskOptions):
     module: ClassVar[str] = "rsdiff.tasks.score"
     uses: ClassVar[frozenset[str]] = frozenset({"metrics"})
     needs: ClassVar[frozenset[str]] = frozenset({"sr", "hr"})
+    located: ClassVar[frozenset[str]] = frozenset({"lr_folder", "mask_folder"})
 
     lr_folder: str = ""
     """Folder of the LR images, named as the references: bicubic interpolation of them is scored beside the tool."""
@@ -98,6 +101,7 @@ class PreviewTask(TaskOptions):
     """Look at a degradation: a sheet of degraded images and a sheet of the drawn parameters."""
 
     module: ClassVar[str] = "rsdiff.tasks.preview"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
     uses: ClassVar[frozenset[str]] = frozenset({"dataset", "degradation"})
 
     images: int = 5
@@ -150,10 +154,31 @@ class ImportTask(TaskOptions):
 
 
 @config
+class ExportTask(TaskOptions):
+    """Write a checkpoint's weights for use elsewhere: for the published code, or as a program that runs without rsdiff."""
+
+    module: ClassVar[str] = "rsdiff.tasks.export"
+    uses: ClassVar[frozenset[str]] = frozenset({"model"})
+    needs: ClassVar[frozenset[str]] = frozenset({"output"})
+    continues: ClassVar[bool] = True
+
+    format: Literal["safetensors", "pth", "onnx", "torchscript"] = "safetensors"
+    """safetensors and pth: weights under the names of the published code; onnx and torchscript: the program of a network that restores in
+    one evaluation. Each is read again and compared."""
+    side: int = 64
+    """Side in pixels of the images a program is made and compared with; rounded up to what the network needs."""
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise UserError(f"side={self.side} was given; give at least 1 pixel.")
+
+
+@config
 class FitNiqeTask(TaskOptions):
     """Fit a NIQE model on the HR training images of a data set, for the metric niqe_rs."""
 
     module: ClassVar[str] = "rsdiff.tasks.fit_niqe"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
     uses: ClassVar[frozenset[str]] = frozenset({"dataset"})
 
     block: int = 96

@@ -21,7 +21,8 @@ from rsdiff.degradations import RecordValue
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
 from rsdiff.reporting.records import CSV, PARQUET, write_summaries, write_text
-from rsdiff.runs.run_folder import RunFolder, provenance
+from rsdiff.runs.provenance import provenance
+from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tracking import Tracker, read_history
 

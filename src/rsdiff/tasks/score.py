@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.data.file_dataset import by_stem, class_label
-from rsdiff.data.files import FileOptions, FileSource, list_images
+from rsdiff.data.file_options import FileOptions
+from rsdiff.data.files import FileSource, list_images
 from rsdiff.data.normalisation import NormaliserConfig
 from rsdiff.data.pairing import Affixes, pair
 from rsdiff.data.rasters import raster_info

@@ -49,8 +49,10 @@ def sentences(
     if test.lr_bands != test.bands:
         bands += f" ({test.lr_bands} of the input)"
     low, high = (_number(values) for values in (test.normaliser.low, test.normaliser.high))
-    peak = settings.metrics.protocol.peak
-    said = [f"data     {counts} images; {bands}; stored values from {low} to {high} become 0 to 1; scored with peak {peak:g}"]
+    protocol = settings.metrics.protocol.for_values(test.normaliser.low, test.normaliser.high)
+    rounding = "rounded to whole numbers" if protocol.quantise == "round" else "not rounded"
+    scored = f"scored {rounding} with peak {protocol.peak:g} (stored value {high})"
+    said = [f"data     {counts} images; {bands}; stored values from {low} to {high} become 0 to 1; {scored}"]
     said += [f"caution  {remark}" for remark in dict.fromkeys(r for s in (training, test) if s is not None for r in s.remarks())]
     said += _left_out([source for source in (training, validation, test) if source is not None])
     if training is not None:
