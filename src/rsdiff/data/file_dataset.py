@@ -5,6 +5,7 @@ A kind of data set says which images there are (`parts`) and what becomes of the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,7 +71,7 @@ class FileDataset(FileOptions):
     def chosen(self, split: Split, scale: float) -> list[Item]:
         """Return the images of a split that are used, after its limit, which counts tiles where images are cut into tiles."""
         limit = self.limit if split == "train" else self.test_limit
-        return _first(self.parts(scale).of(split), None if self.tiling(split) else limit)
+        return _first(self._decided(scale).of(split), None if self.tiling(split) else limit)
 
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test images; what is measured, such as the range of their values, is measured on training images."""
@@ -78,7 +79,7 @@ class FileDataset(FileOptions):
         limit = self.limit if split == "train" else self.test_limit
         if is_packed(self.root):
             return self.derived(cached(PackedSource(folder_of(self), split, scale, limit), self.cache_mb, scale), split)
-        parts = self.parts(scale)
+        parts = self._decided(scale)
         options, left_out = self.refined(parts)
         tiling = self.tiling(split)
         files = FileSource(_first(parts.of(split), None if tiling else limit), options, scale, self._measured_on(parts))
@@ -87,6 +88,14 @@ class FileDataset(FileOptions):
         if tiling is not None:
             source = TiledSource(source, tiling.side, tiling.per_image, limit)
         return self.derived(cached(source, self.cache_mb, scale), split)
+
+    def _decided(self, scale: float) -> Parts[Item]:
+        """Return the parts, decided when the first of them is opened and kept for the other."""
+        known: tuple[float, Parts[Item]] | None = self.__dict__.get("_parts")
+        if known is None or known[0] != scale:
+            known = scale, self.parts(scale)
+            object.__setattr__(self, "_parts", known)  # no option: of no equality, copy or signature
+        return known[1]
 
     def _measured_on(self, parts: Parts[Item]) -> Sequence[Item]:
         if isinstance(parts.train, DataError):
@@ -191,10 +200,9 @@ def list_items(folder: Path, prefix: str, role: str, extensions: Sequence[str]) 
 def by_stem(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
     """Return the paths by their name below `folder`, without ending; two files of one name are refused."""
     found: dict[str, Path] = {}
-    start = len(folder.as_posix().rstrip("/")) + 1
+    start = 0 if folder == Path() else len(str(folder).rstrip(os.sep)) + 1
     for path in paths:
-        name = path.as_posix()[start:] if folder != Path() else path.as_posix()
-        stem = name[: len(name) - len(path.suffix)]
+        stem = os.path.splitext(str(path)[start:])[0].replace(os.sep, "/")
         if stem in found:
             raise DataError(f"{found[stem]} and {path.name} have the same name; choose one ending with dataset.extensions=[png].")
         found[stem] = path
