@@ -15,7 +15,7 @@ from rsdiff.config import UserError, config
 from rsdiff.data.files import FileOptions, FileSource, list_images
 from rsdiff.data.packed import PackedSource, is_packed
 from rsdiff.data.scanning import Item
-from rsdiff.data.source import DataError, ImageSource, Split, cached
+from rsdiff.data.source import SPLITS, DataError, ImageSource, Split, cached
 from rsdiff.data.splits import Parts, limited, split_by_names, split_folder
 from rsdiff.data.tiles import TiledSource
 
@@ -71,15 +71,24 @@ class FileDataset(FileOptions):
     def chosen(self, split: Split, scale: float) -> list[Item]:
         """Return the images of a split that are used, after its limit, which counts tiles where images are cut into tiles."""
         limit = self.limit if split == "train" else self.test_limit
-        return _first(self._decided(scale).of(split), None if self.tiling(split) else limit)
+        return _first(self.parts(scale).of(split), None if self.tiling(split) else limit)
 
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test images; what is measured, such as the range of their values, is measured on training images."""
         check_root(self)
+        return self._opened(split, scale, None if is_packed(self.root) else self.parts(scale))
+
+    def build_each(self, scale: float) -> dict[Split, ImageSource]:
+        """Open the training and the test images, looking at the folder once."""
+        check_root(self)
+        parts = None if is_packed(self.root) else self.parts(scale)
+        return {split: self._opened(split, scale, parts) for split in SPLITS}
+
+    def _opened(self, split: Split, scale: float, parts: Parts[Item] | None) -> ImageSource:
+        """Return one split, of the packed file where there are no parts."""
         limit = self.limit if split == "train" else self.test_limit
-        if is_packed(self.root):
+        if parts is None:
             return self.derived(cached(PackedSource(folder_of(self), split, scale, limit), self.cache_mb, scale), split)
-        parts = self._decided(scale)
         options, left_out = self.refined(parts)
         tiling = self.tiling(split)
         files = FileSource(_first(parts.of(split), None if tiling else limit), options, scale, self._measured_on(parts))
@@ -88,14 +97,6 @@ class FileDataset(FileOptions):
         if tiling is not None:
             source = TiledSource(source, tiling.side, tiling.per_image, limit)
         return self.derived(cached(source, self.cache_mb, scale), split)
-
-    def _decided(self, scale: float) -> Parts[Item]:
-        """Return the parts, decided when the first of them is opened and kept for the other."""
-        known: tuple[float, Parts[Item]] | None = self.__dict__.get("_parts")
-        if known is None or known[0] != scale:
-            known = scale, self.parts(scale)
-            object.__setattr__(self, "_parts", known)  # no option: of no equality, copy or signature
-        return known[1]
 
     def _measured_on(self, parts: Parts[Item]) -> Sequence[Item]:
         if isinstance(parts.train, DataError):

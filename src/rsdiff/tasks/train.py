@@ -31,7 +31,7 @@ from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import evaluate, used_data
 from rsdiff.tasks.baseline import baseline_for
 from rsdiff.tasks.evaluation import build_test_cases
-from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_source, problem_of
+from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_sources, problem_of
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
 from rsdiff.training.micro_batches import fewest_micro_batches, free_for_this_process, images_at_once, recall, remember
@@ -44,7 +44,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     """Train (or continue), then evaluate and report; see the trainer and rsdiff.tasks.evaluate."""
     config = settings.trainer
     accelerator = make_accelerator(config.precision)
-    everything, test = open_source(settings, "train"), open_source(settings, "test")
+    everything, test = open_sources(settings)
     options = degradation_for(settings, everything)
     ((_, degradation),) = named_cases(options.build())
     source, held_out = hold_out(everything, config.validation_images, settings.scale)
