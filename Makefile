@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: env lock demo test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+.PHONY: env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
 
 TABLE ?= all
 BUDGET ?= quick
@@ -54,6 +54,10 @@ test-oldest:
 # A tiny model on generated scenes, from nothing to a report: trains, evaluates, prints the table and where the report is.
 demo: $(STAMP)
 	$(BIN)/python run.py trainer.steps=300
+
+# The wheel, used as someone does who has no copy of the repository.
+wheel-check: $(STAMP)
+	.ci/wheel $(BIN)/python
 
 # Published tables made again: TABLE=all or a name in sweeps/tables (several with commas), BUDGET=quick or paper, SEEDS, DATA_ROOT (the
 # folder of your data sets), LAUNCHER (joblib, basic, submitit_slurm), JOBS (processes of joblib). The same command runs what is missing.

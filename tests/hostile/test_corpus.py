@@ -21,10 +21,10 @@ from rsdiff.data.opening import without_warnings
 from rsdiff.data.packed import PackedSource
 from rsdiff.data.plausible import LARGEST_RATIO, SMALL_BYTES
 from rsdiff.data.rasters import bad_bands, raster_info, read_raster
+from rsdiff.foreign import read_checkpoint
 from rsdiff.inference.scene_input import SceneReader
-from rsdiff.runs.run_folder import read_status
+from rsdiff.runs.status import read_status
 from rsdiff.training.checkpoints import read_checkpoint as read_own_checkpoint
-from rsdiff.weights import read_checkpoint
 from tests.hostile.corpus import IMAGES, JSONS, PACKED, SECRET, WEIGHTS, YAMLS, Maker
 from tests.hostile.sandbox import Outcome, attempt, attempt_all
 

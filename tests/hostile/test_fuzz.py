@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save
 
-from rsdiff.runs.run_folder import read_status
+from rsdiff.foreign import read_checkpoint
+from rsdiff.runs.status import read_status
 from rsdiff.tasks.prepare import prepare
-from rsdiff.weights import read_checkpoint
 from tests.hostile.corpus import write_tiff
 from tests.hostile.sandbox import attempt
 from tests.hostile.test_corpus import image, packed, require_harmless, scene

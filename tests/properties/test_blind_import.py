@@ -15,9 +15,10 @@ import yaml
 from torch import Tensor
 
 from rsdiff.config import config_from_mapping
+from rsdiff.foreign import UnsafeFileError
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Problem
-from rsdiff.weights import UnsafeFileError, export_weights, import_weights
+from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.lightning import read_settings
 from tests.unit.test_blind_methods import CONTRAST, KINDS, TINY
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rsdiff.metrics.kernel import kernel_psnr
 from rsdiff.metrics.no_reference import average_gradient, entropy
 from rsdiff.metrics.psnr import cpsnr, ergas, mse, psnr
+from rsdiff.metrics.spectral import cc, mpsnr, mrae, rmse, sam, uiqi
 from rsdiff.metrics.ssim import ssim
 
 Pairwise = Callable[..., float]
@@ -84,6 +85,31 @@ def test_a_mask_of_ones_changes_nothing_and_a_mask_of_zeros_gives_no_value(measu
     ones = torch.ones(1, *x.shape[-2:], dtype=torch.bool)
     assert measure(x, y, valid=ones) == pytest.approx(measure(x, y), rel=1e-12)
     assert math.isnan(measure(x, y, valid=~ones))
+
+
+@pytest.mark.parametrize("measure", [psnr, ssim, mse, cpsnr, lambda x, y, valid: ergas(x, y, 4, valid), cc, uiqi, rmse, sam, mrae])
+@pytest.mark.parametrize("filling", [math.nan, 1e30])
+def test_missing_values_of_one_band_leave_the_others_alone(measure: Pairwise, filling: float) -> None:
+    x, y = image(0, 4), image(1, 4)
+    valid = torch.ones(4, *x.shape[-2:], dtype=torch.bool)
+    valid[1, 3:6, :9] = False
+    valid[2] = False
+    value = measure(x, y, valid=valid)
+    spoilt_x, spoilt_y = torch.where(valid, x, filling), torch.where(valid, y, math.nan)
+    assert measure(spoilt_x, spoilt_y, valid=valid) == pytest.approx(value, rel=1e-12, nan_ok=True)
+    assert math.isfinite(value) == (measure is not sam)  # a pixel without one of its bands has no spectrum
+    if measure in (mse, psnr):
+        kept = torch.cat([x[0].flatten(), x[1][valid[1]], x[3].flatten()])[None, None]
+        other = torch.cat([y[0].flatten(), y[1][valid[1]], y[3].flatten()])[None, None]
+        assert value == pytest.approx(measure(kept, other), rel=1e-12)
+
+
+def test_bands_without_signal_in_the_reference_are_left_out_of_relative_measures() -> None:
+    x, y = image(0, 3), image(1, 3)
+    y[1] = 0
+    assert ergas(x, y, 4) == pytest.approx(ergas(x[[0, 2]], y[[0, 2]], 4))
+    x[1] = 0
+    assert mpsnr(x, y, 255.0) == pytest.approx(mpsnr(x[[0, 2]], y[[0, 2]], 255.0))
 
 
 def test_no_reference_measures_leave_nodata_out() -> None:

@@ -10,20 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import toy
-from tests.conftest import REPOSITORY, Command, Ended
-
-
-@pytest.fixture
-def toys(tmp_path: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Return a function that does `python run.py <arguments>` in a repository of toy components."""
-    toy.register(monkeypatch)
-    root = toy.write_repository(tmp_path / "repository", REPOSITORY / "conf" / "config.yaml")
-
-    def command(*arguments: str) -> Ended:
-        return run_command(*arguments, repository=root)
-
-    return command
+from tests.conftest import REPOSITORY, Command
 
 
 def folders(task: str = "toy") -> list[Path]:
@@ -158,7 +145,10 @@ def test_a_failed_run_says_why_and_keeps_the_reason(toys: Command, end: str, cod
     (folder,) = folders()
     assert status(folder)["state"] == state
     assert sentence in str(status(folder)["error"])
-    assert (folder / "traceback.txt").exists() == (state == "failed")
+    log = (folder / "run.log").read_text()
+    assert sentence in log
+    assert ("Traceback" in log) == (state == "failed")
+    assert (str(folder / "run.log") in ended.err) == (end == "bug")
 
 
 def test_tracebacks_are_for_those_who_ask(toys: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

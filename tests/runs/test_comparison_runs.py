@@ -66,7 +66,7 @@ def test_ediffsr_trains_and_any_sampler_restores_with_it(run_command: Command, t
 
 
 def test_spsr_follows_the_rrdb_it_starts_from_in_one_command(run_command: Command, tmp_path: Path) -> None:
-    sizes = ["model.generator.width=4", "model.generator.growth=4"]
+    sizes = ["model.network.width=4", "model.network.growth=4"]
     first = run_command("model=rrdb_quick", *sizes, *SCENES, *SHORT, "metrics.metrics=[psnr]", "scale=4")
     assert first.code == 0, first.err
     second = run_command(

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from rsdiff.methods.base import Problem
-from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
+from rsdiff.methods.regression import RRDBMethodConfig
+from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.weights import export_weights
 from tests.conftest import Command
@@ -33,18 +34,18 @@ EVALUATION = ["metrics.metrics=[psnr]", "metrics.panels=1"]
 def published_file(folder: Path, config: RRDBMethodConfig | None = None, scale: float = 4) -> Path:
     """Write a small RRDBNet as BasicSR or KAIR does."""
     torch.manual_seed(0)
-    config = config or RRDBMethodConfig(generator=GeneratorConfig(width=8, blocks=1))
+    config = config or RRDBMethodConfig(network=RRDBNetConfig(width=8, blocks=1))
     weights = config.build(Problem(scale=scale, bands=3, lr_bands=3)).state_dict()
     torch.save({"params_ema": export_weights("rrdb", config, weights)}, folder / "RRDBNet.pth")
     return folder / "RRDBNet.pth"
 
 
 def test_released_weights_of_another_scale_are_imported_when_it_is_named(run_command: Command, tmp_path: Path) -> None:
-    source = published_file(tmp_path, RRDBMethodConfig(generator=GeneratorConfig(width=8, blocks=1, growth=8, head="stages")), scale=3)
-    small = ["model.generator.width=8", "model.generator.blocks=1", "model.generator.growth=8"]
+    source = published_file(tmp_path, RRDBMethodConfig(network=RRDBNetConfig(width=8, blocks=1, growth=8, head="stages")), scale=3)
+    small = ["model.network.width=8", "model.network.blocks=1", "model.network.growth=8"]
     command = ["task=import", "model=bsrnet", f"source={source}", f"output={tmp_path / 'imported'}", *small]
-    unlike = run_command(*command, "scale=3", "model.generator.width=16", "model.initial=kaiming")
-    assert unlike.err.strip().endswith("; for this file add model.generator.width=8.")
+    unlike = run_command(*command, "scale=3", "model.network.width=16", "model.initial=kaiming")
+    assert unlike.err.strip().endswith("; for this file add model.network.width=8.")
     refused = run_command(*command)
     assert refused.code == 2
     assert "are those of scale=2 and scale=3, not of scale=4; set scale" in refused.err
@@ -60,14 +61,14 @@ def test_both_stages_train_in_one_command_and_the_last_checkpoint_of_the_gan_cou
     assert not (second / "checkpoints" / "best.json").exists()
     assert read_checkpoint(second).folder.name == "step_00000002"
     names = {name for line in (second / "history.jsonl").read_text().splitlines() for name in json.loads(line)}
-    assert {"restorer/pixel", "restorer/adversarial", "discriminator/real", "discriminator/fake"} <= names
+    assert {"restorer/l1", "restorer/adversarial", "discriminator/real", "discriminator/fake"} <= names
 
 
 @pytest.mark.parametrize(("model", "degradation"), [("esrgan_quick", "bicubic"), ("real_esrgan_quick", "real_esrgan")])
 def test_a_gan_trains_from_a_trained_network_and_from_released_weights(
     run_command: Command, tmp_path: Path, model: str, degradation: str
 ) -> None:
-    small = ["model.generator.width=8", "model.generator.blocks=1", "model.generator.growth=32", "model.generator.starts_bicubic=false"]
+    small = ["model.network.width=8", "model.network.blocks=1", "model.network.growth=32", "model.base=none"]
     source = published_file(tmp_path)
     imported = run_command("task=import", "model=rrdb", f"source={source}", f"output={tmp_path / 'imported'}", *small)
     assert imported.code == 0, imported.err

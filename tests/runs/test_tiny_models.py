@@ -87,8 +87,8 @@ def test_a_tiny_model_differs_from_the_published_one_in_sizes_only() -> None:
 
 
 @pytest.mark.parametrize(("option", "published", "tiny"), [
-    ("residual_ridge", None, 1e-4), ("dropout", 0.2, 0.0), ("generator.starts_bicubic", False, True), ("attention_levels", (2,), ()),
-    ("width", None, 32), ("contrast_steps", 0, 10), ("predicts", "noise", "latent"), ("kl_weight", 1e-6, 0.05), ("mask_codes", (), (1,)),
+    ("base.ridge", 1e-4, 1e-2), ("dropout", 0.2, 0.0), ("decoder.starts_bicubic", False, True), ("attention_levels", (2,), ()),
+    ("width", None, 32), ("contrast_steps", 0, 10), ("prediction", "noise", "clean"), ("kl_weight", 1e-6, 0.05), ("mask_codes", (), (1,)),
 ])  # fmt: skip
 def test_what_the_former_tiny_models_changed_counts_as_no_size(option: str, published: object, tiny: object) -> None:
     assert not is_only_smaller(option, published, tiny)

@@ -25,7 +25,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import JointBlindDiffusion, add_residual, residual
 from rsdiff.networks.degradation_aware import DegradationAwareConv
 from rsdiff.networks.degradation_encoder import DegradationEncoder
-from rsdiff.networks.rrdb import RRDBNet
+from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 from rsdiff.networks.srdsran import SRDSRAN
 from tests.method_losses import losses_of
 
@@ -275,7 +275,7 @@ def test_all_gates_of_srdsran_keep_the_size(gates: Any, pooling: Any) -> None:
 
 @pytest.mark.parametrize(("enlargements", "factor"), [((2,), 2), ((3,), 3), ((2, 2, 2), 8)])
 def test_an_rrdb_head_enlarges_by_the_product_of_its_stages(enlargements: tuple[int, ...], factor: int) -> None:
-    network = RRDBNet(width=8, blocks=1, growth=4, enlargements=enlargements)
+    network = RRDBNet(RRDBConfig(width=8, blocks=1, growth=4), 3, 3, enlargements=enlargements)
     assert network(torch.rand(1, 3, 4, 5)).shape == (1, 3, 4 * factor, 5 * factor)
 
 

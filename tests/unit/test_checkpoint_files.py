@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rsdiff.weights import Record, read_checkpoint, read_pickle
+from rsdiff.foreign import Record, read_checkpoint, read_pickle
 
 
 class Options(dict[str, Any]):

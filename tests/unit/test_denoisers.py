@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import EdmDenoiser, EpsDenoiser, VDenoiser, X0Denoiser
+from rsdiff.diffusion.denoisers import DiscreteDenoiser, EdmDenoiser
 from rsdiff.diffusion.hooks import Clamped, Consistent, TwoCall, clamp_to_quantile
 from rsdiff.diffusion.preconditioning import (
     EdmPreconditioning,
@@ -16,6 +16,7 @@ from rsdiff.diffusion.preconditioning import (
     VePreconditioning,
     VpPreconditioning,
 )
+from rsdiff.diffusion.predictions import Prediction, right_output
 from rsdiff.diffusion.schedules import BETAS, DiscreteSchedule, ScheduleConfig, make_betas
 
 CLEAN = torch.linspace(-1, 1, 2 * 3 * 4 * 4, dtype=torch.float64).reshape(2, 3, 4, 4)
@@ -27,15 +28,17 @@ A = (1 + SIGMA**2).rsqrt().reshape(-1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
-    ("wrapper", "truth"),
-    [(EpsDenoiser, NOISE), (X0Denoiser, CLEAN), (VDenoiser, A * NOISE - A * SIGMA.reshape(-1, 1, 1, 1) * CLEAN)],
+    ("prediction", "truth"),
+    [("noise", NOISE), ("clean", CLEAN), ("velocity", A * NOISE - A * SIGMA.reshape(-1, 1, 1, 1) * CLEAN)],
 )
-def test_a_perfect_prediction_gives_the_clean_image(wrapper: Any, truth: Tensor) -> None:
+def test_a_perfect_prediction_gives_the_clean_image(prediction: Prediction, truth: Tensor) -> None:
+    torch.testing.assert_close(right_output(prediction, CLEAN, NOISE, A, A * SIGMA.reshape(-1, 1, 1, 1)), truth)
+
     def network(x: Tensor, time: Tensor) -> Tensor:
         torch.testing.assert_close(x, A * Y)
         return torch.cat([truth, truth], dim=1)  # further channels, as of learned variances, are cut off
 
-    denoiser = wrapper(network, SCHEDULE, dtype=torch.float64)
+    denoiser = DiscreteDenoiser(network, SCHEDULE, prediction, dtype=torch.float64)
     torch.testing.assert_close(denoiser(Y, SIGMA), CLEAN, rtol=1e-9, atol=1e-9)
 
 
@@ -56,20 +59,20 @@ def test_preconditioned_networks_see_unit_variance_and_may_be_perfect(preconditi
 
 
 def test_time_inputs() -> None:
-    level = EpsDenoiser(lambda x, t: x, SCHEDULE, time="level")
+    level = DiscreteDenoiser(lambda x, t: x, SCHEDULE, time="level")
     torch.testing.assert_close(level.time_of(SIGMA), SCHEDULE.alphas_bar[[3, 40]].sqrt().float())
-    index = EpsDenoiser(lambda x, t: x, SCHEDULE.kept([0, 10, 49]), time="index")
+    index = DiscreteDenoiser(lambda x, t: x, SCHEDULE.kept([0, 10, 49]), time="index")
     assert index.time_of(SCHEDULE.sigmas[[0, 12, 49]]).tolist() == [0, 10, 49]
-    fraction = EpsDenoiser(lambda x, t: x, SCHEDULE, time="fractional_index")
+    fraction = DiscreteDenoiser(lambda x, t: x, SCHEDULE, time="fractional_index")
     between = (SCHEDULE.sigmas[7] * SCHEDULE.sigmas[8]).sqrt()
     torch.testing.assert_close(fraction.time_of(torch.stack([*SIGMA, between])), torch.tensor([3.0, 40.0, 7.5]))
 
 
 def test_rounding_leaves_continuous_levels_and_snaps_discrete_ones() -> None:
     sigma = torch.tensor([1e-9, 0.123, 1e9], dtype=torch.float64)
-    level = EpsDenoiser(lambda x, t: x, SCHEDULE, time="level").round_sigma(sigma)
+    level = DiscreteDenoiser(lambda x, t: x, SCHEDULE, time="level").round_sigma(sigma)
     assert level.tolist() == pytest.approx([float(SCHEDULE.sigmas[0]), 0.123, float(SCHEDULE.sigmas[-1])])
-    snapped = EpsDenoiser(lambda x, t: x, SCHEDULE, time="index").round_sigma(sigma)
+    snapped = DiscreteDenoiser(lambda x, t: x, SCHEDULE, time="index").round_sigma(sigma)
     assert set(snapped.tolist()) <= set(SCHEDULE.sigmas.tolist())
 
 
@@ -78,13 +81,13 @@ def test_the_network_runs_in_its_own_precision() -> None:
         assert x.dtype == time.dtype == torch.float32
         return x
 
-    for denoiser in (EpsDenoiser(network, SCHEDULE), EdmDenoiser(network, EdmPreconditioning())):
+    for denoiser in (DiscreteDenoiser(network, SCHEDULE), EdmDenoiser(network, EdmPreconditioning())):
         assert denoiser(Y, SIGMA).dtype == torch.float64
         assert denoiser(Y, SIGMA[0]).shape == Y.shape
 
 
-def shifted(offset: float) -> X0Denoiser:
-    return X0Denoiser(lambda x, t: 0.5 * x + offset, SCHEDULE, dtype=torch.float64, data_range=(-1.0, 1.0))
+def shifted(offset: float) -> DiscreteDenoiser:
+    return DiscreteDenoiser(lambda x, t: 0.5 * x + offset, SCHEDULE, "clean", dtype=torch.float64, data_range=(-1.0, 1.0))
 
 
 def test_hooks_keep_the_levels_of_what_they_wrap() -> None:

@@ -11,13 +11,13 @@ import torch
 
 from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.foreign import UnsafeFileError, read_checkpoint
+from rsdiff.foreign.inert import Record
 from rsdiff.methods.base import Problem
 from rsdiff.methods.refdiff import RefDiffConfig
-from rsdiff.weights import UnsafeFileError, read_checkpoint
 from rsdiff.weights.edm_pickle import denoiser_in, module_state
 from rsdiff.weights.importer import export_weights, import_weights
 from rsdiff.weights.keymaps.edm import build_network, network_options, network_state, preconditioning_of
-from rsdiff.weights.pickle_machine import Record
 
 CASES = Path(__file__).parents[1] / "goldens/cases"
 SNAPSHOTS = [CASES / "refdiff/tiny-network-snapshot.pkl", CASES / "refdiff/tiny-training-state.pt", CASES / "edm/tiny-network-snapshot.pkl"]

@@ -217,3 +217,30 @@ def test_a_distance_between_sets_of_few_images_carries_a_caution() -> None:
     assert len(few.cautions) == 2
     assert few.cautions[0] in markdown_table(few)
     assert not summary_of(2048).cautions
+
+
+@pytest.mark.parametrize("name", ["missing values", "nothing"])
+def test_what_stands_in_missing_values_changes_no_metric(name: str) -> None:
+    """Every metric without a file, of an image with holes of their own in every band; a mask of ones changes none beyond rounding."""
+    metrics = tuple(name for name, metric in METRICS.items() if not metric.files and not metric.of_set)
+    evaluator = MetricsConfig(metrics=metrics).build(3, True, GaussianDegradationConfig(noise=5.0).build())
+    found = []
+    for rubbish in (math.nan, 30.0):
+        (sample,) = scenes(1, 3, side=96)
+        assert sample.hr is not None
+        valid = torch.ones(3, 96, 96)
+        if name == "missing values":
+            for band in range(3):
+                valid[band, 20 * band : 20 * band + 4, 5:12] = 0
+        hr = torch.where(valid > 0, sample.hr, torch.tensor(rubbish))
+        batch = degraded([replace(sample, hr=hr, valid=valid)])
+        assert batch.valid is not None
+        image = torch.where(batch.valid > 0, restored(batch), torch.tensor(rubbish))
+        found.append(evaluator.rows(batch, image, 0.0)[0])
+    assert found[0].keys() == found[1].keys()
+    for column, value in found[0].items():
+        assert value == found[1][column] or (math.isnan(float(value)) and math.isnan(float(found[1][column]))), column
+    if name == "nothing":
+        plain = evaluator.rows(degraded(scenes(1, 3, side=96)), restored(degraded(scenes(1, 3, side=96))), 0.0)[0]
+        for column, value in plain.items():
+            assert value == found[0][column] or float(found[0][column]) == pytest.approx(float(value), rel=1e-6, nan_ok=True), column

@@ -12,7 +12,7 @@ import torch
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.hat import HATConfig
+from rsdiff.methods.regression import HATConfig
 from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.weights import export_weights, import_weights
 from tests.method_losses import losses_of

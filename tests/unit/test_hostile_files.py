@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from rsdiff.weights import Record, Reference, UnsafeFileError, read_checkpoint, read_pickle
+from rsdiff.foreign import Record, Reference, UnsafeFileError, read_checkpoint, read_pickle
 
 
 class Reduces:

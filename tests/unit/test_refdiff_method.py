@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.augmentation import AugmentationConfig
+from rsdiff.diffusion.bases import EnlargedConfig
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.change_mask import estimate_change
 from rsdiff.methods.edm_sr import EdmSrConfig
-from rsdiff.methods.enlargement import enlarge
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
@@ -197,10 +198,10 @@ def test_the_published_loss_is_a_sum_over_256():
 
 
 def test_an_untrained_residual_model_gives_the_enlarged_lr():
-    config = replace(REFDIFF, residual=True, enlargement="bicubic")
+    config = replace(REFDIFF, base=EnlargedConfig(), enlargement="bicubic")
     method = config.build(PROBLEM).eval()
     restored = method.restore(batch(), replace(SAMPLER, start="image", churn=0.0, churn_min=0.0, churn_max=float("inf")), noise())
-    enlarged = (enlarge(batch().need("lr"), (16, 24), "bicubic") + 1) / 2
+    enlarged = (enlarge_signed(batch().need("lr"), (16, 24), "bicubic") + 1) / 2
     torch.testing.assert_close(restored, enlarged, atol=2e-3, rtol=0)
     assert losses_of(method, batch(), noise()).total.isfinite()
 
@@ -208,9 +209,9 @@ def test_an_untrained_residual_model_gives_the_enlarged_lr():
 def test_enlarging_an_eight_bit_image_keeps_its_levels():
     levels = torch.arange(256).reshape(1, 1, 16, 16) / 255
     for rule in ("nearest", "bilinear"):
-        same = enlarge(levels, (16, 16), rule, eight_bit=True)
+        same = enlarge_signed(levels, (16, 16), rule, eight_bit=True)
         torch.testing.assert_close((same + 1) / 2, levels, atol=1e-6, rtol=0)
-    large = enlarge(levels, (32, 32), "nearest")
+    large = enlarge_signed(levels, (32, 32), "nearest")
     assert torch.equal(large[..., ::2, ::2], large[..., 1::2, 1::2])
 
 

@@ -14,11 +14,14 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.adversarial import AdversarialLossConfig
+from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.perceptual import PerceptualLossConfig, VGG19Features
+from rsdiff.methods.adversaries import DiscriminatorConfig, PatchConfig, UNetConfig, VGGConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig, GanDiscriminatorConfig
-from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
+from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig
+from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.training.starting import load_weights
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps.discriminators import discriminator_name
@@ -26,10 +29,10 @@ from rsdiff.weights.keymaps.rrdb import rrdb_name
 from tests.method_losses import losses_of
 from tests.unit.test_adversarial import small_vgg19
 
-GENERATOR = GeneratorConfig(width=8, blocks=1, growth=4)
+GENERATOR = RRDBNetConfig(width=8, blocks=1, growth=4)
 NO_PERCEPTUAL = PerceptualLossConfig(weight=0.0)
-PLAIN = RRDBMethodConfig(generator=GENERATOR)
-GAN = ESRGANConfig(generator=GENERATOR, perceptual=NO_PERCEPTUAL, discriminator=GanDiscriminatorConfig(width=4))
+PLAIN = RRDBMethodConfig(network=GENERATOR)
+GAN = ESRGANConfig(network=GENERATOR, perceptual=NO_PERCEPTUAL, discriminator=UNetConfig(width=4))
 SAMPLER, NO_NOISE = SamplerConfig(), ReplayNoise([])
 
 
@@ -53,7 +56,7 @@ def method_of(config: Any, scale: int = 4, bands: int = 3) -> Any:
 
 @pytest.mark.parametrize(("head", "scale"), [("always_x4", 1), ("always_x4", 2), ("stages", 2), ("stages", 3), ("stages", 8)])
 def test_every_head_restores_any_number_of_bands(head: Any, scale: int) -> None:
-    method = method_of(RRDBMethodConfig(generator=replace(GENERATOR, head=head)), scale, bands=4)
+    method = method_of(RRDBMethodConfig(network=replace(GENERATOR, head=head)), scale, bands=4)
     image = method.restore(batch_of(scale, (8, 12), bands=4), SAMPLER, NO_NOISE)
     assert image.shape == (2, 4, 8 * scale, 12 * scale)
 
@@ -61,7 +64,7 @@ def test_every_head_restores_any_number_of_bands(head: Any, scale: int) -> None:
 def test_both_heads_are_the_same_network_at_x4() -> None:
     batch = batch_of()
     images = [
-        method_of(RRDBMethodConfig(generator=replace(GENERATOR, head=head))).restore(batch, SAMPLER, NO_NOISE)  # type: ignore[arg-type]
+        method_of(RRDBMethodConfig(network=replace(GENERATOR, head=head))).restore(batch, SAMPLER, NO_NOISE)  # type: ignore[arg-type]
         for head in ("always_x4", "stages")
     ]
     assert torch.equal(*images)
@@ -69,7 +72,7 @@ def test_both_heads_are_the_same_network_at_x4() -> None:
 
 @pytest.mark.parametrize(("head", "scale"), [("always_x4", 3), ("stages", 5), ("stages", 1), ("stages", 2.5)])
 def test_a_scale_that_a_head_does_not_reach_is_one_sentence(head: Any, scale: float) -> None:
-    config = RRDBMethodConfig(generator=replace(GENERATOR, head=head))
+    config = RRDBMethodConfig(network=replace(GENERATOR, head=head))
     reason = config.refuse(Problem(scale=scale, bands=3, lr_bands=3))
     assert reason is not None
     assert "scale=" in reason
@@ -108,7 +111,7 @@ def test_the_gan_begins_from_the_generator_of_the_first_stage() -> None:
     batch = batch_of()
     assert torch.equal(first.restore(batch, SAMPLER, NO_NOISE), second.restore(batch, SAMPLER, NO_NOISE))
     assert GAN.predecessor.kind == "rrdb"
-    assert GAN.predecessor.options == {"generator": PLAIN.generator}
+    assert GAN.predecessor.options == {"network": PLAIN.network, "base": PLAIN.base}
 
 
 def test_each_group_gets_gradients_of_its_own_loss() -> None:
@@ -136,12 +139,14 @@ def test_one_forward_pass_of_the_generator_serves_every_group() -> None:
 def test_weights_of_the_terms_add_up_to_the_total() -> None:
     perceptual = PerceptualLossConfig(weight=0.7, layers=("conv2_2",), layer_weights=(1.0,))
     method = method_of(
-        replace(GAN, pixel_weight=0.3, perceptual=perceptual, adversarial=AdversarialLossConfig(weight=0.2), sharpened_target=True)
+        replace(
+            GAN, loss=ImageLossConfig(l1=0.3), perceptual=perceptual, adversarial=AdversarialLossConfig(weight=0.2), sharpened_target=True
+        )
     )
-    method.perceptual.use(VGG19Features(small_vgg19(), perceptual.layers))
+    method.objective.perceptual.use(VGG19Features(small_vgg19(), perceptual.layers))
     losses = losses_of(method, batch_of(lr_size=(16, 16)), NO_NOISE)
     terms = losses.terms
-    torch.testing.assert_close(losses.total.detach(), 0.3 * terms["pixel"] + 0.7 * terms["perceptual"] + 0.2 * terms["adversarial"])
+    torch.testing.assert_close(losses.total.detach(), 0.3 * terms["l1"] + 0.7 * terms["perceptual"] + 0.2 * terms["adversarial"])
     assert not any("perceptual" in key for key in method.state_dict())
 
 
@@ -184,15 +189,15 @@ def layouts(state: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
 def test_generators_of_every_published_form_are_read(form: str, kind: str) -> None:
     state = method_of(PLAIN).state_dict()
     config, weights = import_weights(kind, layouts(state)[form])
-    assert (config.generator.width, config.generator.blocks, config.generator.growth) == (8, 1, 4)
+    assert (config.network.width, config.network.blocks, config.network.growth) == (8, 1, 4)
     assert all(torch.equal(weights[key], value) for key, value in state.items())
     assert {name.partition(".")[0] for name in weights} == {"network"}
     load_weights(method_of(config), weights, Path(form))
 
 
-@pytest.mark.parametrize("network", ["unet", "vgg", "patch"])
-def test_a_folder_with_a_discriminator_is_read_whole(network: Any) -> None:
-    method: ESRGAN = method_of(replace(GAN, discriminator=GanDiscriminatorConfig(network=network, width=4, size=32)))
+@pytest.mark.parametrize("discriminator", [UNetConfig(width=4), VGGConfig(width=4, size=32), PatchConfig(width=4)], ids=lambda d: d.kind)
+def test_a_folder_with_a_discriminator_is_read_whole(discriminator: DiscriminatorConfig) -> None:
+    method: ESRGAN = method_of(replace(GAN, discriminator=discriminator))
     state = method.state_dict()
     generator = export_weights("esrgan", method.options, state)
     name = discriminator_name(method.discriminator)
@@ -205,11 +210,11 @@ def test_a_folder_with_a_discriminator_is_read_whole(network: Any) -> None:
 
 @pytest.mark.parametrize(("head", "other"), [("stages", "always_x4"), ("always_x4", "stages")])
 def test_an_x2_file_of_the_other_family_is_refused_by_its_name(head: Any, other: Any) -> None:
-    config = RRDBMethodConfig(generator=replace(GENERATOR, head=head))
+    config = RRDBMethodConfig(network=replace(GENERATOR, head=head))
     published = export_weights("rrdb", config, method_of(config, 2).state_dict())
     assert import_weights("rrdb", published, config)[0] == config
-    with pytest.raises(ValueError, match=f"model.generator.head={head}"):
-        import_weights("rrdb", published, RRDBMethodConfig(generator=replace(GENERATOR, head=other)))
+    with pytest.raises(ValueError, match=f"model.network.head={head}"):
+        import_weights("rrdb", published, RRDBMethodConfig(network=replace(GENERATOR, head=other)))
 
 
 def test_input_and_target_may_differ_in_bands() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rsdiff.config import config_from_mapping
 from rsdiff.diffusion import levels as grids
-from rsdiff.diffusion.denoisers import EdmDenoiser, EpsDenoiser, X0Denoiser
+from rsdiff.diffusion.denoisers import DiscreteDenoiser, EdmDenoiser
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
 from rsdiff.diffusion.preconditioning import EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, make_levels, sample
@@ -27,8 +27,8 @@ def predict(x: Tensor, time: Tensor) -> Tensor:
     return 0.5 * x * time.reshape(-1, 1, 1, 1)
 
 
-def sr3_like(steps: int = 100, **options: Any) -> EpsDenoiser:
-    return EpsDenoiser(predict, DiscreteSchedule(make_betas("linear", steps, 1e-4, 0.1)), **options)
+def sr3_like(steps: int = 100, **options: Any) -> DiscreteDenoiser:
+    return DiscreteDenoiser(predict, DiscreteSchedule(make_betas("linear", steps, 1e-4, 0.1)), **options)
 
 
 def edm_like() -> EdmDenoiser:
@@ -91,7 +91,7 @@ def test_strided_sampling_equals_the_published_loop_with_its_wasted_evaluation()
         spread = ((1 - following) / (1 - bar[t]) * (1 - bar[t] / following)).sqrt()
         x = following.sqrt() * x0 + (1 - following - spread**2).sqrt() * eps + spread * draws[k + 1]
     config = SamplerConfig(solver="ddim", eta=1.0, spacing="strided", steps=5, end="lowest_vp", clip=True)
-    denoiser = EpsDenoiser(predict, schedule, dtype=torch.float64)
+    denoiser = DiscreteDenoiser(predict, schedule, dtype=torch.float64)
     result = sample(config, denoiser, SHAPE, ReplayNoise(draws[:5]), device="cpu")
     torch.testing.assert_close(result, x, rtol=1e-9, atol=1e-10)
 
@@ -110,12 +110,12 @@ def test_strided_sampling_equals_the_published_loop_with_its_wasted_evaluation()
 def test_start_states(start: str, expected: Any) -> None:
     seen: list[Tensor] = []
 
-    class Recorder(X0Denoiser):
+    class Recorder(DiscreteDenoiser):
         def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
             seen.append(y)
             return super().__call__(y, sigma)
 
-    denoiser = Recorder(predict, DiscreteSchedule([0.1, 0.3]))
+    denoiser = Recorder(predict, DiscreteSchedule([0.1, 0.3]), "clean")
     image, n = torch.full(SHAPE, 0.25), torch.ones(SHAPE)
     draws = [] if start in ("image", "image_times_sigma") else [n]
     config = SamplerConfig(solver="ddim", steps=2, start=start)  # type: ignore[arg-type]

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from spandrel.architectures.Compact.__arch.SRVGG import SRVGGNetCompact
 from torch import nn
 
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
+from rsdiff.methods.regression import HATConfig, RRDBMethodConfig
 from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.networks.halo_tiles import HaloTilesConfig
-from rsdiff.weights import export_weights
+from rsdiff.networks.rrdb import RRDBNetConfig
+from rsdiff.weights import export_weights, import_weights
 from tests.unit.test_rrdb import batch_of, method_of, problem
 
-PLAIN = RRDBMethodConfig(generator=GeneratorConfig(width=8, blocks=1))  # spandrel takes every RRDBNet to have the published growth
+PLAIN = RRDBMethodConfig(network=RRDBNetConfig(width=8, blocks=1))  # spandrel takes every RRDBNet to have the published growth
 
 
 @pytest.fixture
@@ -70,11 +73,30 @@ def test_what_is_no_file_of_a_known_network_is_one_sentence(tmp_path: Path) -> N
     with pytest.raises(ValueError, match="no network that this version of spandrel knows"):
         SpandrelConfig(weights=str(tmp_path / "other.pth")).build(problem())
     (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(ValueError, match="not read as a file of weights"):
+    with pytest.raises(ValueError, match=r"text\.pth was not read"):
         SpandrelConfig(weights=str(tmp_path / "text.pth")).build(problem())
     torch.save({"network": nn.Conv2d(1, 1, 1)}, tmp_path / "object.pth")
-    with pytest.raises(ValueError, match="not read as a file of weights"):
+    with pytest.raises(ValueError, match="no network that this version of spandrel knows"):
         SpandrelConfig(weights=str(tmp_path / "object.pth")).build(problem())
+
+
+def test_what_a_training_stores_beside_the_weights_is_no_hindrance(esrgan_file: Path, tmp_path: Path) -> None:
+    content = torch.load(esrgan_file, weights_only=True)
+    torch.save({**content, "args": argparse.Namespace(lr=1e-4), "epoch": 3}, tmp_path / "with_args.pth")
+    theirs = SpandrelConfig(weights=str(tmp_path / "with_args.pth")).build(problem()).state_dict()
+    _, ours = import_weights("rrdb", tmp_path / "with_args.pth")
+    assert len(theirs) == len(ours) == len(content["params_ema"])
+
+
+def test_an_import_as_the_wrong_model_says_whose_file_it_is(tmp_path: Path) -> None:
+    network = SRVGGNetCompact(num_feat=16, num_conv=2, upscale=4)
+    torch.save({"params": network.state_dict()}, tmp_path / "compact.pth")
+    with pytest.raises(ValueError, match=r"spandrel knows it as .*: model=spandrel checkpoint=.*compact.pth runs it as it is"):
+        import_weights("esrgan", tmp_path / "compact.pth")
+    hat = HATConfig(width=16, blocks=(1,), heads=(2,), window=4, squeeze=4, head_width=8)
+    torch.save(export_weights("hat", hat, hat.build(problem()).state_dict()), tmp_path / "hat.pth")
+    with pytest.raises(ValueError, match="weights of the kind hat"):
+        import_weights("rrdb", tmp_path / "hat.pth")
 
 
 def test_runs_are_told_apart_by_the_content_of_the_file(esrgan_file: Path) -> None:

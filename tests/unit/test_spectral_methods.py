@@ -12,10 +12,11 @@ import torch
 
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion import SamplerConfig, ScheduleConfig, SeededNoise
+from rsdiff.diffusion.bases import RegressionConfig
 from rsdiff.inference.images import restore
 from rsdiff.methods.base import Method, Problem, Stage
+from rsdiff.methods.regression import SpectralCNNConfig
 from rsdiff.methods.scdm import SCDM, ProgressiveClamp, SCDMConfig
-from rsdiff.methods.spectral_cnn import SpectralCNNConfig
 from rsdiff.methods.spectral_linear import SpectralLinear, SpectralLinearConfig
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.spectral import cc, mpsnr, mrae, sam, spectral_angles, uiqi
@@ -147,7 +148,7 @@ def test_linear_regression_ignores_invalid_pixels_and_how_the_pixels_come() -> N
 @pytest.mark.parametrize("predicts", ["noise", "clean"])
 def test_the_denoiser_of_a_stage_returns_the_estimate_that_its_objective_is_about(predicts: Literal["noise", "clean"]) -> None:
     torch.manual_seed(0)
-    method = replace(TINY, predicts=predicts, guidance_weights=(0, 0)).build(PROBLEM).eval()
+    method = replace(TINY, prediction=predicts, guidance_weights=(0, 0)).build(PROBLEM).eval()
     target, condition, drawn = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
     t = torch.tensor([3, 700])
     found = method.objective(0, target, condition, t, drawn)
@@ -163,7 +164,9 @@ def test_a_cascade_of_residuals_starts_at_the_regression_of_its_stages() -> None
     lr, mixing = torch.rand(4, 3, 8, 8, generator=generator), torch.rand(3, 12, generator=generator) / 3
     hr = torch.einsum("nchw,cm->nmhw", lr, mixing)
     torch.manual_seed(0)
-    method = replace(TINY, residual_ridge=1e-9, predicts="clean", guidance_weights=(0, 0), clamp_shares=(1, 1)).build(PROBLEM)
+    method = replace(TINY, base=RegressionConfig(ridge=1e-9), prediction="clean", guidance_weights=(0, 0), clamp_shares=(1, 1)).build(
+        PROBLEM
+    )
     for group in method.train().groups():
         losses_of(method, batch_of(hr, lr), noise_of(*"abcd"), group)
     method.after_step(method.stages()[-1], 0)

@@ -19,14 +19,14 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import combined, restore
 from rsdiff.losses.spectral import relative_error
 from rsdiff.methods.base import Method, Problem
-from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, SpectralRegressionConfig
+from rsdiff.methods.regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, RegressionMethodConfig
 from rsdiff.networks.awan import SecondOrderAttention
 from rsdiff.weights.importer import export_weights, import_weights
 from tests.method_losses import losses_of
 from tests.unit.test_spectral_methods import batch_of, noise_of
 
 PROBLEM = Problem(scale=1, bands=12, lr_bands=4)
-TINY: dict[str, SpectralRegressionConfig] = {
+TINY: dict[str, RegressionMethodConfig] = {
     "mstpp": MSTPlusPlusConfig(stages=2, blocks=(1, 2, 1)),
     "mst_l": MSTLConfig(blocks=(1, 1)),
     "hscnn_plus": HSCNNPlusConfig(blocks=2),

@@ -13,18 +13,18 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.perceptual import PerceptualLossConfig
+from rsdiff.methods.adversaries import UNetConfig, VGGConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.esrgan import GanDiscriminatorConfig
-from rsdiff.methods.rrdb import RRDBMethodConfig
-from rsdiff.methods.spsr import SPSR, SPSRConfig, SPSRGeneratorConfig
-from rsdiff.networks.spsr import gradient_map
+from rsdiff.methods.regression import RRDBMethodConfig
+from rsdiff.methods.spsr import SPSR, SPSRConfig
+from rsdiff.networks.spsr import SPSRNetConfig, gradient_map
 from rsdiff.weights.importer import export_weights, import_weights
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 
 TINY = SPSRConfig(
-    generator=SPSRGeneratorConfig(width=4, blocks=3, growth=4, taps=(1, 3)),
+    network=SPSRNetConfig(width=4, blocks=3, growth=4, taps=(1, 3)),
     perceptual=PerceptualLossConfig(weight=0.0, layers=("conv5_4",), layer_weights=(1.0,)),
-    discriminator=GanDiscriminatorConfig(network="vgg", biases=True, width=2, size=16),
+    discriminator=VGGConfig(biases=True, width=2, size=16),
     fusion_steps=2,
 )
 
@@ -61,7 +61,7 @@ def test_a_ramp_has_twice_its_slope_as_gradient() -> None:
 
 @pytest.mark.parametrize(("scale", "bands"), [(2, 4), (3, 1), (4, 3), (8, 3)])
 def test_any_size_scale_and_number_of_bands_is_restored(scale: int, bands: int) -> None:
-    method = tiny(replace(TINY, generator=replace(TINY.generator, head="stages")), scale, bands).eval()
+    method = tiny(replace(TINY, network=replace(TINY.network, head="stages")), scale, bands).eval()
     given = Batch([SampleMeta("a")], (5 * scale, 7 * scale), (5, 7), lr=torch.rand(1, bands, 5, 7))
     assert restore(method, given, SamplerConfig(), NO_NOISE).shape == (1, bands, 5 * scale, 7 * scale)
 
@@ -99,7 +99,7 @@ def test_discriminators_judge_what_the_generator_made_before_its_step() -> None:
 
 def test_it_starts_from_the_trunk_of_a_trained_rrdb() -> None:
     assert TINY.predecessor.kind == "rrdb"
-    base = RRDBMethodConfig(generator=TINY.generator.trunk).build(Problem(4, 3, 3))
+    base = RRDBMethodConfig(network=TINY.network.trunk).build(Problem(4, 3, 3))
     method = tiny()
     last = method.network.conv_last.weight.clone()
     method.begin_from(base.state_dict())
@@ -121,7 +121,7 @@ def test_joint_relative_losses_have_the_value_of_the_others_and_gradients_throug
 
 @pytest.mark.parametrize(("head", "scale"), [("always_x4", 4), ("stages", 2), ("stages", 8)])
 def test_weights_survive_export_and_import_with_and_without_discriminators(head: str, scale: int) -> None:
-    options = replace(TINY, generator=replace(TINY.generator, head=head))  # type: ignore[arg-type]
+    options = replace(TINY, network=replace(TINY.network, head=head))  # type: ignore[arg-type]
     method = tiny(options, scale)
     published = export_weights("spsr", options, method.state_dict())
     made, state = import_weights("spsr", published, options)
@@ -150,6 +150,6 @@ def test_what_cannot_work_is_refused() -> None:
     assert "head=stages" in str(TINY.refuse(Problem(2, 3, 3)))
     assert "3 bands" in str(SPSRConfig().refuse(Problem(4, 5, 5)))
     with pytest.raises(ValueError, match="taps"):
-        SPSRGeneratorConfig(blocks=19)
+        SPSRNetConfig(blocks=19)
     with pytest.raises(ValueError, match="2 pixels larger"):
-        replace(TINY, discriminator=GanDiscriminatorConfig(network="unet"))
+        replace(TINY, discriminator=UNetConfig())

@@ -8,40 +8,51 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rsdiff.diffusion.bases import EnlargedConfig, RegressionConfig
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.perceptual import PerceptualLossConfig
+from rsdiff.methods.adversaries import PatchConfig
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.methods.ediffsr import EDiffSRConfig
-from rsdiff.methods.esrgan import GanDiscriminatorConfig
 from rsdiff.methods.idm import IDMConfig
-from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
+from rsdiff.methods.regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, RegressionMethodConfig, RRDBMethodConfig
 from rsdiff.methods.sadn import SADNConfig
-from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, SpectralRegressionConfig
-from rsdiff.methods.spsr import SPSRConfig, SPSRGeneratorConfig
+from rsdiff.methods.spsr import SPSRConfig
 from rsdiff.networks.edsr import EDSRConfig
+from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.networks.running_regression import RunningRegression
+from rsdiff.networks.spsr import SPSRNetConfig
 from tests.method_losses import losses_of
 from tests.unit.test_spectral_methods import batch_of, noise_of
 
-SMALL_SADN = {"width": 8, "groups": 1, "layers": 1, "levels": 2, "fuse_width": 8, "starts_bicubic": True}
+SMALL_SADN = {"width": 8, "groups": 1, "layers": 1, "levels": 2, "fuse_width": 8, "base": EnlargedConfig()}
 AT_ENLARGED: dict[str, MethodConfig] = {
-    "rrdb": RRDBMethodConfig(generator=GeneratorConfig(width=4, blocks=1, growth=4, starts_bicubic=True)),
-    "rrdb orthogonal": RRDBMethodConfig(generator=GeneratorConfig(width=4, blocks=1, growth=4, starts_bicubic=True), initial="orthogonal"),
+    "rrdb": RRDBMethodConfig(network=RRDBNetConfig(width=4, blocks=1, growth=4), base=EnlargedConfig()),
+    "rrdb orthogonal": RRDBMethodConfig(network=RRDBNetConfig(width=4, blocks=1, growth=4), initial="orthogonal", base=EnlargedConfig()),
     "spsr": SPSRConfig(
-        generator=SPSRGeneratorConfig(width=4, blocks=1, growth=4, taps=(1,), starts_bicubic=True),
+        network=SPSRNetConfig(width=4, blocks=1, growth=4, taps=(1,)),
+        base=EnlargedConfig(),
         perceptual=PerceptualLossConfig(weight=0.0),
-        discriminator=GanDiscriminatorConfig(network="patch", width=4, layers=1),
+        discriminator=PatchConfig(width=4, layers=1),
     ),
     "sadn": SADNConfig(**SMALL_SADN),  # type: ignore[arg-type]
     "sadn plain": SADNConfig(body="edsr", edsr=EDSRConfig(width=8, blocks=1), normalise=False, mean_shift=False, **SMALL_SADN),  # type: ignore[arg-type]
-    "idm": IDMConfig(width=8, multipliers=(1, 2), blocks=1, norm_groups=4, encoder=EDSRConfig(width=8, blocks=1), predicts="addition"),
-    "ediffsr": EDiffSRConfig(width=16, encoders=(1,), decoders=(1,), predicts="addition"),
+    "idm": IDMConfig(
+        width=8,
+        multipliers=(1, 2),
+        blocks=1,
+        norm_groups=4,
+        encoder=EDSRConfig(width=8, blocks=1),
+        prediction="clean",
+        base=EnlargedConfig(),
+    ),
+    "ediffsr": EDiffSRConfig(width=16, encoders=(1,), decoders=(1,), prediction="clean"),
 }
-AT_REGRESSION: dict[str, SpectralRegressionConfig] = {
-    "mstpp": MSTPlusPlusConfig(stages=1, width=8, blocks=(1, 1), residual_ridge=1e-9),
-    "mst_l": MSTLConfig(width=8, blocks=(1, 1), residual_ridge=1e-9),
-    "hscnn_plus": HSCNNPlusConfig(blocks=1, residual_ridge=1e-9),
-    "awan": AWANConfig(width=16, blocks=1, residual_ridge=1e-9),
+AT_REGRESSION: dict[str, RegressionMethodConfig] = {
+    "mstpp": MSTPlusPlusConfig(stages=1, width=8, blocks=(1, 1), base=RegressionConfig(ridge=1e-9)),
+    "mst_l": MSTLConfig(width=8, blocks=(1, 1), base=RegressionConfig(ridge=1e-9)),
+    "hscnn_plus": HSCNNPlusConfig(blocks=1, base=RegressionConfig(ridge=1e-9)),
+    "awan": AWANConfig(width=16, blocks=1, base=RegressionConfig(ridge=1e-9)),
 }
 
 

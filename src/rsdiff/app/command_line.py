@@ -37,6 +37,8 @@ from rsdiff.runs.settings import RunSettings
 
 CONFIG_NAME = "config"
 MAX_COMBINATIONS_CHECKED = 64
+OF_LISTS = (".ListSweeper", ".BasicSweeper")
+"""Sweepers whose runs are known before the first of them."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
         if not is_sweep:
             refuse_lists(overrides)
             return Command([checked(first)], [])
+        if not str(first.hydra.sweeper._target_).endswith(OF_LISTS):
+            return Command([checked(first)], [])
         params = OmegaConf.select(first, "hydra.sweeper.params") or {}
         return check_sweep([*(f"{key}={value}" for key, value in params.items()), *overrides])
 
@@ -91,7 +95,8 @@ def refuse_lists(overrides: Sequence[str]) -> None:
     """Raise ConfigError where a setting of a single run has several values."""
     lists = [override for override in parse(overrides) if override.is_sweep_override()]
     if lists:
-        raise ConfigError(f"{lists[0].input_line} gives several values; add -m to run each of them, or quote a value that holds commas.")
+        given = str(lists[0].input_line).rpartition("@")[2]
+        raise ConfigError(f"{given} gives several values; add -m to run each of them, or quote a value that holds commas.")
 
 
 def check_sweep(overrides: Sequence[str], config_name: str = CONFIG_NAME) -> Command:

@@ -16,6 +16,8 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, config_from_mapping
+from rsdiff.config.former import present_values
+from rsdiff.config.reading import require_effect
 from rsdiff.config.typed import nearest
 from rsdiff.runs.options import RunOptions, TaskOptions
 from rsdiff.runs.settings import CARRIED, RunSettings
@@ -41,6 +43,8 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
 def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> RunSettings:
     """Check the composed config as plain values and return the typed settings; see `settings_from`."""
     _refuse_without_value(plain, choices, overrides)
+    if isinstance(plain.get("model"), Mapping):
+        plain["model"] = _present(plain["model"])
     task = cast(TaskOptions, _typed("task", plain["task"]))
     options = _options(plain)
     if options.checkpoint is not None:
@@ -56,6 +60,7 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
         if getattr(options, name) is None:
             raise ConfigError(f"task={choices['task']} needs {name}, which was not given; add {name}=PATH.")
     groups = {group: _typed(group, plain[group]) for group in (*sorted(task.uses), "logger") if group in plain}
+    require_effect(groups, [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)])
     return RunSettings(options, task, groups, choices, plain)
 
 
@@ -74,7 +79,8 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
 
 def group_config(composed: DictConfig, group: str) -> Any:
     """Return the typed config of one group of a composed config; raises ConfigError."""
-    return _typed(group, plain_config(composed)[group])
+    values = plain_config(composed)[group]
+    return _typed(group, _present(values) if group == "model" else values)
 
 
 def _interpolation_sentence(error: OmegaConfBaseException) -> str:
@@ -110,6 +116,12 @@ def _takes_checkpoint(model: Mapping[str, Any]) -> bool:
     """Whether `checkpoint` is a file that the model chosen reads itself."""
     cls = GROUPS["model"].get(str(model.get("kind")))
     return bool(getattr(cls, "takes_checkpoint", False))
+
+
+def _present(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's settings with former options under their present names."""
+    cls = GROUPS["model"].get(str(model.get("kind")))
+    return dict(model) if cls is None else present_values(model, [field.name for field in fields(cls)])
 
 
 def _options(plain: Mapping[str, Any]) -> RunOptions:
@@ -150,7 +162,8 @@ def _with_settings_of(
 
     card = json.loads((find_checkpoint(checkpoint) / "card.json").read_text())
     trained, names = card.get("config", {}), card.get("choices", {})
-    typed = [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)]
+    # Of a choice inside an option ('network@model.network=hat'), the setting that it stands for.
+    typed = [parsed.package or parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)]
     decided = _decided_by(plain["dataset"]) if "dataset" in typed else frozenset()
     merged, chosen = dict(plain), dict(choices)
     for group in (group for group in CARRIED if group in trained):
@@ -160,7 +173,7 @@ def _with_settings_of(
                 raise ConfigError(f"{checkpoint} holds a model={holds} and model={choices['model']} was given; leave model= out.")
         elif group in typed or group in decided or "experiments" in typed:
             continue
-        merged[group] = dict(trained[group])
+        merged[group] = _present(trained[group]) if group == "model" else dict(trained[group])
         chosen[group] = names.get(group, choices[group])
         for key in (key for key in typed if key.startswith(f"{group}.")):
             _copy_option(key.split("."), plain, merged)

@@ -21,7 +21,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rsdiff.app.groups import GROUPS
+from rsdiff.app.groups import FAMILIES, GROUPS
 from rsdiff.config import ConfigError
 from rsdiff.config.typed import nearest
 
@@ -59,30 +59,49 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
         groups = [str(group) for group in compose(config_name, searched, return_hydra_config=True).hydra.runtime.choices]
     except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
         return first_paragraph(error)
-    twice = _given_twice(parsed, groups)
-    if twice is not None:
-        return twice
+    for override in parsed:
+        if override.key_or_group in groups and not override.is_delete() and not override.is_sweep_override() and override.value() is None:
+            group = override.key_or_group
+            return f"{text_of(override)} names no option; choose {group}=NAME, or ~{group} where the task needs none."
     for override in parsed:
         key = override.key_or_group
+        if override.package is not None and key in FAMILIES:
+            sentence = _wrong_choice(override, error)
+            if sentence is not None:
+                return sentence
         options = options_of_group(key, config_name, searched) if key in groups else []
         for option in _values(override):
             if options and option is not None and str(option) not in options:
                 return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
     if isinstance(error, MissingConfigException):
+        if "hydra/sweeper/optuna" in str(error):
+            return "hydra/sweeper=optuna is a package of its own; install it: pip install 'rsdiff[search]'."
         return first_paragraph(error)
-    chosen = [
-        f"{override.key_or_group}={_values(override)[0]}" for override in parsed if override.key_or_group in groups and _values(override)
-    ]
+    choosing = [override for override in parsed if override.key_or_group in (FAMILIES if override.package else groups)]
+    chosen = [f"{override.get_key_element()}={_values(override)[0]}" for override in choosing if _values(override)]
     try:
         composed = compose(config_name, [*searched, *chosen], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
         return first_paragraph(error)
     for override in parsed:
-        if not override.is_add() and not override.is_force_add() and override.key_or_group not in groups:
+        if not override.is_add() and not override.is_force_add() and override not in choosing:
             sentence = _unknown_key(composed, override.key_or_group, groups)
             if sentence is not None:
                 return sentence
     return first_paragraph(error)
+
+
+def _wrong_choice(override: Override, error: Exception) -> str | None:
+    """Return the sentence for a choice inside an option ('network@model.network=hat') that there is not, or None."""
+    family, setting = override.key_or_group, str(override.package)
+    known = options_of_group(family)
+    for value in _values(override):
+        if value not in known:
+            return f"{setting}={value} does not exist{nearest(value, known)}; choose one of {', '.join(known)}."
+    if f"{family}@{setting}" in str(error):
+        group = setting.partition(".")[0]
+        return f"{setting} is not a setting of this {group}; leave it out, or choose another {group}."
+    return None
 
 
 def options_of_group(group: str, config_name: str | None = None, searched: Sequence[str] = ()) -> list[str]:
@@ -123,15 +142,6 @@ def _values(override: Override) -> list[str]:
         return list(override.sweep_string_iterator())
     value = override.value()
     return [] if value is None else list(map(str, value)) if isinstance(value, list) else [str(value)]
-
-
-def _given_twice(parsed: Sequence[Override], groups: Sequence[str]) -> str | None:
-    """Return the sentence for a group that is chosen twice; of other settings the last counts."""
-    for group in groups:
-        given = [text_of(override) for override in parsed if override.key_or_group == group and override.package is None]
-        if len(given) > 1:
-            return f"{group} is chosen {len(given)} times ({', '.join(given)}); leave one of them."
-    return None
 
 
 def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str | None:

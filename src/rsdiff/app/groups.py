@@ -23,3 +23,12 @@ GROUPS: Mapping[str, Kinds] = {
     "logger": LOGGERS,
 }
 """Config classes by group and `kind`. Every YAML file of a group names one: `defaults: [/schema/<group>/<kind>@_here_, _self_]`."""
+
+FAMILIES = Kinds(
+    {
+        "base": "rsdiff.diffusion.bases:BaseConfig",
+        "discriminator": "rsdiff.methods.adversaries:DiscriminatorConfig",
+        "network": "rsdiff.networks.restorers:RestorerConfig",
+    }
+)
+"""Families of choices inside an option, by name, which is that of their group: `model.network=hat` chooses the option hat of network."""

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsdiff.app.command_line import compose_command, composing
 from rsdiff.app.diagnosis import options_of_group
 from rsdiff.app.groups import GROUPS
-from rsdiff.app.words import Words
+from rsdiff.app.words import Words, present_words
 from rsdiff.config import ConfigError, Ours, default_values, marks_of
 from rsdiff.config.ours import typed
+from rsdiff.config.tagged import family_of
 from rsdiff.runs.errors import CONFIG_ERROR, OK, print_error
 from rsdiff.runs.options import RunOptions
 
@@ -49,7 +50,7 @@ def print_help(conf: Path, words: Words) -> int:
     """Print the general help, or, with choices before --help, the options of what they choose; return the exit code."""
     with composing(conf, words.config_folders):
         if words.overrides:
-            return _print_choices(words.overrides)
+            return _print_choices([present for word in words.overrides for present in present_words(word)])
         print(INTRODUCTION)
         print("Groups and their options (group=option):")
         for group in (*GROUPS, "experiments", "sweeps"):
@@ -76,8 +77,8 @@ def _print_choices(overrides: Sequence[str]) -> int:
     try:
         composed = compose_command(overrides)
         named = [group for group in GROUPS if any(override.split("=")[0] == group for override in overrides)]
-        chosen: dict[str, Any] = {group: OmegaConf.to_container(composed[group], resolve=True) for group in named}
-    except (ConfigError, OmegaConfBaseException) as error:
+        chosen: dict[str, Any] = {group: _values(composed[group]) for group in named}
+    except ConfigError as error:
         print_error(error)
         return CONFIG_ERROR
     for group, values in chosen.items():
@@ -87,12 +88,24 @@ def _print_choices(overrides: Sequence[str]) -> int:
     return OK
 
 
+def _values(options: DictConfig) -> Any:
+    """Return an option's values; as its files have them where one cannot be resolved (an environment variable that is not set)."""
+    try:
+        return OmegaConf.to_container(options, resolve=True)
+    except OmegaConfBaseException:
+        return OmegaConf.to_container(options)
+
+
 def _print_options(prefix: str, cls: type[Any], values: Any) -> None:
     sentences = field_sentences(cls)
     for field, mark in marks_of(cls):
         value = values[field.name]
         default = field.default
-        if isinstance(value, dict) and dataclasses.is_dataclass(default):
+        if isinstance(value, dict) and (family := family_of(default)) is not None:
+            kinds = ", ".join(sorted(family.kinds))
+            print(f"  {prefix}{field.name}={value['kind']}: {sentences.get(field.name, '')} One of {kinds}.{_note(mark)}")
+            _print_options(f"{prefix}{field.name}.", family.class_of(value["kind"]), value)
+        elif isinstance(value, dict) and dataclasses.is_dataclass(default):
             print(f"  {prefix}{field.name}: {sentences.get(field.name, '')}")
             _print_options(f"{prefix}{field.name}.", type(default), value)
         else:

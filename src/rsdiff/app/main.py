@@ -23,23 +23,23 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import rsdiff
-from rsdiff.app.command_line import CONFIG_NAME, composing, refuse_lists
+from rsdiff.app.command_line import CONFIG_NAME, OF_LISTS, composing, refuse_lists
 from rsdiff.app.composition import settings_from
 from rsdiff.app.diagnosis import diagnosis
 from rsdiff.app.ended import RunEnded
 from rsdiff.app.help import print_help
 from rsdiff.app.offers import offers_of_hydra
 from rsdiff.app.plugins import load_plugins, name_plugins
-from rsdiff.app.records import FOLDER, OF_LISTS
+from rsdiff.app.records import FOLDER
 from rsdiff.app.schemas import register_schemas
 from rsdiff.app.words import Words, for_hydra, words_of
 from rsdiff.config import ConfigError, UserError
 from rsdiff.runs import sweep
 from rsdiff.runs.errors import OK, RUN_ERROR, exit_code, print_error, stops_everything, wants_traceback
+from rsdiff.runs.identity import signature_of
 from rsdiff.runs.ownership import OwnedElsewhereError
-from rsdiff.runs.run_folder import Status
 from rsdiff.runs.settings import RunSettings
-from rsdiff.runs.signature import run_signature
+from rsdiff.runs.status import Status
 from rsdiff.runs.working import do_run
 
 CONF = (Path(rsdiff.__file__).parent / "conf").resolve()
@@ -62,7 +62,7 @@ def main(repository: Path | None = None) -> None:
         name_plugins(words.plugins)
         load_plugins()
         if words.wants_help:
-            sys.exit(print_help(conf, words))
+            sys.exit(_helped(conf, words))
         failed = _with_hydra(conf, words)
     except (Exception, KeyboardInterrupt, RunEnded) as ended:
         error = ended.error if isinstance(ended, RunEnded) else ended
@@ -73,13 +73,24 @@ def main(repository: Path | None = None) -> None:
     sys.exit(RUN_ERROR if failed else OK)
 
 
+def _helped(conf: Path, words: Words) -> int:
+    """Print help; a reader who has had enough (`--help | head`) is no error."""
+    try:
+        code = print_help(conf, words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # at its end Python flushes again
+        return OK
+    return code
+
+
 def _with_hydra(conf: Path, words: Words) -> int:
     """Let Hydra do the command; return how many runs of a sweep did not finish."""
     register_schemas()
     arguments = for_hydra(words)
     overrides = arguments[len(words.flags) :]
     sys.argv = [sys.argv[0], *arguments]
-    os.environ[SWEEP] = run_signature({"overrides": sorted(overrides)})
+    os.environ[SWEEP] = signature_of({"overrides": sorted(overrides)})
     os.environ.pop(FOLDER, None)
     failed = 0
     try:

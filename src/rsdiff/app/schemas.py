@@ -15,9 +15,10 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import Container, OmegaConf
 
-from rsdiff.app.groups import GROUPS
+from rsdiff.app.groups import FAMILIES, GROUPS
 from rsdiff.app.plugins import load_plugins
 from rsdiff.config import default_values
+from rsdiff.config.tagged import choices_of
 
 SCHEMA = "schema"
 CONFIG_PATH = "RSDIFF_CONFIG_PATH"
@@ -42,25 +43,32 @@ class SchemaSource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         if not self.is_config(config_path):
             raise ConfigLoadError(f"{config_path} is not the schema of an option")
-        group, kind = _parts(config_path)[1:]
-        node = OmegaConf.create({"kind": kind, **default_values(GROUPS[group][kind])})
+        group, kind = _parts(config_path)[-2:]
+        cls = FAMILIES[group].class_of(kind) if len(_parts(config_path)) == 2 else GROUPS[group][kind]
+        nested = [{f"/{family}@{path}": chosen} for path, (family, chosen) in choices_of(cls).items()]
+        node = OmegaConf.create({**({"defaults": [*nested, "_self_"]} if nested else {}), "kind": kind, **default_values(cls)})
         return ConfigResult(provider=self.provider, path=self.full_path(), config=node, header={"package": None})
 
     def is_group(self, config_path: str) -> bool:
         parts = _parts(config_path)
-        return parts in ([], [SCHEMA]) or (len(parts) == 2 and parts[0] == SCHEMA and parts[1] in GROUPS)
+        nested = len(parts) == 1 and parts[0] in FAMILIES
+        return parts in ([], [SCHEMA]) or nested or (len(parts) == 2 and parts[0] == SCHEMA and parts[1] in GROUPS)
 
     def is_config(self, config_path: str) -> bool:
         parts = _parts(config_path)
+        if len(parts) == 2 and parts[0] in FAMILIES:
+            return parts[1] in FAMILIES[parts[0]].kinds
         return len(parts) == 3 and parts[0] == SCHEMA and parts[2] in GROUPS.get(parts[1], {})
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         parts = _parts(config_path)
+        if len(parts) == 1 and parts[0] in FAMILIES:
+            return sorted(FAMILIES[parts[0]].kinds) if results_filter != ObjectType.GROUP else []
         if len(parts) == 2 and results_filter != ObjectType.GROUP:
             return sorted(GROUPS.get(parts[1], {}))
         if len(parts) == 1 and results_filter != ObjectType.CONFIG:
             return sorted(GROUPS)
-        return [SCHEMA] if not parts and results_filter != ObjectType.CONFIG else []
+        return sorted([SCHEMA, *FAMILIES]) if not parts and results_filter != ObjectType.CONFIG else []
 
 
 class SchemaPath(SearchPathPlugin):

@@ -25,10 +25,12 @@ from rsdiff.metrics import METRICS
 from rsdiff.reporting.published import CellResult, Pictures, Printed, RowResult, TableResult, Value
 from rsdiff.reporting.published_page import write_index, write_table
 from rsdiff.reporting.records import read_summaries
+from rsdiff.runs.identity import signature_of
+from rsdiff.runs.provenance import provenance
 from rsdiff.runs.result import TaskResult
-from rsdiff.runs.run_folder import RunFolder, Status, provenance, read_status
+from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.runs.signature import run_signature
+from rsdiff.runs.status import Status, read_status
 from rsdiff.runs.sweep import Record
 from rsdiff.tasks.options import TablesTask
 from rsdiff.tasks.table_options import TableConfig, filled
@@ -66,7 +68,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.status.state == "finished" and not self.status.lost_files()
+        return self.status.state == "finished" and not self.status.lost_files(self.path)
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -208,7 +210,7 @@ class Workshop:
         if len(finished) < len(runs):
             done, later = len(outcomes) + len(finished), everything - len(outcomes) - len(jobs)
             print(f"{len(runs) - len(finished)} runs to do, {done} finished, {later} waiting for them", flush=True)
-            name = run_signature({"tables": self.signature, "wave": wave})
+            name = signature_of({"tables": self.signature, "wave": wave})
             records = list(launch([run.command for run in runs.values()], finished, self.outputs, name))
         for run, record in zip(runs.values(), records, strict=True):
             assert record is not None

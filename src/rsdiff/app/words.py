@@ -11,6 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from rsdiff.app.groups import FAMILIES
+from rsdiff.config import former
 from rsdiff.runs.settings import CARRIED
 
 WITH_VALUE = {
@@ -121,8 +123,23 @@ def for_hydra(words: Words) -> list[str]:
     """
     if words.is_completion:
         return [*words.flags, *words.overrides]
-    typed = [literal_path(ALSO_CALLED.get(word, word), words.is_multirun) for word in words.overrides]
+    present = [now for word in words.overrides for now in present_words(ALSO_CALLED.get(word, word))]
+    typed = [literal_path(word, words.is_multirun) for word in present]
     return [*words.flags, *with_options_of_checkpoint(typed)]
+
+
+def present_words(word: str) -> list[str]:
+    """Return what Hydra is given for a setting: a former name under its present one, a choice inside an option as one of its family.
+
+    'model.network=hat' -> ['network@model.network=hat'], which changes Hydra's list of defaults, so that hat's own options are there.
+    """
+    words = []
+    for present in former.present_words(word):
+        name, equals, value = present.partition("=")
+        family = name.rpartition(".")[2]
+        nested = equals and "." in name and name[:1].isalpha() and family in FAMILIES and not value.startswith("{")
+        words.append(f"{family}@{present}" if nested else present)
+    return words
 
 
 def literal_path(word: str, multirun: bool) -> str:
@@ -142,7 +159,7 @@ def literal_path(word: str, multirun: bool) -> str:
         quoted = value[:1] in "'\"" and value[-1:] == value[:1]
         if meaning is None or isinstance(meaning, dict) or quoted or is_list or "${" in value or (multirun and parsed.is_sweep_override()):
             return word
-    if parsed is not None and not parsed.is_sweep_override() and parsed.value() == value:
+    if parsed is not None and not parsed.is_sweep_override() and parsed.value() == value and "${" not in value:
         return word
     text = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value)
     text = re.sub(r"(\\+)$", lambda match: match[1] * 2, text)

@@ -1,8 +1,8 @@
 """Typed configs, compose-time checks, the errors that are written for users."""
 
-from rsdiff.config.errors import PlaceError, UserError
+from rsdiff.config.errors import ConfigError, PlaceError, UserError
 from rsdiff.config.ours import Ours, OursOption, marks_of, options_of_ours
-from rsdiff.config.typed import ConfigError, config, config_from_mapping, default_values, plain_values
+from rsdiff.config.typed import config, config_from_mapping, default_values, plain_values
 
 __all__ = [
     "ConfigError",

@@ -14,6 +14,10 @@ class UserError(ValueError):
     """
 
 
+class ConfigError(UserError):
+    """A setting that cannot work. The message is one sentence: what is wrong, where, and what to do."""
+
+
 class Interrupted(RuntimeError):  # noqa: N818 - it is no error
     """Training stopped in good order and can be continued by the same command; signal `signal` asked for it, or (None) the time limit."""
 

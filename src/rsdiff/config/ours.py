@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rsdiff.config.tagged import Tagged
+
 Changes = Literal["weights", "training", "sampling"]
 
 
@@ -86,4 +88,6 @@ def typed(value: Any) -> str:
         return f"[{','.join(map(typed, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, Tagged):
+        return value.kind
     return "null" if value is None else str(value)

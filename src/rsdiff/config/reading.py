@@ -10,10 +10,10 @@ An option that is not read is left out of what identifies a run, and typing one 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rsdiff.config.errors import UserError
+from rsdiff.config.errors import ConfigError, UserError
 
 ANY_VALUE = "any value"
 """Among the values of `read_with`: every one but None."""
@@ -44,6 +44,16 @@ def unread_options(config: Any, path: str) -> Iterator[tuple[str, str]]:
             for key, item in value.items():
                 if dataclasses.is_dataclass(item) and not isinstance(item, type):
                     yield from unread_options(item, f"{place}.{key}")
+
+
+def require_effect(groups: Mapping[str, Any], typed: Iterable[str]) -> None:
+    """Raise ConfigError where an option that was typed ('trainer.learning_rate.floor') is not read beside the other options chosen."""
+    wanted = set(typed)
+    for group, config in groups.items():
+        if dataclasses.is_dataclass(config) and not isinstance(config, type):
+            for option, sentence in unread_options(config, group):
+                if option in wanted:
+                    raise ConfigError(sentence)
 
 
 def require_at_least(config: Any, **lowest: float) -> None:

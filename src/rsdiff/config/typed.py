@@ -15,13 +15,10 @@ from typing import Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from rsdiff.config.errors import UserError
+from rsdiff.config.errors import ConfigError
+from rsdiff.config.tagged import Tagged
 
 T = TypeVar("T")
-
-
-class ConfigError(UserError):
-    """A setting that cannot work. The message is one sentence: what is wrong, where, and what to do."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -35,10 +32,18 @@ def config(cls: type[T]) -> type[T]:
 
 
 def default_values(cls: type[Any]) -> dict[str, Any]:
-    """Return the options of a config class as plain values; a required option is '???' (Hydra's mark for a missing value)."""
+    """Return the options of a config class as plain values; a required option is '???' (Hydra's mark for a missing value).
+
+    Of an option that is a choice of a family, only what differs from the chosen kind's own defaults is there: Hydra composes the rest.
+    """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
-        if field.default is not dataclasses.MISSING:
+        if isinstance(field.default, Tagged):
+            own = {inner.name: inner.default for inner in dataclasses.fields(field.default)}  # type: ignore[arg-type]
+            differing = {name: value for name in own if (value := getattr(field.default, name)) != own[name]}
+            if differing:
+                values[field.name] = plain_values(differing)
+        elif field.default is not dataclasses.MISSING:
             values[field.name] = plain_values(field.default)
         elif field.default_factory is not dataclasses.MISSING:
             values[field.name] = plain_values(field.default_factory())
@@ -62,7 +67,8 @@ def config_from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> 
 def plain_values(value: Any) -> Any:
     """Return a config as dictionaries, lists and scalars, which `config_from_mapping` turns back into it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain_values(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        named = {"kind": value.kind} if isinstance(value, Tagged) and value.kind else {}
+        return named | {f.name: plain_values(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, tuple | list):
         return [plain_values(item) for item in value]
     if isinstance(value, Mapping):

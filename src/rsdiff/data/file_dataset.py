@@ -9,10 +9,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from rsdiff.config import UserError, config
-from rsdiff.data.files import FileOptions, FileSource, list_images
+from rsdiff.data.file_options import FileOptions
+from rsdiff.data.files import FileSource, list_images
 from rsdiff.data.packed import PackedSource, is_packed
 from rsdiff.data.scanning import Item
 from rsdiff.data.source import SPLITS, DataError, ImageSource, Split, cached
@@ -31,6 +32,8 @@ class Tiling:
 @config
 class FileDataset(FileOptions):
     """Where a data set of files lies and how much of it is used."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"root"})
 
     root: str = ""
     """Folder with the images, or the packed file that `task=prepare` made of it; must be given."""
@@ -100,9 +103,9 @@ class FileDataset(FileOptions):
 
     def _measured_on(self, parts: Parts[Item]) -> Sequence[Item]:
         if isinstance(parts.train, DataError):
-            if self.normaliser.is_measured:
+            if self.value_rule.is_measured:
                 raise DataError(
-                    f"dataset.normaliser.rule={self.normaliser.rule} is measured on training images and there are none: "
+                    f"dataset.normaliser.rule={self.value_rule.rule} is measured on training images and there are none: "
                     f"{str(parts.train).rstrip('.')}, or set dataset.normaliser.rule=fixed with dataset.normaliser.low and high."
                 )
             return parts.of("test")
@@ -113,6 +116,8 @@ class FileDataset(FileOptions):
 @config
 class SplitDataset(FileDataset):
     """Options of data sets whose training and test images are told apart by folders, names or lists."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"train_list", "test_list"})
 
     split: Literal["auto", "folders", "fraction", "list", "pattern", "all", "test"] = "auto"
     """folders: train/ and test/ (or val/); fraction: drawn from the names; list: text files; pattern: by name; all: every image trains and
@@ -143,7 +148,7 @@ class SplitDataset(FileDataset):
 
     def for_testing(self) -> Self:
         """See FileDataset. A normaliser that is measured needs training images, so that the names go on telling which test."""
-        if self.split != "auto" or self.normaliser.is_measured or not self.root or is_packed(self.root):
+        if self.split != "auto" or self.value_rule.is_measured or not self.root or is_packed(self.root):
             return self
         root = folder_of(self)
         if not root.is_dir() or any(split_folder(root, split) for split in ("train", "test")):

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from rsdiff.data import cubes, opening, palettes, rasters
+from rsdiff.data import cubes, opening, palettes, pictures, raster_files, rasters
 from rsdiff.data.digests import DIGEST_BYTES, digest_of
 from rsdiff.data.durable import write_text
 from rsdiff.data.rasters import RasterInfo
@@ -222,7 +222,8 @@ def _cache_file(paths: Sequence[Path]) -> Path:
 @functools.cache
 def _reader() -> str:
     """Return what changes when files are read otherwise: another version of the readers makes all records new."""
-    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in (rasters, opening, palettes, cubes) if module.__file__]
+    readers = (rasters, raster_files, pictures, opening, palettes, cubes)
+    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in readers if module.__file__]
     return digest_of([*sources, *(field.name for kind in (RasterInfo, PixelFacts) for field in dataclasses.fields(kind))])
 
 

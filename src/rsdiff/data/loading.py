@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from rsdiff.config import UserError
 from rsdiff.data.sample import Batch, Sample, collate
@@ -68,10 +71,10 @@ def make_loader(
     finish  what the workers do with every micro-batch, such as making its LR
     """
     return DataLoader(
-        samples,
+        _Guarded(samples) if workers else samples,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate if finish is None else partial(_collate_and_finish, finish),
+        collate_fn=partial(_collate, finish),
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
         worker_init_fn=_start_worker if workers else None,
@@ -84,7 +87,7 @@ def steps_of(loader: DataLoader[Any], accumulate: int) -> Iterator[list[Batch]]:
     """Yield the `accumulate` micro-batches of every optimiser step."""
     stream = iter(loader)
     while True:
-        yield [next(stream) for _ in range(accumulate)]
+        yield [_batch(next(stream)) for _ in range(accumulate)]
 
 
 def _start_method() -> str | None:
@@ -92,8 +95,62 @@ def _start_method() -> str | None:
     return None if multiprocessing.get_start_method() in ("fork", "forkserver", "spawn") else "fork"
 
 
-def _collate_and_finish(finish: Callable[[Batch], Batch], samples: Sequence[Sample]) -> Batch:
-    return finish(collate(samples))
+@dataclass(frozen=True)
+class _Failure:
+    """An error of a loader process, handed over whole: PyTorch would raise one whose message is a traceback."""
+
+    error: Exception
+    trace: str
+
+
+class _Guarded(Dataset[Any]):
+    """The samples as a loader process reads them: what cannot be read becomes a failure that the training process raises."""
+
+    def __init__(self, samples: TrainingSamples) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: SampleKey) -> Sample | _Failure:
+        try:
+            return self._samples[key]
+        except Exception as error:
+            return _failure(error)
+
+
+def _failure(error: Exception) -> _Failure:
+    trace = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))  # some libraries' errors cannot be sent
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    return _Failure(error, trace)
+
+
+def _collate(finish: Callable[[Batch], Batch] | None, samples: Sequence[Sample | _Failure]) -> Batch | _Failure:
+    failed = next((sample for sample in samples if isinstance(sample, _Failure)), None)
+    if failed is not None:
+        return failed
+    if torch.utils.data.get_worker_info() is None:
+        return _finished(finish, samples)
+    try:
+        return _finished(finish, samples)
+    except Exception as error:
+        return _failure(error)
+
+
+def _finished(finish: Callable[[Batch], Batch] | None, samples: Sequence[Any]) -> Batch:
+    batch = collate(samples)
+    return batch if finish is None else finish(batch)
+
+
+def _batch(found: Batch | _Failure) -> Batch:
+    """Return a batch, or raise the error of the loader process with its traceback beside it."""
+    if isinstance(found, _Failure):
+        found.error.add_note(f"In a loader process:\n{found.trace}")
+        raise found.error
+    return found
 
 
 def _start_worker(_worker: int) -> None:

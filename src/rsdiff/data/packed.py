@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import h5py
 import numpy as np
@@ -277,6 +277,8 @@ class PackedSource:
 @config
 class PackedDataset:
     """A file made by `task=prepare`: its images, splits and normaliser are recorded in it."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"file"})
 
     file: str = ""
     """The packed file; must be given."""

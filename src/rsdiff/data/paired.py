@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import SplitDataset, by_stem, check_root, class_label, folder_of, no_images, subfolder
@@ -30,6 +30,8 @@ class PairedDataset(SplitDataset):
     They lie in `root` itself or in root/train and root/test; '{scale}' in a folder, prefix or suffix stands for the scale of the run. The
     layouts that DIV2K, DF2K, Set5 and Urban100 are distributed in are recognised, see `pairing`.
     """
+
+    located: ClassVar[frozenset[str]] = frozenset({"hr_folder", "lr_folder", "ref_folder", "mask_folder"})
 
     hr_folder: str = "HR"
     """Folder of the targets."""

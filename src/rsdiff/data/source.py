@@ -237,6 +237,12 @@ class DerivedSource:
         return [found[self.position(index)] for index in range(len(self))]
 
 
+def innermost(source: ImageSource) -> ImageSource:
+    """Return what reads the images of `source`, behind tiles, subsets, caches and the like."""
+    inner = getattr(source, "_source", None)
+    return source if inner is None else innermost(inner)
+
+
 class CachedSource(DerivedSource):
     """Keeps whole images of another source in memory, as stored, until `limit_bytes` are used; then it reads through.
 

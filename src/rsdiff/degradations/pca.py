@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import pickle
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from rsdiff.degradations.gaussian import GaussianDegradation, GaussianDegradatio
 @config
 class KernelBasisConfig:
     """The basis that turns blur kernels into codes: read from a file, or fitted to kernels drawn as in training."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"file"})
 
     file: str | None = None
     "published basis, a .pth file of one (k * k, code length) tensor; null fits one"

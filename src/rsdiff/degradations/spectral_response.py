@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ Sensor = Literal["sentinel2_10m", "sentinel2", "landsat8", "ikonos", "worldview2
 @config
 class SrfConfig(DegradationConfig):
     """Bands of a sensor, integrated from those of the target by its spectral response functions; nothing random."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"table"})
 
     sensor: Sensor = "sentinel2_10m"
     "sensor with known responses; or gaussian and average: those of `ranges`; or table: those of `table`"

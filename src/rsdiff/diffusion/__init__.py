@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rsdiff.config.kinds import Kinds, on_demand
 
 if TYPE_CHECKING:
-    from rsdiff.diffusion.denoisers import Denoiser, EdmDenoiser, EpsDenoiser, VDenoiser, X0Denoiser
+    from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser, EdmDenoiser
     from rsdiff.diffusion.noise import NoiseSource, ReplayNoise, SeededNoise, TileNoise
     from rsdiff.diffusion.sampler import SamplerConfig, sample
     from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
@@ -23,8 +23,8 @@ SAMPLERS = Kinds(
 _MODULES = {
     "Denoiser": "denoisers",
     "DiscreteSchedule": "schedules",
+    "DiscreteDenoiser": "denoisers",
     "EdmDenoiser": "denoisers",
-    "EpsDenoiser": "denoisers",
     "NoiseSource": "noise",
     "Observers": "solvers",
     "ReplayNoise": "noise",
@@ -32,8 +32,6 @@ _MODULES = {
     "ScheduleConfig": "schedules",
     "SeededNoise": "noise",
     "TileNoise": "noise",
-    "VDenoiser": "denoisers",
-    "X0Denoiser": "denoisers",
     "sample": "sampler",
 }
 __getattr__ = on_demand(__name__, _MODULES)
@@ -41,9 +39,9 @@ __getattr__ = on_demand(__name__, _MODULES)
 __all__ = [
     "SAMPLERS",
     "Denoiser",
+    "DiscreteDenoiser",
     "DiscreteSchedule",
     "EdmDenoiser",
-    "EpsDenoiser",
     "NoiseSource",
     "Observers",
     "ReplayNoise",
@@ -51,7 +49,5 @@ __all__ = [
     "ScheduleConfig",
     "SeededNoise",
     "TileNoise",
-    "VDenoiser",
-    "X0Denoiser",
     "sample",
 ]

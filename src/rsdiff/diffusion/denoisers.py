@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.diffusion.preconditioning import Preconditioning
+from rsdiff.diffusion.predictions import Prediction, clean_of
 from rsdiff.diffusion.schedules import DiscreteSchedule, variance_preserving_scale
 
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -50,13 +51,14 @@ def per_image(values: Tensor, image: Tensor) -> Tensor:
 
 
 class DiscreteDenoiser:
-    """A network trained on a variance-preserving schedule, seen as a denoiser; the subclasses know what it predicts.
+    """A network trained on a variance-preserving schedule, seen as a denoiser.
 
     network     see Network; further channels of its output (learned variances) do not enter the estimate
     schedule    the levels it was trained with
     time        what the network is told: 'level' = sqrt(alpha_bar), valid for every sigma in the range (SR3);
                 'index' = the schedule's time index, int64, of the nearest level; 'fractional_index' = that index interpolated in
                 log sigma, for embeddings that take floats
+    prediction  what it predicts
     data_range  bounds of clean images
     dtype       the network's dtype; y may be wider
     """
@@ -65,6 +67,7 @@ class DiscreteDenoiser:
         self,
         network: Network,
         schedule: DiscreteSchedule,
+        prediction: Prediction = "noise",
         *,
         time: TimeInput = "level",
         data_range: DataRange | None = (-1.0, 1.0),
@@ -72,6 +75,7 @@ class DiscreteDenoiser:
     ) -> None:
         table = schedule.sigmas
         self.network = network
+        self.prediction: Prediction = prediction
         self.time = time
         self.data_range = data_range
         self.dtype = dtype
@@ -89,11 +93,7 @@ class DiscreteDenoiser:
         levels = sigma.to(torch.float64).expand(len(y))
         state = per_image(variance_preserving_scale(levels), y) * y
         output = self.network(state.to(self.dtype), self.time_of(levels).to(y.device)).to(y.dtype)
-        return self.clean(y, per_image(levels, y), output[:, : y.shape[1]]), output[:, y.shape[1] :]
-
-    def clean(self, y: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
-        """Return x0 from the network's output; sigma is (B, 1, 1, 1)."""
-        raise NotImplementedError
+        return clean_of(self.prediction, y, per_image(levels, y), output[:, : y.shape[1]]), output[:, y.shape[1] :]
 
     def time_of(self, sigma: Tensor) -> Tensor:
         """Return the network's time input (B,) for sigma (B,): int64 for 'index', else the network's dtype."""
@@ -114,28 +114,6 @@ class DiscreteDenoiser:
     def _nearest(self, sigma: Tensor) -> Tensor:
         distance = sigma.log().reshape(-1, 1) - self._sigmas.to(sigma.device).log()
         return distance.abs().argmin(1).reshape(sigma.shape)
-
-
-class EpsDenoiser(DiscreteDenoiser):
-    """The network predicts the noise n (SR3, DDPM): D = y - sigma n."""
-
-    def clean(self, y: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
-        return y - sigma * output
-
-
-class X0Denoiser(DiscreteDenoiser):
-    """The network predicts the clean image."""
-
-    def clean(self, y: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
-        return output
-
-
-class VDenoiser(DiscreteDenoiser):
-    """The network predicts the velocity v = a n - b x0, a = 1 / sqrt(1 + sigma^2), b = a sigma."""
-
-    def clean(self, y: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
-        total = 1 + sigma.square()
-        return y / total - output * sigma / total.sqrt()
 
 
 class EdmDenoiser:

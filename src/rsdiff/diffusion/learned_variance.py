@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import EpsDenoiser, per_image
+from rsdiff.diffusion.denoisers import DiscreteDenoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import LOWEST_VARIANCE, DiscreteSchedule
 
@@ -73,7 +73,7 @@ class ReverseSteps:
         return self.of_clean, self.of_state, self.log_posterior, self.log_beta
 
 
-class LearnedVarianceDenoiser(EpsDenoiser):
+class LearnedVarianceDenoiser(DiscreteDenoiser):
     """A noise predictor with a learned variance; `step` (solver native) is its ancestral step, other solvers do without the variance."""
 
     def step(self, y: Tensor, sigma: float, sigma_next: float, noise: NoiseSource) -> tuple[Tensor, Tensor]:

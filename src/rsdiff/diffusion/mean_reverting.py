@@ -3,7 +3,7 @@
 x_t = mu + a_t (x0 - mu) + lambda sqrt(1 - a_t^2) n,  a_t = exp(-Theta_t),  Theta_t = sum of tau_s, s = 1..t,  tau_t = theta_t dt.
 
 In r = (x - mu) / lambda this is a variance-preserving diffusion of the residual (x0 - mu) / lambda: r_t = a_t r_0 + sqrt(1 - a_t^2) n. So
-`DiscreteSchedule` holds its levels, `EpsDenoiser` its network, and every solver and grid runs it; the published start mu + lambda n is the
+`DiscreteSchedule` holds its levels, a denoiser its network, and every solver and grid runs it; the published start mu + lambda n is the
 variance-preserving one. Only the published steps, Euler's in t, are none of the universal ones: see `EulerDenoiser`.
 Source: XY-boy/EDiffSR, sde_utils.py, IRSDE.
 """
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
-from rsdiff.diffusion.denoisers import DataRange, EpsDenoiser, Network, TimeInput
+from rsdiff.diffusion.denoisers import DataRange, DiscreteDenoiser, Network, TimeInput
 from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.predictions import Prediction
 from rsdiff.diffusion.schedules import DiscreteSchedule
 
 Rule = Literal["sde", "ode"]
-Prediction = Literal["noise", "addition"]
 
 
 @config
@@ -105,10 +105,10 @@ class ReverseMeans:
         )
 
 
-class EulerDenoiser(EpsDenoiser):
+class EulerDenoiser(DiscreteDenoiser):
     """A network on residuals, with the published step as `sampler.solver=native`.
 
-    predicts    noise, or the residual itself (addition)
+    prediction  noise, or the residual itself (clean)
     rule        sde: Euler-Maruyama on the reverse SDE; ode: Euler on the probability-flow ODE
     last_noise  whether the last step of the SDE adds noise too, as published
     Both are exact in neither the drift nor the level, and walk any grid; published is every level. With y = r / a, tau the drift and
@@ -119,21 +119,17 @@ class EulerDenoiser(EpsDenoiser):
         self,
         network: Network,
         schedule: DiscreteSchedule,
+        prediction: Prediction = "noise",
         *,
-        predicts: Prediction = "noise",
         rule: Rule,
         last_noise: bool,
         time: TimeInput = "fractional_index",
         data_range: DataRange | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(network, schedule, time=time, data_range=data_range, dtype=dtype)
-        self.predicts = predicts
+        super().__init__(network, schedule, prediction, time=time, data_range=data_range, dtype=dtype)
         self.rule: Rule = rule
         self.last_noise = last_noise
-
-    def clean(self, y: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
-        return output if self.predicts == "addition" else super().clean(y, sigma, output)
 
     def step(self, y: Tensor, sigma: float, sigma_next: float, noise: NoiseSource) -> tuple[Tensor, Tensor]:
         """Return (y at sigma_next, clean estimate)."""

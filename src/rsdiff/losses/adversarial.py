@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.losses.ramps import Ramp, require_ramp
 
 AdversarialKind = Literal["vanilla", "least_squares", "wasserstein", "hinge"]
 Relative = Literal["no", "to_mean", "to_batch_mean"]
@@ -60,10 +61,13 @@ class AdversarialLossConfig:
     one at a time (BasicSR)."""
     weight: float = 0.1
     """Factor of the generator's adversarial loss."""
+    ramp: Ramp = (0, 0)
+    """First and last step between which this factor rises from 0; [0, 0] has it from the beginning."""
 
     def __post_init__(self) -> None:
         if self.joint and self.relative == "no":
             raise UserError("joint has no effect where answers count by themselves; set relative=to_mean, or leave joint out.")
+        require_ramp("ramp", self.ramp)
         if self.weight < 0:
             raise UserError(f"the weight of the adversarial loss is {self.weight}; choose 0 or more.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,8 @@ class VGG19Features(nn.Module):
 @config
 class PerceptualLossConfig:
     """Distance of VGG19 features, summed over layers."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"weight_folders"})  # the file's name holds a hash of its content
 
     weight: float = 1.0
     """Factor of the loss; 0 needs no weights file."""

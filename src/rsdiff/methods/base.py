@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.networks.restorers import Problem as Problem
 from rsdiff.networks.spectral_norm import SpectralConv2d
 
 COUPLING: Sequence[tuple[type[nn.Module], str]] = (
@@ -21,20 +22,6 @@ COUPLING: Sequence[tuple[type[nn.Module], str]] = (
     (SpectralConv2d, "the spectral norm of its discriminator turns with every batch"),
 )
 """Layers whose results for an image depend on the other images of the batch, or on the number of batches."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a method must know of data and degradation before it is built.
-
-    scale     ratio of target to input pixels per side (the training scale; continuous-scale methods accept others at run time)
-    bands     C, bands of the target
-    lr_bands  c, bands of the input
-    """
-
-    scale: float
-    bands: int
-    lr_bands: int
 
 
 Term = tuple[float, Tensor]
@@ -62,11 +49,13 @@ class Stage:
     name    shown in the log and in checkpoints
     groups  optimiser groups stepped in this order at every step
     steps   length in optimiser steps; None means until the end of training
+    step    optimiser steps of the whole training made before; the trainer keeps it up to date
     """
 
     name: str
     groups: Sequence[str]
     steps: int | None = None
+    step: int = 0
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,10 @@ from rsdiff.diffusion.schedules import ScheduleConfig, respaced
 from rsdiff.diffusion.solvers import SILENT, Observers
 from rsdiff.losses.masked import image_means
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.mcformer import MCFormer
+from rsdiff.networks.restorers import refuse_fraction
 
 ESTIMATION = SamplerConfig(solver="native", steps=10, spacing="linspace")
 """How kernels are estimated for result rows: the kernel of the last of a few unguided steps."""

@@ -14,22 +14,21 @@ Unlike the published code:
 from __future__ import annotations
 
 from math import lcm
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import Ours, config
-from rsdiff.diffusion.denoisers import X0Denoiser
 from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.predictions import Prediction
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
-from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNet
-from rsdiff.networks.rrdb import RRDBNet
+from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 
 
 @config
@@ -88,7 +87,7 @@ class BlindSRSNFConfig(JointBlindConfig):
 class BlindSRSNF(JointBlindDiffusion):
     """See the module and `BlindSRSNFConfig`."""
 
-    wrapper = X0Denoiser
+    prediction: ClassVar[Prediction] = "clean"
     restorer: RRDBNet
 
     def __init__(self, options: BlindSRSNFConfig, problem: Problem) -> None:

@@ -22,8 +22,9 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.danv2 import ESTIMATOR_WIDTH, DANv2
+from rsdiff.networks.restorers import refuse_fraction
 
 
 @config

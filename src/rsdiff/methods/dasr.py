@@ -21,8 +21,9 @@ from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.drsr import PEAK, ModulatedConfig
 from rsdiff.methods.joint_blind import ContrastConfig
-from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.dasr import DASRNetwork
+from rsdiff.networks.restorers import refuse_fraction
 
 
 @config

@@ -24,8 +24,9 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.kernel_target import lr_kernel
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.dcls import DCLS, FILTER_SIZES, KernelNorm
+from rsdiff.networks.restorers import refuse_fraction
 
 
 @config

@@ -22,10 +22,9 @@ from rsdiff.methods import blindsrsnf
 from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import SRDSRANConfig, refuse_scale
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
-from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.ddpm_unet import DDPMUNet
-from rsdiff.networks.rrdb import RRDBNet
+from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 from rsdiff.networks.srdiff_unet import EVERY, SRDiffUNet
 
 
@@ -63,7 +62,8 @@ class SRDiffUNetConfig:
 
     def build_condition(self, problem: Problem) -> RRDBNet:
         """Return the condition network; its head is never used but belongs to the checkpoint."""
-        return RRDBNet(problem.lr_bands, problem.bands, self.condition_width, self.condition_blocks, self.condition_growth)
+        sizes = RRDBConfig(width=self.condition_width, blocks=self.condition_blocks, growth=self.condition_growth)
+        return RRDBNet(sizes, problem.lr_bands, problem.bands)
 
 
 @config

@@ -20,10 +20,11 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.contrastive import nt_xent
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import refuse_fraction, require_scale
+from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.degradation_encoder import DegradationEncoder
 from rsdiff.networks.drsr import DRSRNetwork
 from rsdiff.networks.modulated import ModulatedNetwork
+from rsdiff.networks.restorers import refuse_fraction
 
 Network = TypeVar("Network", bound=ModulatedNetwork)
 

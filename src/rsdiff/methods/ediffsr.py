@@ -9,7 +9,7 @@ Unlike the published code:
 - Levels and coefficients are float64; theirs are float32, which cancels five digits at the first level. The state of a sampling run is
   float64 too (`sampler.dtype`): differences below 2e-5 over a whole run.
 - Any scale and any number of bands.
-`predicts=addition` (ours, off as published) serves short trainings, see rsdiff.methods.idm: its loss is the error of the addition itself.
+`prediction=clean` (ours, off as published) serves short trainings, see rsdiff.methods.idm: its loss is the error of the addition itself.
 As there, the enlarged image is not clamped, and the loss, an error of x_{t-1}, is one of the noise weighted by 0.004 (t = 1) to 0.041.
 """
 
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, config
+from rsdiff.data.enlarging import enlarge
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import per_image
-from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, Prediction, ReverseMeans, Rule
+from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, ReverseMeans, Rule
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
@@ -49,7 +49,7 @@ class EDiffSRConfig(MethodConfig):
     """Blocks of each level on the way up, from the deepest."""
     schedule: MeanRevertingConfig = MeanRevertingConfig()
     """Levels of training."""
-    predicts: Annotated[Prediction, Ours("weights")] = "noise"
+    prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
     """What the network predicts: the noise, as published, or what the target adds to the enlarged LR, for short trainings (ours)."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared error of the step back, of a predicted addition itself."""
@@ -109,12 +109,12 @@ class EDiffSR(Method):
         self.network = ConditionalNAFNet(
             bands=problem.bands, width=options.width, encoders=options.encoders, middle=options.middle, decoders=options.decoders
         )
-        if options.predicts == "addition":
+        if options.prediction == "clean":
             zeroed(self.network.leave)
 
     def mean(self, batch: Batch) -> Tensor:
         """Return the LR at the target's size: bicubic with a = -0.75, half-pixel centres, neither antialiased nor clamped."""
-        return F.interpolate(batch.need("lr"), size=batch.size, mode="bicubic", align_corners=False)
+        return enlarge(batch.need("lr"), batch.size)
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         hr = batch.need("hr")
@@ -130,7 +130,7 @@ class EDiffSR(Method):
         clean = (hr - mean) / self.options.schedule.strength
         state = per_image(signal, hr) * clean + per_image(signal * sigma, hr) * drawn
         predicted = self.predict(state, mean, t)
-        if self.options.predicts == "addition":
+        if self.options.prediction == "clean":
             return Step(state=state, predicted=predicted, made=predicted, right=clean)
         means = ReverseMeans.between(sigma, sigma_next, "sde")
         return Step(
@@ -158,7 +158,7 @@ class EDiffSR(Method):
         return EulerDenoiser(
             lambda state, time: self.predict(state, mean, time),
             self.schedule,
-            predicts=options.predicts,
+            options.prediction,
             rule=options.native_rule,
             last_noise=options.native_last_noise,
             data_range=((0 - mean) / strength, (1 - mean) / strength),

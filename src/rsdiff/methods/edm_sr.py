@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import config
+from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
 from rsdiff.diffusion.denoisers import EdmDenoiser
@@ -23,7 +24,6 @@ from rsdiff.diffusion.preconditioning import EdmPreconditioning, Preconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.enlargement import Enlargement, enlarge
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.layers import reflect_to
@@ -114,7 +114,7 @@ class EdmSr(Method):
         """EDM's loss: per image the sum of the weighted squared error, averaged over the batch. Draws: augmentation, level, noise."""
         require_multiple(batch, self.options.size_multiple)
         hr, labels, valid = 2 * batch.need("hr") - 1, None, batch.valid
-        lr = enlarge(batch.need("lr"), batch.size, self.options.enlargement)
+        lr = enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement)
         if self.options.augments:
             drawn = draw_augmentation(self.options.augmentation, noise, len(batch), batch.size)
             hr, lr, labels = drawn.apply(hr), drawn.apply(lr), drawn.labels.to(hr.device)
@@ -128,7 +128,7 @@ class EdmSr(Method):
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         multiple = self.options.size_multiple
         height, width = (-(-length // multiple) * multiple for length in batch.size)
-        lr = reflect_to(enlarge(batch.need("lr"), batch.size, self.options.enlargement), height, width)
+        lr = reflect_to(enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement), height, width)
         start = lr if lr.shape[1] == self.bands else None
         shape = (len(batch), self.bands, height, width)
         image = sample(sampler, self.denoiser(lr), shape, noise, device=lr.device, image=start)

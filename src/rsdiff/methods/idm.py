@@ -2,8 +2,8 @@
 
 Source: Ree1s/IDM (Gao et al., CVPR 2023). Unlike it, restoration is told the enlargement that is asked for instead of a random one, whole
 batches are restored, and targets need not be square.
-`predicts=addition` (ours, off as published) serves short trainings: after 600 steps, samples of one that predicted noise lay 2.4 dB
-below bicubic, and the first estimate of one that predicts the addition, at twice the learning rate, 0.3 dB above.
+`prediction=clean base=enlarged` (ours, off as published) serves short trainings: after 600 steps, samples of one that predicted
+noise lay 2.4 dB below bicubic, and the first estimate of one that predicts the addition, at twice the learning rate, 0.3 dB above.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
+from rsdiff.data.enlarging import enlarge
 from rsdiff.data.missing import eroded, validity_at
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import DiscreteDenoiser, EpsDenoiser, X0Denoiser
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
+from rsdiff.diffusion.denoisers import DiscreteDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, Problem, Stage
-from rsdiff.methods.sr3 import Noised, NoisePredictorConfig, enlarge, noised_continuously
+from rsdiff.methods.sr3 import Noised, NoisePredictorConfig, noised_continuously
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.idm_unet import ConditionEncoder, IDMUNet
 from rsdiff.networks.layers import zeroed
@@ -43,13 +45,17 @@ class IDMConfig(NoisePredictorConfig):
     """The enlargement that the network is told as 1; it is told 0 for none."""
     draw_scale: Annotated[bool, Ours("training")] = True
     """Shrink the targets of every training batch to a random size between the LR's and theirs; without it, trainer.scale_range rules."""
-    predicts: Annotated[Literal["noise", "addition"], Ours("weights")] = "noise"
-    """What the network predicts: the noise, as published, or what the target adds to the enlarged LR, for short trainings (ours)."""
+    prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
+    """What the network predicts: the noise, as published, or the clean image, for short trainings (ours)."""
+    base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
+    """What a predicted clean image is added to (ours): the enlarged LR, so that an untrained model gives that."""
     init: Literal["orthogonal", "stylegan"] = "orthogonal"
     """Weights to begin with of the layers that mix in the condition: orthogonal as published, or normal, with weights of the scale at 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.prediction == "noise" and self.base.kind != "none":
+            raise UserError("noise is predicted and added to nothing; set prediction=clean, or base=none.")
         if self.largest_scale <= 1:
             raise ValueError(f"largest_scale={self.largest_scale} was given; choose more than 1.")
 
@@ -61,12 +67,7 @@ class IDMConfig(NoisePredictorConfig):
         return problem.bands == problem.lr_bands
 
     def refuse(self, problem: Problem) -> str | None:
-        if self.predicts == "addition" and problem.bands != problem.lr_bands:
-            return (
-                f"model.predicts=addition adds to the enlarged LR, which has {problem.lr_bands} bands for {problem.bands}; "
-                "set model.predicts=noise."
-            )
-        return None
+        return self.base.refuse_base("idm", problem)
 
     def build(self, problem: Problem) -> IDM:
         return IDM(self, problem)
@@ -93,7 +94,8 @@ class IDM(Method):
         self.schedule = options.schedule.build()
         self.encoder = ConditionEncoder(problem.lr_bands, problem.bands, options.encoder.width, options.encoder.blocks)
         self.network = options.build_network(problem.bands)
-        if options.predicts == "addition":
+        self.base = options.base.build_base(problem)
+        if self.base.adds:
             zeroed(self.network.conv_out)
 
     def scaler(self, scale: float, like: Tensor) -> Tensor:
@@ -110,11 +112,9 @@ class IDM(Method):
             hr, scale = shrunk(hr, batch.lr_size, share), 1 + (scale - 1) * share
             valid = None if valid is None else validity_at(eroded(valid, SHRUNK_REACH), (hr.shape[-2], hr.shape[-1]))
         noised = noised_continuously(hr, self.options, self.schedule, noise)
-        wanted = noised.noise
-        if self.options.predicts == "addition":
-            wanted = hr - enlarge(batch.need("lr"), (hr.shape[-2], hr.shape[-1]), "bicubic")
+        wanted = noised.noise if self.options.prediction == "noise" else self.base.taken_off(hr, lr)
         total = self.objective(lr, noised, self.scaler(scale, lr), wanted, valid)
-        return {"restorer": Losses(total, {self.options.predicts: total.detach()})}
+        return {"restorer": Losses(total, {self.options.prediction: total.detach()})}
 
     def objective(self, lr: Tensor, noised: Noised, scaler: Tensor, wanted: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the mean error of the prediction, of which `wanted` (B, C, H, W) is right; lr in [-1, 1]."""
@@ -122,26 +122,27 @@ class IDM(Method):
         predicted = self.network(noised.x, condition, scaler, noised.time)
         return (masked_l1 if self.options.loss == "l1" else masked_mse)(predicted, wanted, valid)
 
-    def denoiser(self, condition: Tensor, scaler: Tensor, enlarged: Tensor) -> DiscreteDenoiser:
+    def denoiser(self, condition: Tensor, scaler: Tensor, lr: Tensor) -> DiscreteDenoiser:
         """Return the network as a denoiser of images in [-1, 1].
 
         condition, scaler  what the network is told, (B, C, H, W) and (1, 1) or (B, 1)
-        enlarged           the LR in [-1, 1], (B, C, H, W), to which a prediction is added where the network predicts that
+        lr                 the LR in [-1, 1], (B, c, h, w), of which the base is made that a prediction is added to
         """
 
         def predict(x: Tensor, level: Tensor) -> Tensor:
             return self.network(x, condition.to(x.dtype), scaler.to(x.dtype), level)
 
-        if self.options.predicts == "noise":
-            return EpsDenoiser(predict, self.schedule, time="level")
-        return X0Denoiser(lambda x, level: enlarged.to(x.dtype) + predict(x, level), self.schedule, time="level")
+        def with_base(x: Tensor, level: Tensor) -> Tensor:
+            return self.base.onto(predict(x, level), lr.to(x.dtype))
+
+        return DiscreteDenoiser(with_base, self.schedule, self.options.prediction, time="level")
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         lr, size = batch.need("lr"), batch.size
         condition = self.encoder(2 * lr - 1, size)
-        enlarged = enlarge(lr, size, "bicubic")
-        denoiser = self.denoiser(condition, self.scaler(size[1] / lr.shape[-1], lr), enlarged)
+        enlarged = enlarge(2 * lr - 1, size)
+        denoiser = self.denoiser(condition, self.scaler(size[1] / lr.shape[-1], lr), 2 * lr - 1)
         image = enlarged if lr.shape[1] == self.bands else None
         sampled = sample(sampler, denoiser, (len(batch), self.bands, *size), noise, device=lr.device, image=image)
         return (sampled.float() + 1) / 2

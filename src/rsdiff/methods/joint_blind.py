@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import DiscreteDenoiser, EpsDenoiser, TimeInput, per_image
+from rsdiff.diffusion.denoisers import DiscreteDenoiser, TimeInput, per_image
 from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.predictions import Prediction
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
@@ -93,7 +94,7 @@ class JointBlindDiffusion(Method):
 
     samples_residual  whether what is diffused is `residual`, the image less the estimate, or the image
     time              what the U-Net is told of the noise level
-    wrapper           what it predicts
+    prediction        what it predicts
     """
 
     couples_batch = True
@@ -101,7 +102,7 @@ class JointBlindDiffusion(Method):
 
     samples_residual: ClassVar[bool] = False
     time: ClassVar[TimeInput] = "level"
-    wrapper: ClassVar[type[DiscreteDenoiser]] = EpsDenoiser
+    prediction: ClassVar[Prediction] = "noise"
 
     def __init__(self, options: JointBlindConfig, problem: Problem, restorer: nn.Module) -> None:
         super().__init__()
@@ -143,7 +144,7 @@ class JointBlindDiffusion(Method):
 
     def denoiser(self, estimate: Estimate, code: Tensor) -> DiscreteDenoiser:
         """Return the U-Net with its conditions bound, as a denoiser in [-1, 1]."""
-        return self.wrapper(lambda x, time: self.predict(x, time, estimate, code), self.schedule, time=self.time)
+        return DiscreteDenoiser(lambda x, time: self.predict(x, time, estimate, code), self.schedule, self.prediction, time=self.time)
 
     def stages(self) -> Sequence[Stage]:
         joint = Stage("joint", tuple(self.groups()))

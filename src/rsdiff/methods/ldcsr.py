@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, config
 from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Denoiser, EpsDenoiser, X0Denoiser
+from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser
 from rsdiff.diffusion.levels import to_zero
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
@@ -37,8 +37,6 @@ from rsdiff.methods.ldcsr_vae import refuse_scale
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig, enlarged
 from rsdiff.networks.latent_unet import LatentUNet
 from rsdiff.networks.unet_atom import UNetAtom
-
-Prediction = Literal["noise", "latent"]
 
 
 @config
@@ -107,8 +105,8 @@ class LatentDiffusionConfig(MethodConfig):
     """Sizes of the noise predictor."""
     schedule: ScheduleConfig = ScheduleConfig(name="quad", steps=4, start=0.1, end=0.99)
     """Noise levels; a published one is linear in the root of beta."""
-    predicts: Annotated[Prediction, Ours("weights")] = "noise"
-    """What the network predicts."""
+    prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
+    """What the network predicts: the noise, as published, or the clean latent (ours)."""
     scale_told: Annotated[Literal["truncated", "exact"], Ours("weights")] = "truncated"
     """The scale that the network is told: rounded down to an integer, as published, or as it is."""
     distillation_weight: float = 1.0
@@ -222,9 +220,8 @@ class LatentDiffusion(Method):
                 return network(known, time)
             return network(known, time, told, tall)
 
-        kind = EpsDenoiser if self.options.predicts == "noise" else X0Denoiser
         time: Literal["level", "index"] = "level" if isinstance(network, UNetAtom) else "index"
-        return kind(predict, self.schedule, time=time, data_range=None)
+        return DiscreteDenoiser(predict, self.schedule, self.options.prediction, time=time, data_range=None)
 
     def decode(self, latent: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the image in [-1, 1], clamped, of a scaled latent."""

@@ -60,6 +60,8 @@ class DiscriminatorConfig:
 class LDCSRVaeConfig(MethodConfig):
     """The first stage of LDCSR. The defaults are the published ones."""
 
+    located: ClassVar[frozenset[str]] = frozenset({"weight_folders"})  # the file's name holds a hash of its content
+
     autoencoder: AutoencoderConfig = AutoencoderConfig()
     """The networks."""
     kl_weight: float = 1e-6

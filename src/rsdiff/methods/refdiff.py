@@ -24,7 +24,9 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import Ours, config
+from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import EdmLevels, denoising_error
@@ -33,7 +35,6 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.change_mask import estimate_change
-from rsdiff.methods.enlargement import Enlargement, enlarge
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
@@ -53,9 +54,9 @@ class RefDiffConfig(MethodConfig):
     """Truncate the enlarged LR to 8 bits in training, as the published loader does."""
     enlargement: Annotated[Enlargement, Ours("sampling")] = "nearest"
     """How the LR is brought to target size in restoration; the published code differs from its training here."""
-    residual: Annotated[bool, Ours("weights")] = False
-    """Diffuse what the target adds to the enlarged LR instead of the target (ours): an untrained model then gives the enlarged LR. Set
-    levels.sigma_data to the deviation of that difference."""
+    base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
+    """What is taken off the target before it is diffused, and added again (ours): with the enlarged LR an untrained model gives that. Set
+    levels.sigma_data to the deviation of the difference."""
     loss_divisor: Annotated[float | None, Ours("training")] = 256.0
     """The squared errors of a step's images are summed and divided by it (published: 256 whatever the batch); None takes their mean."""
     wrong_reference: Annotated[float, Ours("training")] = 0.0
@@ -99,7 +100,7 @@ class RefDiffConfig(MethodConfig):
                 f"model refdiff starts from the enlarged LR image and needs equal bands, but the LR has {problem.lr_bands} and the target "
                 f"{problem.bands}; choose data whose LR has all bands of the target."
             )
-        return None
+        return self.base.refuse_base("refdiff", problem)
 
     def build(self, problem: Problem) -> RefDiff:
         return RefDiff(self, problem)
@@ -112,6 +113,7 @@ class RefDiff(Method):
         super().__init__()
         self.options = options
         self.couples_batch = options.wrong_reference > 0
+        self.base = options.base.build_base(problem)
         self.network = options.network.build(problem.bands, problem.lr_bands, mask_channels=len(options.mask_codes) or 1)
 
     def denoiser(self, lr: Tensor, ref: Tensor, mask: Tensor) -> EdmDenoiser:
@@ -122,13 +124,13 @@ class RefDiff(Method):
         def predict(x: Tensor, noise_level: Tensor) -> Tensor:
             return self.network(x, noise_level, lr, ref, mask)
 
-        limit = 2.0 if self.options.residual else 1.0
+        limit = 2.0 if self.base.adds else 1.0
         return EdmDenoiser(predict, EdmPreconditioning(self.options.levels.sigma_data), data_range=(-limit, limit))
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         options = self.options
         require_multiple(batch, options.network.trunk.size_multiple)
-        lr = enlarge(batch.need("lr"), batch.size, options.train_enlargement, options.train_eight_bit)
+        lr = enlarge_signed(batch.need("lr"), batch.size, options.train_enlargement, options.train_eight_bit)
         if options.wrong_reference > 0:
             ref = batch.need("ref")
             is_wrong = noise.uniform((len(batch), 1, 1, 1), ref.device) < options.wrong_reference
@@ -136,7 +138,7 @@ class RefDiff(Method):
         mask = self.change_mask(batch)
         denoiser = self.denoiser(lr, self.seen_reference(batch, lr, mask), mask)
         target = 2 * batch.need("hr") - 1
-        error = denoising_error(denoiser, options.levels, target - lr if options.residual else target, noise).error
+        error = denoising_error(denoiser, options.levels, self.base.taken_off(target, 2 * batch.need("lr") - 1), noise).error
         mean = masked_mean(error, batch.valid)
         # The sum over the images of the optimiser step, however many micro-batches and processes share them.
         total = (
@@ -181,9 +183,10 @@ class RefDiff(Method):
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         multiple = self.options.network.trunk.size_multiple
         height, width = (-(-length // multiple) * multiple for length in batch.size)
-        lr, mask = enlarge(batch.need("lr"), batch.size, self.options.enlargement), self.change_mask(batch)
+        lr, mask = enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement), self.change_mask(batch)
         lr, ref, mask = (reflect_to(image, height, width) for image in (lr, self.seen_reference(batch, lr, mask), mask))
         denoiser = self.denoiser(lr, ref, mask)
-        base = lr if self.options.residual else torch.zeros_like(lr)
-        image = base + sample(sampler, denoiser, lr.shape, noise, device=lr.device, image=lr - base)
-        return (image[..., : batch.size[0], : batch.size[1]].float() + 1) / 2
+        small = 2 * batch.need("lr") - 1
+        start = reflect_to(self.base.taken_off(lr[..., : batch.size[0], : batch.size[1]], small), height, width)
+        image = sample(sampler, denoiser, lr.shape, noise, device=lr.device, image=start)[..., : batch.size[0], : batch.size[1]]
+        return (self.base.onto(image, small.to(image.dtype)).float() + 1) / 2

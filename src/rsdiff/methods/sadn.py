@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import masked_l1
@@ -60,8 +60,8 @@ class SADNConfig(MethodConfig):
     """Weight normalisation in the upsampler (SADN, EDSR; not RDN)."""
     mean_shift: bool = True
     """A learned 1x1 convolution before and after all, which begins as a shift by 0.5 (SADN, RDN; not EDSR)."""
-    starts_bicubic: Annotated[bool, Ours("weights")] = False
-    """Add what the upsampler makes, which is 0 at first, to the enlarged LR (ours, for short trainings)."""
+    base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
+    """What the upsampler's answer, at first 0, is added to (ours, for short trainings): the enlarged LR; none as published."""
     anneal_steps: int = 10_065
     """Training steps in which the temperature of kernel choice falls from 34 to 1 in eleven stairs (published: epochs); 0: at once."""
     self_ensemble: bool = False
@@ -116,7 +116,8 @@ class SADN(Method):
             self.body = (options.edsr if options.body == "edsr" else options.rdn).build(bands)
         width = {"sadn": options.width, "edsr": options.edsr.width, "rdn": options.rdn.width}[options.body]
         self.upsampler = CSUM(width, bands, options.levels, options.fuse_width, options.normalise, options.interpolate)
-        if options.starts_bicubic:
+        self.base = options.base.build_base(Problem(1, bands, bands))
+        if self.base.adds:
             zeroed(self.upsampler.last_layer)
         self.shift_in = mean_shift(bands, -0.5) if options.mean_shift else nn.Identity()
         self.shift_out = mean_shift(bands, 0.5) if options.mean_shift else nn.Identity()
@@ -129,10 +130,7 @@ class SADN(Method):
             maps = self.body(x, lr.shape[-2] / size[0], float(self.temperature) if self.training else 1.0)
         else:
             maps = self.body(x)
-        made = self.upsampler(maps, size)
-        if self.options.starts_bicubic:
-            made = made + F.interpolate(x, size=size, mode="bicubic", align_corners=False)
-        return self.shift_out(made)
+        return self.shift_out(self.base.onto(self.upsampler(maps, size), x))
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         if batch.sizes is not None:

@@ -11,7 +11,7 @@ Unlike the published code:
 - Training crops reach the last pixel and test images are whole; the published code crops at random in both.
 - Sizes that cannot be halved often enough are extended by reflection, then cropped; the published network fails there.
 - The state of a sampling run is float64 (`sampler.dtype`): differences below 1e-4 to their float32.
-`predicts` and `residual_ridge` (ours, off as published) serve networks that are too narrow, or trained too briefly, to tell the noise of
+`prediction` and `base` (ours, off as published) serve networks that are too narrow, or trained too briefly, to tell the noise of
 hundreds of bands from their spectra: an error of the predicted noise is divided by the signal's share, 0.006 at the first step.
 As there, "no condition" is 0 after normalisation (a mid-grey), and the spectral angle of training is that of the normalised values.
 """
@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Denoiser, EpsDenoiser, X0Denoiser, per_image
+from rsdiff.diffusion.bases import Base, BaseConfig, NoBaseConfig
+from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser, per_image
 from rsdiff.diffusion.hooks import TwoCall, clamp_to_quantile
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
@@ -38,8 +39,7 @@ from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
 from rsdiff.methods.skeleton import SkeletonConfig
-from rsdiff.methods.spectral_linear import refuse_other_scales
-from rsdiff.networks.running_regression import RunningRegression
+from rsdiff.networks.restorers import refuse_other_scales
 from rsdiff.networks.scdm_unet import SCDMUNet
 
 
@@ -69,11 +69,11 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
     """Levels with attention, counted from 0; the middle always has it."""
     schedule: ScheduleConfig = ScheduleConfig(steps=1000, start=1e-4, end=2e-2)
     """Noise levels of training."""
-    predicts: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
+    prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
     """What the networks predict: the noise, as published, or the clean bands, which narrow networks can learn (ours)."""
-    residual_ridge: Annotated[float | None, Ours("weights")] = None
-    """Diffuse what a linear regression on the condition, fitted while training with this ridge, leaves of the target (ours); None, as
-    published: the target itself."""
+    base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
+    """What is taken off the target before it is diffused, and added again (ours): regression, on the condition of a stage; none as
+    published."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared error of what is predicted."""
     angle_weight: float = 1.0
@@ -106,8 +106,6 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
             raise ValueError(f"empty_share={self.empty_share} must be 0 or more and less than 1.")
         if self.spread <= 0 or (self.rounded_levels is not None and self.rounded_levels < 1):
             raise ValueError(f"spread={self.spread} and rounded_levels={self.rounded_levels} must be above 0.")
-        if self.residual_ridge is not None and self.residual_ridge < 0:
-            raise ValueError(f"residual_ridge={self.residual_ridge} must be 0 or more, or null.")
 
     @property
     def size_multiple(self) -> int:
@@ -121,6 +119,9 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
         other_scale = refuse_other_scales("scdm", problem)
         if other_scale is not None:
             return other_scale
+        refusal = self.base.refuse_base("scdm", problem)
+        if refusal is not None:
+            return refusal
         if problem.bands <= self.strides[0]:
             return f"model.strides={list(self.strides)} leave one band of {problem.bands} to the first stage; choose smaller strides."
         return None
@@ -166,10 +167,8 @@ class SCDM(Method):
         conditions = [problem.lr_bands, *counts[:-1]]
         self.counts = counts
         self.networks = nn.ModuleList(options.build_network(*sizes) for sizes in zip(counts, conditions, strict=True))
-        self.regressions: nn.ModuleList | None = None
-        if options.residual_ridge is not None:
-            ridge = options.residual_ridge
-            self.regressions = nn.ModuleList(RunningRegression(given, made, ridge) for made, given in zip(counts, conditions, strict=True))
+        problems = [Problem(1, made, given) for made, given in zip(counts, conditions, strict=True)]
+        self.bases = nn.ModuleList(options.base.build_base(problem) for problem in problems)
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         return {f"stage_{index + 1}": network.parameters() for index, network in enumerate(self.networks)}
@@ -190,9 +189,8 @@ class SCDM(Method):
         require_multiple(batch, self.options.size_multiple)
         target = self.normalise(hr[:, :: self.options.strides[stage]])
         condition = self.normalise(hr[:, :: self.options.strides[stage - 1]] if stage else batch.need("lr"))
-        if self.regressions is not None and self.training:
-            regression = cast(RunningRegression, self.regressions[stage])
-            regression.accumulate(condition, target, batch.whole_pixels)
+        if self.training and self.base(stage).learns:
+            self.base(stage).observe(condition, target, batch.whole_pixels)
         valid = None if batch.valid is None else batch.valid[:, :: self.options.strides[stage]]
         t = noise.integers(0, len(self.schedule), (len(hr),), hr.device)
         kept = noise.uniform((len(hr),), hr.device) > self.options.empty_share
@@ -200,15 +198,20 @@ class SCDM(Method):
         drawn = noise.normal(target.shape, hr.device)
         found = self.objective(stage, target - base, condition * per_image(kept.to(hr), hr), t, drawn, base, valid)
         total = found.error + self.options.angle_weight * found.angle
-        return Losses(total, {self.options.predicts: found.error.detach(), "angle": found.angle.detach()})
+        return Losses(total, {self.options.prediction: found.error.detach(), "angle": found.angle.detach()})
 
     def after_step(self, stage: Stage, step: int) -> None:
-        for regression in self.regressions or ():
-            cast(RunningRegression, regression).solve()
+        for number in range(len(self.bases)):
+            self.base(number).settle()
+
+    def base(self, stage: int) -> Base:
+        """Return what the targets of a stage are diffused on."""
+        return cast(Base, self.bases[stage])
 
     def explained(self, stage: int, condition: Tensor) -> Tensor:
         """Return the part of a stage's target that is not diffused, in the networks' units: of a regression (B, C, H, W), or 0."""
-        return condition.new_zeros(()) if self.regressions is None else self.regressions[stage](condition)
+        base = self.base(stage)
+        return base(condition, (condition.shape[-2], condition.shape[-1])) if base.adds else condition.new_zeros(())
 
     def objective(
         self,
@@ -230,7 +233,7 @@ class SCDM(Method):
         x = signal * target + deviation * drawn
         predicted = self.networks[stage](x, condition, t)
         clean, wanted = predicted, target
-        if self.options.predicts == "noise":
+        if self.options.prediction == "noise":
             clean, wanted = x * per_image((1 / alphas_bar).sqrt(), x) - predicted * per_image((1 / alphas_bar - 1).sqrt(), x), drawn
         error = (masked_l1 if self.options.loss == "l1" else masked_mse)(predicted, wanted, valid)
         return Objective(x, clean, error, spectral_angle_loss(clean + base, target + base, valid))
@@ -240,13 +243,14 @@ class SCDM(Method):
 
         # What `sampler.clip` limits estimates to; the published sampler does not clip.
         limits = ((0 - self.options.centre) / self.options.spread, (1 - self.options.centre) / self.options.spread)
-        if self.regressions is not None:
+        if self.base(stage).adds:
             limits = (limits[0] - limits[1], limits[1] - limits[0])
 
-        wrapper = EpsDenoiser if self.options.predicts == "noise" else X0Denoiser
-
         def bound(given: Tensor) -> Denoiser:
-            return wrapper(lambda x, t: self.networks[stage](x, given.to(x.dtype), t), self.schedule, time="index", data_range=limits)
+            def predict(x: Tensor, t: Tensor) -> Tensor:
+                return self.networks[stage](x, given.to(x.dtype), t)
+
+            return DiscreteDenoiser(predict, self.schedule, self.options.prediction, time="index", data_range=limits)
 
         return TwoCall(bound(condition), bound(torch.zeros_like(condition)), self.options.guidance_weights[stage])
 

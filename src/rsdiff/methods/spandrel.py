@@ -6,25 +6,24 @@ as spandrel does. What no file tells, such as HAT's conv_scale, has its publishe
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.foreign import read_checkpoint
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 
 if TYPE_CHECKING:  # the library takes seconds to import
-    from spandrel import ImageModelDescriptor
+    from spandrel import ImageModelDescriptor, ModelDescriptor
 
 
 @config
@@ -32,6 +31,8 @@ class SpandrelConfig(MethodConfig):
     """A released network of another project, run as it is."""
 
     takes_checkpoint: ClassVar[bool] = True
+
+    located: ClassVar[frozenset[str]] = frozenset({"weights"})
 
     weights: str = ""
     """The file of weights (.pth, .pt, .ckpt or .safetensors); checkpoint=FILE sets it."""
@@ -60,23 +61,30 @@ class SpandrelConfig(MethodConfig):
 def read_network(path: Path) -> ImageModelDescriptor[nn.Module]:
     """Return the network of a file of released weights, found by its keys and shapes; nothing of the file is executed.
 
-    Raises UserError in one sentence for a file that is missing, no file of plain tensors, or of a network that spandrel does not know.
+    Raises UserError in one sentence for a file that is missing, no file of weights, or of a network that spandrel does not know.
     """
-    from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError, canonicalize_state_dict
+    from spandrel import ImageModelDescriptor
 
     if not path.is_file():
         raise UserError(f"checkpoint={path} is not a file; give the released weights of a network that spandrel knows.")
-    content: Mapping[str, Any]
-    try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-        found = ModelLoader().load_from_state_dict(canonicalize_state_dict(dict(content)))
-    except UnsupportedModelError:
-        raise UserError(f"{path.name} holds no network that this version of spandrel knows; choose another file or update it.") from None
-    except (pickle.UnpicklingError, RuntimeError, TypeError, ValueError, KeyError, EOFError) as error:
-        said = " ".join(str(error).split())[:120]
-        raise UserError(f"{path.name} was not read as a file of weights ({type(error).__name__}: {said}); choose another file.") from None
+    found = known_network(read_checkpoint(path))
+    if found is None:
+        raise UserError(f"{path.name} holds no network that this version of spandrel knows; choose another file or update it.")
     if not isinstance(found, ImageModelDescriptor):
         raise UserError(f"{path.name} holds a network of spandrel that needs a mask beside the image; choose one that restores images.")
+    return found
+
+
+def known_network(content: Mapping[str, Any]) -> ModelDescriptor[Any] | None:
+    """Return the network that spandrel recognises in a checkpoint's content, as `read_checkpoint` returns it, or None."""
+    from spandrel import ModelLoader, UnsupportedModelError, canonicalize_state_dict
+
+    weights = {key: value for key, value in content.items() if isinstance(value, Tensor | Mapping)}
+    try:
+        found: ModelDescriptor[Any] = ModelLoader().load_from_state_dict(canonicalize_state_dict(weights))
+    except (UnsupportedModelError, RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError):
+        # spandrel's guesses fail in many ways at a file that only looks like one of its networks.
+        return None
     return found
 
 

@@ -19,6 +19,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
+from rsdiff.networks.restorers import refuse_other_scales
 from rsdiff.networks.running_regression import RunningRegression
 
 
@@ -42,13 +43,6 @@ class SpectralLinearConfig(MethodConfig):
 
     def build(self, problem: Problem) -> SpectralLinear:
         return SpectralLinear(self, problem)
-
-
-def refuse_other_scales(name: str, problem: Problem) -> str | None:
-    """Return the sentence with which a method that keeps the pixels refuses any scale but 1, or None."""
-    if problem.scale == 1:
-        return None
-    return f"model {name} adds bands and keeps the pixels, and the scale is {problem.scale:g}; set scale=1."
 
 
 class SpectralLinear(Method):

@@ -10,80 +10,50 @@ As published:
 Unlike the published code:
 - normalisations of the discriminators see the real images before the restored ones, in both passes: it moves their running averages in
   another order, which matters to nothing that is trained;
-- the branch may be shown other blocks of the trunk than the 5th, 10th, 15th and 20th (`generator.taps`), so that trunks can be small.
+- the branch may be shown other blocks of the trunk than the 5th, 10th, 15th and 20th (`network.taps`), so that trunks can be small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.losses.adversarial import AdversarialLossConfig
+from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.masked import masked_l1, masked_mse, with_missing_of
 from rsdiff.losses.perceptual import PerceptualLossConfig
-from rsdiff.methods.base import Losses, Predecessor, Problem, Stage, frozen
-from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig, GanDiscriminatorConfig
-from rsdiff.methods.perceptual import refuse_bands
-from rsdiff.methods.rrdb import GeneratorConfig
-from rsdiff.methods.whole_scale import require_scale
-from rsdiff.networks.spsr import SPSRNet, gradient_map
+from rsdiff.methods.adversaries import DiscriminatorConfig, VGGConfig, deceiving, judging
+from rsdiff.methods.base import Losses, Predecessor, Problem, Stage
+from rsdiff.methods.esrgan import ESRGANConfig, GeneratorObjective
+from rsdiff.methods.restoring import Restoring, initialise
+from rsdiff.networks.restorers import RestorerConfig
+from rsdiff.networks.spsr import SPSRNet, SPSRNetConfig, gradient_map
 
 LARGER = 2
 """Padding of the maps that are compared and judged, which makes them as many pixels larger than the image."""
 
 
 @config
-class SPSRGeneratorConfig(GeneratorConfig):
-    """RRDBNet with a gradient branch."""
-
-    taps: tuple[int, ...] = (5, 10, 15, 20)
-    """Blocks of the trunk, counted from 1, whose outputs the branch is shown."""
-
-    def __post_init__(self) -> None:
-        GeneratorConfig.__post_init__(self)
-        if not self.taps or list(self.taps) != sorted(set(self.taps)) or not 1 <= self.taps[0] <= self.taps[-1] <= self.blocks:
-            raise ValueError(f"taps={list(self.taps)} of a trunk of blocks={self.blocks}; choose rising numbers from 1 to that one.")
-
-    def network(self, problem: Problem, unshuffle: int, enlargements: tuple[int, ...]) -> SPSRNet:
-        return SPSRNet(
-            in_channels=problem.lr_bands,
-            bands=problem.bands,
-            width=self.width,
-            blocks=self.blocks,
-            growth=self.growth,
-            taps=self.taps,
-            enlargements=enlargements,
-            on_enlarged=self.starts_bicubic,
-        )
-
-    @property
-    def trunk(self) -> GeneratorConfig:
-        """What a trained `rrdb` must have been built with."""
-        return GeneratorConfig(**{field.name: getattr(self, field.name) for field in fields(GeneratorConfig)})
-
-
-@config
 class SPSRConfig(ESRGANConfig):
     """SPSR. The defaults are the published ones."""
 
-    generator: SPSRGeneratorConfig = SPSRGeneratorConfig()
-    """The network that restores."""
-    pixel_weight: float = 0.01
-    """Factor of the mean absolute error."""
+    network: RestorerConfig = SPSRNetConfig()
+    """The network that restores: spsr."""
+    loss: ImageLossConfig = ImageLossConfig(l1=0.01)
+    """Weights of the terms that compare with the target pixel by pixel."""
     perceptual: PerceptualLossConfig = PerceptualLossConfig(layers=("conv5_4",), layer_weights=(1.0,))
     """Distance of features."""
     adversarial: AdversarialLossConfig = AdversarialLossConfig(relative="to_mean", joint=True, weight=0.005)
-    """The game of either discriminator; its weight is that of the images'."""
-    discriminator: GanDiscriminatorConfig = GanDiscriminatorConfig(network="vgg", biases=True)
-    """Either adversary; that of the gradient maps is built for their size."""
+    """What network and either discriminator win and lose by an answer; its weight is that of the images'."""
+    discriminator: DiscriminatorConfig = VGGConfig(biases=True)
+    """What judges images, and another one gradient maps, which is built for their size: vgg or patch."""
     gradient_pixel_weight: float = 0.01
     """Factor of the mean squared difference of gradient maps of images."""
     gradient_adversarial_weight: float = 0.005
@@ -94,48 +64,60 @@ class SPSRConfig(ESRGANConfig):
     """First steps, in which of the generator only the fusion is trained."""
 
     def __post_init__(self) -> None:
-        ESRGANConfig.__post_init__(self)
         if min(self.gradient_pixel_weight, self.gradient_adversarial_weight, self.branch_weight, self.fusion_steps) < 0:
-            raise ValueError(
+            raise UserError(
                 f"gradient_pixel_weight={self.gradient_pixel_weight}, gradient_adversarial_weight={self.gradient_adversarial_weight}, "
                 f"branch_weight={self.branch_weight} and fusion_steps={self.fusion_steps} must be 0 or more."
             )
-        if self.discriminator.network == "unet":
-            raise ValueError(
-                "discriminator.network=unet needs sides that are multiples of 8, and gradient maps are 2 pixels larger than targets; "
+        if not isinstance(self.network, SPSRNetConfig):
+            raise UserError(f"network={self.network.kind} has no gradient branch; leave network=spsr, or choose model=esrgan.")
+        if self.discriminator.kind == "unet":
+            raise UserError(
+                "discriminator=unet needs sides that are multiples of 8, and gradient maps are 2 pixels larger than targets; "
                 "choose vgg or patch."
             )
 
     @property
+    def trunk(self) -> RestorerConfig:
+        """The network of the regression that it starts from."""
+        assert isinstance(self.network, SPSRNetConfig)
+        return self.network.trunk
+
+    @property
     def predecessor(self) -> Predecessor:
-        return Predecessor("rrdb", {"generator": self.generator.trunk})
+        return Predecessor("rrdb", {"network": self.trunk, "base": self.base})
 
-    def refuse(self, problem: Problem) -> str | None:
-        if self.generator.head == "always_x4" and problem.scale in (1, 2):
-            return (
-                f"model spsr enlarges by stages and the scale is {problem.scale:g}; set model.generator.head=stages and a scale from 2 on."
-            )
-        return refuse_bands(self.perceptual, problem) or self.generator.refuse("spsr", problem)
-
-    def build(self, problem: Problem) -> SPSR:
+    def build(self, problem: Problem) -> SPSR:  # type: ignore[override]
         return SPSR(self, problem)
 
 
-class SPSR(ESRGAN):
+class SPSR(Restoring):
     """See the module and `SPSRConfig`."""
 
+    network: SPSRNet
+    couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("discriminator.", "gradient_discriminator.")
 
-    options: SPSRConfig
-    network: SPSRNet
-
     def __init__(self, options: SPSRConfig, problem: Problem) -> None:
-        super().__init__(options, problem)
-        judge = options.discriminator
-        self.gradient_discriminator = replace(judge, size=judge.size + LARGER).build(problem.bands)
+        super().__init__(options.network, options.base, options.tiles, problem, options.initial)
+        self.options = options
+        self.discriminator = options.discriminator.build(problem.bands)
+        initialise(self.discriminator, options.initial)
+        self.objective = GeneratorObjective(options)
+        self.gradient_discriminator = options.discriminator.build(problem.bands, LARGER)
+
+    @property
+    def coupling(self) -> str:
+        if self.options.adversarial.relative != "no":
+            return "its relativistic loss compares every image with the mean over its batch"
+        return super().coupling
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
-        return {**super().groups(), "gradient_discriminator": self.gradient_discriminator.parameters()}
+        return {
+            "restorer": self.network.parameters(),
+            "discriminator": self.discriminator.parameters(),
+            "gradient_discriminator": self.gradient_discriminator.parameters(),
+        }
 
     def stages(self) -> Sequence[Stage]:
         groups = tuple(self.groups())
@@ -143,32 +125,36 @@ class SPSR(ESRGAN):
 
     def begin_from(self, weights: Mapping[str, Tensor]) -> None:
         """Take the trunk of a trained `rrdb`, all but its last convolution."""
-        own = {name.removeprefix("network."): value for name, value in weights.items() if "conv_last" not in name}
-        self.network.load_state_dict({**self.network.state_dict(), **own})
+        self.load_state_dict({**self.state_dict(), **{name: value for name, value in weights.items() if "conv_last" not in name}})
+
+    def prepare_training(self) -> None:
+        """Raises UserError when the perceptual loss has no weights file."""
+        self.objective.perceptual.load()
 
     def start_stage(self, stage: Stage) -> None:
-        super().start_stage(stage)
         self.network.requires_grad_(stage.name == "all")
         self.network.fusion.requires_grad_(True)
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
-        require_scale(batch, self.scale)
-        options, hr = self.options, batch.need("hr")
-        image, branch = self.network.image_and_map(batch.need("lr"))
-        image = with_missing_of(image, hr, batch.valid)
+        options, hr, game = self.options, batch.need("hr"), self.options.adversarial
+        lr = self.training_input(batch)
+        made, branch = self.network.image_and_map(lr)
+        image = self.base.onto(made, lr)
+        known = with_missing_of(image, hr, batch.valid)
+        of_image, of_hr = gradient_map(known, LARGER), gradient_map(hr, LARGER)
         # A gradient is known where the pixels beside it are.
         edges = None if batch.valid is None else eroded(batch.valid, 1)
         around = None if edges is None else F.pad(edges, (LARGER // 2,) * 4, value=1.0)
-        of_image, of_hr = gradient_map(image, LARGER), gradient_map(hr, LARGER)
-        with frozen(self.gradient_discriminator):
-            judged = options.adversarial.generator_loss(self.gradient_discriminator, of_image, of_hr)
-        terms = self.image_terms(image, hr, batch.valid) | {
+        terms = self.objective.terms(image, hr, batch.valid, self.discriminator, stage.step) | {
             "gradient_pixel": (options.gradient_pixel_weight, masked_mse(of_image, of_hr, around)),
-            "gradient_adversarial": (options.gradient_adversarial_weight, judged),
+            "gradient_adversarial": (
+                options.gradient_adversarial_weight,
+                deceiving(game, self.gradient_discriminator, of_image, of_hr),
+            ),
             "branch": (options.branch_weight, masked_l1(branch, gradient_map(hr), edges)),
         }
         return {
             "restorer": Losses.weighted(terms),
-            "discriminator": self.judged(self.discriminator, image, hr),
-            "gradient_discriminator": self.judged(self.gradient_discriminator, of_image, of_hr),
+            "discriminator": judging(game, self.discriminator, known, hr),
+            "gradient_discriminator": judging(game, self.gradient_discriminator, of_image, of_hr),
         }

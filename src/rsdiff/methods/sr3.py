@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import config
+from rsdiff.data.enlarging import enlarge as enlarge_bicubically
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
-from rsdiff.diffusion.denoisers import EpsDenoiser, per_image
+from rsdiff.diffusion.denoisers import DiscreteDenoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
@@ -114,7 +114,7 @@ def enlarge(lr: Tensor, size: tuple[int, int], how: Literal["bicubic", "pillow_8
     """
     if how == "pillow_8bit":
         return 2 * resize(lr, size, "pillow") - 1
-    return F.interpolate(2 * lr - 1, size=size, mode="bicubic", align_corners=False)
+    return enlarge_bicubically(2 * lr - 1, size)
 
 
 @dataclass
@@ -190,13 +190,13 @@ class SR3(Method):
         total = error(predicted, noised.noise, batch.valid)
         return {"restorer": Losses(total, {"noise": total.detach()})}
 
-    def denoiser(self, condition: Tensor | None) -> EpsDenoiser:
+    def denoiser(self, condition: Tensor | None) -> DiscreteDenoiser:
         """Return the network as a denoiser of images in [-1, 1], with `condition` (B, c, H, W) bound."""
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             return self.network(x if condition is None else torch.cat([condition.to(x.dtype), x], dim=1), time)
 
-        return EpsDenoiser(predict, self.schedule, time="level" if self.options.time == "continuous" else "index")
+        return DiscreteDenoiser(predict, self.schedule, time="level" if self.options.time == "continuous" else "index")
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -19,7 +19,7 @@ from rsdiff.metrics.features import FeatureStore
 from rsdiff.metrics.kernel import KERNEL_PSNR
 from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
 from rsdiff.metrics.options import MetricsConfig
-from rsdiff.metrics.summary import Summary, Unavailable, summarise
+from rsdiff.metrics.summary import LEFT_OUT, VALID_SHARE, Summary, Unavailable, summarise
 from rsdiff.metrics.table import METRICS
 from rsdiff.metrics.weight_files import file_hash, find_weight_file, missing_sentence
 
@@ -135,6 +135,9 @@ class Evaluator:
             for prefix, seen in views.items():
                 if not metric.of_set and (prefix != REFERENCE or metric.on_hr):
                     row[prefix + metric.name] = self._value(metric, seen)
+        if view.valid is not None:
+            row[VALID_SHARE] = float(view.valid.float().mean())
+        row |= {name + LEFT_OUT: count for name, count in view.shared.get("left out", {}).items() if count}
         if self._set_scores:
             features = {prefix + name: score.features(seen) for name, score in self._set_scores.items() for prefix, seen in views.items()}
             self._features.add(meta.name, features)
@@ -176,16 +179,17 @@ class Evaluator:
         def one(images: Tensor | None) -> Tensor | None:
             return None if images is None else images[index].to(self.device)
 
-        valid = one(batch.valid)
+        valid, lr_valid = one(batch.valid), one(batch.lr_valid)
         return View(
             image=restored.to(self.device),
-            hr=one(batch.hr),
-            lr=one(batch.lr),
+            hr=None if batch.hr is None else one(batch.need("hr")),
+            lr=None if batch.lr is None else one(batch.need("lr")),
             valid=None if valid is None else (valid > 0.5).all(0, keepdim=True),
             scale=batch.scale,
             protocol=self.config.protocol,
             rgb_bands=self.config.rgb_bands,
             degrade=self._operator(batch, index),
+            lr_valid=None if lr_valid is None else lr_valid > 0.5,
         )
 
     def _operator(self, batch: Batch, index: int) -> Callable[[Tensor], Tensor] | None:

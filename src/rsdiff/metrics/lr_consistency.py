@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.missing import fill_missing
 from rsdiff.metrics.colour import quantise
 from rsdiff.metrics.metric import View
 from rsdiff.metrics.psnr import masked_mean, psnr
@@ -18,20 +18,16 @@ Pair = tuple[Tensor, Tensor, Tensor | None]
 def lr_pair(view: View) -> Pair | None:
     """Return (D(image), lr, valid) on [0, 1], float64, D(image) neither rounded nor clipped; None where D gives another size than lr.
 
-    The image is the 8-bit one that would be delivered. An LR pixel is valid if all that D makes it of is. Degradations that crop their
-    target before shrinking it have no such pair.
+    The image is the 8-bit one that would be delivered, its missing pixels filled as they were when the LR was made. LR pixels count that
+    were made of known ones alone. Degradations that crop their target before shrinking it have no such pair.
     """
     if view.degrade is None or view.lr is None:
         raise UserError("LR consistency needs the operator that made the LR image; it is known only where a degradation made it.")
     image = quantise(view.image) / 255
-    valid = None
     if view.valid is not None:
-        image = torch.where(view.valid, image, 0.0)
-        # The operator's weights sum to 1, so it turns a mask of ones into ones exactly where nothing invalid has weight.
-        covered = view.degrade(view.valid.expand_as(image).float())
-        valid = ((covered - 1).abs() < 1e-3).all(0, keepdim=True)
+        image = fill_missing(image[None], view.valid[None])[0]
     degraded = view.degrade(image.float()).double()
-    return (degraded, view.lr.double(), valid) if degraded.shape == view.lr.shape else None
+    return (degraded, view.lr.double(), view.lr_valid) if degraded.shape == view.lr.shape else None
 
 
 def lr_psnr(view: View) -> float:
@@ -49,4 +45,4 @@ def lr_l1(view: View) -> float:
     if pair is None:
         return math.nan
     difference = (pair[0] - pair[1]).abs()
-    return float(difference.mean() if pair[2] is None else masked_mean(difference, pair[2]).mean())
+    return float(difference.mean() if pair[2] is None else masked_mean(difference, pair[2]).nanmean())

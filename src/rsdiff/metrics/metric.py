@@ -27,7 +27,8 @@ class View:
     image         (C, H, W) the image that is judged, in [0, 1], not rounded
     hr            (C, H, W) its reference or None
     lr            (c, h, w) what it was made from, or None
-    valid         (1, H, W) bool, pixels that count, or None for all
+    valid         (C, H, W) bool, values that count, or None for all
+    lr_valid      (c, h, w) bool, values of `lr` that were made of known pixels alone, or None for all
     scale         target pixels per input pixel
     degrade       the operator that made `lr`, without its noise, for one image (C, H, W) -> (c, h, w); None where it is not known
     """
@@ -40,6 +41,7 @@ class View:
     protocol: ProtocolConfig
     rgb_bands: tuple[int, int, int] = (0, 1, 2)
     degrade: Callable[[Tensor], Tensor] | None = None
+    lr_valid: Tensor | None = None
     shared: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
@@ -65,7 +67,17 @@ class View:
 
         reference = self.reference()
         image, hr = self.once(f"pair {chosen}", lambda: (prepare(self.image), prepare(reference)))
-        return image, hr, None if self.valid is None else crop(self.valid, width)
+        valid = self.valid if chosen == "bands" else self.valid_pixels
+        return image, hr, None if valid is None else crop(valid, width)
+
+    @property
+    def valid_pixels(self) -> Tensor | None:
+        """(1, H, W) bool, pixels of which every band that is seen as colour counts, or None for all."""
+        return None if self.valid is None else rgb_planes(self.valid, self.rgb_bands).all(0, keepdim=True)
+
+    def leave_out(self, metric: str, bands: Tensor) -> None:
+        """Note how many bands (C,) bool a metric could not use, for the result row."""
+        self.shared.setdefault("left out", {})[metric] = int(bands.sum())
 
     def quantised(self, image: Tensor) -> Tensor:
         """Return an image of [0, 1] in units of the protocol's peak, quantised by its rule, float64."""
@@ -83,8 +95,8 @@ class View:
         """
         planes = rgb_planes(quantise(image), self.rgb_bands).float() / 255
         planes = planes.expand(3, -1, -1) if planes.shape[0] == 1 else planes
-        if self.valid is not None:
-            planes = torch.where(self.valid, planes, torch.zeros((), device=planes.device))
+        if self.valid_pixels is not None:
+            planes = torch.where(self.valid_pixels, planes, torch.zeros((), device=planes.device))
         return planes if with_border else crop(planes, border_width(self.protocol.border, self.scale))
 
 

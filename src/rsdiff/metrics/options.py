@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 @config
 class MetricsConfig:
     """The metrics of a run. `METRICS` in rsdiff.metrics lists the names; a table prints the protocol with every value."""
+
+    located: ClassVar[frozenset[str]] = frozenset({"weight_folders"})
 
     metrics: tuple[str, ...] = ("psnr", "ssim", "lr_psnr")
     """Names of metrics, in the order of the tables; one whose weight file is missing is reported as unavailable and the run goes on."""

@@ -1,6 +1,7 @@
 """Measures of the squared error of one image: MSE, PSNR, cPSNR, ERGAS. Float64; images (C, H, W) in units of the peak.
 
-`valid` is (1, H, W) bool: pixels that do not count may hold anything, NaN included.
+`valid` is (C, H, W) bool, or (1, H, W) for all bands: values that do not count may hold anything, NaN included. Bands without any valid
+pixel are left out.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 
+EMPTY = 1e-6
+
 
 def band_mse(sr: Tensor, hr: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return the (C,) mean squared error of every band over the valid pixels; NaN where no pixel is valid."""
+    """Return the (C,) mean squared error of every band over its valid pixels; NaN where none is."""
     error = (sr.double() - hr.double()).square()
     if valid is None:
         return error.mean((-2, -1))
@@ -23,8 +26,14 @@ def band_mse(sr: Tensor, hr: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def mse(sr: Tensor, hr: Tensor, valid: Tensor | None = None) -> float:
-    """Return the mean squared error over bands and pixels, in units of the peak squared."""
-    return float(band_mse(sr, hr, valid).mean())
+    """Return the mean squared error over all valid values of bands and pixels, in units of the peak squared; NaN where none is."""
+    error = (sr.double() - hr.double()).square()
+    if valid is None:
+        return float(error.mean((-2, -1)).mean())
+    counts = valid.expand_as(error)
+    shares = counts.double().sum((-2, -1))
+    bands = masked_mean(error, valid)
+    return float((bands.nan_to_num() * shares).sum() / shares.sum())
 
 
 def psnr(
@@ -59,20 +68,21 @@ def cpsnr(sr: Tensor, hr: Tensor, peak: float = 255.0, max_offset: int = 8, vali
     if min(height, width) <= 0:
         raise UserError(f"cPSNR shifts by up to {max_offset} px and the image has {sr.shape[-2]}x{sr.shape[-1]}; use larger images.")
     sr, hr = sr.double(), hr.double()
-    best = math.inf
+    errors = []
     for row in range(max_offset + 1):
         for column in range(max_offset + 1):
-            a = sr[:, row : row + height, column : column + width]
             top, left = max_offset - row, max_offset - column
-            difference = a - hr[:, top : top + height, left : left + width]
+            window = (..., slice(row, row + height), slice(column, column + width))
+            shifted = (..., slice(top, top + height), slice(left, left + width))
+            difference = sr[window] - hr[shifted]
             if valid is None:
-                centred = difference - difference.mean((-2, -1), keepdim=True)
-                best = min(best, float(centred.square().mean()))
+                errors.append((difference - difference.mean((-2, -1), keepdim=True)).square().mean())
                 continue
-            counts = valid[:, row : row + height, column : column + width] & valid[:, top : top + height, left : left + width]
-            error = masked_mean((difference - masked_mean(difference, counts)[:, None, None]).square(), counts).mean()
-            if not error.isnan():
-                best = min(best, float(error))
+            counts = valid[window] & valid[shifted]
+            centred = difference - masked_mean(difference, counts)[:, None, None]
+            errors.append(masked_mean(centred.square(), counts).nanmean())
+    # One transfer for all shifts; those without a valid pixel are NaN.
+    best = float(torch.stack(errors).nan_to_num(nan=math.inf).min())
     if math.isinf(best):
         return math.nan
     return math.inf if best == 0 else 10 * math.log10(peak**2 / best)
@@ -82,9 +92,22 @@ def ergas(sr: Tensor, hr: Tensor, scale: float, valid: Tensor | None = None) -> 
     """Return 100/scale * sqrt(mean over bands of MSE_b / mean(HR_b)^2), lower is better (Wald 2000).
 
     scale  HR pixels per LR pixel along a side; for spectral super-resolution 1
+    Bands whose reference has a mean of 0 (see `empty_bands`) have no relative error and are left out; NaN where all are.
     """
-    hr_mean = hr.double().mean((-2, -1)) if valid is None else masked_mean(hr.double(), valid)
-    return float(100 / scale * (band_mse(sr, hr, valid) / hr_mean.square()).mean().sqrt())
+    hr_mean = band_means(hr, valid)
+    relative = torch.where(empty_bands(hr, valid), math.nan, band_mse(sr, hr, valid) / hr_mean.square())
+    return float(100 / scale * relative.nanmean().sqrt())
+
+
+def band_means(image: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return the (C,) means of the bands over their valid pixels."""
+    return image.double().mean((-2, -1)) if valid is None else masked_mean(image.double(), valid)
+
+
+def empty_bands(hr: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return (C,) bool: the bands of a reference whose mean is 0 beside the other bands' (below 1e-6 of the largest), or unknown."""
+    means = band_means(hr, valid).abs()
+    return ~(means > EMPTY * means.nan_to_num().max())
 
 
 def ergas_diffbsr(sr: Tensor, hr: Tensor, scale: float, valid: Tensor | None = None) -> float:
@@ -92,13 +115,13 @@ def ergas_diffbsr(sr: Tensor, hr: Tensor, scale: float, valid: Tensor | None = N
 
     Not comparable with `ergas` (1.45 where that gives 2.52); here to reproduce those tables.
     """
-    sr_mean = sr.double().mean() if valid is None else masked_mean(sr.double(), valid).mean()
+    sr_mean = sr.double().mean() if valid is None else masked_mean(sr.double(), valid).nanmean()
     return float(100 / scale * math.sqrt(mse(sr, hr, valid) / float(sr_mean) ** 2 / 3))
 
 
 def masked_mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Return the (C,) mean of `values` (C, H, W) where `valid` (1, H, W); whatever the other pixels hold does not matter."""
-    count = valid.sum()
-    # where, not a product: NaN times 0 is NaN.
-    total = torch.where(valid, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum((-2, -1))
-    return total / count if bool(count > 0) else torch.full_like(total, math.nan)
+    """Return the (C,) mean of `values` (C, H, W) where `valid` (C or 1, H, W), NaN where nothing is; the others may hold anything."""
+    counts = valid.expand_as(values)
+    # where, not a product: NaN times 0 is NaN. 0 / 0 is NaN.
+    total = torch.where(counts, values, torch.zeros((), dtype=values.dtype, device=values.device)).sum((-2, -1))
+    return total / counts.sum((-2, -1))

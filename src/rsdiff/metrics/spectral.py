@@ -1,6 +1,6 @@
 """Measures of spectra (C values of a pixel): float64; images (C, H, W) in units of the peak, which must be proportional to physical values.
 
-`valid` is (1, H, W) bool: pixels that do not count may hold anything, NaN included.
+`valid` is (C, H, W) bool, or (1, H, W) for all bands: values that do not count may hold anything, NaN included.
 Sources: the definitions that hyperspectral papers share (SSPSR, R2HGAN, NTIRE 2022); where they differ, arguments choose.
 """
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.metrics.psnr import band_mse, masked_mean
-from rsdiff.metrics.ssim import ssim
+from rsdiff.metrics.psnr import band_mse, masked_mean, mse
+from rsdiff.metrics.ssim import band_average, ssim, whole_windows
 
 Window = Literal["gaussian11", "uniform7"]
 
@@ -22,9 +22,18 @@ Window = Literal["gaussian11", "uniform7"]
 def mpsnr(sr: Tensor, hr: Tensor, peak: float, valid: Tensor | None = None) -> float:
     """Return the mean over bands of 10 log10(peak^2 / mean squared error) in dB, infinite if a band is identical.
 
-    Never below the PSNR of the error pooled over bands, which `psnr` is.
+    Bands whose reference is constant (see `flat_bands`) hold nothing to restore and are left out; NaN where all are. Of the same bands,
+    never below the PSNR of the error pooled over bands, which `psnr` is.
     """
-    return float(band_psnr(sr, hr, peak, valid).mean())
+    return float(torch.where(flat_bands(hr, valid), math.nan, band_psnr(sr, hr, peak, valid)).nanmean())
+
+
+def flat_bands(hr: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return (C,) bool: the bands of a reference that have one value at all valid pixels, or none."""
+    counts = torch.ones_like(hr, dtype=torch.bool) if valid is None else valid.expand_as(hr)
+    low = torch.where(counts, hr.double(), math.inf).amin((-2, -1))
+    high = torch.where(counts, hr.double(), -math.inf).amax((-2, -1))
+    return ~(low < high)
 
 
 def band_psnr(sr: Tensor, hr: Tensor, peak: float, valid: Tensor | None = None) -> Tensor:
@@ -67,7 +76,7 @@ def sam(sr: Tensor, hr: Tensor, valid: Tensor | None = None, zero: Literal["skip
     """
     angles = spectral_angles(sr, hr)
     if valid is not None:
-        angles = angles[valid[0]]
+        angles = angles[valid.all(0)]
     if zero == "half_pi":
         angles = angles.nan_to_num(nan=math.pi / 2)
     return math.degrees(float(angles.nanmean()))
@@ -75,7 +84,7 @@ def sam(sr: Tensor, hr: Tensor, valid: Tensor | None = None, zero: Literal["skip
 
 def rmse(sr: Tensor, hr: Tensor, valid: Tensor | None = None) -> float:
     """Return the root of the mean squared error over bands and pixels, in units of the peak."""
-    return float(band_mse(sr, hr, valid).mean().sqrt())
+    return math.sqrt(mse(sr, hr, valid))
 
 
 def mrae(sr: Tensor, hr: Tensor, valid: Tensor | None = None, offset: float = 0.0) -> float:
@@ -119,8 +128,7 @@ def uiqi(sr: Tensor, hr: Tensor, block: int = 8, valid: Tensor | None = None) ->
     values = luminance * torch.where(flat, 1.0, 2 * (product - mean_x * mean_y) / variances)
     if valid is None:
         return float(values.mean())
-    whole = torch.nn.functional.max_pool2d((~valid)[None].float(), block, stride=1)[0] == 0
-    return float(values[whole.expand_as(values)].mean())
+    return band_average(values, whole_windows(valid, block))
 
 
 def block_means(image: Tensor, side: int) -> Tensor:

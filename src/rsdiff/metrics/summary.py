@@ -1,8 +1,9 @@
-"""Values over a set of images: means, spreads, counts, and the difference from a baseline."""
+"""Values over a set of images: means, spreads, counts, and the paired difference from a baseline, over the same images."""
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,12 @@ from rsdiff.degradations.base import RecordValue
 from rsdiff.metrics.metric import Metric
 from rsdiff.metrics.protocol import ProtocolConfig
 from rsdiff.metrics.psnr import pooled_psnr
+from rsdiff.metrics.statistics import PairedDifference, both_finite, paired_difference
+
+LEFT_OUT = "_bands_left_out"
+"""How the column of a row ends that counts the bands a metric could not use."""
+VALID_SHARE = "valid_share"
+"""Column with the share of an image's values that count, where some do not."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +33,17 @@ class Unavailable:
 class MetricSummary:
     """A metric over a set.
 
-    mean      over the finite values; NaN if there is none
-    std       sample standard deviation over the images (not of the mean); NaN for fewer than two images and for values of a set
-    count     finite values in the mean; for a value of a set, its images
+    mean      over the images where method and baseline are finite; NaN if there is none
+    std       sample standard deviation over those images (not of the mean); NaN for fewer than two images and for values of a set
+    count     those images; for a value of a set, its images
     infinite  images equal to their reference (PSNR), which the mean leaves out
     baseline  mean of the baseline over the same images, or None
     hr        mean of the reference itself, or None
+    median    of the method over the same images
+    missing   images without a value (too small for the metric, nothing valid)
+    infinite_baseline  images on which the baseline equals the reference, which both means leave out
+    paired    statistics of method minus baseline, image by image; None without a baseline and for values of a set
+    left_out  bands, summed over the images, that the metric could not use
     """
 
     metric: Metric
@@ -41,11 +53,21 @@ class MetricSummary:
     infinite: int = 0
     baseline: float | None = None
     hr: float | None = None
+    median: float = math.nan
+    missing: int = 0
+    infinite_baseline: int = 0
+    paired: PairedDifference | None = None
+    left_out: int = 0
 
     @property
     def difference(self) -> float | None:
-        """Method minus baseline."""
+        """Method minus baseline, over the same images."""
         return None if self.baseline is None else self.mean - self.baseline
+
+    @property
+    def is_significant(self) -> bool | None:
+        """Whether the difference is more than chance over images; None where there is no test."""
+        return None if self.paired is None else self.paired.is_significant
 
     @property
     def is_better(self) -> bool | None:
@@ -73,13 +95,26 @@ class Summary:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Sentences on values that few images make."""
-        return tuple(
+        """Sentences on values that few images make, and on what means leave out."""
+        few = tuple(
             f"{entry.metric.title} of {entry.count} images says little, it takes {entry.metric.enough}; compare it with values of the same "
             "images alone."
             for entry in self.metrics
             if entry.count < entry.metric.enough and not math.isnan(entry.mean)
         )
+        return (*few, *(said for entry in self.metrics if (said := self._left_out(entry))))
+
+    def _left_out(self, entry: MetricSummary) -> str:
+        """Return a sentence on the images and bands that a metric's means do without, or ''."""
+        title, parts = entry.metric.title, []
+        if entry.infinite or entry.infinite_baseline:
+            parts.append(f"{entry.infinite} images are infinite and {entry.infinite_baseline} of {self.baseline}")
+        if entry.missing:
+            parts.append(f"{entry.missing} have no value")
+        said = f"{title}: {', '.join(parts)}; the means are over the other {entry.count} images." if parts else ""
+        if entry.left_out:
+            said += f"{' ' if said else f'{title}: '}{entry.left_out} bands without any signal in the reference are left out."
+        return said
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; NaN and infinity become None."""
@@ -100,6 +135,9 @@ class Summary:
                     self.baseline: plain(entry.baseline),
                     "difference": plain(entry.difference),
                     "hr": plain(entry.hr),
+                    "median": plain(entry.median),
+                    "missing": entry.missing,
+                    "paired": None if entry.paired is None else entry.paired.as_dict(),
                     "unit": entry.metric.unit,
                     "direction": entry.metric.direction,
                 }
@@ -147,28 +185,34 @@ def summarise(
 
 
 def _of_images(metric: Metric, rows: Sequence[Mapping[str, RecordValue]], protocol: ProtocolConfig, baseline: str) -> MetricSummary:
-    def finite(column: str) -> list[float]:
-        return [value for row in rows if column in row and math.isfinite(value := float(row[column]))]
+    def column(name: str) -> list[float]:
+        return [float(row[name]) if name in row else math.nan for row in rows]
 
     def mean(values: Sequence[float]) -> float:
-        if not values:
+        if not len(values):
             return math.nan
         if metric.name == "psnr" and protocol.average == "pooled_error":
             return pooled_psnr(values)
         return math.fsum(values) / len(values)
 
-    values = finite(metric.name)
-    compared, hr = finite(f"{baseline}_{metric.name}"), finite(f"hr_{metric.name}")
+    own, compared = column(metric.name), column(f"{baseline}_{metric.name}")
+    hr = [value for value in column(f"hr_{metric.name}") if math.isfinite(value)]
+    has_baseline = any(math.isfinite(value) or math.isinf(value) for value in compared)
+    values, other = (found.tolist() for found in both_finite(own, compared if has_baseline else own))
+    higher = None if metric.direction == "none" else metric.direction == "higher"
     return MetricSummary(
         metric=metric,
         mean=mean(values),
-        std=math.sqrt(math.fsum((v - math.fsum(values) / len(values)) ** 2 for v in values) / (len(values) - 1))
-        if len(values) > 1
-        else math.nan,
+        std=statistics.stdev(values) if len(values) > 1 else math.nan,
         count=len(values),
-        infinite=sum(math.isinf(float(row[metric.name])) for row in rows if metric.name in row),
-        baseline=mean(compared) if compared else None,
+        infinite=sum(map(math.isinf, own)),
+        baseline=mean(other) if has_baseline else None,
         hr=mean(hr) if hr else None,
+        median=statistics.median(values) if values else math.nan,
+        missing=sum(map(math.isnan, own)),
+        infinite_baseline=sum(map(math.isinf, compared)),
+        paired=paired_difference(own, compared, higher) if has_baseline else None,
+        left_out=sum(int(row.get(metric.name + LEFT_OUT, 0)) for row in rows),
     )
 
 

@@ -16,9 +16,9 @@ from rsdiff.metrics.fid import frechet_distance, kernel_distance
 from rsdiff.metrics.lpips import TRUNK_FILES, Lpips, Trunk, read_trunk
 from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
 from rsdiff.metrics.no_reference import average_gradient, entropy
-from rsdiff.metrics.psnr import cpsnr, ergas, ergas_diffbsr, mse, psnr
+from rsdiff.metrics.psnr import cpsnr, empty_bands, ergas, ergas_diffbsr, mse, psnr
 from rsdiff.metrics.seams import seam_score
-from rsdiff.metrics.spectral import cc, mpsnr, mrae, mssim, rmse, sam, uiqi
+from rsdiff.metrics.spectral import cc, flat_bands, mpsnr, mrae, mssim, rmse, sam, uiqi
 from rsdiff.metrics.ssim import ssim
 
 _NONE: frozenset[str] = frozenset()
@@ -55,12 +55,19 @@ def _cpsnr(view: View) -> float:
 
 def _ergas(view: View) -> float:
     image, hr, valid = view.pair("bands")
+    view.leave_out("ergas", empty_bands(hr, valid))
     return ergas(image, hr, view.scale, valid)
 
 
 def _ergas_diffbsr(view: View) -> float:
     image, hr, valid = view.pair("bands")
     return ergas_diffbsr(image, hr, view.scale, valid)
+
+
+def _mpsnr(view: View) -> float:
+    image, hr, valid = view.pair("bands")
+    view.leave_out("mpsnr", flat_bands(hr, valid))
+    return mpsnr(image, hr, view.protocol.peak, valid)
 
 
 def _bands(score: Callable[[Tensor, Tensor, float, Tensor | None], float]) -> Callable[[Context], ImageScore]:
@@ -126,7 +133,7 @@ def _niqe_pooled(context: Context) -> SetScore:
 
 
 def _mask(view: View) -> Tensor | None:
-    return None if view.valid is None else view.valid[0].cpu()
+    return None if view.valid_pixels is None else view.valid_pixels[0].cpu()
 
 
 def _inception(distance: Callable[[Tensor, Tensor], float], name: str, tiled: bool = False) -> Callable[[Context], SetScore]:
@@ -197,7 +204,7 @@ _FIDELITY = (
 )
 
 _SPECTRAL = (
-    Metric("mpsnr", "MPSNR", "mean of the PSNRs of the bands", "dB", build=_bands(mpsnr)),
+    Metric("mpsnr", "MPSNR", "mean of the PSNRs of the bands", "dB", build=_ready(_mpsnr)),
     Metric("mssim", "MSSIM", "mean of the bands' structural similarities, 11x11 Gaussian", low=-1, high=1, build=_bands(mssim)),
     Metric(
         "sam",
@@ -355,7 +362,7 @@ _NO_REFERENCE = (
         "grey levels/px",
         direction="none",
         needs=_NONE,
-        build=_ready(lambda view: average_gradient(view.gray(), view.valid)),
+        build=_ready(lambda view: average_gradient(view.gray(), view.valid_pixels)),
         on_hr=True,
     ),
     Metric(
@@ -366,7 +373,7 @@ _NO_REFERENCE = (
         direction="none",
         high=math.log2(256),
         needs=_NONE,
-        build=_ready(lambda view: entropy(view.gray(), view.valid)),
+        build=_ready(lambda view: entropy(view.gray(), view.valid_pixels)),
         on_hr=True,
     ),
     Metric(

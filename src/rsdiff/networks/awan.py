@@ -6,10 +6,14 @@ slope. Channel weights and the second-order attention see all pixels (of a quadr
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError, config
 from rsdiff.networks.layers import attended
+from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_other_scales
 
 SECOND_ORDER_REDUCTION = 8
 """Bands per channel of the second-order attention; fewer bands than this leave it none."""
@@ -75,22 +79,50 @@ class SecondOrderAttention(nn.Module):
         return x + self.out(mixed[:, 0].mT.unflatten(2, x.shape[-2:]))
 
 
+@config
+class AWANNetConfig(RestorerConfig):
+    """AWAN. The defaults are the published network."""
+
+    kind: ClassVar[str] = "awan"
+
+    width: int = 96
+    """Channels of the features."""
+    blocks: int = 8
+    """Dual residual blocks."""
+
+    def __post_init__(self) -> None:
+        if self.width < SQUEEZE:
+            raise UserError(f"width={self.width} was given; the channel weights need at least {SQUEEZE} channels.")
+
+    def refuse_network(self, problem: Problem) -> str | None:
+        if problem.bands < SECOND_ORDER_REDUCTION:
+            return f"model awan needs at least {SECOND_ORDER_REDUCTION} target bands and there are {problem.bands}; choose model=mstpp."
+        return refuse_other_scales(self.kind, problem)
+
+    def build_network(self, problem: Problem) -> AWAN:
+        return AWAN(self, problem.lr_bands, problem.bands)
+
+
 class AWAN(nn.Module):
     """forward(lr (B, in_bands, H, W)) -> (B, bands, H, W), unbounded.
 
-    bands   at least 8: the second-order attention has bands // 8 channels
-    width   channels of the features, at least 16 (96 published)
-    blocks  dual residual blocks (8 published)
+    bands  at least 8: the second-order attention has bands // 8 channels
     """
 
-    def __init__(self, *, in_bands: int, bands: int, width: int, blocks: int) -> None:
+    def __init__(self, options: AWANNetConfig, in_bands: int, bands: int) -> None:
         super().__init__()
+        width, blocks = options.width, options.blocks
         self.enter, self.enter_relu = conv(in_bands, width), nn.PReLU()
         self.head = conv(width, width)
         self.blocks = nn.ModuleList(DualResidualBlock(width) for _ in range(blocks))
         self.tail, self.tail_relu = conv(width, width), nn.PReLU()
         self.leave = conv(width, bands)
         self.second_order = SecondOrderAttention(bands)
+
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """The layer that makes the bands."""
+        return self.leave
 
     def forward(self, lr: Tensor) -> Tensor:
         first = out = residue = self.head(self.enter_relu(self.enter(lr)))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.data.enlarging import enlarge
 from rsdiff.networks.continuous_upsampling import CSUM, FixedX4, NearestMLP
 from rsdiff.networks.gap_layers import GAPBlock
 
@@ -175,4 +176,4 @@ class GAPDecoder(nn.Module):
         h, w = lr.shape[-2:]
         latents = self.latent_features(z, (h, w)) if self.has_latent else []
         x = self.image_features(lr, latents, size[0] / h) if self.has_image else latents[-1]
-        return self.upsampler(x, size) + F.interpolate(lr, size=size, mode="bicubic", align_corners=False)
+        return self.upsampler(x, size) + enlarge(lr, size)

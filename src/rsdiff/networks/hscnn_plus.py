@@ -5,9 +5,14 @@ Source: caiyuanhao1998/MST-plus-plus, architecture/HSCNN_Plus.py. All convolutio
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rsdiff.config import UserError, config
+from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_other_scales
 
 STREAM, GROWTH = 32, 32
 """Channels of a 3x3 convolution, and channels that every block adds."""
@@ -42,15 +47,40 @@ class FusionBlock(nn.Module):
         return torch.cat([x, F.relu(self.fuse(self.streams(F.relu(self.reduce(x)))))], dim=1)
 
 
-class HSCNNPlus(nn.Module):
-    """forward(lr (B, in_bands, H, W)) -> (B, bands, H, W), unbounded; `blocks` fusion blocks (30 published)."""
+@config
+class HSCNNPlusNetConfig(RestorerConfig):
+    """HSCNN+. The defaults are the published network."""
 
-    def __init__(self, *, in_bands: int, bands: int, blocks: int) -> None:
+    kind: ClassVar[str] = "hscnn_plus"
+
+    blocks: int = 30
+    """Dense blocks."""
+
+    def __post_init__(self) -> None:
+        if self.blocks < 0:
+            raise UserError(f"blocks={self.blocks} was given; choose 0 or more.")
+
+    def refuse_network(self, problem: Problem) -> str | None:
+        return refuse_other_scales(self.kind, problem)
+
+    def build_network(self, problem: Problem) -> HSCNNPlus:
+        return HSCNNPlus(self, problem.lr_bands, problem.bands)
+
+
+class HSCNNPlus(nn.Module):
+    """forward(lr (B, in_bands, H, W)) -> (B, bands, H, W), unbounded."""
+
+    def __init__(self, options: HSCNNPlusNetConfig, in_bands: int, bands: int) -> None:
         super().__init__()
-        first = 4 * STREAM
+        first, blocks = 4 * STREAM, options.blocks
         self.stem = TwoStreams(in_bands, STREAM)
         self.blocks = nn.Sequential(*(FusionBlock(first + i * GROWTH) for i in range(blocks)))
         self.leave = nn.Conv2d(first + blocks * GROWTH, bands, 1, bias=False)
+
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """The layer that makes the bands."""
+        return self.leave
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.leave(self.blocks(self.stem(lr)))

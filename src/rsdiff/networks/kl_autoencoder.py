@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, config
+from rsdiff.data.enlarging import enlarge
 from rsdiff.losses.gaussian import DiagonalGaussian
 from rsdiff.networks.gap_decoder import Branches, GAPDecoder, Modulation, Upsampler
 from rsdiff.networks.gap_encoder import GAPEncoder
@@ -159,4 +159,4 @@ class KLAutoencoder(nn.Module):
 
 def enlarged(lr: Tensor, size: tuple[int, int]) -> Tensor:
     """Return lr (B, c, h, w) at `size`: bicubic, a = -0.75, half-pixel centres, no antialiasing, not clamped."""
-    return F.interpolate(lr, size=size, mode="bicubic", align_corners=False)
+    return enlarge(lr, size)

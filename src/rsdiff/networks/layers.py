@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError
 
-Layer = TypeVar("Layer", bound=nn.Conv1d | nn.Conv2d | nn.Linear)
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class SinusoidalEmbedding(nn.Module):

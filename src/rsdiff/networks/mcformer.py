@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rsdiff.data.enlarging import enlarge
 from rsdiff.networks.layers import ChannelNorm, SinusoidalEmbedding, channel_attention
 
 KERNEL_STRIDES = (1, 1, 1, 2, 1, 1)
@@ -160,7 +161,7 @@ class MCFormer(nn.Module):
 
     def enlarge(self, lr: Tensor) -> Tensor:
         """Return lr at the size of the HR: bicubic with a = -0.75, neither antialiased nor clamped."""
-        return F.interpolate(lr, scale_factor=self.scale, mode="bicubic", align_corners=False)
+        return enlarge(lr, (lr.shape[-2] * self.scale, lr.shape[-1] * self.scale))
 
     def _run(self, blocks: nn.Module, x: Tensor, code: Tensor) -> Tensor:
         assert isinstance(blocks, nn.ModuleList)

@@ -9,12 +9,15 @@ Attention sees all pixels, so the result of a tile differs from that of the whol
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import Ours, UserError, config
 from rsdiff.networks.layers import channel_attention
+from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_other_scales
 
 SLOPE = 0.1
 
@@ -153,6 +156,67 @@ class SpectralUNet(nn.Module):
         return x
 
 
+class HalvingNetConfig(RestorerConfig):
+    """What MST++ and MST-L have in common: levels between which the image is halved."""
+
+    width: int | None
+    blocks: tuple[int, ...]
+
+    def check(self) -> None:
+        """Raise UserError for options that make no network."""
+        if self.width is not None and self.width < 1:
+            raise UserError(f"width={self.width} was given; choose at least 1 channel, or null for as many as there are bands.")
+        if len(self.blocks) < 1 or min(self.blocks) < 0:
+            raise UserError(f"blocks={list(self.blocks)} make no network; give a number of blocks, 0 or more, for every level.")
+
+    def refuse_network(self, problem: Problem) -> str | None:
+        return refuse_other_scales(self.kind, problem)
+
+    def size_multiple(self, problem: Problem) -> int:
+        # 8 as published, though these networks halve twice: attention sees the pixels that an image is extended by.
+        return max(8, 2 ** (len(self.blocks) - 1))
+
+
+@config
+class MSTPlusPlusNetConfig(HalvingNetConfig):
+    """MST++. The defaults are the published network."""
+
+    kind: ClassVar[str] = "mstpp"
+
+    width: int | None = None
+    """Channels of the first level; null: as many as there are bands, as published."""
+    stages: int = 3
+    """U-Nets in a row."""
+    blocks: tuple[int, ...] = (1, 1, 1)
+    """Blocks of every level of a U-Net on the way down; the way up has as many."""
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def build_network(self, problem: Problem) -> MSTPlusPlus:
+        return MSTPlusPlus(self, problem.lr_bands, problem.bands)
+
+
+@config
+class MSTLNetConfig(HalvingNetConfig):
+    """MST-L. The defaults are the published network."""
+
+    kind: ClassVar[str] = "mst_l"
+
+    width: int | None = None
+    """Channels of the first level; null: as many as there are bands, as published."""
+    blocks: tuple[int, ...] = (4, 7, 5)
+    """Blocks of every level on the way down; the way up has as many."""
+    mask_of_first: Annotated[bool, Ours("sampling", published=(True,))] = False
+    """The mask of a batch's first image serves all its images, as published, so that results depend on the batch."""
+
+    def __post_init__(self) -> None:
+        self.check()
+
+    def build_network(self, problem: Problem) -> MSTL:
+        return MSTL(self, problem.lr_bands, problem.bands)
+
+
 class SpectralStage(nn.Module):
     """z plus a U-Net of z between two 3x3 convolutions: one stage of MST++."""
 
@@ -169,21 +233,26 @@ class SpectralStage(nn.Module):
 class MSTPlusPlus(nn.Module):
     """forward(lr (B, in_bands, H, W)) -> (B, bands, H, W), unbounded: `stages` U-Nets in a row.
 
-    width   channels of the features, those of the first being added to the result where they are as many as the bands
-    blocks  see `SpectralUNet`; H and W must be multiples of 2^(len(blocks) - 1)
+    Features are added to the result where they are as many as the bands. H and W are multiples of 2^(len(blocks) - 1).
     """
 
-    def __init__(self, *, in_bands: int, bands: int, width: int, stages: int, blocks: Sequence[int]) -> None:
+    def __init__(self, options: MSTPlusPlusNetConfig, in_bands: int, bands: int) -> None:
         super().__init__()
+        width, blocks = options.width or bands, options.blocks
         self.adds = width == bands
         self.enter = nn.Conv2d(in_bands, width, 3, padding=1, bias=False)
-        self.stages = nn.Sequential(*(SpectralStage(width, blocks) for _ in range(stages)))
+        self.stages = nn.Sequential(*(SpectralStage(width, blocks) for _ in range(options.stages)))
         self.leave = nn.Conv2d(width, bands, 3, padding=1, bias=False)
         for part in self.modules():
             if isinstance(part, nn.Linear):
                 nn.init.trunc_normal_(part.weight, std=0.02)
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
+
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """The layer that makes the bands."""
+        return self.leave
 
     def forward(self, lr: Tensor) -> Tensor:
         entered = self.enter(lr)
@@ -194,19 +263,23 @@ class MSTPlusPlus(nn.Module):
 class MSTL(nn.Module):
     """forward(lr (B, in_bands, H, W)) -> (B, bands, H, W), unbounded: one U-Net whose attention is masked by a second feature of the input.
 
-    width          see `MSTPlusPlus`
-    blocks         see `SpectralUNet`; H and W must be multiples of 2^(len(blocks) - 1)
-    mask_of_first  the mask of a batch's first image serves all its images, as published, so that results depend on the batch
+    See `MSTPlusPlus`.
     """
 
-    def __init__(self, *, in_bands: int, bands: int, width: int, blocks: Sequence[int], mask_of_first: bool) -> None:
+    def __init__(self, options: MSTLNetConfig, in_bands: int, bands: int) -> None:
         super().__init__()
+        width, blocks = options.width or bands, options.blocks
         self.adds = width == bands
-        self.mask_of_first = mask_of_first
+        self.mask_of_first = options.mask_of_first
         self.enter_mask = nn.Conv2d(in_bands, width, 3, padding=1, bias=False)
         self.enter = nn.Conv2d(in_bands, width, 3, padding=1, bias=False)
         self.unet = SpectralUNet(width, blocks, masked=True)
         self.leave = nn.Conv2d(width, bands, 3, padding=1, bias=False)
+
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """The layer that makes the bands."""
+        return self.leave
 
     def forward(self, lr: Tensor) -> Tensor:
         entered = F.leaky_relu(self.enter(lr), SLOPE)

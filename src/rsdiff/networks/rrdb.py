@@ -7,12 +7,14 @@ single blocks). Published copies differ in key names only: see rsdiff.weights.ke
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import UserError
+from rsdiff.config import UserError, config
+from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_fraction
 
 RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residuals are shrunk so that a trunk without normalisation stays stable
 SLOPE = 0.2
@@ -27,6 +29,58 @@ def shrink_weights(network: nn.Module) -> None:
                 nn.init.zeros_(conv.bias)
             with torch.no_grad():
                 conv.weight.mul_(0.1)
+
+
+@config
+class RRDBConfig:
+    """RRDBNet, where the method decides how it enlarges."""
+
+    width: int = 64
+    """Channels of the trunk, and of the feature that conditions."""
+    blocks: int = 23
+    """Residual-in-residual dense blocks."""
+    growth: int = 32
+    """Channels each dense convolution adds."""
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.blocks, self.growth) < 1:
+            raise UserError(f"width={self.width}, blocks={self.blocks}, growth={self.growth}; choose numbers of at least 1.")
+
+    def build(self, problem: Problem) -> RRDBNet:
+        """Return BasicSR's network with fresh weights."""
+        return RRDBNet(self, problem.lr_bands, problem.bands, *rrdb_stages(int(problem.scale)))
+
+
+@config
+class RRDBNetConfig(RRDBConfig, RestorerConfig):
+    """RRDBNet as a network that restores."""
+
+    kind: ClassVar[str] = "rrdb"
+
+    head: Literal["always_x4", "stages"] = "always_x4"
+    """How scales below 4 are reached: the input is taken apart into cells before an enlargement by 4 (BasicSR, Real-ESRGAN; scales 1, 2
+    and 4), or the head has one stage per factor 2 or 3 of the scale (KAIR, BSRGAN; 2, 3, 4, 6, 8). They are the same at 4."""
+
+    def refuse_network(self, problem: Problem) -> str | None:
+        fraction = refuse_fraction(self.kind, problem)
+        if fraction is not None:
+            return fraction
+        try:
+            self.stages(problem)
+        except UserError as error:
+            return f"{str(error).removesuffix('.')}, or change model.network.head."
+        return None
+
+    def stages(self, problem: Problem) -> tuple[int, tuple[int, ...]]:
+        """Return (unshuffle, enlargements) of the network; raises UserError for a scale that the head does not reach."""
+        scale = int(problem.scale)
+        return rrdb_stages(scale) if self.head == "always_x4" else (1, nearest_stages(scale))
+
+    def size_multiple(self, problem: Problem) -> int:
+        return self.stages(problem)[0]
+
+    def build_network(self, problem: Problem) -> RRDBNet:
+        return RRDBNet(self, problem.lr_bands, problem.bands, *self.stages(problem))
 
 
 class DenseBlock(nn.Module):
@@ -61,31 +115,19 @@ class RRDBNet(nn.Module):
     """RRDB trunk and upsampling head.
 
     in_channels, out_channels  bands of the input and of the result
-    width         channels of the trunk (64 published)
-    blocks        number of RRDBs (23 published)
-    growth        channels each dense convolution adds (32 published)
     unshuffle     the input is first taken apart into cells of unshuffle x unshuffle pixels (BasicSR's x2: 2, x1: 4); else 1
     enlargements  factor of each nearest-neighbour stage of the head: (2, 2) is x4 before `unshuffle` is taken off
-    on_enlarged   what the head makes is added to the bicubically enlarged input, of as many bands (ours)
     """
 
     def __init__(
-        self,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        width: int = 64,
-        blocks: int = 23,
-        growth: int = 32,
-        unshuffle: int = 1,
-        enlargements: Sequence[int] = (2, 2),
-        on_enlarged: bool = False,
+        self, options: RRDBConfig, in_channels: int, out_channels: int, unshuffle: int = 1, enlargements: Sequence[int] = (2, 2)
     ) -> None:
         super().__init__()
+        width, growth = options.width, options.growth
         self.unshuffle = unshuffle
-        self.on_enlarged = on_enlarged
         self.enlargements = tuple(enlargements)
         self.conv_first = nn.Conv2d(in_channels * unshuffle**2, width, 3, padding=1)
-        self.body = nn.ModuleList(RRDB(width, growth) for _ in range(blocks))
+        self.body = nn.ModuleList(RRDB(width, growth) for _ in range(options.blocks))
         self.conv_body = nn.Conv2d(width, width, 3, padding=1)
         self.conv_up = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.enlargements)
         self.conv_hr = nn.Conv2d(width, width, 3, padding=1)
@@ -113,11 +155,7 @@ class RRDBNet(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Return the enlarged image (B, out_channels, H, W) of x (B, in_channels, h, w), not clamped. `size`: see `head`."""
-        return self.image(self.head(self.trunk(x)[-1], size), x)
-
-    def image(self, made: Tensor, x: Tensor) -> Tensor:
-        """Return the image (B, C, H, W) of what the last layer made of x: the same as published, or added to the enlarged x."""
-        return made + F.interpolate(x, size=made.shape[-2:], mode="bicubic", align_corners=False) if self.on_enlarged else made
+        return self.head(self.trunk(x)[-1], size)
 
 
 def enlarge_nearest(

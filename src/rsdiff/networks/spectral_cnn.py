@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rsdiff.config import UserError, config
+from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_other_scales
 
 
 class SpectralBlock(nn.Module):
@@ -18,11 +23,37 @@ class SpectralBlock(nn.Module):
         return x + self.second(F.relu(self.first(x)))
 
 
+@config
+class SpectralCNNNetConfig(RestorerConfig):
+    """The CNN; the defaults have about 1.2 million parameters for 3 -> 48 bands."""
+
+    kind: ClassVar[str] = "spectral_cnn"
+
+    width: int = 64
+    """Channels of the features."""
+    blocks: int = 16
+    """Residual blocks."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.blocks < 1:
+            raise UserError(f"width={self.width}, blocks={self.blocks} make no network; choose numbers of at least 1.")
+
+    def refuse_network(self, problem: Problem) -> str | None:
+        return refuse_other_scales(self.kind, problem)
+
+    def build_network(self, problem: Problem) -> SpectralCNN:
+        return SpectralCNN(self, problem.lr_bands, problem.bands)
+
+    def last_layer(self, network: nn.Module) -> nn.Module:
+        raise UserError("network spectral_cnn begins at a linear map of its own and is added to nothing; set model.base=none.")
+
+
 class SpectralCNN(nn.Module):
     """forward(lr (B, in_bands, H, W)) -> (B, out_bands, H, W): a linear map of every pixel's bands plus what residual blocks add to it."""
 
-    def __init__(self, *, in_bands: int, out_bands: int, width: int, blocks: int) -> None:
+    def __init__(self, options: SpectralCNNNetConfig, in_bands: int, out_bands: int) -> None:
         super().__init__()
+        width, blocks = options.width, options.blocks
         self.linear = nn.Conv2d(in_bands, out_bands, 1)
         self.head = nn.Conv2d(in_bands, width, 3, padding=1)
         self.body = nn.Sequential(*(SpectralBlock(width) for _ in range(blocks)))

@@ -6,12 +6,16 @@ Source: Maclory/SPSR, architecture.py, SPSRNet.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.networks.rrdb import RRDB, SLOPE, RRDBNet, enlarge_nearest, shrink_weights
+from rsdiff.config import UserError, config
+from rsdiff.networks.restorers import Problem
+from rsdiff.networks.rrdb import RRDB, SLOPE, RRDBNet, RRDBNetConfig, enlarge_nearest, shrink_weights
 
 FLAT = 1e-6
 """Added under the root: the map of a flat image is 1e-3, and its gradient finite."""
@@ -27,6 +31,34 @@ def gradient_map(images: Tensor, padding: int = 1) -> Tensor:
     vertical = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
     horizontal = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
     return (vertical.square() + horizontal.square() + FLAT).sqrt()
+
+
+@config
+class SPSRNetConfig(RRDBNetConfig):
+    """RRDBNet with a gradient branch."""
+
+    kind: ClassVar[str] = "spsr"
+
+    taps: tuple[int, ...] = (5, 10, 15, 20)
+    """Blocks of the trunk, counted from 1, whose outputs the branch is shown, one after the other."""
+
+    def __post_init__(self) -> None:
+        RRDBNetConfig.__post_init__(self)
+        if not self.taps or list(self.taps) != sorted(set(self.taps)) or not 1 <= self.taps[0] <= self.taps[-1] <= self.blocks:
+            raise UserError(f"taps={list(self.taps)} of a trunk of blocks={self.blocks}; choose rising numbers from 1 to that one.")
+
+    def refuse_network(self, problem: Problem) -> str | None:
+        if self.head == "always_x4" and problem.scale in (1, 2):
+            return f"model spsr enlarges by stages and the scale is {problem.scale:g}; set model.network.head=stages and a scale from 2 on."
+        return RRDBNetConfig.refuse_network(self, problem)
+
+    def build_network(self, problem: Problem) -> SPSRNet:
+        return SPSRNet(self, problem.lr_bands, problem.bands, self.stages(problem)[1])
+
+    @property
+    def trunk(self) -> RRDBNetConfig:
+        """What a trained `rrdb` must have been built with."""
+        return RRDBNetConfig(**{field.name: getattr(self, field.name) for field in fields(RRDBNetConfig)})
 
 
 class BranchStep(nn.Module):
@@ -45,28 +77,13 @@ class SPSRNet(RRDBNet):
     """RRDBNet, whose image is a feature here, with a gradient branch and their fusion.
 
     bands         C, of images and gradient maps
-    width         channels of trunk and branch (64 published)
-    blocks        RRDBs of the trunk (23 published)
-    growth        channels that each dense convolution adds (32 published)
-    taps          RRDBs of the trunk, counted from 1, whose outputs the branch is shown, one after the other
     enlargements  factors of the nearest-neighbour stages
-    on_enlarged   see RRDBNet
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        bands: int,
-        width: int,
-        blocks: int,
-        growth: int,
-        taps: Sequence[int],
-        enlargements: Sequence[int],
-        on_enlarged: bool = False,
-    ) -> None:
-        super().__init__(in_channels, width, width, blocks, growth, 1, enlargements, on_enlarged)
-        self.taps = tuple(taps)
+    def __init__(self, options: SPSRNetConfig, in_channels: int, bands: int, enlargements: Sequence[int]) -> None:
+        super().__init__(options, in_channels, options.width, 1, enlargements)
+        width, growth = options.width, options.growth
+        self.taps = options.taps
         self.branch_first = nn.Conv2d(in_channels, width, 3, padding=1)
         self.branch = nn.ModuleList(BranchStep(width, growth) for _ in self.taps)
         self.branch_body = nn.Conv2d(width, width, 3, padding=1)
@@ -106,4 +123,4 @@ class SPSRNet(RRDBNet):
         branch = self.branch_last(F.leaky_relu(self.branch_hr(branch), SLOPE))
         joined = self.fusion["join"](branch, feature)
         made = self.last_layer(F.leaky_relu(self.fusion["conv_hr"](joined), SLOPE))
-        return self.image(made, x), self.branch_map(branch)
+        return made, self.branch_map(branch)

@@ -12,7 +12,7 @@ import pandas
 from rsdiff.metrics import METRICS, Summary
 from rsdiff.reporting.figures import loss_curve, metric_histograms
 from rsdiff.reporting.page import embedded, embedded_smaller, safe_svg, write_page
-from rsdiff.reporting.tables import ARROWS, cells_of, number
+from rsdiff.reporting.tables import ARROWS, cells_of, explanation, number
 
 REPORT = "report.html"
 PREFIXES = {"": "", "bicubic_": "Bicubic ", "linear_": "Linear ", "hr_": "HR "}
@@ -78,6 +78,7 @@ def write_report(
         summary=summary,
         results=[(entry, cells_of(entry)) for entry in summary.metrics],
         headline=_headline(summary),
+        notes=(*explanation(summary), *summary.cautions),
         cases=[(name, [(entry, cells_of(entry)) for entry in part.metrics]) for name, part in cases],
         panels=[(path.stem, embedded_smaller(path)) for path in panels],
         spectra=[(path.stem, embedded(curves)) for path in panels if (curves := path.with_suffix(".spectra.png")).is_file()],

@@ -7,26 +7,28 @@ import math
 from rich.table import Table
 
 from rsdiff.metrics import Metric, MetricSummary, Summary
+from rsdiff.metrics.statistics import SIGNIFICANT
 
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
 
 
 def headings(summary: Summary) -> tuple[str, ...]:
     """Return the names of the columns."""
-    return "metric", "method", "std", summary.baseline, "difference", "reference", "images"
+    return "metric", "method", "median", "std", summary.baseline, "difference", "better on", "reference", "images"
 
 
 def console_table(summary: Summary, title: str) -> Table:
     """Return the results as a rich table; what beats the baseline is green, worse red; metrics left out are named below."""
     left_out = "\n".join(f"{entry.title}: {entry.reason}" for entry in summary.unavailable)
-    caption = "\n".join((summary.protocol, *summary.cautions, *([f"not computed: {left_out}"] if left_out else [])))
+    noted = explanation(summary)
+    caption = "\n".join((summary.protocol, *noted, *summary.cautions, *([f"not computed: {left_out}"] if left_out else [])))
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for heading in headings(summary):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for entry in summary.metrics:
         cells = cells_of(entry)
         colour = {True: "green", False: "red", None: ""}[entry.is_better]
-        cells[4] = f"[{colour}]{cells[4]}[/{colour}]" if colour else cells[4]
+        cells[5] = f"[{colour}]{cells[5]}[/{colour}]" if colour else cells[5]
         table.add_row(*cells)
     return table
 
@@ -38,25 +40,46 @@ def markdown_table(summary: Summary) -> str:
     lines += ["", f"Protocol {summary.protocol}; {summary.images} images."]
     if summary.weight_hashes:
         lines.append("Weights: " + ", ".join(f"{name} ({digest})" for name, digest in summary.weight_hashes) + ".")
-    lines += summary.cautions
+    lines += [*explanation(summary), *summary.cautions]
     lines += [f"Not computed: {entry.title}: {entry.reason}" for entry in summary.unavailable]
     return "\n".join(lines) + "\n"
 
 
 def cells_of(entry: MetricSummary) -> list[str]:
     """Return a metric's row of text under `headings`; '-' where there is no value."""
-    metric = entry.metric
+    metric, paired = entry.metric, entry.paired
     unit = f" ({metric.unit})" if metric.unit else ""
     count = f"{entry.count}" + (f" (+{entry.infinite} infinite)" if entry.infinite else "")
     return [
         f"{metric.title}{unit} {ARROWS[metric.direction]}".rstrip(),
         number(metric, entry.mean),
+        number(metric, entry.median),
         number(metric, entry.std),
         number(metric, entry.baseline),
-        number(metric, entry.difference, signed=True),
+        difference_text(entry),
+        "-" if paired is None or math.isnan(paired.better) else f"{paired.better:.0%}",
         number(metric, entry.hr),
         count,
     ]
+
+
+def difference_text(entry: MetricSummary) -> str:
+    """Return the difference from the baseline with its standard error, and 'n.s.' where it may be chance."""
+    text = number(entry.metric, entry.difference, signed=True)
+    if entry.paired is None or math.isnan(entry.paired.error):
+        return text
+    chance = " n.s." if entry.is_significant is False else ""
+    return f"{text} ±{number(entry.metric, entry.paired.error)}{chance}"
+
+
+def explanation(summary: Summary) -> tuple[str, ...]:
+    """Return the sentence that says how differences are meant, where there are any."""
+    if all(entry.paired is None or not entry.paired.count for entry in summary.metrics):
+        return ()
+    return (
+        "Differences are means over the same images with their standard error; better on: share of images; n.s.: a Wilcoxon test of the "
+        f"images does not tell them from chance (p of {SIGNIFICANT:g} or more).",
+    )
 
 
 def number(metric: Metric, value: float | None, signed: bool = False) -> str:

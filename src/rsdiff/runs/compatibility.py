@@ -41,6 +41,7 @@ def check_compatible(
             f"degradation={choices['degradation']} is a list of test sets, which cannot be trained on; train with another one and evaluate "
             "the checkpoint on the list."
         )
+    require_best_metric(settings)
     given = fields if fields is not None else {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, offers)
@@ -69,6 +70,20 @@ def check_compatible(
         if reason is not None:
             raise ConfigError(f"model={choices['model']}: {reason}")
         require_start(settings, problem)
+
+
+def require_best_metric(settings: RunSettings) -> None:
+    """Raise ConfigError where the best checkpoint is to be chosen by a metric that no validation computes."""
+    trainer, metrics = settings.groups.get("trainer"), settings.groups.get("metrics")
+    if trainer is None or metrics is None or trainer.best_metric is None or not trainer.validates:
+        return
+    computed = metrics.for_validation().metrics
+    if trainer.best_metric not in computed:
+        raise ConfigError(
+            f"trainer.best_metric={trainer.best_metric} is not among what validation computes ({', '.join(computed)}: the metrics of this "
+            "run that need no weight file); choose one of them, add it to metrics.metrics, or set trainer.best_metric=null to take "
+            "the last checkpoint."
+        )
 
 
 def require_kernel_size(settings: RunSettings) -> None:

@@ -7,10 +7,11 @@ error of ours that the tests find.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 
 
 @config
@@ -38,6 +39,10 @@ class RunOptions:
     plugins: tuple[str, ...] = ()
     """Python modules with methods, data sets, degradations of your own, besides those installed; see docs/extending.md."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.scale < math.inf:
+            raise UserError(f"scale={self.scale:g} was given; give a number above 0, such as 4.")
+
 
 class TaskOptions:
     """What every task declares.
@@ -49,6 +54,8 @@ class TaskOptions:
     starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
     only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
+    reads      splits of the data set that it reads
+    tests_alone whether it tests without training, so that all images of a folder test that says nothing of test images
     repeats    whether a finished run is done again, because it collects what other runs made
     """
 
@@ -59,6 +66,8 @@ class TaskOptions:
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
     only_looks: ClassVar[bool] = False
+    tests_alone: ClassVar[bool] = False
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ()
     repeats: ClassVar[bool] = False
 
     def function(self) -> Callable[..., Any]:

@@ -11,10 +11,12 @@ from typing import Any
 from rsdiff.config import ConfigError
 from rsdiff.config.typed import plain_values
 from rsdiff.methods.base import Method, MethodConfig, Predecessor
-from rsdiff.runs.run_folder import read_status
-from rsdiff.runs.signature import SIGNATURE_LENGTH
-from rsdiff.training.checkpoints import Checkpoint, CheckpointError, find_checkpoint, read_checkpoint
+from rsdiff.runs.identity import SIGNATURE_LENGTH, read_identity
+from rsdiff.runs.status import read_status
+from rsdiff.training.checkpoints import Checkpoint, CheckpointError, find_checkpoint, last_checkpoint, read_checkpoint
 from rsdiff.training.starting import load_weights
+
+IN_PART = "add trainer.partial=true to take the weights that fit and draw the others anew"
 
 
 def locate(checkpoint: str, outputs: Path) -> Path:
@@ -29,6 +31,25 @@ def locate(checkpoint: str, outputs: Path) -> Path:
     if len(found) > 1:
         raise ConfigError(f"checkpoint={checkpoint} begins {len(found)} signatures ({', '.join(map(str, found[:3]))}); give more of it.")
     return found[0] if found else path
+
+
+def name_of_run(run: str, outputs: Path) -> str:
+    """Return the signature of the run that trainer.extend= names by its folder or signature, wherever the folder lies."""
+    folder = locate(run, outputs)
+    known = read_identity(folder)
+    return known[0] if known is not None else folder.name
+
+
+def extended_checkpoint(run: str, outputs: Path) -> Path:
+    """Return the newest checkpoint of the run that trainer.extend= names; raises ConfigError where there is none to continue from."""
+    folder = locate(run, outputs)
+    last = last_checkpoint(folder / "checkpoints")
+    if last is None:
+        raise ConfigError(
+            f"trainer.extend={run} names no run with a checkpoint to continue from in {outputs}; give its folder or its signature, or "
+            "leave trainer.extend out to begin from the start."
+        )
+    return last
 
 
 def starting_point(model: Any, settings: Mapping[str, Any], checkpoint: Path | None, outputs: Path) -> Path | None:
@@ -91,7 +112,8 @@ def begin(method: Method, model: MethodConfig, kind: str, bands: tuple[int, int]
     trained, problem, wanted = checkpoint.card["config"]["model"], checkpoint.card["problem"], model.predecessor
     if (problem["bands"], problem["lr_bands"]) != bands:
         raise CheckpointError(
-            f"{folder} was trained on {problem['lr_bands']} to {problem['bands']} bands and these data have {bands[1]} to {bands[0]}."
+            f"{folder} was trained on {problem['lr_bands']} to {problem['bands']} bands and these data have {bands[1]} to {bands[0]}; "
+            f"{IN_PART}."
         )
     if wanted is not None and trained["kind"] == wanted.kind:
         different = [name for name, value in wanted.options.items() if trained.get(name) != plain_values(value)]
@@ -102,7 +124,7 @@ def begin(method: Method, model: MethodConfig, kind: str, bands: tuple[int, int]
             )
         method.begin_from(checkpoint.best_weights)
     elif trained["kind"] == kind:
-        load_weights(method, checkpoint.best_weights, folder)
+        load_weights(method, checkpoint.best_weights, folder, f"choose the model it was trained with, or {IN_PART}")
     else:
         needed = f"'{wanted.kind}' or '{kind}'" if wanted is not None else f"'{kind}'"
         raise CheckpointError(f"{folder} holds a '{trained['kind']}' and this training can start from {needed}; choose another checkpoint.")

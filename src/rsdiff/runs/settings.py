@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rsdiff.runs.options import RunOptions, TaskOptions
-from rsdiff.runs.signature import run_signature
 
 if TYPE_CHECKING:
+    from rsdiff.data.source import ImageSource, Split
     from rsdiff.diffusion.sampler import SamplerConfig
     from rsdiff.methods.base import MethodConfig
+    from rsdiff.runs.decision import Decision
+    from rsdiff.runs.identity import Identity
     from rsdiff.tracking import LoggerConfig
     from rsdiff.training.config import TrainerConfig
 
@@ -30,6 +33,7 @@ class RunSettings:
     choices  option chosen by group, e.g. {'model': 'sr3_quick'}; what a checkpoint brought keeps its name
     resolved the composed settings as plain values: stored with the run and in checkpoint cards
     place    the run's folder, where it was chosen (hydra.run.dir); None for the one that the signature names
+    opened   splits of the data set that were opened, see `split`
     """
 
     options: RunOptions
@@ -38,6 +42,7 @@ class RunSettings:
     choices: Mapping[str, str]
     resolved: Mapping[str, Any]
     place: Path | None = None
+    opened: dict[Split, ImageSource] = field(default_factory=dict, compare=False, repr=False)
 
     def _group(self, name: str) -> Any:
         assert name in self.groups, f"task={self.choices['task']} reads the group '{name}', which its options class does not list in `uses`"
@@ -118,29 +123,73 @@ class RunSettings:
         parts = [self.choices[group].replace("/", "_") for group in ("model", "dataset") if group in self.task.uses]
         return "-".join(parts) or self.choices["task"]
 
+    def split(self, split: Split) -> ImageSource:
+        """Open one split of the data set, after its own check and once for all who ask."""
+        if split not in self.opened:
+            dataset = self.tested if split == "test" and self.task.tests_alone else self.dataset
+            dataset.check()
+            if set(self.task.reads) == {"train", "test"} and hasattr(dataset, "build_each"):
+                self.opened.update(dataset.build_each(self.scale))  # the folder is looked at once
+            else:
+                self.opened[split] = dataset.build(split, self.scale)
+        return self.opened[split]
+
+    @cached_property
+    def tested(self) -> Any:
+        """The data set whose test images a run takes that does not train: all images where nothing tells test images from others."""
+        from rsdiff.runs.tested import tested_dataset
+
+        return tested_dataset(self)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What the run is; see rsdiff.runs.identity. Raises DataError and the like for data that are not there."""
+        from rsdiff.runs.content import digest_of_checkpoint, digest_of_images, digest_of_path, images_of, located_files, metric_files
+        from rsdiff.runs.identity import Identity, plain, settings_of
+        from rsdiff.runs.predecessor import name_of_run
+
+        used = sorted(self.task.uses)
+        groups = {group: {"kind": self.resolved[group]["kind"], **plain(self.groups[group])} for group in used}
+        if "trainer" in groups and self.trainer.extend is not None:
+            groups["trainer"]["extend"] = name_of_run(self.trainer.extend, self.outputs)
+        settings = {
+            "task": {"kind": self.resolved["task"]["kind"], **plain(self.task)},
+            "scale": self.scale,
+            "seed": self.seed,
+            **({"output": str(self.output.resolve())} if self.output else {}),
+            **groups,
+        }
+        content: dict[str, str] = {}
+        if self.starting_point is not None:
+            content["start"] = digest_of_checkpoint(self.starting_point)
+        content |= {f"input/{number}": digest_of_path(path) for number, path in enumerate(self.inputs)}
+        if self.source is not None:
+            content["source"] = digest_of_path(self.source)
+        for group in used:
+            content |= dict(located_files(group, self.groups[group])) if group != "dataset" else {}
+        content |= metric_files(self.groups.get("metrics"))
+        splits = {split: self.split(split) for split in self.task.reads}
+        content |= {split: digest_of_images(source) for split, source in splits.items()}
+        images = {str(split): images_of(source) for split, source in splits.items()}
+        return Identity(settings_of(settings), content, images)
+
+    @cached_property
+    def decision(self) -> Decision:
+        """Whether the run is finished, goes on or begins, in which folder, and why."""
+        from rsdiff.runs.decision import decide
+
+        beside = self.outputs / self.choices["task"] / self.name
+        return decide(self.identity, beside, can_extend="trainer" in self.task.uses, chosen=self.place)
+
     @property
     def signature(self) -> str:
-        """Hash of what can change the run's result; see rsdiff.runs.signature."""
-        used = sorted(self.task.uses)
-        files = self.model.files if "model" in used else ()
-        return run_signature(
-            {
-                "task": [self.resolved["task"]["kind"], self.task],
-                "scale": self.scale,
-                "seed": self.seed,
-                "checkpoint": self.starting_point,
-                "input": self.inputs or None,
-                "source": self.source,
-                "output": str(self.output.resolve()) if self.output else None,
-                **({"files": list(files)} if files else {}),
-                **{f"group/{group}": [self.resolved[group]["kind"], self.groups[group]] for group in used},
-            }
-        )
+        """The name of the run: a hash of what can change its result, at the time it began."""
+        return self.decision.signature
 
     @property
     def run_path(self) -> Path:
-        """The run's folder: `<outputs>/<task>/<model>-<dataset>/<signature>`, or `place`."""
-        return self.place or self.outputs / self.choices["task"] / self.name / self.signature
+        """The run's folder: `<outputs>/<task>/<model>-<dataset>/<signature>`, wherever outputs are now."""
+        return self.decision.folder
 
 
 def _path(text: str | None) -> Path | None:

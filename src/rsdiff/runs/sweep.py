@@ -22,8 +22,8 @@ from rsdiff.config import UserError
 from rsdiff.data.durable import write_json
 from rsdiff.runs.errors import is_interruption, one_sentence
 from rsdiff.runs.ownership import is_owned
-from rsdiff.runs.run_folder import Status, read_status
 from rsdiff.runs.settings import RunSettings
+from rsdiff.runs.status import Status, read_status
 from rsdiff.tracking.tracker import Cell, columns_of
 
 WIDTH_OF_LOG_FILES = 200

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 import rsdiff
-from rsdiff.config import ConfigError
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.runs.compatibility import Offers, check_compatible
+from rsdiff.runs.console import accept_any_encoding, say
 from rsdiff.runs.errors import PartFailedError, Terminated
 from rsdiff.runs.ownership import forget_dead_owner
-from rsdiff.runs.run_folder import RunFolder, Status, read_status
+from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
+from rsdiff.runs.status import Status, read_status
 from rsdiff.tracking.tracker import RunIdentity, Tracker, Trackers
 
 
@@ -33,40 +34,28 @@ def do_run(
     begun   called with the run's folder when this process owns it
     sweep   name of the sweep that the run belongs to
     """
+    accept_any_encoding()
     check_compatible(settings, offers)
     if settings.task.only_looks:
-        _say(settings.task.function()(settings).messages)
+        say(settings.task.function()(settings).messages)
         return Status("finished")
-    _refuse_another(settings)
-    status = read_status(settings.run_path)
-    if status.state == "finished" and not settings.task.repeats:
-        lost = status.lost_files()
-        if not lost:
-            forget_dead_owner(settings.run_path)
-            _say([f"already finished: {status.report or settings.run_path}", f"Delete {settings.run_path} to run it again."])
-            return status
-        _say([f"finished before, but {lost[0]} is gone; it is made again."])
+    decision = settings.decision
+    if decision.action == "finished" and not settings.task.repeats:
+        forget_dead_owner(decision.folder)
+        status = read_status(decision.folder)
+        say([f"already finished: {status.report_in(decision.folder) or decision.folder}", f"Delete {decision.folder} to run it again."])
+        return status
+    say(decision.reasons)
     code = Path(rsdiff.__file__).resolve().parent
-    folder = RunFolder(settings.run_path, settings.signature, settings.resolved, sys.argv, code)
+    folder = RunFolder(decision.folder, decision.signature, settings.resolved, sys.argv, code, settings.identity, decision.rescored)
     with _terminate_as_interrupt(), folder, _tracking(settings, folder, sweep) as tracker:
         begun(folder.path)
         folder.finish(settings.task.function()(settings, folder, tracker))
-    assert folder.result is not None
-    _say(folder.result.messages)
+        assert folder.result is not None
+        say(folder.result.messages)
     if folder.result.failure:
         raise PartFailedError(folder.result.failure)
     return folder.status
-
-
-def _refuse_another(settings: RunSettings) -> None:
-    """Raise ConfigError where a folder that was chosen by hand (hydra.run.dir) holds the run of other settings."""
-    if settings.place is None:
-        return
-    named = settings.place / "signature.txt"
-    if named.exists() and named.read_text().strip() != settings.signature:
-        raise ConfigError(f"hydra.run.dir={settings.place} holds a run of other settings; choose an empty folder, or delete that one.")
-    settings.place.mkdir(parents=True, exist_ok=True)
-    named.write_text(settings.signature + "\n")
 
 
 @contextmanager
@@ -106,8 +95,3 @@ def _terminate_as_interrupt() -> Iterator[None]:
 
     with answered(STOP_SIGNALS, interrupt):
         yield
-
-
-def _say(lines: Sequence[str]) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print("\n".join(lines))

@@ -11,6 +11,7 @@ TASKS = Kinds(
         "prepare": "rsdiff.tasks.options:PrepareTask",
         "preview": "rsdiff.tasks.options:PreviewTask",
         "import": "rsdiff.tasks.options:ImportTask",
+        "export": "rsdiff.tasks.options:ExportTask",
         "status": "rsdiff.tasks.options:StatusTask",
         "fit-niqe": "rsdiff.tasks.options:FitNiqeTask",
         "tables": "rsdiff.tasks.options:TablesTask",

@@ -17,20 +17,22 @@ from rich.console import Console
 from torch import Tensor
 
 from rsdiff.config import ConfigError
-from rsdiff.data.source import DataError, ImageSource
+from rsdiff.data.source import DataError
 from rsdiff.inference.images import Restored
-from rsdiff.methods.base import Method, Problem
+from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
 from rsdiff.reporting.records import CSV, PARQUET, write_summaries, write_text
+from rsdiff.runs.console import say
+from rsdiff.runs.provenance import provenance
 from rsdiff.runs.result import TaskResult
-from rsdiff.runs.run_folder import RunFolder, provenance
+from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import used_data
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
-from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, open_source, problem_of
+from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, problem_of
 from rsdiff.tracking import Tracker, read_history
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
 from rsdiff.training.origin import origin_of
@@ -40,7 +42,9 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     """Evaluate `settings.checkpoint`, or the method with its initial weights where it has none to learn."""
     accelerator = make_accelerator()
     checkpoint = read_checkpoint(settings.checkpoint) if settings.checkpoint is not None else None
-    test, problem = opened(settings, checkpoint)
+    test = settings.split("test")
+    used_data.require_new(settings, test, checkpoint)
+    problem = problem_of(settings, test)
     if checkpoint is not None:
         trained = method_from(checkpoint, settings.scale, settings.model)
         method = trained.method
@@ -58,31 +62,16 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     baseline = BICUBIC
     if needs_training_images(settings, problem):
         try:
-            baseline = baseline_for(settings, problem, open_source(settings, "train"))
+            baseline = baseline_for(settings, problem, settings.split("train"))
         except DataError as reason:
-            print(f"the linear regression is left out: {reason}", file=sys.stderr, flush=True)
+            say([f"the linear regression is left out: {reason}"])
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
     said = used_data.sentences(settings, test, checkpoint=checkpoint)
     if accelerator.is_main_process:
         tracker.rewind(0)
-        print("\n".join(said), flush=True)
-        for sentence in cases[0].evaluator.check():
-            print(sentence, file=sys.stderr, flush=True)
+        say(said)
+        say(cases[0].evaluator.check())
     return report(settings, method, cases, checkpoint, folder, tracker, accelerator, said)
-
-
-def opened(settings: RunSettings, checkpoint: Checkpoint | None) -> tuple[ImageSource, Problem]:
-    """Return the test images and what the method must know of them: all images of a folder that says nothing of test images.
-
-    The linear baseline needs training images beside the test images, so that names go on telling them apart for it.
-    """
-    test = open_source(settings, "test")
-    problem = problem_of(settings, test)
-    dataset = used_data.for_testing(settings, checkpoint)
-    if dataset != settings.dataset and not needs_training_images(settings, problem):
-        test = dataset.build("test", settings.scale)
-        used_data.require_new(settings, dataset, test, checkpoint)
-    return test, problem
 
 
 def report(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
+from rsdiff.config.errors import during
 from rsdiff.data.sample import Batch
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import TestSamples
@@ -60,10 +61,12 @@ def build_test_cases(
 ) -> list[TestCase]:
     """Return the test sets of the settings with their evaluators, ready: what cannot be computed is known from here on."""
     cases = []
+    protocol = settings.metrics.protocol.for_values(source.normaliser.low, source.normaliser.high)
+    metrics = replace(settings.metrics, protocol=protocol)
     for name, degradation in named_cases(degradation_for(settings, source).for_tests().build()):
         samples = TestSamples(source, settings.scale, settings.seed, draw_of(degradation, source), size_rule=settings.dataset.size_rule)
         operator = None if "lr" in source.gives else degradation
-        cases.append(TestCase(name, degradation, samples, settings.metrics.build(bands, "hr" in source.gives, operator, device, baseline)))
+        cases.append(TestCase(name, degradation, samples, metrics.build(bands, "hr" in source.gives, operator, device, baseline)))
     return cases
 
 
@@ -85,17 +88,18 @@ def evaluate_case(
     samples = (case.samples[index] for index in share)
     ensemble = settings.task.ensemble if isinstance(settings.task, EvaluateTask) else "none"
     restoring = restore_images(method, samples, case.degradation, settings.sampler, settings.seed, accelerator.device, ensemble=ensemble)
-    for number, restored in enumerate(restoring, start=1):
-        rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds)
-        kernels = kernels_of(method, restored.batch)
-        for position, row in enumerate(rows):
-            if kernels is not None:
-                row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
-            if restored.batch.metas[position].index < panels:
-                draw_panel(settings, restored, position, row, folder / "panels", kernels)
-                draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
-        kept.add(accelerator.process_index, rows)
-        progress(min(len(done) + number * accelerator.num_processes, total), total)
+    with during("evaluation"):
+        for number, restored in enumerate(restoring, start=1):
+            rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds)
+            kernels = kernels_of(method, restored.batch)
+            for position, row in enumerate(rows):
+                if kernels is not None:
+                    row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
+                if restored.batch.metas[position].index < panels:
+                    draw_panel(settings, restored, position, row, folder / "panels", kernels)
+                    draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
+            kept.add(accelerator.process_index, rows)
+            progress(min(len(done) + number * accelerator.num_processes, total), total)
     wait_for_all(accelerator)
     found = kept.read()
     ordered = [found[case.samples.name(index)] for index in range(total)]

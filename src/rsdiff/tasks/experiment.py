@@ -9,9 +9,8 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from rsdiff.config import config_from_mapping
-from rsdiff.data.file_dataset import FileDataset
 from rsdiff.data.seeding import derived_seed
-from rsdiff.data.source import ImageSource, Split
+from rsdiff.data.source import ImageSource
 from rsdiff.data.views import Draw
 from rsdiff.degradations import Degradation, Paired
 from rsdiff.degradations.base import DegradationConfig
@@ -30,22 +29,6 @@ def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no") -> Acceler
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator
-
-
-def open_source(settings: RunSettings, split: Split) -> ImageSource:
-    """Open one split of the data set after its own check."""
-    settings.dataset.check()
-    source: ImageSource = settings.dataset.build(split, settings.scale)
-    return source
-
-
-def open_sources(settings: RunSettings) -> tuple[ImageSource, ImageSource]:
-    """Open the training and the test images of the data set after its own check."""
-    settings.dataset.check()
-    if isinstance(settings.dataset, FileDataset):
-        opened = settings.dataset.build_each(settings.scale)
-        return opened["train"], opened["test"]
-    return settings.dataset.build("train", settings.scale), settings.dataset.build("test", settings.scale)
 
 
 def draw_of(degradation: Degradation, source: ImageSource) -> Draw | None:

@@ -14,7 +14,6 @@ from rsdiff.metrics.colour import luma, quantise, rgb_planes
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks.experiment import open_source
 from rsdiff.tasks.options import FitNiqeTask
 from rsdiff.tracking import Tracker
 
@@ -28,7 +27,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     Raises ValueError when the data have no HR images, too few bands or too few sharp blocks.
     """
     options = cast(FitNiqeTask, settings.task)
-    source = open_source(settings, "train")
+    source = settings.split("train")
     if "hr" not in source.gives:
         raise ValueError(f"dataset={settings.choices['dataset']} has no HR images, of which NIQE learns; choose data that have.")
     if source.bands == 2 or max(options.rgb_bands) >= max(source.bands, 3):

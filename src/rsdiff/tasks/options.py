@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.runs.options import TaskOptions
 from rsdiff.tasks.table_options import TableConfig
@@ -15,6 +15,7 @@ class TrainTask(TaskOptions):
     """Train a model, evaluate its best checkpoint, write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.train"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
     pairs_data: ClassVar[bool] = True
     starts: ClassVar[bool] = True
@@ -25,6 +26,8 @@ class EvaluateTask(TaskOptions):
     """Evaluate a checkpoint on a data set and write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
+    tests_alone: ClassVar[bool] = True
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
@@ -68,6 +71,7 @@ class PreviewTask(TaskOptions):
     """Look at a degradation: a sheet of degraded images and a sheet of the drawn parameters."""
 
     module: ClassVar[str] = "rsdiff.tasks.preview"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
     uses: ClassVar[frozenset[str]] = frozenset({"dataset", "degradation"})
 
     images: int = 5
@@ -120,10 +124,31 @@ class ImportTask(TaskOptions):
 
 
 @config
+class ExportTask(TaskOptions):
+    """Write a checkpoint's weights for use elsewhere: for the published code, or as a program that runs without rsdiff."""
+
+    module: ClassVar[str] = "rsdiff.tasks.export"
+    uses: ClassVar[frozenset[str]] = frozenset({"model"})
+    needs: ClassVar[frozenset[str]] = frozenset({"output"})
+    continues: ClassVar[bool] = True
+
+    format: Literal["safetensors", "pth", "onnx", "torchscript"] = "safetensors"
+    """safetensors and pth: weights under the names of the published code; onnx and torchscript: the program of a network that restores in
+    one evaluation. Each is read again and compared."""
+    side: int = 64
+    """Side in pixels of the images a program is made and compared with; rounded up to what the network needs."""
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise UserError(f"side={self.side} was given; give at least 1 pixel.")
+
+
+@config
 class FitNiqeTask(TaskOptions):
     """Fit a NIQE model on the HR training images of a data set, for the metric niqe_rs."""
 
     module: ClassVar[str] = "rsdiff.tasks.fit_niqe"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
     uses: ClassVar[frozenset[str]] = frozenset({"dataset"})
 
     block: int = 96

@@ -18,7 +18,7 @@ from rsdiff.reporting.records import write_records
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks.experiment import degradation_for, draw_of, open_source
+from rsdiff.tasks.experiment import degradation_for, draw_of
 from rsdiff.tasks.options import PreviewTask
 from rsdiff.tracking import Tracker
 
@@ -26,7 +26,7 @@ from rsdiff.tracking import Tracker
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Degrade crops of the training images several times and write the sheets into the run's folder."""
     options = cast(PreviewTask, settings.task)
-    source = open_source(settings, "train")
+    source = settings.split("train")
     crops = first_crops(settings, options, source)
     columns: list[Column] = []
     drawn: list[dict[str, RecordValue]] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import rsdiff
 from rsdiff.runs import sweep
+from rsdiff.runs.console import LOG
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.options import StatusTask
@@ -95,6 +96,6 @@ def rows_of(records: Sequence[sweep.Record]) -> list[dict[str, Cell]]:
 
 def told(record: sweep.Record) -> str:
     """Return a line on a cell that has not finished: its error, and where to read more."""
-    trace = Path(record.folder) / "traceback.txt"
+    trace = Path(record.folder) / LOG
     more = record.log or (str(trace) if record.folder and trace.exists() else "")
     return f"run {record.number} {record.state}: {record.error}" + (f" Log: {more}" if more else "")

@@ -24,19 +24,20 @@ from rsdiff.inference.images import restore_images
 from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.baseline import Baseline
 from rsdiff.runs.compatibility import require_start
-from rsdiff.runs.predecessor import begin
+from rsdiff.runs.console import say
+from rsdiff.runs.predecessor import begin, extended_checkpoint
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import evaluate, used_data
 from rsdiff.tasks.baseline import baseline_for
 from rsdiff.tasks.evaluation import build_test_cases
-from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, open_sources, problem_of
+from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, problem_of
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
 from rsdiff.training.micro_batches import fewest_micro_batches, free_for_this_process, images_at_once, recall, remember
 from rsdiff.training.processes import gather_rows, smallest_of_processes
-from rsdiff.training.starting import load_weights
+from rsdiff.training.starting import load_weights, load_what_fits
 from rsdiff.training.trainer import Trainer
 
 
@@ -44,13 +45,13 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     """Train (or continue), then evaluate and report; see the trainer and rsdiff.tasks.evaluate."""
     config = settings.trainer
     accelerator = make_accelerator(config.precision)
-    everything, test = open_sources(settings)
+    everything, test = settings.split("train"), settings.split("test")
     options = degradation_for(settings, everything)
     ((_, degradation),) = named_cases(options.build())
     source, held_out = hold_out(everything, config.validation_images, settings.scale)
     said = used_data.sentences(settings, test, source, held_out)
     if accelerator.is_main_process:
-        print("\n".join(said), flush=True)
+        say(said)
     problem = problem_of(settings, source)
     require_start(settings, problem)
     draw = draw_of(degradation, source)
@@ -58,12 +59,14 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     method = build_method(settings.model, problem, settings.seed)
     start = settings.starting_point
     if start is not None:
-        begin(method, settings.model, settings.resolved["model"]["kind"], (problem.bands, problem.lr_bands), start)
-        if accelerator.is_main_process:
-            print(f"starting from {start}", flush=True)
+        if config.partial:
+            say(load_what_fits(method, read_checkpoint(start).best_weights, start).lines(start))
+        else:
+            begin(method, settings.model, settings.resolved["model"]["kind"], (problem.bands, problem.lr_bands), start)
+            say([f"starting from {start}"])
     baseline = baseline_for(settings, problem, source)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
-    tell([*cases[0].evaluator.check(), *config.cautions()], accelerator.is_main_process)
+    say([*cases[0].evaluator.check(), *config.cautions()])
     parameters = method.parameter_count()
     if accelerator.is_main_process:
         # weights, two moments per weight and averages, for the checkpoints that are kept and the one being written
@@ -88,13 +91,16 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         card=card_of(settings, problem, source, parameters),
         seed=settings.seed,
     )
-    trainer.resume()
+    if not trainer.resume() and config.extend is not None:
+        extended = extended_checkpoint(config.extend, settings.outputs)
+        trainer.extend(extended)
+        say([f"extending {extended.parents[1]}: from its step {trainer.step} to {config.steps}"])
     accumulate = config.accumulate if config.accumulate != "auto" else micro_batches(trainer, samples, folder)
     if accelerator.is_main_process:
         tracker.rewind(trainer.step)
     trainer.fit()
     if trainer.step < config.steps:
-        tell([f"stopped early after step {trainer.step}: {config.patience} validations did not improve."], accelerator.is_main_process)
+        say([f"stopped early after step {trainer.step}: {config.patience} validations did not improve."])
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
@@ -188,7 +194,7 @@ def micro_batches(trainer: Trainer, samples: TrainingSamples, folder: RunFolder)
         )
     if accelerator.is_main_process:
         share = batch // accelerator.num_processes // count
-        print(f"trainer.accumulate=auto: {count} micro-batches of {share} images; {at_once} fit the memory at once", flush=True)
+        say([f"trainer.accumulate=auto: {count} micro-batches of {share} images; {at_once} fit the memory at once"])
     return count
 
 
@@ -203,10 +209,3 @@ def lr_of(degradation: Degradation, hr: Tensor, decisions: Sequence[Any]) -> Ten
     if made.hr.shape != hr.shape:
         raise ValueError("trainer.scale_per=image needs a degradation that leaves the target as it is; choose another, or scale_per=batch.")
     return made.lr
-
-
-def tell(sentences: Sequence[str], is_main_process: bool) -> None:
-    """Print sentences once for all processes."""
-    if is_main_process:
-        for sentence in sentences:
-            print(sentence, flush=True)

@@ -231,7 +231,7 @@ class Trainer:
                 self.optimisers[group].prepare(
                     self.step - scheduled, images_seen - scheduled * self.config.batch, self.config.steps - scheduled
                 )
-            for part in self.method.passes(stage):
+            for part in self.method.passes(replace(stage, step=self.step)):
                 totals: dict[str, list[Tensor]] = {group: [] for group in part.groups}
                 terms: dict[str, dict[str, Tensor]] = {group: {} for group in part.groups}
                 for batch in batches:

@@ -10,11 +10,11 @@ from rsdiff.config.ours import typed
 from rsdiff.weights.keymaps import KeyMap
 
 Changes = Mapping[tuple[str, ...], Any]
-"""Values of options by their path in a config, ('generator', 'width')."""
+"""Values of options by their path in a config, ('network', 'width')."""
 
 
 def settings_of_file(key_map: KeyMap, content: Mapping[str, Any], config: Any) -> list[str]:
-    """Return what to type, such as 'model.generator.width=8', so that a file can be read; empty where it does not tell.
+    """Return what to type, such as 'model.network.width=8', so that a file can be read; empty where it does not tell.
 
     config  that of the model as chosen, with which the file cannot be read; options that the file does not depend on stay as chosen
     """

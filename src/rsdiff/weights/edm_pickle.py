@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from rsdiff.weights.pickle_machine import Record, UnsafeFileError
+from rsdiff.foreign.inert import Record, UnsafeFileError
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 VERSION = 6

@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from rsdiff.config import options_of_ours
+from rsdiff.config import UserError, options_of_ours
+from rsdiff.foreign.reader import read_checkpoint
 from rsdiff.methods.base import MethodConfig
 from rsdiff.weights.advice import settings_of_file
 from rsdiff.weights.keymaps import KEY_MAPS, KeyMap
 from rsdiff.weights.lightning import settings_near
-from rsdiff.weights.unpickler import read_checkpoint
+from rsdiff.weights.whose import whose
 
 
 def import_weights(kind: str, source: Path | str | Mapping[str, Any], config: Any | None = None) -> tuple[Any, dict[str, Tensor]]:
@@ -26,15 +27,18 @@ def import_weights(kind: str, source: Path | str | Mapping[str, Any], config: An
     """
     if config is not None:
         _require_published(config)
-    key_map = _key_map(kind)
+    key_map, named = _key_map(kind), not isinstance(source, Mapping)
     content = source if isinstance(source, Mapping) else _read_with_settings(Path(source))
     try:
         return key_map.to_ours(content, config)
     except ValueError as error:
         settings = settings_of_file(key_map, content, config) if config is not None else []
-        if not settings:
+        if settings:
+            raise UserError(f"{str(error).removesuffix('.')}; for this file add {' '.join(settings)}.") from error
+        owner = whose(content, kind)
+        if not owner:
             raise
-        raise ValueError(f"{str(error).removesuffix('.')}; for this file add {' '.join(settings)}.") from error
+        raise UserError(f"{str(error).removesuffix('.')}; {owner.replace('FILE', str(source)) if named else owner}.") from error
 
 
 def export_weights(kind: str, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rsdiff.weights.pickle_machine import Record, UnsafeFileError
+from rsdiff.foreign.inert import Record, UnsafeFileError
 
 SETTINGS_FILE = "hparams.yaml"
 EASYDICT = "tag:yaml.org,2002:python/object/new:easydict.EasyDict"

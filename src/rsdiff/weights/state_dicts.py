@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.weights.pickle_machine import Record
+from rsdiff.foreign.inert import Record
 
 WRAPPERS = ("params_ema", "ema", "state_dict", "model_state_dict", "params", "generator", "model", "net", "network")
 """Keys under which checkpoints keep a state dict, the preferred first."""

@@ -22,12 +22,11 @@ from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
 from rsdiff.methods.base import Problem
 from rsdiff.methods.blindsrsnf import BlindSRSNF, BlindSRSNFConfig, BlindSRSNFUNetConfig, noised
 from rsdiff.methods.joint_blind import ContrastConfig
-from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.metrics.colour import border_width, crop, luma
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.ssim import ssim
 from rsdiff.networks.degradation_encoder import DegradationEncoder
-from rsdiff.networks.rrdb import RRDBNet, rrdb_stages
+from rsdiff.networks.rrdb import RRDBConfig, RRDBNet, rrdb_stages
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema
 from rsdiff.weights import import_weights
@@ -135,15 +134,9 @@ def unet(case: Case) -> dict[str, Any]:
 def rrdb(case: Case) -> dict[str, Any]:
     weights, settings = case.weights(), case.config
     unshuffle, enlargements = rrdb_stages(settings["scale"])
-    network = RRDBNet(
-        settings["num_in_ch"],
-        settings["num_out_ch"],
-        settings["num_feat"],
-        settings["num_block"],
-        weights["body.0.rdb1.conv1.weight"].shape[0],
-        unshuffle,
-        enlargements,
-    )
+    growth = weights["body.0.rdb1.conv1.weight"].shape[0]
+    options = RRDBConfig(width=settings["num_feat"], blocks=settings["num_block"], growth=growth)
+    network = RRDBNet(options, settings["num_in_ch"], settings["num_out_ch"], unshuffle, enlargements)
     feature = load_network(network, weights, rrdb_name("basicsr")).trunk(given(case, "x"))[-1]
     return {"sr": network.head(feature), "features": feature}
 

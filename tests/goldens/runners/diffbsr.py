@@ -22,13 +22,13 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import DiffBSR, DiffBSRConfig, DiffSRUNetConfig, SRDSRANConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRSRDiff, DiffBSRSRDiffConfig, SRDiffUNetConfig
 from rsdiff.methods.joint_blind import ContrastConfig, Estimate, add_residual, residual
-from rsdiff.methods.rrdb import RRDBConfig
 from rsdiff.metrics.colour import crop, luma
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
 from rsdiff.metrics.ssim import ssim
 from rsdiff.networks.degradation_encoder import DegradationEncoder
 from rsdiff.networks.diffsr_unet import DiffSRUNet
+from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.networks.srdsran import SRDSRAN
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsdiff.data.order import windowed_shuffle
 from rsdiff.diffusion import blurring, levels, objectives
-from rsdiff.diffusion.denoisers import EpsDenoiser
+from rsdiff.diffusion.denoisers import DiscreteDenoiser
 from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
 from rsdiff.diffusion.hooks import Clamped
 from rsdiff.diffusion.noise import ReplayNoise
@@ -227,7 +227,7 @@ def sr3_schedule(case: Case) -> DiscreteSchedule:
     return DiscreteSchedule(make_betas(config.get("schedule", "linear"), *shape))
 
 
-def conditional_eps(case: Case, dtype: torch.dtype = torch.float64, levels_seen: list[Tensor] | None = None) -> EpsDenoiser:
+def conditional_eps(case: Case, dtype: torch.dtype = torch.float64, levels_seen: list[Tensor] | None = None) -> DiscreteDenoiser:
     """The analytic eps-model of the cases: the toy about 0.3 cond, told the continuous level l."""
     parameters = re.search(r"m=([\d.]+), s=([\d.]+)", case.config["eps_model"])
     share = re.search(r"D = ([\d.]+)\*c", case.config["eps_model"])
@@ -244,7 +244,7 @@ def conditional_eps(case: Case, dtype: torch.dtype = torch.float64, levels_seen:
         y = x / scale
         return (y - shift - toy(y - shift, sigma.flatten())) / sigma
 
-    return EpsDenoiser(network, sr3_schedule(case), dtype=dtype)
+    return DiscreteDenoiser(network, sr3_schedule(case), dtype=dtype)
 
 
 @runner("edm", "eps_wrap_ancestral")
@@ -263,7 +263,7 @@ def eps_wrap_ancestral(case: Case) -> dict[str, Any]:
     return {"x": x, "levels": torch.stack(seen)}
 
 
-def table_levels(denoiser: EpsDenoiser, timesteps: list[int]) -> Tensor:
+def table_levels(denoiser: DiscreteDenoiser, timesteps: list[int]) -> Tensor:
     assert denoiser.table is not None
     return levels.to_zero(denoiser.table[timesteps])
 

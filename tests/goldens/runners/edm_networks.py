@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
 from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import ReplayNoise
+from rsdiff.foreign import read_checkpoint
 from rsdiff.networks.edm_layers import Init, ResampledConv2d
-from rsdiff.weights import read_checkpoint
 from rsdiff.weights.edm_pickle import denoiser_in
 from rsdiff.weights.keymaps.edm import build_network, preconditioning_of
 from tests.goldens.case import Case, runner

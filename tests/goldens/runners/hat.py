@@ -11,7 +11,7 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.hat import HATConfig, HATMethod
+from rsdiff.methods.regression import HATConfig, Regression
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.weights import import_weights
 
@@ -19,7 +19,7 @@ from ..case import Case, runner
 from .words import given
 
 
-def loaded(case: Case) -> HATMethod:
+def loaded(case: Case) -> Regression:
     """Return the method with the case's weights, imported as a released file is; what the file tells must be what the case says."""
     settings = case.config
     config = HATConfig(
@@ -55,7 +55,7 @@ def hat(case: Case) -> dict[str, Any]:
 def index_tables(case: Case) -> dict[str, Any]:
     settings = case.config
     config = HATConfig(width=12, blocks=(1,), heads=(2,), squeeze=6, window=settings["window_size"], overlap=settings["overlap_ratio"])
-    network = config.network(Problem(2, bands=3, lr_bands=3))
+    network = config.build_network(Problem(2, bands=3, lr_bands=3))
     height, width = settings["x_size"]
     mask = network.calculate_mask((height, width), torch.float32)
     return {"rpi_sa": network.relative_position_index_SA, "rpi_oca": network.relative_position_index_OCA, "mask": mask}

@@ -27,7 +27,7 @@ from rsdiff.networks.gap_decoder import ContrastAttention, Distillation, GAPDeco
 from rsdiff.networks.gap_encoder import GAPEncoder, Halve
 from rsdiff.networks.gap_layers import GAPBlock
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPDecoderConfig, GAPEncoderConfig, KLAutoencoder, enlarged
-from rsdiff.networks.rrdb import RRDBNet
+from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema
 from rsdiff.weights import import_weights
@@ -513,6 +513,8 @@ def unet_atom(case: Case) -> dict[str, Any]:
 @torch.no_grad()
 def rrdbnet(case: Case) -> dict[str, Any]:
     weights, x = case.weights(), drawn(case, "x")
-    network = RRDBNet(**rrdb_options(weights))
+    sizes = rrdb_options(weights)
+    options = RRDBConfig(width=sizes["width"], blocks=sizes["blocks"], growth=sizes["growth"])
+    network = RRDBNet(options, sizes["in_channels"], sizes["out_channels"], sizes["unshuffle"], sizes["enlargements"])
     fill_network(network, weights, rrdb_name("basicsr"))
     return {"out": network(x, tuple(case.config["out_size"])), "feat": network.trunk(x)[-1]}

@@ -13,6 +13,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.degradations.rounding import to_uint8
 from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.heun import Churn
@@ -20,13 +21,12 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.objectives import EdmLevels, denoising_error
 from rsdiff.diffusion.preconditioning import EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, make_levels, sample
-from rsdiff.methods.enlargement import enlarge
+from rsdiff.foreign import read_checkpoint
 from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.networks.refdiff_unet import ReferenceBlock, SpatialFeatureTransform
 from rsdiff.networks.song_unet import SongUNetConfig
 from rsdiff.training.ema import half_life
 from rsdiff.training.learning_rate import ramp
-from rsdiff.weights import read_checkpoint
 from rsdiff.weights.edm_pickle import denoiser_in
 from rsdiff.weights.keymaps.edm import our_block_key
 from rsdiff.weights.keymaps.refdiff import build_refdiff_network
@@ -182,7 +182,7 @@ def dataset_crop(case: Case) -> Mapping[str, Any]:
             else:
                 small = side // scale
                 crop = image[:, row // scale : row // scale + small, column // scale : column // scale + small]
-                large = enlarge(crop[None] / 255, (side, side), RefDiffConfig().train_enlargement, RefDiffConfig().train_eight_bit)
+                large = enlarge_signed(crop[None] / 255, (side, side), RefDiffConfig().train_enlargement, RefDiffConfig().train_eight_bit)
                 crop = ((large[0] + 1) / 2 * 255).round().to(torch.uint8)
             outputs[f"out_{name}"].append(crop)
     return {name: torch.stack(crops) for name, crops in outputs.items()}
@@ -191,7 +191,7 @@ def dataset_crop(case: Case) -> Mapping[str, Any]:
 @runner("refdiff", "generate_pre_post")
 def generate_pre_post(case: Case) -> Mapping[str, Any]:
     size = case.config["size"]
-    up = enlarge(case.tensor("lr") / 255, (size, size), RefDiffConfig().enlargement)
+    up = enlarge_signed(case.tensor("lr") / 255, (size, size), RefDiffConfig().enlargement)
     (step,) = re.findall(r"every (\d+)", case.spec["outputs"]["up_sub"])
     return {"up_sub": up[..., :: int(step), :: int(step)], "image": to_uint8((case.tensor("x") + 1) / 2)}
 

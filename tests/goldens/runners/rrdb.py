@@ -18,12 +18,14 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.degradations import Paired
 from rsdiff.degradations.rounding import to_uint8
 from rsdiff.losses.adversarial import AdversarialLossConfig, Relative
+from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.perceptual import PerceptualLossConfig, VGG19Features
+from rsdiff.methods.adversaries import UNetConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig, GanDiscriminatorConfig
-from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethod, RRDBMethodConfig
+from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig
+from rsdiff.methods.regression import Regression, RRDBMethodConfig
 from rsdiff.networks.halo_tiles import HaloTilesConfig
-from rsdiff.networks.rrdb import RRDBNet
+from rsdiff.networks.rrdb import RRDBNet, RRDBNetConfig
 from rsdiff.training.config import EmaConfig, LearningRateConfig, OptimiserConfig, TrainerConfig
 from rsdiff.training.trainer import Trainer
 from rsdiff.weights import export_weights, import_weights
@@ -37,25 +39,25 @@ from .practical_images import bands_first, bands_last, described_image
 from .words import given
 
 
-def options_of(settings: Mapping[str, Any]) -> tuple[GeneratorConfig, Problem]:
+def options_of(settings: Mapping[str, Any]) -> tuple[RRDBNetConfig, Problem]:
     """Return the generator and the problem of a published class's arguments: BasicSR's or KAIR's."""
     if "num_feat" in settings:
-        config = GeneratorConfig(width=settings["num_feat"], blocks=settings["num_block"], growth=settings["num_grow_ch"])
+        config = RRDBNetConfig(width=settings["num_feat"], blocks=settings["num_block"], growth=settings["num_grow_ch"])
         return config, Problem(settings["scale"], bands=settings["num_out_ch"], lr_bands=settings["num_in_ch"])
     width, scale = settings.get("nf", settings.get("nc")), settings.get("sf", settings.get("upscale"))
-    config = GeneratorConfig(width=width, blocks=settings["nb"], growth=settings["gc"], head="stages")
+    config = RRDBNetConfig(width=width, blocks=settings["nb"], growth=settings["gc"], head="stages")
     return config, Problem(scale, bands=settings["out_nc"], lr_bands=settings["in_nc"])
 
 
-def load_method(case: Case) -> RRDBMethod:
+def load_method(case: Case) -> Regression:
     """Return the method with the case's weights, imported as a released file is; what the file tells must be what the case says."""
     generator, problem = options_of(case.config)
     tiles = HaloTilesConfig(**{ours: case.config[theirs] for ours, theirs in TILES.items() if theirs in case.config})
-    config = RRDBMethodConfig(generator=generator, tiles=tiles)
+    config = RRDBMethodConfig(network=generator, tiles=tiles)
     published = case.weights()
     told, _ = import_weights("rrdb", {"params_ema": published})
-    assert (told.generator.width, told.generator.blocks, told.generator.growth) == (generator.width, generator.blocks, generator.growth)
-    assert problem.scale == 4 or told.generator.head == generator.head
+    assert (told.network.width, told.network.blocks, told.network.growth) == (generator.width, generator.blocks, generator.growth)
+    assert problem.scale == 4 or told.network.head == generator.head
     config, state = import_weights("rrdb", published, config)
     method = config.build(problem)
     method.load_state_dict(state)
@@ -178,7 +180,7 @@ def adversarial_of(settings: Mapping[str, Any]) -> AdversarialLossConfig:
     return AdversarialLossConfig(kind=KINDS["gan" if name == "ragan" else name], relative=relative, weight=settings["D_lossfn_weight"])
 
 
-def gan_method(case: Case, generator: GeneratorConfig, problem: Problem) -> ESRGAN:
+def gan_method(case: Case, generator: RRDBNetConfig, problem: Problem) -> ESRGAN:
     settings, judge = case.config["train"], case.config["netD"]
     assert settings["G_lossfn_type"] == "l1"
     assert settings["D_init_iters"] == 0
@@ -193,19 +195,19 @@ def gan_method(case: Case, generator: GeneratorConfig, problem: Problem) -> ESRG
         distance="l1" if settings["F_lossfn_type"] == "l1" else "l2",
     )
     config = ESRGANConfig(
-        generator=generator,
-        pixel_weight=settings["G_lossfn_weight"],
+        network=generator,
+        loss=ImageLossConfig(l1=settings["G_lossfn_weight"]),
         perceptual=perceptual,
         adversarial=adversarial_of(settings),
-        discriminator=GanDiscriminatorConfig(network="unet", width=judge["ndf"]),
+        discriminator=UNetConfig(width=judge["ndf"]),
     )
     content = {"stage_1": filled(case.spec["keys"]["D"]), "stage_2": initial_generator(case)}
     told, _ = import_weights("esrgan", content)
-    assert (told.discriminator.network, told.discriminator.width) == ("unet", judge["ndf"])
+    assert (told.discriminator.kind, told.discriminator.width) == ("unet", judge["ndf"])
     config, state = import_weights("esrgan", content, config)
     method = config.build(problem)
     method.load_state_dict(state)
-    method.perceptual.use(VGG19Features(filled_vgg19(), perceptual.layers))
+    method.objective.perceptual.use(VGG19Features(filled_vgg19(), perceptual.layers))
     return method
 
 
@@ -214,10 +216,10 @@ def training(case: Case) -> dict[str, Any]:
     settings = case.config["train"]
     generator, problem = options_of(case.config["netG"])
     if "netD" in case.config:
-        method: RRDBMethod = gan_method(case, generator, problem)
+        method: Regression | ESRGAN = gan_method(case, generator, problem)
     else:
         assert settings["G_lossfn_type"] == "l1"
-        config, state = import_weights("rrdb", initial_generator(case), RRDBMethodConfig(generator=generator))
+        config, state = import_weights("rrdb", initial_generator(case), RRDBMethodConfig(network=generator))
         method = config.build(problem)
         method.load_state_dict(state)
     batches = described_batches(case.config["batches"], int(problem.scale), len(case.arrays["log"]))
@@ -261,8 +263,7 @@ def training(case: Case) -> dict[str, Any]:
         if key:
             outputs[name] = published_entry(method, states.get(which, states["G"]), "discriminator" if which == "D" else "network", key)
     factors = {
-        "restorer/l1": 1.0,
-        "restorer/pixel": settings["G_lossfn_weight"],
+        "restorer/l1": settings.get("G_lossfn_weight", 1.0),
         "restorer/perceptual": settings.get("F_lossfn_weight", 0.0),
         "restorer/adversarial": settings.get("D_lossfn_weight", 0.0),
         "discriminator/real": 1.0,
@@ -272,7 +273,7 @@ def training(case: Case) -> dict[str, Any]:
     return outputs
 
 
-def published_entry(method: RRDBMethod, state: Mapping[str, Tensor], part: str, key: str) -> Tensor:
+def published_entry(method: Regression | ESRGAN, state: Mapping[str, Tensor], part: str, key: str) -> Tensor:
     """Return an entry of the method's state dict by its published name."""
     network = method.get_submodule(part)
     name = rrdb_name("esrgan") if isinstance(network, RRDBNet) else discriminator_name(network)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import Combination, combined, pad_to_multiple
 from rsdiff.losses.spectral import relative_error
 from rsdiff.methods.base import Method, Problem
-from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, SpectralRegressionConfig
+from rsdiff.methods.regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, RegressionMethodConfig
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.spectral import mrae, rmse
 from rsdiff.weights.importer import import_weights
@@ -28,7 +28,7 @@ from ..case import Case, runner
 ZERO_REPLACEMENT = 1e-8
 
 
-def load(case: Case, kind: str, config: SpectralRegressionConfig, bands: int, lr_bands: int) -> Method:
+def load(case: Case, kind: str, config: RegressionMethodConfig, bands: int, lr_bands: int) -> Method:
     """Return the method with the case's weights. From the file alone, the importer must tell the sizes that `config` has."""
     config, state = import_weights(kind, case.weights(), config)
     inferred, _ = import_weights(kind, case.weights())

@@ -12,11 +12,12 @@ from torch import Tensor
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.losses.adversarial import AdversarialLossConfig, answer_loss
+from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.perceptual import PerceptualLossConfig, VGG19Features
+from rsdiff.methods.adversaries import VGGConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.esrgan import GanDiscriminatorConfig
-from rsdiff.methods.spsr import LARGER, SPSR, SPSRConfig, SPSRGeneratorConfig
-from rsdiff.networks.spsr import gradient_map
+from rsdiff.methods.spsr import LARGER, SPSR, SPSRConfig
+from rsdiff.networks.spsr import SPSRNetConfig, gradient_map
 from rsdiff.networks.vgg_discriminator import VGGDiscriminator
 from rsdiff.training.starting import load_weights
 from rsdiff.training.trainer import stage_ends
@@ -38,7 +39,7 @@ def load(generator: dict[str, Any], weights: dict[str, Tensor], config: SPSRConf
     scale = generator.get("upscale", generator.get("scale"))
     content = {"stage_1": weights, **{f"stage_{number}": state for number, state in enumerate(others.values(), 2)}} if others else weights
     inferred, _ = import_weights("spsr", content)
-    assert (inferred.generator, inferred.discriminator) == (config.generator, config.discriminator)
+    assert (inferred.network, inferred.discriminator) == (config.network, config.discriminator)
     config, state = import_weights("spsr", content, config)
     method = config.build(Problem(scale=scale, bands=generator.get("out_nc", 3), lr_bands=generator.get("in_nc", 3)))
     load_weights(method, state, Path("spsr"))
@@ -47,7 +48,7 @@ def load(generator: dict[str, Any], weights: dict[str, Tensor], config: SPSRConf
 
 def config_of(generator: dict[str, Any]) -> SPSRConfig:
     stages = {2: "stages", 3: "stages", 4: "always_x4", 8: "stages"}[generator.get("upscale", generator.get("scale"))]
-    return SPSRConfig(generator=SPSRGeneratorConfig(width=generator["nf"], blocks=generator["nb"], head=stages))  # type: ignore[arg-type]
+    return SPSRConfig(network=SPSRNetConfig(width=generator["nf"], blocks=generator["nb"], head=stages))  # type: ignore[arg-type]
 
 
 @runner("spsr", "gradient_maps")
@@ -108,13 +109,13 @@ def train_step(case: Case) -> dict[str, Any]:
     terms, options = found["restorer"].terms, method.options
     judges = {"": (method.discriminator, 0), "_grad": (method.gradient_discriminator, LARGER)}
     outputs: dict[str, Any] = {
-        "term_pixel": terms["pixel"],
+        "term_pixel": terms["l1"],
         "term_feature": terms["perceptual"],
         "term_gradient_pixel": terms["gradient_pixel"],
         "term_branch_pixel": terms["branch"],
         "term_gan": terms["adversarial"],
         "term_gradient_gan": terms["gradient_adversarial"],
-        "log_l_g_pix": options.pixel_weight * terms["pixel"],
+        "log_l_g_pix": options.loss.l1 * terms["l1"],
         "log_l_g_fea": options.perceptual.weight * terms["perceptual"],
         "log_l_g_gan": options.adversarial.weight * terms["adversarial"],
         "log_l_g_pix_grad_branch": options.branch_weight * terms["branch"],
@@ -140,8 +141,8 @@ def training_method(case: Case) -> SPSR:
     config = config_of(settings["network_G"])
     config = replace(
         config,
-        discriminator=GanDiscriminatorConfig(network="vgg", biases=True, size=case.spec["inputs"]["hr"]["shape"][-1]),
-        pixel_weight=weights["pixel"],
+        discriminator=VGGConfig(biases=True, size=case.spec["inputs"]["hr"]["shape"][-1]),
+        loss=ImageLossConfig(l1=weights["pixel"]),
         perceptual=replace(config.perceptual, weight=weights["feature"]),
         adversarial=replace(config.adversarial, weight=weights["gan"]),
         gradient_pixel_weight=weights["gradient_pixel"],
@@ -156,13 +157,13 @@ def training_method(case: Case) -> SPSR:
         discriminator=filled(keys["keys_D"], salts["D"]),
         gradient_discriminator=filled(keys["keys_D"], salts["D_grad"]),
     )
-    method.perceptual.use(VGG19Features(filled(keys["keys_F"], salts["VGG"], settings["vgg_gain"]), config.perceptual.layers))
+    method.objective.perceptual.use(VGG19Features(filled(keys["keys_F"], salts["VGG"], settings["vgg_gain"]), config.perceptual.layers))
     return method
 
 
 def gradient_norms(case: Case, method: SPSR) -> dict[str, float]:
     """Return the norms that the case stores; -1 where there is no gradient."""
-    name = spsr_name(method.options.generator.blocks, len(method.network.enlargements))
+    name = spsr_name(method.options.network.blocks, len(method.network.enlargements))
     norms = {name(key): -1.0 if p.grad is None else float(p.grad.norm()) for key, p in method.network.named_parameters()}
     stored = [key for key in case.arrays if key.startswith("gradnorm/G/")]
     return {key: norms[key.removeprefix("gradnorm/G/").replace("/", ".")] for key in stored}

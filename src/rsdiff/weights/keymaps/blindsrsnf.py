@@ -11,7 +11,7 @@ from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig, BlindSRSNFUNetConfig
 from rsdiff.methods.joint_blind import ContrastConfig
-from rsdiff.methods.rrdb import RRDBConfig
+from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.weights.keymaps.degradation_aware import unet_name, unet_shape
 from rsdiff.weights.keymaps.joint_blind import (
     CONTRAST,

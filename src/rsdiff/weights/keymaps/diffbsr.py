@@ -13,7 +13,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import DiffBSRConfig, DiffSRUNetConfig, SRDSRANConfig
 from rsdiff.methods.diffbsr_ablations import DDPMUNetConfig, DiffBSRDDPMConfig, DiffBSRSRDiffConfig, SRDiffUNetConfig
 from rsdiff.methods.joint_blind import ContrastConfig
-from rsdiff.methods.rrdb import RRDBConfig
+from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.networks.srdiff_unet import EVERY
 from rsdiff.weights.keymaps.degradation_aware import unet_name, unet_shape
 from rsdiff.weights.keymaps.joint_blind import (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
-from rsdiff.methods.hat import HATConfig
+from rsdiff.methods.regression import HATConfig
 from rsdiff.weights.keymaps.regression import RegressionKeyMap, count_of, enlargement_of
 from rsdiff.weights.keymaps.renaming import Name
 
@@ -48,7 +48,7 @@ class HATKeyMap(RegressionKeyMap):
     def networks(self, config: HATConfig, problem: Problem) -> dict[str, nn.Module]:
         # spandrel's class asks tensors for their values, which the meta device does not have.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            return {"network.": config.network(problem)}
+            return {"network.": config.build_network(problem)}
 
     def naming(self, config: HATConfig, keys: Collection[str]) -> Name:
         return lambda key: key.removeprefix("network.")

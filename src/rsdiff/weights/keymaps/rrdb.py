@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.methods.adversaries import DiscriminatorConfig, PatchConfig, UNetConfig, VGGConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.esrgan import ESRGANConfig, GanDiscriminatorConfig
-from rsdiff.methods.rrdb import GeneratorConfig, RRDBMethodConfig
+from rsdiff.methods.esrgan import ESRGANConfig
+from rsdiff.methods.regression import RRDBMethodConfig
+from rsdiff.networks.restorers import RestorerConfig
+from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, renamed
 from rsdiff.weights.state_dicts import find_state_dict
@@ -132,12 +135,12 @@ class RRDBKeyMap:
     def to_ours(self, content: Mapping[str, Any], config: RRDBMethodConfig | None) -> tuple[RRDBMethodConfig, dict[str, Tensor]]:
         state = find_generator(content)
         if config is None:
-            config = RRDBMethodConfig(generator=generator_config(state))
-        return config, _network(state, config.generator)
+            config = RRDBMethodConfig(network=generator_config(state))
+        return config, _network(state, config.network)
 
     def to_published(self, config: RRDBMethodConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """In BasicSR's layout where the head is BasicSR's, else in KAIR's."""
-        return _published_network(config.generator, state_dict)
+        return _published_network(config.network, state_dict)
 
 
 @dataclass(frozen=True)
@@ -152,14 +155,14 @@ class ESRGANKeyMap:
         state = _first_generator(parts)
         judges = [found for part in parts if (found := _find_discriminator(part)) is not None]
         if config is None:
-            discriminator = GanDiscriminatorConfig() if not judges else discriminator_config(judges[0])
-            config = ESRGANConfig(generator=generator_config(state), discriminator=discriminator)
-        weights = _network(state, config.generator)
+            discriminator = UNetConfig() if not judges else discriminator_config(judges[0])
+            config = ESRGANConfig(network=generator_config(state), discriminator=discriminator)
+        weights = _network(state, config.network)
         return config, weights | (self._discriminator(config, judges[0], rrdb_options(state)["out_channels"]) if judges else {})
 
     def to_published(self, config: ESRGANConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The generator, as released; see `discriminator_name` for the discriminator's names."""
-        return _published_network(config.generator, state_dict)
+        return _published_network(config.network, state_dict)
 
     @staticmethod
     def _discriminator(config: ESRGANConfig, published: Mapping[str, Tensor], bands: int) -> dict[str, Tensor]:
@@ -169,23 +172,23 @@ class ESRGANKeyMap:
         return {f"discriminator.{name}": value for name, value in weights.items()}
 
 
-def generator_config(state: Mapping[str, Tensor]) -> GeneratorConfig:
+def generator_config(state: Mapping[str, Tensor]) -> RRDBNetConfig:
     """Return the generator that a file's shapes tell; at x4 both heads are the same and BasicSR's name is taken."""
     options = rrdb_options(state)
     head: Literal["always_x4", "stages"] = "always_x4" if len(options["enlargements"]) == 2 else "stages"
-    return GeneratorConfig(width=options["width"], blocks=options["blocks"], growth=options["growth"], head=head)
+    return RRDBNetConfig(width=options["width"], blocks=options["blocks"], growth=options["growth"], head=head)
 
 
-def discriminator_config(state: Mapping[str, Tensor]) -> GanDiscriminatorConfig:
+def discriminator_config(state: Mapping[str, Tensor]) -> DiscriminatorConfig:
     """Return the discriminator that a published state dict tells, among those the methods train with."""
     if "conv0_0.weight" in state:
         levels = 1 + max(int(match[1]) for key in state if (match := re.match(r"conv(\d+)_", key)))
         side = round((state["linear1.weight"].shape[1] / state[f"conv{levels - 1}_1.weight"].shape[0]) ** 0.5)
-        return GanDiscriminatorConfig(network="vgg", width=state["conv0_0.weight"].shape[0], size=side * 2**levels)
+        return VGGConfig(width=state["conv0_0.weight"].shape[0], size=side * 2**levels)
     if "conv9.weight" in state:
-        return GanDiscriminatorConfig(network="unet", width=state["conv0.weight"].shape[0])
+        return UNetConfig(width=state["conv0.weight"].shape[0])
     layers = max(int(match[1]) for key in state if (match := re.match(r"model\.child(\d+)\.", key))) - 1
-    return GanDiscriminatorConfig(network="patch", width=state["model.child0.0.weight_orig"].shape[0], layers=layers)
+    return PatchConfig(width=state["model.child0.0.weight_orig"].shape[0], layers=layers)
 
 
 def _first_generator(parts: list[Any]) -> dict[str, Tensor]:
@@ -207,21 +210,25 @@ def _find_discriminator(content: Mapping[str, Any]) -> dict[str, Tensor] | None:
     return None
 
 
-def _network(state: Mapping[str, Tensor], config: GeneratorConfig) -> dict[str, Tensor]:
+def _network(state: Mapping[str, Tensor], config: RestorerConfig) -> dict[str, Tensor]:
     """Return the generator's entries of a method's state dict; raises UserError for another head, in a sentence of its own."""
+    if not isinstance(config, RRDBNetConfig):
+        raise UserError(f"the file holds an RRDBNet and model.network={config.kind} was chosen; leave that out.")
     options = rrdb_options(state)
     unshuffle = options["unshuffle"]
     scale = 2 ** len(options["enlargements"]) // unshuffle
     problem = Problem(scale=scale, bands=options["out_channels"], lr_bands=options["in_channels"])
     if scale != 4 and (config.head == "stages") != (unshuffle == 1):
         theirs = "stages" if unshuffle == 1 else "always_x4"
-        raise UserError(f"the file's head for x{scale} is that of model.generator.head={theirs} and {config.head} was chosen; change it.")
+        raise UserError(f"the file's head for x{scale} is that of model.network.head={theirs} and {config.head} was chosen; change it.")
     with torch.device("meta"):
-        own = config.build(problem).state_dict()
+        own = config.build_network(problem).state_dict()
     return {f"network.{name}": value for name, value in generator_to_ours(state, own).items()}
 
 
-def _published_network(config: GeneratorConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _published_network(config: RestorerConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not isinstance(config, RRDBNetConfig):
+        raise UserError(f"network {config.kind} has no published names as a part of this model; export a model on an RRDBNet.")
     name = rrdb_name("basicsr" if config.head == "always_x4" else "esrgan")
     weights = {key.removeprefix("network."): value for key, value in state_dict.items() if key.startswith("network.")}
     return {name(key): value for key, value in weights.items()}

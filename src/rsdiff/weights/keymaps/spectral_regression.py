@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from rsdiff.methods.base import Problem
-from rsdiff.methods.spectral_regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, SpectralRegressionConfig
+from rsdiff.methods.regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
+from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.weights.keymaps.regression import RegressionKeyMap, count_of
 from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
 
@@ -98,8 +99,8 @@ class SpectralKeyMap(RegressionKeyMap):
     def problem(self, tensors: Mapping[str, Tensor]) -> Problem:
         return Problem(scale=1, bands=tensors[self.last].shape[0], lr_bands=tensors[self.first].shape[1])
 
-    def networks(self, config: SpectralRegressionConfig, problem: Problem) -> dict[str, nn.Module]:
-        return {"network.": config.network(problem.bands, problem.lr_bands)}
+    def networks(self, config: RestorerConfig, problem: Problem) -> dict[str, nn.Module]:
+        return {"network.": config.build_network(problem)}
 
     def naming(self, config: Any, keys: Collection[str]) -> Name:
         rules = self.rules(config)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.methods.adversaries import VGGConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.esrgan import GanDiscriminatorConfig
-from rsdiff.methods.spsr import SPSR, SPSRConfig, SPSRGeneratorConfig
+from rsdiff.methods.spsr import SPSR, SPSRConfig
+from rsdiff.networks.spsr import SPSRNetConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 from rsdiff.weights.keymaps.regression import count_of
 from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, renamed
@@ -65,7 +66,7 @@ def spsr_name(blocks: int, stages: int) -> Name:
 class SPSRKeyMap:
     """The `KeyMap` of SPSR: a generator's file, or a folder of generator, discriminator and gradient discriminator in this order.
 
-    What is missing of the discriminators has no weights. The scale of a head of one stage, 2 or 3, is no matter of its weights.
+    What is missing of the discriminators starts fresh. The scale of a head of one stage, 2 or 3, is no matter of its weights.
     """
 
     def to_ours(self, content: Mapping[str, Any], config: SPSRConfig | None) -> tuple[SPSRConfig, dict[str, Tensor]]:
@@ -74,27 +75,30 @@ class SPSRKeyMap:
         judges = [find_state_dict(part, JUDGE_MARKER).network for part in parts[1:]]
         stages = count_of(found, r"b_module\.(\d+)\.weight") - 2
         made = config or spsr_config(found, stages, judges)
-        blocks = made.generator.blocks
+        network = made.network
+        assert isinstance(network, SPSRNetConfig)
+        blocks = network.blocks
         state = without_constants(found, f"model.{3 * stages + 2}.")
         bands, lr_bands = state["conv_w.0.weight"].shape[0], state[MARKER].shape[1]
-        scale = made.generator.stages(2**stages)[1]
+        problem = Problem(scale=2**stages, bands=bands, lr_bands=lr_bands)
         with torch.device("meta"):
-            method = made.build(Problem(scale=2 ** len(scale), bands=bands, lr_bands=lr_bands))
+            method = made.build(problem)
         assert isinstance(method, SPSR)
         ours: dict[str, Tensor] = {}
         named = {"network": (method.network, state, spsr_name(blocks, stages))}
         for name, judge in zip(("discriminator", "gradient_discriminator"), judges, strict=False):
-            network = method.get_submodule(name)
-            named[name] = (network, judge, discriminator_name(network))  # type: ignore[arg-type,assignment]
-        for part, (network, published, naming) in named.items():
-            ours |= {f"{part}.{key}": value for key, value in ours_from_published(published, network.state_dict(), naming).items()}
+            own = method.get_submodule(name)
+            named[name] = (own, judge, discriminator_name(own))  # type: ignore[arg-type,assignment]
+        for part, (module, published, naming) in named.items():
+            ours |= {f"{part}.{key}": value for key, value in ours_from_published(published, module.state_dict(), naming).items()}
         return made, ours
 
     def to_published(self, config: SPSRConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The generator, as released; see `discriminator_name` for the discriminators' names."""
         own = {key.removeprefix("network."): value for key, value in state_dict.items() if key.startswith("network.")}
         stages = count_of(own, r"conv_up\.(\d)\.weight")
-        name = spsr_name(config.generator.blocks, stages)
+        assert isinstance(config.network, SPSRNetConfig)
+        name = spsr_name(config.network.blocks, stages)
         published = {name(key): value for key, value in own.items()}
         last = f"model.{3 * stages + 2}."
         return published | {TWICE + part: published[last + part] for part in ("weight", "bias")} | kernels()
@@ -114,13 +118,13 @@ def spsr_config(state: Mapping[str, Tensor], stages: int, judges: list[dict[str,
     """Return the config that the shapes of the files tell; the taps are the published ones."""
     blocks = count_of(state, r"model\.1\.sub\.(\d+)\.RDB1\.")
     width, growth = state[MARKER].shape[0], state["f_block.RDB1.conv1.0.weight"].shape[0]
-    generator = SPSRGeneratorConfig(width=width, blocks=blocks, growth=growth, head="always_x4" if stages == 2 else "stages")
-    config = SPSRConfig(generator=generator)
+    generator = SPSRNetConfig(width=width, blocks=blocks, growth=growth, head="always_x4" if stages == 2 else "stages")
+    config = SPSRConfig(network=generator)
     if not judges:
         return config
     judge = judges[0]
     convs = [key for key in judge if re.fullmatch(r"features\.\d+\.weight", key) and judge[key].ndim == 4]
     channels = judge[max(convs, key=lambda key: int(key.split(".")[1]))].shape[0]
     side = round((judge["classifier.0.weight"].shape[1] / channels) ** 0.5)
-    judging = GanDiscriminatorConfig(network="vgg", width=judge[JUDGE_MARKER].shape[0], biases=True, size=side * 2 ** (len(convs) // 2))
+    judging = VGGConfig(width=judge[JUDGE_MARKER].shape[0], biases=True, size=side * 2 ** (len(convs) // 2))
     return replace(config, discriminator=judging)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rsdiff.weights.pickle_machine import Record, Reference, Unfinished, UnsafeFileError, checked_key, set_items
+from rsdiff.foreign.inert import Record, Reference, Unfinished, UnsafeFileError, checked_key, set_items
 
 MAX_EXPANDED = 1 << 20
 """Elements a tensor may have beyond those stored: expanded views are legitimate, but must not fill the memory."""
@@ -55,9 +55,16 @@ def storage_dtype(kind: Any) -> torch.dtype:
     raise UnsafeFileError(f"the file stores tensors as {kind}, which is not a known storage type.")
 
 
-def flat_tensor(data: bytes | bytearray, dtype: torch.dtype) -> Tensor:
-    """Return the bytes `data` as a one-dimensional tensor."""
-    return torch.frombuffer(bytearray(data), dtype=dtype) if len(data) else torch.empty(0, dtype=dtype)
+def flat_tensor(data: Any, dtype: torch.dtype, start: int, count: int) -> Tensor:
+    """Return `count` elements that lie in a writable buffer from byte `start` on, as a one-dimensional tensor that shares its memory.
+
+    What does not lie at a multiple of the element's size is copied.
+    """
+    if not count:
+        return torch.empty(0, dtype=dtype)
+    if start % dtype.itemsize:
+        return torch.frombuffer(bytearray(data[start : start + count * dtype.itemsize]), dtype=dtype)
+    return torch.frombuffer(data, dtype=dtype, count=count, offset=start)
 
 
 def table(load_torch: Callable[[bytes], Any]) -> dict[str, Callable[..., Any]]:

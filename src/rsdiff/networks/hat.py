@@ -1,30 +1,27 @@
-"""HAT, HAT-L: a transformer of windows that overlap and of channel attention, trained for pixels. The network is spandrel's.
+"""HAT, HAT-L: a transformer of windows that overlap and of channel attention. The network is spandrel's; this is its config.
 
-Source: XPixelGroup/HAT (CVPR 2023), whose released files `task=import model=hat_l` reads. `model=spandrel` runs such a file as it is and
-does not train it. Stochastic depth draws from PyTorch's generator, which the trainer seeds at every step.
+Source: XPixelGroup/HAT (CVPR 2023). Stochastic depth draws from PyTorch's generator, which the trainer seeds at every step.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import nn
 
 from rsdiff.config import config
-from rsdiff.data.sample import Batch
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.methods.base import Losses, MethodConfig, Problem, Stage
-from rsdiff.methods.pixel_regression import PixelRegression
-from rsdiff.methods.whole_scale import refuse_fraction
-from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_fraction
 
 if TYPE_CHECKING:  # the library takes seconds to import
     from spandrel.architectures.HAT import HAT
 
 
 @config
-class HATConfig(MethodConfig):
-    """HAT trained with the mean absolute error. The defaults are HAT-L's."""
+class HATNetConfig(RestorerConfig):
+    """HAT. The defaults are HAT-L's."""
+
+    kind: ClassVar[str] = "hat"
 
     width: int = 180
     """Channels of every layer of the trunk."""
@@ -48,8 +45,6 @@ class HATConfig(MethodConfig):
     """Channels of the layers that enlarge."""
     drop_path: float = 0.1
     """Probability in training that an image skips the last block; it rises linearly from 0 at the first."""
-    tiles: HaloTilesConfig = HaloTilesConfig()
-    """How images are restored."""
 
     def __post_init__(self) -> None:
         if len(self.blocks) != len(self.heads) or not self.blocks or min(*self.blocks, *self.heads) < 1:
@@ -68,7 +63,7 @@ class HATConfig(MethodConfig):
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path={self.drop_path} was given; choose 0 to less than 1.")
 
-    def refuse(self, problem: Problem) -> str | None:
+    def refuse_network(self, problem: Problem) -> str | None:
         fraction = refuse_fraction("hat", problem)
         if fraction is not None:
             return fraction
@@ -82,8 +77,11 @@ class HATConfig(MethodConfig):
             )
         return None
 
-    def network(self, problem: Problem) -> HAT:
-        """Return the network with fresh weights. It cannot be made on the meta device."""
+    def size_multiple(self, problem: Problem) -> int:
+        return self.window
+
+    def build_network(self, problem: Problem) -> HAT:
+        """It cannot be made on the meta device."""
         from spandrel.architectures.HAT import HAT
 
         with warnings.catch_warnings():
@@ -104,25 +102,7 @@ class HATConfig(MethodConfig):
                 num_feat=self.head_width,
             )
 
-    def build(self, problem: Problem) -> HATMethod:
-        """Raises ValueError in one sentence for a problem that `refuse` refuses."""
-        refusal = self.refuse(problem)
-        if refusal is not None:
-            raise ValueError(refusal)
-        return HATMethod(self, problem)
-
-
-class HATMethod(PixelRegression):
-    """See the module."""
-
-    def __init__(self, options: HATConfig, problem: Problem) -> None:
-        super().__init__(options.network(problem), int(problem.scale), options.window, options.tiles)
-
-    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
-        h, w = batch.lr_size
-        if h % self.multiple or w % self.multiple:
-            raise ValueError(
-                f"training inputs of {h}x{w} pixels were given to a network that looks at windows of {self.multiple}; choose trainer.patch "
-                f"as a multiple of {self.multiple * self.scale}."
-            )
-        return super().losses(batch, stage, noise)
+    def last_layer(self, network: nn.Module) -> nn.Module:
+        layer = network.conv_last
+        assert isinstance(layer, nn.Module)
+        return layer

@@ -1,0 +1,168 @@
+"""The weighted terms of an objective on images: how far an estimate (B, C, H, W) in [0, 1] is from its target, where pixels count.
+
+`valid` is that of a batch: (B, C or 1, H, W) of 0 and 1, or None. Terms that look beyond a pixel see the
+target's values where nothing counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsdiff.config import Ours, UserError, config
+from rsdiff.losses.masked import difference, masked_l1, masked_mean, masked_mse, with_missing_of
+from rsdiff.losses.ramps import Ramp, ramped, require_ramp
+from rsdiff.losses.spectral import relative_error, spectral_angle_loss
+
+WINDOW, DEVIATION = 11, 1.5
+"""Gaussian window of SSIM: side and standard deviation in pixels (Wang et al., 2004)."""
+CONSTANTS = (0.01**2, 0.03**2)
+
+
+@config
+class RampsConfig:
+    """First and last step between which the weight of a term rises from 0; [0, 0] has it from the beginning."""
+
+    l1: Ramp = (0, 0)
+    """Of the mean absolute error."""
+    mse: Ramp = (0, 0)
+    """Of the mean squared error."""
+    charbonnier: Ramp = (0, 0)
+    """Of Charbonnier's loss."""
+    relative: Ramp = (0, 0)
+    """Of the relative error."""
+    ssim: Ramp = (0, 0)
+    """Of 1 - SSIM."""
+    sam: Ramp = (0, 0)
+    """Of the spectral angle."""
+    tv: Ramp = (0, 0)
+    """Of the total variation."""
+    gradient: Ramp = (0, 0)
+    """Of the difference of gradients."""
+    fft: Ramp = (0, 0)
+    """Of the difference of spectra of frequencies."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            require_ramp(f"ramp.{field.name}", getattr(self, field.name))
+
+
+@config
+class ImageLossConfig:
+    """Weights of the terms that compare an image with its target; terms of weight 0 are not computed."""
+
+    l1: float = 1.0
+    """Mean absolute error."""
+    mse: float = 0.0
+    """Mean squared error."""
+    charbonnier: float = 0.0
+    """Mean of sqrt(error^2 + charbonnier_floor^2): absolute error, rounded at 0."""
+    relative: float = 0.0
+    """Mean of |error| / target (MRAE)."""
+    ssim: float = 0.0
+    """1 - SSIM, of windows of 11 x 11 pixels."""
+    sam: float = 0.0
+    """1 - the mean cosine between spectra."""
+    tv: float = 0.0
+    """Mean absolute difference of neighbouring pixels of the estimate: smoothness, without a target."""
+    gradient: float = 0.0
+    """Mean absolute difference of the differences of neighbouring pixels."""
+    fft: float = 0.0
+    """Mean absolute difference of Fourier coefficients, real and imaginary (orthonormal)."""
+    charbonnier_floor: float = 1e-3
+    """Where Charbonnier's loss becomes quadratic, in units of [0, 1]."""
+    relative_floor: Annotated[float, Ours("training")] = 0.0
+    """Lowest divisor of the relative error; above 0 for data with dark pixels or zeros."""
+    ramp: RampsConfig = RampsConfig()
+    """Terms whose weight rises in the course of training."""
+
+    def __post_init__(self) -> None:
+        for name in TERMS:
+            if getattr(self, name) < 0:
+                raise UserError(f"the weight {name}={getattr(self, name)} was given; choose 0 or more.")
+        if self.charbonnier_floor <= 0 or self.relative_floor < 0:
+            raise UserError(
+                f"charbonnier_floor={self.charbonnier_floor} and relative_floor={self.relative_floor} were given; choose a number above 0, "
+                "and 0 or more."
+            )
+
+    def terms(self, estimate: Tensor, target: Tensor, valid: Tensor | None, step: int = 0) -> dict[str, tuple[float, Tensor]]:
+        """Return (weight at `step`, unweighted loss ()) of every term whose weight is not 0."""
+        weights = {name: ramped(weight, getattr(self.ramp, name), step) for name in TERMS if (weight := getattr(self, name))}
+        return {name: (weight, TERMS[name](self, estimate, target, valid)) for name, weight in weights.items() if weight}
+
+
+def charbonnier(options: ImageLossConfig, estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Return Charbonnier's loss."""
+    error = difference(estimate, target, valid)
+    return masked_mean((error.square() + options.charbonnier_floor**2).sqrt(), valid)
+
+
+def ssim_loss(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Return 1 - the mean SSIM over windows (of reflected borders) of each band whose centre counts; images of at least 6 pixels."""
+    estimate, target = with_missing_of(estimate, target, valid).float(), target.float()
+    window = _window(estimate)
+
+    def blurred(image: Tensor) -> Tensor:
+        padded = F.pad(image, (WINDOW // 2,) * 4, mode="reflect")
+        return F.conv2d(F.conv2d(padded, window.mT, groups=image.shape[1]), window, groups=image.shape[1])
+
+    mean_a, mean_b = blurred(estimate), blurred(target)
+    variance_a = blurred(estimate.square()) - mean_a.square()
+    variance_b = blurred(target.square()) - mean_b.square()
+    covariance = blurred(estimate * target) - mean_a * mean_b
+    brightness = (2 * mean_a * mean_b + CONSTANTS[0]) / (mean_a.square() + mean_b.square() + CONSTANTS[0])
+    return 1 - masked_mean(brightness * (2 * covariance + CONSTANTS[1]) / (variance_a + variance_b + CONSTANTS[1]), valid)
+
+
+def _window(image: Tensor) -> Tensor:
+    """Return the window of a row, (C, 1, 1, WINDOW)."""
+    offsets = torch.arange(WINDOW, device=image.device, dtype=image.dtype) - WINDOW // 2
+    row = torch.exp(-offsets.square() / (2 * DEVIATION**2))
+    return (row / row.sum()).expand(image.shape[1], 1, 1, WINDOW)
+
+
+def total_variation(estimate: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean absolute difference of neighbours below and beside, over pairs that both count."""
+    return torch.stack([masked_mean(_steps(estimate, axis).abs(), _pairs(valid, axis)) for axis in (-2, -1)]).sum()
+
+
+def gradient_difference(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean absolute difference of the two images' differences of neighbours, over pairs that both count."""
+    error = difference(estimate, target, valid)
+    return torch.stack([masked_mean(_steps(error, axis).abs(), _pairs(valid, axis)) for axis in (-2, -1)]).sum()
+
+
+def _steps(image: Tensor, axis: int) -> Tensor:
+    return image.diff(dim=axis)
+
+
+def _pairs(valid: Tensor | None, axis: int) -> Tensor | None:
+    length = valid.shape[axis] if valid is not None else 0
+    return None if valid is None else valid.narrow(axis, 1, length - 1) * valid.narrow(axis, 0, length - 1)
+
+
+def fourier_difference(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """Return the mean absolute difference of Fourier coefficients; missing pixels count as equal."""
+    error = torch.fft.rfft2(difference(estimate, target, valid), norm="ortho")
+    return torch.view_as_real(error).abs().mean()
+
+
+Term = Callable[[ImageLossConfig, Tensor, Tensor, Tensor | None], Tensor]
+TERMS: Mapping[str, Term] = {
+    "l1": lambda options, estimate, target, valid: masked_l1(estimate, target, valid),
+    "mse": lambda options, estimate, target, valid: masked_mse(estimate, target, valid),
+    "charbonnier": charbonnier,
+    "relative": lambda options, estimate, target, valid: relative_error(estimate, target, options.relative_floor, valid),
+    "ssim": lambda options, estimate, target, valid: ssim_loss(estimate, target, valid),
+    "sam": lambda options, estimate, target, valid: spectral_angle_loss(estimate, target, valid),
+    "tv": lambda options, estimate, target, valid: total_variation(estimate, valid),
+    "gradient": lambda options, estimate, target, valid: gradient_difference(estimate, target, valid),
+    "fft": lambda options, estimate, target, valid: fourier_difference(estimate, target, valid),
+}
+"""The terms by the name of their weight."""

@@ -1,0 +1,75 @@
+"""Networks that make an image of an LR image, and what an objective must know of one. Any of them goes with any objective on images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from rsdiff.config.tagged import Tagged
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What must be known of data and degradation before a network is built.
+
+    scale     ratio of target to input pixels per side (the training scale; continuous-scale methods accept others at run time)
+    bands     C, bands of the target
+    lr_bands  c, bands of the input
+    """
+
+    scale: float
+    bands: int
+    lr_bands: int
+
+
+class RestorerConfig(Tagged):
+    """The family of networks (B, c, h, w) -> (B, C, h scale, w scale) on images in [0, 1]. A kind is a config class beside its network."""
+
+    family: ClassVar[str] = "network"
+    kinds: ClassVar[dict[str, str]] = {
+        "awan": "rsdiff.networks.awan:AWANNetConfig",
+        "edsr": "rsdiff.networks.encoder_heads:EDSRNetConfig",
+        "hat": "rsdiff.networks.hat:HATNetConfig",
+        "hscnn_plus": "rsdiff.networks.hscnn_plus:HSCNNPlusNetConfig",
+        "mst_l": "rsdiff.networks.mst:MSTLNetConfig",
+        "mstpp": "rsdiff.networks.mst:MSTPlusPlusNetConfig",
+        "rdn": "rsdiff.networks.encoder_heads:RDNNetConfig",
+        "rrdb": "rsdiff.networks.rrdb:RRDBNetConfig",
+        "spectral_cnn": "rsdiff.networks.spectral_cnn:SpectralCNNNetConfig",
+        "spsr": "rsdiff.networks.spsr:SPSRNetConfig",
+        "swinir": "rsdiff.networks.encoder_heads:SwinIRNetConfig",
+    }
+
+    def refuse_network(self, problem: Problem) -> str | None:
+        """Return None, or one sentence that says why the network cannot treat `problem` and what to change."""
+        return None
+
+    def size_multiple(self, problem: Problem) -> int:
+        """Return what the sides of an LR image must be multiples of; in restoration, images are extended by reflection and cropped."""
+        return 1
+
+    def build_network(self, problem: Problem) -> nn.Module:
+        """Return the network with fresh weights."""
+        raise NotImplementedError
+
+    def last_layer(self, network: nn.Module) -> nn.Module:
+        """Return the layer of `network` that makes the image: at zero, a fresh network adds nothing to what it is added to."""
+        layer = getattr(network, "last_layer", None)
+        assert isinstance(layer, nn.Module), f"{type(network).__name__} does not tell its last layer"
+        return layer
+
+
+def refuse_fraction(model: str, problem: Problem) -> str | None:
+    """Return a sentence where the scale is no whole number of at least 1, else None."""
+    if problem.scale >= 1 and problem.scale == int(problem.scale):
+        return None
+    return f"model {model} enlarges by whole numbers and the scale is {problem.scale:g}; set scale=2, 3 or 4."
+
+
+def refuse_other_scales(name: str, problem: Problem) -> str | None:
+    """Return the sentence with which a network that keeps the pixels refuses any scale but 1, or None."""
+    if problem.scale == 1:
+        return None
+    return f"model {name} adds bands and keeps the pixels, and the scale is {problem.scale:g}; set scale=1."
