@@ -21,7 +21,7 @@ TRAIN = (
     "trainer.patch=16",
     "metrics.panels=0",
 )
-EVALUATE = ("task=evaluate", "model=bicubic", "scale=2", "metrics.panels=0")
+EVALUATE = ("task=evaluate", "model=bicubic", "scale=2", "metrics.metrics=[psnr]", "metrics.panels=0")
 
 
 def images(folder: Path, count: int, first: int = 0, side: int = 24) -> None:
@@ -67,11 +67,11 @@ def trained(run_command: Command, tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_is_never_tested_on_its_training_images_unasked(run_command: Command, tmp_path: Path, trained: Path) -> None:
-    evaluate = ("task=evaluate", f"checkpoint={trained}", "metrics.panels=0")
+    evaluate = ("task=evaluate", f"checkpoint={trained}", "metrics.metrics=[psnr]", "metrics.panels=0")
     own = run_command(*evaluate)
     assert counts(own) == {"test": 1}
     same_folder = run_command(*evaluate, "dataset=folder", f"dataset.root={tmp_path / 'mine'}")
-    assert counts(same_folder) == {"test": 1}
+    assert "already finished" in same_folder.out  # the same test image, wherever the folder is said to be
 
     images(tmp_path / "copy", 14)  # the same twelve images and two new ones, elsewhere
     refused = run_command(*evaluate, "dataset=folder", "dataset.root=copy")
