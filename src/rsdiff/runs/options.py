@@ -36,6 +36,8 @@ class RunOptions:
     """Figure of a run that a sweeper such as hydra/sweeper=optuna optimises (psnr); None takes the first metric."""
     gpus_per_cell: float = 1.0
     """GPUs of every run of a sweep by hydra/launcher=joblib or local: 2 for two each, 0.5 for two runs on each, 0 for none."""
+    stop_on_failure: bool = False
+    """Whether the first run of a sweep that fails ends the sweep, instead of leaving the others to go on."""
     plugins: tuple[str, ...] = ()
     """Python modules with methods, data sets, degradations of your own, besides those installed; see docs/extending.md."""
 
