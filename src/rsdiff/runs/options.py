@@ -61,6 +61,7 @@ class TaskOptions:
     only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
     reads      splits of the data set that it reads
+    tests_alone whether it tests without training, so that all images of a folder test that says nothing of test images
     repeats    whether a finished run is done again, because it collects what other runs made
     """
 
@@ -71,6 +72,7 @@ class TaskOptions:
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
     only_looks: ClassVar[bool] = False
+    tests_alone: ClassVar[bool] = False
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ()
     repeats: ClassVar[bool] = False
 

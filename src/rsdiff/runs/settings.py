@@ -132,9 +132,20 @@ class RunSettings:
     def split(self, split: Split) -> ImageSource:
         """Open one split of the data set, after its own check and once for all who ask."""
         if split not in self.opened:
-            self.dataset.check()
-            self.opened[split] = self.dataset.build(split, self.scale)
+            dataset = self.tested if split == "test" and self.task.tests_alone else self.dataset
+            dataset.check()
+            if set(self.task.reads) == {"train", "test"} and hasattr(dataset, "build_each"):
+                self.opened.update(dataset.build_each(self.scale))  # the folder is looked at once
+            else:
+                self.opened[split] = dataset.build(split, self.scale)
         return self.opened[split]
+
+    @cached_property
+    def tested(self) -> Any:
+        """The data set whose test images a run takes that does not train: all images where nothing tells test images from others."""
+        from rsdiff.runs.tested import tested_dataset
+
+        return tested_dataset(self)
 
     @cached_property
     def identity(self) -> Identity:

@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rsdiff.config import ConfigError
-from rsdiff.data.source import DataError, ImageSource
+from rsdiff.data.source import DataError
 from rsdiff.inference.images import Restored
-from rsdiff.methods.base import Method, Problem
+from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.reporting import RunFacts
 from rsdiff.runs.console import say
@@ -32,7 +32,9 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     """Evaluate `settings.checkpoint`, or the method with its initial weights where it has none to learn."""
     accelerator = make_accelerator()
     checkpoint = read_checkpoint(settings.checkpoint) if settings.checkpoint is not None else None
-    test, problem = opened(settings, checkpoint)
+    test = settings.split("test")
+    used_data.require_new(settings, test, checkpoint)
+    problem = problem_of(settings, test)
     if checkpoint is not None:
         trained = method_from(checkpoint, settings.scale, settings.model)
         method = trained.method
@@ -60,20 +62,6 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         say(said)
         say(cases[0].evaluator.check())
     return report(settings, method, cases, checkpoint, folder, tracker, accelerator, said)
-
-
-def opened(settings: RunSettings, checkpoint: Checkpoint | None) -> tuple[ImageSource, Problem]:
-    """Return the test images and what the method must know of them: all images of a folder that says nothing of test images.
-
-    The linear baseline needs training images beside the test images, so that names go on telling them apart for it.
-    """
-    test = settings.split("test")
-    problem = problem_of(settings, test)
-    dataset = used_data.for_testing(settings, checkpoint)
-    if dataset != settings.dataset and not needs_training_images(settings, problem):
-        test = dataset.build("test", settings.scale)
-        used_data.require_new(settings, dataset, test, checkpoint)
-    return test, problem
 
 
 def report(

@@ -27,6 +27,7 @@ class EvaluateTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
+    tests_alone: ClassVar[bool] = True
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
