@@ -89,6 +89,8 @@ class FileSource:
             with without_warnings():
                 raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else in_file(item, wanted), role)
             arrays[role] = raster.values
+            if role in ("lr", "ref") and raster.valid is not None and not raster.valid.all():
+                arrays[f"{role}_valid"] = raster.valid.astype(np.uint8)
             if role == "hr" and "valid" in self.gives:
                 valid = raster.valid if raster.valid is not None else np.ones(raster.values.shape, np.bool_)
                 arrays["valid"] = valid.astype(np.uint8)

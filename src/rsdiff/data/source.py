@@ -46,7 +46,7 @@ class Window:
 
 @dataclass
 class RawSample:
-    """Pixels as they are stored: role ('hr', 'lr', 'ref', 'change_mask', 'valid') -> (bands, rows, columns) of the file's type."""
+    """Pixels as they are stored: role -> (bands, rows, columns) of the file's type; validity: 'valid' (of hr), 'lr_valid', 'ref_valid'."""
 
     meta: SampleMeta
     arrays: Mapping[str, NDArray[Any]]
@@ -142,13 +142,18 @@ def sample_from(raw: RawSample, normaliser: Normaliser, lr_normaliser: Normalise
     def image(role: str, rule: Normaliser) -> torch.Tensor | None:
         return torch.from_numpy(rule.normalise(arrays[role])) if role in arrays else None
 
+    def mask(name: str) -> torch.Tensor | None:
+        return torch.from_numpy((arrays[name] > 0).astype(np.float32)) if name in arrays else None
+
     return Sample(
         meta=raw.meta,
         hr=image("hr", normaliser),
         lr=image("lr", lr_normaliser),
         ref=image("ref", normaliser),
         change_mask=torch.from_numpy(mask_values(arrays["change_mask"])) if "change_mask" in arrays else None,
-        valid=torch.from_numpy((arrays["valid"] > 0).astype(np.float32)) if "valid" in arrays else None,
+        valid=mask("valid"),
+        lr_valid=mask("lr_valid"),
+        ref_valid=mask("ref_valid"),
     )
 
 
@@ -169,7 +174,7 @@ def cut(array: NDArray[Any], window: Window) -> NDArray[Any]:
 def cut_sample(raw: RawSample, window: Window, scale: float) -> RawSample:
     """Return the part of a whole raw sample that lies in `window`; the georeference moves along."""
     small = window.divided(scale)
-    arrays = {role: np.ascontiguousarray(cut(array, small if role == "lr" else window)) for role, array in raw.arrays.items()}
+    arrays = {role: np.ascontiguousarray(cut(array, small if role in ("lr", "lr_valid") else window)) for role, array in raw.arrays.items()}
     return RawSample(meta_of_window(raw.meta, window), arrays)
 
 
