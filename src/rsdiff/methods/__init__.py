@@ -22,6 +22,7 @@ METHODS = Kinds(
         "esrgan": "rsdiff.methods.esrgan:ESRGANConfig",
         "flow": "rsdiff.methods.flow:FlowConfig",
         "hat": "rsdiff.methods.regression:HATConfig",
+        "highresnet": "rsdiff.methods.highresnet:HighResNetConfig",
         "hscnn_plus": "rsdiff.methods.regression:HSCNNPlusConfig",
         "lcmsr": "rsdiff.methods.lcmsr:LCMSRConfig",
         "ldcsr": "rsdiff.methods.ldcsr:LDCSRConfig",

@@ -1,7 +1,8 @@
 """ResShift: a diffusion between the target and the enlarged LR image, in 15 steps or 4.
 
 Source: Yue et al., NeurIPS 2023, and zsyOOAOA/ResShift: x_t = x0 + eta_t (y0 - x0) + kappa sqrt(eta_t) n, from the target x0 to the
-enlarged LR image y0; the network predicts x0. Solvers see y = (x_t - eta y0) / (1 - eta) = x0 + sigma n with sigma = kappa sqrt(eta) / (1 - eta).
+enlarged LR image y0; the network predicts x0. Solvers see y = (x_t - eta y0) / (1 - eta) = x0 + sigma n, where sigma is
+kappa sqrt(eta) / (1 - eta).
 
 Unlike the published code: no autoencoder (the diffusion is of pixels), and a U-Net without Swin layers.
 """
