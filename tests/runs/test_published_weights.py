@@ -52,7 +52,7 @@ def test_published_weights_are_used_like_any_checkpoint_and_results_name_them(
     assert scored.code == 0, scored.err
     assert "A small one" in scored.out
     assert "budget" not in scored.out
-    assert rsdiff.load(published).restore(np.zeros((8, 8, 3), np.uint8)).shape == (32, 32, 3)
+    assert rsdiff.load(published).restore(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).shape == (32, 32, 3)
 
 
 def test_weights_that_are_not_those_of_the_card_are_refused(run_command: Command, tmp_path: Path, published: str) -> None:

@@ -6,6 +6,7 @@ TASKS = Kinds(
     {
         "train": "rsdiff.tasks.options:TrainTask",
         "evaluate": "rsdiff.tasks.options:EvaluateTask",
+        "score": "rsdiff.tasks.options:ScoreTask",
         "restore": "rsdiff.tasks.options:RestoreTask",
         "check": "rsdiff.tasks.options:CheckTask",
         "prepare": "rsdiff.tasks.options:PrepareTask",

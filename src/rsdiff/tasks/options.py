@@ -27,12 +27,44 @@ class EvaluateTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
+    tests_alone: ClassVar[bool] = True
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
 
+    save_images: bool = False
+    """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
     """Restore the eight flips and transposes of every input and take the mean or the (lower) median of the results."""
+
+
+@config
+class ScoreTask(TaskOptions):
+    """Score images that any tool restored (sr=) against their references (hr=) under a protocol, and write the report."""
+
+    module: ClassVar[str] = "rsdiff.tasks.score"
+    uses: ClassVar[frozenset[str]] = frozenset({"metrics"})
+    needs: ClassVar[frozenset[str]] = frozenset({"sr", "hr"})
+    located: ClassVar[frozenset[str]] = frozenset({"lr_folder", "mask_folder"})
+
+    lr_folder: str = ""
+    """Folder of the LR images, named as the references: bicubic interpolation of them is scored beside the tool."""
+    mask_folder: str = ""
+    """Folder of masks, named as the references: pixels of value 0 do not count."""
+    per_band: bool = False
+    """Score every band by itself, too."""
+    rgb: bool = False
+    """Compare three bands: grey is repeated, alpha and further bands are dropped."""
+    bands: tuple[int, ...] = ()
+    """Bands to compare, counted from 1 and in this order; empty means all."""
+    low: float | None = None
+    """Stored value that is 0 of the metrics' range; None takes that of the files' type (0 of floats)."""
+    high: float | None = None
+    """Stored value that is the peak: 10000 for reflectances in 16 bits; None takes the type's largest (1 of floats)."""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise UserError("low and high belong together; give both, or none for the range of the files' type.")
 
 
 @config
