@@ -169,7 +169,10 @@ class FileSource:
         if path in self._digests and content_digest(path) == self._digests[path]:
             self._states[path] = (*state, self._states[path][4])  # copied anew or touched: the same pixels
             return
-        raise DataError(f"{path} changed since this run began; put the former file back, or delete the run's folder to begin anew.")
+        raise DataError(
+            f"{path} changed since this run began; give the same command again, which begins a run of the images as they are, or put the "
+            "former file back to continue this one."
+        )
 
     def _read(self, path: Path, info: RasterInfo, window: Window, role: str) -> Raster:
         """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image)."""
