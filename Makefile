@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: env lock demo test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+.PHONY: env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
 
 TABLE ?= all
 BUDGET ?= quick
@@ -55,6 +55,10 @@ test-oldest:
 demo: $(STAMP)
 	$(BIN)/python run.py trainer.steps=300
 
+# The wheel, used as someone does who has no copy of the repository.
+wheel-check: $(STAMP)
+	.ci/wheel $(BIN)/python
+
 # Published tables made again: TABLE=all or a name in sweeps/tables (several with commas), BUDGET=quick or paper, SEEDS, DATA_ROOT (the
 # folder of your data sets), LAUNCHER (joblib, basic, submitit_slurm), JOBS (processes of joblib). The same command runs what is missing.
 reproduce-tables: $(STAMP)
@@ -78,6 +82,14 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/benchmarks
+
+# Every diffusion with a perfect network in a world whose best answer is known, and the faults that these tests must find: minutes.
+test-learning: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/learning
+
+# docs/learning.md, from those tests.
+learning-page: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report
 
 test-goldens: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/goldens

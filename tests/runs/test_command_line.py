@@ -10,20 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import toy
-from tests.conftest import REPOSITORY, Command, Ended
-
-
-@pytest.fixture
-def toys(tmp_path: Path, run_command: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Return a function that does `python run.py <arguments>` in a repository of toy components."""
-    toy.register(monkeypatch)
-    root = toy.write_repository(tmp_path / "repository", REPOSITORY / "conf" / "config.yaml")
-
-    def command(*arguments: str) -> Ended:
-        return run_command(*arguments, repository=root)
-
-    return command
+from tests.conftest import REPOSITORY, Command
 
 
 def folders(task: str = "toy") -> list[Path]:
@@ -203,6 +190,14 @@ def test_a_sweep_goes_on_when_a_run_fails_and_says_so_at_the_end(toys: Command) 
     assert "2 of 4 runs finished" in ended.out
     (table,) = Path("outputs", "sweeps").glob("*/summary.md")
     assert table.read_text().count("| failed |") == 2
+
+
+def test_a_sweep_ends_at_its_first_failure_when_asked(toys: Command) -> None:
+    ended = toys("-m", "task.end=well,disk_full", "seed=0,1,2", "stop_on_failure=true")
+    assert ended.code == 1
+    assert "the disk is full" in ended.err
+    (table,) = Path("outputs", "sweeps").glob("*/summary.md")
+    assert [table.read_text().count(f"| {state} |") for state in ("finished", "failed", "waiting")] == [3, 1, 2]
 
 
 def test_a_sweep_file_is_a_sweep_without_m(toys: Command) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,13 @@ def test_every_option_of_every_group_composes_and_has_the_right_types(hydra_at_h
 @pytest.mark.parametrize("folder", ["experiments", "sweeps"])
 def test_every_experiment_and_sweep_could_run(folder: str) -> None:
     for option in options_of(REPOSITORY / folder):
-        with leaving_paths_open():
-            check_command(CONF, [f"{folder}={option}"], multirun=False)
+        try:
+            with leaving_paths_open():
+                check_command(CONF, [f"{folder}={option}"], multirun=False)
+        except ConfigError as error:
+            if "pip install" not in str(error) or find_spec("optuna") is not None:
+                raise
+            print(f"{folder}={option} was left out: {error}")
 
 
 def test_every_group_has_a_shipped_option_for_each_kind(hydra_at_hand: None) -> None:

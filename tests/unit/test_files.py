@@ -347,7 +347,7 @@ def test_nodata_becomes_a_validity_mask_and_windows_move_the_georeference(tmp_pa
 
 def test_real_numbers_outside_0_to_1_ask_for_a_normaliser(tmp_path: Path):
     write_tiff(tmp_path / "a.tif", pixels(2, 8, 8, "float32") * 300)
-    with pytest.raises(DataError, match=r"holds real numbers from .* set dataset.normaliser.rule=percentile, or fixed") as error:
+    with pytest.raises(DataError, match=r"holds float32 values from .* taken as 0 to 1, .* dataset\.range=measured") as error:
         FolderDataset(root=str(tmp_path), split="all").build("train", 1.0).read(0)
     one_sentence(error)
     fixed = FolderDataset(root=str(tmp_path), split="all", normaliser=NormaliserConfig(rule="fixed", high=(300.0,)))

@@ -12,14 +12,13 @@ import scipy.io
 import torch
 
 from rsdiff.data.hyperspectral import HyperspectralDataset
-from rsdiff.data.normalisation import NormaliserConfig, as_integers
+from rsdiff.data.normalisation import as_integers
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.source import DataError, ImageSource
 from rsdiff.degradations.bands import BandsConfig
 from rsdiff.degradations.spectral_response import SrfConfig
 
 CUBE = np.random.default_rng(0).integers(1, 4000, (6, 9, 12)).astype(np.uint16)
-TYPED = NormaliserConfig(rule="type")
 
 
 def write_raster(path: Path, driver: str, **options: str) -> None:
@@ -60,7 +59,7 @@ WRITERS = {
 
 
 def opened(root: Path, split: str = "train", **options: object) -> ImageSource:
-    return HyperspectralDataset(root=str(root), normaliser=TYPED, **options).build(split, 1.0)  # type: ignore[arg-type]
+    return HyperspectralDataset(root=str(root), range="type", **options).build(split, 1.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -53,3 +53,7 @@ ConfigStore.instance().store(
     node={"_target_": f"{__name__}.ListSweeper", "max_batch_size": None, "params": None},
     provider="rsdiff",
 )
+# Chosen by a config of its own: what the primary config overrides, a file of the group `sweeps` could not override again.
+ConfigStore.instance().store(
+    name="sweep_by_lists", node={"defaults": [{"override /hydra/sweeper": "lists"}, "_self_"]}, package="_global_", provider="rsdiff"
+)

@@ -37,6 +37,8 @@ from rsdiff.runs.settings import RunSettings
 
 CONFIG_NAME = "config"
 MAX_COMBINATIONS_CHECKED = 64
+OF_LISTS = (".ListSweeper", ".BasicSweeper")
+"""Sweepers whose runs are known before the first of them."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def check_command(conf: Path, overrides: Sequence[str], multirun: bool) -> Comma
         is_sweep = multirun or OmegaConf.select(first, "hydra.mode") == RunMode.MULTIRUN
         if not is_sweep:
             refuse_lists(overrides)
+            return Command([checked(first)], [])
+        if not str(first.hydra.sweeper._target_).endswith(OF_LISTS):
             return Command([checked(first)], [])
         params = OmegaConf.select(first, "hydra.sweeper.params") or {}
         return check_sweep([*(f"{key}={value}" for key, value in params.items()), *overrides])

@@ -59,9 +59,10 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
         groups = [str(group) for group in compose(config_name, searched, return_hydra_config=True).hydra.runtime.choices]
     except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
         return first_paragraph(error)
-    twice = _given_twice(parsed, groups)
-    if twice is not None:
-        return twice
+    for override in parsed:
+        if override.key_or_group in groups and not override.is_delete() and not override.is_sweep_override() and override.value() is None:
+            group = override.key_or_group
+            return f"{text_of(override)} names no option; choose {group}=NAME, or ~{group} where the task needs none."
     for override in parsed:
         key = override.key_or_group
         if override.package is not None and key in FAMILIES:
@@ -73,6 +74,8 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
             if options and option is not None and str(option) not in options:
                 return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
     if isinstance(error, MissingConfigException):
+        if "hydra/sweeper/optuna" in str(error):
+            return "hydra/sweeper=optuna is a package of its own; install it: pip install 'rsdiff[search]'."
         return first_paragraph(error)
     choosing = [override for override in parsed if override.key_or_group in (FAMILIES if override.package else groups)]
     chosen = [f"{override.get_key_element()}={_values(override)[0]}" for override in choosing if _values(override)]
@@ -139,15 +142,6 @@ def _values(override: Override) -> list[str]:
         return list(override.sweep_string_iterator())
     value = override.value()
     return [] if value is None else list(map(str, value)) if isinstance(value, list) else [str(value)]
-
-
-def _given_twice(parsed: Sequence[Override], groups: Sequence[str]) -> str | None:
-    """Return the sentence for a group that is chosen twice; of other settings the last counts."""
-    for group in groups:
-        given = [text_of(override) for override in parsed if override.key_or_group == group and override.package is None]
-        if len(given) > 1:
-            return f"{group} is chosen {len(given)} times ({', '.join(given)}); leave one of them."
-    return None
 
 
 def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str | None:

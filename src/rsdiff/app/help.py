@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsdiff.app.command_line import compose_command, composing
@@ -77,8 +77,8 @@ def _print_choices(overrides: Sequence[str]) -> int:
     try:
         composed = compose_command(overrides)
         named = [group for group in GROUPS if any(override.split("=")[0] == group for override in overrides)]
-        chosen: dict[str, Any] = {group: OmegaConf.to_container(composed[group], resolve=True) for group in named}
-    except (ConfigError, OmegaConfBaseException) as error:
+        chosen: dict[str, Any] = {group: _values(composed[group]) for group in named}
+    except ConfigError as error:
         print_error(error)
         return CONFIG_ERROR
     for group, values in chosen.items():
@@ -86,6 +86,14 @@ def _print_choices(overrides: Sequence[str]) -> int:
         print(f"{group}={composed.hydra.runtime.choices[group]}: {(inspect.getdoc(cls) or '').splitlines()[0]}")
         _print_options(f"{group}.", cls, values)
     return OK
+
+
+def _values(options: DictConfig) -> Any:
+    """Return an option's values; as its files have them where one cannot be resolved (an environment variable that is not set)."""
+    try:
+        return OmegaConf.to_container(options, resolve=True)
+    except OmegaConfBaseException:
+        return OmegaConf.to_container(options)
 
 
 def _print_options(prefix: str, cls: type[Any], values: Any) -> None:

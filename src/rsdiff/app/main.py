@@ -23,14 +23,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 import rsdiff
-from rsdiff.app.command_line import CONFIG_NAME, composing, refuse_lists
+from rsdiff.app.command_line import CONFIG_NAME, OF_LISTS, composing, refuse_lists
 from rsdiff.app.composition import settings_from
 from rsdiff.app.diagnosis import diagnosis
 from rsdiff.app.ended import RunEnded
 from rsdiff.app.help import print_help
 from rsdiff.app.offers import offers_of_hydra
 from rsdiff.app.plugins import load_plugins, name_plugins
-from rsdiff.app.records import FOLDER, OF_LISTS
+from rsdiff.app.records import FOLDER
 from rsdiff.app.schemas import register_schemas
 from rsdiff.app.words import Words, for_hydra, words_of
 from rsdiff.config import ConfigError, UserError
@@ -62,7 +62,7 @@ def main(repository: Path | None = None) -> None:
         name_plugins(words.plugins)
         load_plugins()
         if words.wants_help:
-            sys.exit(print_help(conf, words))
+            sys.exit(_helped(conf, words))
         failed = _with_hydra(conf, words)
     except (Exception, KeyboardInterrupt, RunEnded) as ended:
         error = ended.error if isinstance(ended, RunEnded) else ended
@@ -71,6 +71,17 @@ def main(repository: Path | None = None) -> None:
         print_error(error)
         sys.exit(exit_code(error))
     sys.exit(RUN_ERROR if failed else OK)
+
+
+def _helped(conf: Path, words: Words) -> int:
+    """Print help; a reader who has had enough (`--help | head`) is no error."""
+    try:
+        code = print_help(conf, words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # at its end Python flushes again
+        return OK
+    return code
 
 
 def _with_hydra(conf: Path, words: Words) -> int:
@@ -160,6 +171,8 @@ def _run_cell(composed: DictConfig, node: Any, number: int) -> float | None:
         if stops_everything(error):
             hand_on(error)
             raise KeyboardInterrupt from error
+        if composed.get("stop_on_failure"):
+            raise RunEnded(error) from error
         if not str(node.sweeper._target_).endswith(OF_LISTS):
             raise  # a sweeper that learns from the runs has to know
         return None

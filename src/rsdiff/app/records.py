@@ -10,15 +10,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
-from rsdiff.app.command_line import check_sweep, checked
+from rsdiff.app.command_line import OF_LISTS, check_sweep, checked
 from rsdiff.app.ended import RunEnded
 from rsdiff.app.gpus import SHARED_GPUS, take_gpus, visible_gpus
 from rsdiff.runs import sweep
 
 FOLDER = "RSDIFF_SWEEP_FOLDER"
 """Environment: folder of the sweep that this process began and has to conclude."""
-OF_LISTS = (".ListSweeper", ".BasicSweeper")
-"""Sweepers whose runs are known before the first of them."""
 
 
 class CheckAndRecord(Callback):

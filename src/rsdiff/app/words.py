@@ -51,7 +51,7 @@ PATH_NAMES = frozenset(
     }
 )
 """Settings, by the last part of their name, whose value is a path."""
-MAY_BE_LISTS = frozenset({"input"})
+MAY_BE_LISTS = frozenset({"input", "sr"})
 ALSO_CALLED = {"trainer.batch=auto": "trainer.accumulate=auto"}
 """The batch stays the recipe's; what follows the memory is into how many micro-batches it is shared."""
 _SETTING = re.compile(r"(?P<key>\+{0,2}[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
@@ -159,7 +159,7 @@ def literal_path(word: str, multirun: bool) -> str:
         quoted = value[:1] in "'\"" and value[-1:] == value[:1]
         if meaning is None or isinstance(meaning, dict) or quoted or is_list or "${" in value or (multirun and parsed.is_sweep_override()):
             return word
-    if parsed is not None and not parsed.is_sweep_override() and parsed.value() == value:
+    if parsed is not None and not parsed.is_sweep_override() and parsed.value() == value and "${" not in value:
         return word
     text = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value)
     text = re.sub(r"(\\+)$", lambda match: match[1] * 2, text)

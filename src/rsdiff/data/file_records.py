@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from rsdiff.data import cubes, opening, palettes, rasters
+from rsdiff.data import cubes, opening, palettes, pictures, raster_files, rasters
 from rsdiff.data.digests import DIGEST_BYTES, digest_of
 from rsdiff.data.durable import write_text
 from rsdiff.data.rasters import RasterInfo
@@ -48,6 +48,10 @@ class FileRecords:
         self._index = {repr(header): number for number, header in enumerate(self._headers)}
         self._known: dict[str, list[Any]] = stored[1]
         self._is_changed = False
+
+    def knows(self, path: Path, as_codes: bool, variable: str) -> bool:
+        """Say whether `header` need not open a file."""
+        return f"{int(as_codes)}{variable}" in self._entry(path)[2]
 
     def header(self, path: Path, as_codes: bool, variable: str, read: Callable[[Path, bool, str], RasterInfo]) -> RasterInfo:
         """Return what `read` says of a file, from the records where the file is the one it was."""
@@ -211,14 +215,15 @@ def _gone(path: Path, error: OSError | None) -> DataError:
 
 def _cache_file(paths: Sequence[Path]) -> Path:
     """Return the records' place for files of one data folder: the deepest folder that holds all of them."""
-    folder = os.path.commonpath([os.path.abspath(os.path.dirname(path)) for path in {str(path) for path in paths}]) if paths else ""
+    folder = os.path.commonpath([os.path.abspath(place) for place in {os.path.dirname(path) for path in paths}]) if paths else ""
     return cache_folder() / "files" / f"{digest_of([os.path.realpath(folder)])}.json"
 
 
 @functools.cache
 def _reader() -> str:
     """Return what changes when files are read otherwise: another version of the readers makes all records new."""
-    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in (rasters, opening, palettes, cubes) if module.__file__]
+    readers = (rasters, raster_files, pictures, opening, palettes, cubes)
+    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in readers if module.__file__]
     return digest_of([*sources, *(field.name for kind in (RasterInfo, PixelFacts) for field in dataclasses.fields(kind))])
 
 

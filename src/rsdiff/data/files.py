@@ -5,57 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rsdiff.config import config
+from rsdiff.data.data_range import LOOKED_AT, MEASURED_IMAGES, require_fitting, surveyed
 from rsdiff.data.digests import digest_of
+from rsdiff.data.file_options import FileOptions
 from rsdiff.data.file_records import FileRecords, State, content_digest, own_state
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, read_raster
-from rsdiff.data.sample import Sample, SampleMeta
+from rsdiff.data.sample import VALIDITY, Sample, SampleMeta
 from rsdiff.data.scanning import Item, misplaced, scan
 from rsdiff.data.source import DataError, RawSample, Window, meta_of_window, sample_from
 
 IMAGE_ROLES = ("hr", "lr", "ref")
 _COMPARED, _LARGEST_RATIO = 8, 2.0
 """Samples whose files are compared, and the ratio of their mean values from which on they are said to disagree."""
-
-
-@config
-class FileOptions:
-    """Options of every data set that is read from files."""
-
-    result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb", "download", "odd"})  # odd images tell by what is taken
-
-    extensions: tuple[str, ...] = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff", "jp2", "img", "dat", "mat", "npy")
-    """Endings of the files that belong to the data set, in any case."""
-    convert: Literal["no", "rgb"] = "no"
-    """no: bands as the files have them, all alike; rgb: grey is repeated, alpha and further bands are dropped, three bands remain."""
-    take_bands: tuple[int, ...] = ()
-    """Bands to use, counted from 1 and in this order; empty means all."""
-    odd: Literal["refuse", "skip"] = "refuse"
-    """Unreadable files, files of another band count or type than most, files without partner and pairs of wrong sizes: stop with their
-    names, or leave them out. skip decodes every file once before a run begins, so that a damaged one is found then."""
-    small: Literal["refuse", "skip", "pad"] = "refuse"
-    """Images smaller than the training crop: stop with their names, leave them out, or extend them by mirroring."""
-    size_rule: Literal["crop", "keep"] = "crop"
-    """Test targets: crop bottom and right to a multiple of the scale, or keep the size and round the LR's down."""
-    normaliser: NormaliserConfig = NormaliserConfig()
-    """How stored values become [0, 1]."""
-    wavelengths: tuple[float, ...] = ()
-    """Band centres of hr in nanometres (after take_bands); empty means those in the files' headers."""
-    variable: str = ""
-    """Array to read from MATLAB files that hold several cubes."""
-    cache_mb: int = 0
-    """Memory per loader process for decoded images, in MB; 0 means none is kept."""
-
-    def __post_init__(self) -> None:
-        if any(band < 1 for band in self.take_bands):
-            raise ValueError(f"take_bands is {list(self.take_bands)}; bands are counted from 1.")
 
 
 class FileSource:
@@ -74,11 +42,12 @@ class FileSource:
         self._sizes = [found.size for found in self._scanned]
         self._states: dict[Path, State] = {path: self._records.states[path] for item in self._items for path in item.paths.values()}
         self._digests: dict[Path, str] = {}
+        self._outside: list[str] = []
         self._memo: Decoded | None = None
         first = self._infos[0]
         roles = set(first)
-        marks_invalid = "hr" in roles and any(self._marks_missing(infos["hr"]) for infos in self._infos)
-        self.gives = frozenset(roles | ({"valid"} if marks_invalid else set()))
+        marked = {VALIDITY[role] for role in roles & set(IMAGE_ROLES) if any(self._marks_missing(infos[role]) for infos in self._infos)}
+        self.gives = frozenset(roles | marked)
         main, low = first.get("hr", first.get("lr")), first.get("lr", first.get("hr"))
         assert main is not None
         assert low is not None
@@ -120,11 +89,11 @@ class FileSource:
             with without_warnings():
                 raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else in_file(item, wanted), role)
             arrays[role] = raster.values
-            if role == "hr" and "valid" in self.gives:
+            if VALIDITY.get(role) in self.gives:
                 valid = raster.valid if raster.valid is not None else np.ones(raster.values.shape, np.bool_)
-                arrays["valid"] = valid.astype(np.uint8)
-            if self._options.normaliser.rule == "type" and arrays[role].dtype.kind == "f" and role in IMAGE_ROLES:
-                require_unit_range(arrays[role], path)
+                arrays[VALIDITY[role]] = valid.astype(np.uint8)
+            if self._options.value_rule.rule == "type" and arrays[role].dtype.kind == "f" and role in IMAGE_ROLES:
+                require_unit_range(raster.values, raster.valid, path)
         return RawSample(meta_of_window(self.meta(index), wanted if "hr" in infos else None), arrays)
 
     def read(self, index: int, window: Window | None = None) -> Sample:
@@ -153,8 +122,8 @@ class FileSource:
         return {item.name: digest_of(f"{role}\0{self._digests[path]}" for role, path in sorted(item.paths.items())) for item in self._items}
 
     def remarks(self) -> Sequence[str]:
-        """See ImageSource: files of one sample whose georeferences or brightness disagree."""
-        said = []
+        """See ImageSource: values outside their range, files of one sample whose georeferences or brightness disagree."""
+        said = list(self._outside)
         apart = [(found.item.name, why) for found in self._scanned if (why := misplaced(found.infos))]
         if apart:
             said.append(
@@ -200,7 +169,10 @@ class FileSource:
         if path in self._digests and content_digest(path) == self._digests[path]:
             self._states[path] = (*state, self._states[path][4])  # copied anew or touched: the same pixels
             return
-        raise DataError(f"{path} changed since this run began; put the former file back, or delete the run's folder to begin anew.")
+        raise DataError(
+            f"{path} changed since this run began; give the same command again, which begins a run of the images as they are, or put the "
+            "former file back to continue this one."
+        )
 
     def _read(self, path: Path, info: RasterInfo, window: Window, role: str) -> Raster:
         """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image)."""
@@ -242,20 +214,50 @@ class FileSource:
         return tuple(kept[band - 1] for band in chosen) if chosen and max(chosen) <= len(kept) else () if chosen else kept
 
     def _build_normaliser(self, role: str, info: RasterInfo, measured_on: Sequence[Item]) -> Normaliser:
-        def images(count: int) -> Iterator[NDArray[Any]]:
-            for position in np.unique(np.linspace(0, len(measured_on) - 1, count).round().astype(int)):
-                path, window = measured_on[position].paths[role], measured_on[position].window
-                try:
-                    with without_warnings(), open_file(path, variable=self._options.variable) as file:
-                        raster = file.read(window, self._chosen_bands(file.info, path, role))
-                except DataError:
-                    if self._options.odd == "skip":
-                        continue
-                    raise
-                values = raster.values.astype(np.float64)
-                yield values if raster.valid is None else np.where(raster.valid, values, np.nan)
+        """Return what maps the values of a role to [0, 1], after a look at whether they fit; raises DataError where they do not."""
 
-        return self._options.normaliser.build(info.dtype, self._bands_after(info), images)
+        def images(count: int) -> Iterator[NDArray[Any]]:
+            for values, valid, _ in self._examples(role, measured_on, count):
+                known = values.astype(np.float64)
+                yield known if valid is None else np.where(valid, known, np.nan)
+
+        rule = self._options.value_rule
+        is_byte = info.dtype == np.uint8
+        if is_byte and role == "lr" and self._options.range != "auto":
+            rule = NormaliserConfig()  # `range` tells that of the targets, which have another type
+        normaliser = rule.build(info.dtype, self._bands_after(info), images)
+        if is_byte and rule.rule == "type":
+            return normaliser
+        seen: list[Path] = []
+
+        def looked_at() -> Iterator[tuple[NDArray[Any], NDArray[np.bool_] | None]]:
+            for values, valid, path in self._examples(role, measured_on, MEASURED_IMAGES, LOOKED_AT):
+                seen.append(path)
+                yield values, valid
+
+        survey = surveyed(normaliser, looked_at())
+        is_guessed = rule.rule == "type" and self._options.range == "auto" and info.dtype.kind == "u"
+        use = require_fitting(normaliser, survey, info.dtype, is_guessed, str(seen[0].parent) if seen else "the data set")
+        if use.outside:
+            self._outside.append(f"{role}: {use.told(normaliser)} and are limited to it (seen in {len(seen)} images)")
+        return normaliser
+
+    def _examples(
+        self, role: str, items: Sequence[Item], count: int, longest: int | None = None
+    ) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_] | None, Path]]:
+        """Yield (values, valid, path) of some images, evenly spaced over the items; `longest` limits the side of what is read of one."""
+        for position in np.unique(np.linspace(0, len(items) - 1, count).round().astype(int)):
+            path, window = items[position].paths[role], items[position].window
+            try:
+                with without_warnings(), open_file(path, variable=self._options.variable) as file:
+                    if longest is not None and file.info.has_windows:
+                        window = central(window or Window(0, 0, file.info.height, file.info.width), longest)
+                    raster = file.read(window, self._chosen_bands(file.info, path, role))
+            except DataError:
+                if self._options.odd == "skip":
+                    continue
+                raise
+            yield raster.values, raster.valid, path
 
 
 def in_file(item: Item, window: Window) -> Window:
@@ -264,14 +266,16 @@ def in_file(item: Item, window: Window) -> Window:
     return window if part is None else Window(part.top + window.top, part.left + window.left, window.height, window.width)
 
 
-def require_unit_range(values: NDArray[Any], path: Path) -> None:
-    """Refuse real numbers outside [0, 1] where the normaliser takes them as they are."""
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    if low < -1e-3 or high > 1 + 1e-3:
-        raise DataError(
-            f"{path} holds real numbers from {low:g} to {high:g}, not in [0, 1]; set dataset.normaliser.rule=percentile, or fixed with "
-            f"dataset.normaliser.low and high."
-        )
+def central(window: Window, longest: int) -> Window:
+    """Return the middle of a window, no side longer than `longest`."""
+    height, width = min(window.height, longest), min(window.width, longest)
+    return Window(window.top + (window.height - height) // 2, window.left + (window.width - width) // 2, height, width)
+
+
+def require_unit_range(values: NDArray[Any], valid: NDArray[np.bool_] | None, path: Path) -> None:
+    """Refuse real numbers of which many lie outside [0, 1], where they are taken as they are; a few are limited to it."""
+    unit = Normaliser((0.0,), (1.0,))
+    require_fitting(unit, surveyed(unit, [(values, valid)]), values.dtype, False, str(path))
 
 
 def list_images(folder: Path, extensions: Iterable[str]) -> list[Path]:
@@ -298,7 +302,8 @@ def list_images(folder: Path, extensions: Iterable[str]) -> list[Path]:
             elif entry.name.lower().endswith(endings) and entry.is_file():
                 found.append((*inside, entry.name))
         to_do += sorted(folders, reverse=True)
-    return [folder.joinpath(*parts) for parts in sorted(found)]
+    start = str(folder)
+    return [Path(os.path.join(start, *parts)) for parts in sorted(found)]
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

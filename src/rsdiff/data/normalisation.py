@@ -81,9 +81,10 @@ class Normaliser:
 class NormaliserConfig:
     """How stored values become [0, 1]; the values found are recorded with packed data and checkpoints."""
 
-    rule: Literal["type", "fixed", "percentile", "maximum"] = "type"
-    """type: the full range of the integer type (floats are taken as [0, 1] already); fixed: low..high; percentile: measured on the training
-    split; maximum: 0 to the largest value of the training split, common to all bands, which keeps spectral angles."""
+    rule: Literal["type", "fixed", "percentile", "maximum", "measured"] = "type"
+    """type: the full range of an unsigned type, from the lowest to the highest value of the training split for a signed one (floats are
+    taken as [0, 1] already); fixed: low..high; percentile: measured on the training split, per band; maximum: 0 to the largest value of
+    the training split, common to all bands, which keeps spectral angles; measured: percentiles, common to all bands."""
     low: tuple[float, ...] = (0.0,)
     """Stored value that becomes 0, common or per band (fixed)."""
     high: tuple[float, ...] = (1.0,)
@@ -107,7 +108,7 @@ class NormaliserConfig:
     @property
     def is_measured(self) -> bool:
         """Whether `build` looks at training images."""
-        return self.rule in ("percentile", "maximum")
+        return self.rule in ("percentile", "maximum", "measured")
 
     def build(self, dtype: np.dtype[Any], bands: int, images: Callable[[int], Iterable[NDArray[Any]]]) -> Normaliser:
         """Return the normaliser of images of `dtype`; `images(n)` yields n training images (C, H, W) where they must be measured."""
@@ -119,13 +120,21 @@ class NormaliserConfig:
             return measured(images(self.images), self.percentiles, self.clip)
         if self.rule == "maximum":
             return Normaliser((0.0,), (max(float(np.nanmax(image)) for image in images(self.images)),), self.clip)
+        if self.rule == "measured":
+            own = measured(images(self.images), self.percentiles, self.clip)
+            return Normaliser((min(own.low),), (max(own.high),), self.clip)
+        if dtype.kind == "i":
+            own = measured(images(self.images), (0.0, 100.0), self.clip)
+            return Normaliser((min(own.low),), (max(own.high),), self.clip)
         return type_range(dtype, self.clip)
 
 
 def type_range(dtype: np.dtype[Any], clip: bool = True) -> Normaliser:
-    """Return the normaliser of a type's range: 0..255, 0..65535, 0..32767 for int16 (below 0 lies noise or nodata), floats 0..1."""
-    high = 1.0 if dtype.kind in "fb" else float(np.iinfo(dtype).max)
-    return Normaliser((0.0,), (high,), clip)
+    """Return the normaliser of a type's whole range: 0..255, 0..65535, -32768..32767; floats 0..1."""
+    if dtype.kind in "fb":
+        return Normaliser((0.0,), (1.0,), clip)
+    limits = np.iinfo(dtype)
+    return Normaliser((float(limits.min),), (float(limits.max),), clip)
 
 
 def measured(images: Iterable[NDArray[Any]], percentiles: tuple[float, float], clip: bool) -> Normaliser:

@@ -175,9 +175,11 @@ def without_warnings() -> Iterator[None]:
 
 @contextmanager
 def in_one_sentence(path: Path) -> Iterator[None]:
-    """Turn what the readers raise about `path` into DataError in one sentence."""
+    """Turn what the readers raise about `path` into DataError in one sentence; GDAL says nothing on the console meanwhile."""
+    _silence()
     try:
-        yield
+        with rasterio.env.env_ctx_if_needed():  # without an environment, GDAL writes its warnings to stderr by itself
+            yield
     except DataError:
         raise
     except FileNotFoundError:

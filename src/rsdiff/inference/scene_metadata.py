@@ -20,6 +20,7 @@ _WRONG_KEYS = frozenset(
     | {"samples", "lines", "header_offset", "data_type", "interleave", "byte_order", "map_info", "file_type", "data_ignore_value"}
     | {"numRows", "numColumns", "NUMROWS", "NUMCOLUMNS", "coordinate_system_string", "x_start", "y_start"}
 )
+_PROFILE = "COLOR_PROFILE"
 _WRONG_STARTS = ("STATISTICS_", "RSDIFF_")
 
 
@@ -58,6 +59,15 @@ class Metadata:
             return None
         own = self.transform or Affine.identity()
         return own * Affine.scale(1 / scale)
+
+    def flat(self) -> Metadata:
+        """Return the same with all tags in the default domain, as DOMAIN#KEY: GDAL's COG driver drops other domains, or band tags."""
+
+        def merged(tags: Mapping[str, Tags]) -> dict[str, Tags]:
+            flat = {f"{d}#{key}" if d else key: text for d, found in tags.items() if d != _PROFILE for key, text in found.items()}
+            return {"": flat, **{domain: found for domain, found in tags.items() if domain == _PROFILE}}
+
+        return replace(self, tags=merged(self.tags), bands=[replace(band, tags=merged(band.tags)) for band in self.bands])
 
     def of_window(self, top: int, left: int) -> Metadata:
         """Return what is said of the part that begins at a row and a column."""

@@ -181,7 +181,8 @@ class SceneWriter:
 
     def _describe(self, file: Any) -> None:
         """Write what the input says of its pixels, and what is new."""
-        write_metadata(file, self.reader.metadata, float(self.scale), self.form.keeps_bands, self.tags)
+        metadata = self.reader.metadata.flat() if self.options.format == "cog" else self.reader.metadata
+        write_metadata(file, metadata, float(self.scale), self.form.keeps_bands, self.tags)
         for band, centre in enumerate(self.options.wavelengths, 1):
             file.set_band_description(band, f"{centre:g} nm")
             file.update_tags(band, wavelength=f"{centre:g}", wavelength_units="Nanometers")

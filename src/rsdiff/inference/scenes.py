@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.normalisation import type_range
 from rsdiff.data.opening import local_file, without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
@@ -44,7 +45,7 @@ Restored = NDArray[np.float32]
 
 
 def restore_scene(job: SceneJob, team: Team, progress: Progress) -> SceneResult:
-    """Restore a scene and write its rasters; every process of the team calls it. Raises ValueError or OSError in one sentence."""
+    """Restore a scene and write its rasters; every process of the team calls it. Raises UserError or OSError in one sentence."""
     with rasterio.Env(**STRICT), without_warnings(), ExitStack() as stack:
         run = _Run(job, team, stack)
         tile = run.first_tile()
@@ -87,24 +88,26 @@ class _Run:
         given, needed = len(self.reader.bands), self.job.problem.lr_bands
         if given != needed:
             alpha = "" if self.reader.alpha is None else f" (band {self.reader.alpha} says it is an alpha band)"
-            raise ValueError(
-                f"{self.job.input} gives {given} bands{alpha} and the model restores {needed}; choose them with task.bands, for example "
-                f"task.bands={list(range(1, needed + 1))}."
-            )
+            remedy = f"choose them with task.bands, for example task.bands={list(range(1, needed + 1))}"
+            if needed == 3 and given < 3:
+                remedy = "set task.convert=rgb, which shows the model the band three times"
+            elif given < needed:
+                remedy = "give a raster of as many bands"
+            raise UserError(f"{self.job.input} gives {given} band{'s' * (given > 1)}{alpha} and the model restores {needed}; {remedy}.")
         if self.options.wavelengths and len(self.options.wavelengths) != self.bands:
-            raise ValueError(f"task.wavelengths has {len(self.options.wavelengths)} values for {self.bands} bands; give one per band.")
+            raise UserError(f"task.wavelengths has {len(self.options.wavelengths)} values for {self.bands} bands; give one per band.")
 
     def _align(self, name: str, stack: ExitStack) -> AlignedRaster:
         option = "reference" if name == "ref" else name
         path = getattr(self.options, option)
         if path is None:
-            raise ValueError(f"this model needs task.{option}, a raster that covers the scene; add task.{option}=FILE.")
+            raise UserError(f"this model needs task.{option}, a raster that covers the scene; add task.{option}=FILE.")
         resampling = Resampling.cubic if name == "ref" else Resampling.nearest
         raster = AlignedRaster(Path(path).expanduser(), self.reader, self.scale, self.size, resampling)
         stack.callback(raster.close)
         wanted = self.bands if name == "ref" else 1
         if len(raster.bands) != wanted:
-            raise ValueError(f"{path} has {len(raster.bands)} bands and task.{option} needs {wanted}; give a raster of that many bands.")
+            raise UserError(f"{path} has {len(raster.bands)} bands and task.{option} needs {wanted}; give a raster of that many bands.")
         return raster
 
     def _scene_code(self) -> Tensor | None:
@@ -164,10 +167,10 @@ class _Run:
             return restore(self.job.method, batch, short, TileNoise(("probe",), [(0, 0)], (size, size)))
 
     def smaller_tile(self, tile: int) -> int:
-        """Return half of a tile side that was too large; raises ValueError where none is smaller."""
+        """Return half of a tile side that was too large; raises UserError where none is smaller."""
         half = max(self.smallest, tile // 2 // self.multiple * self.multiple)
         if half == tile:
-            raise ValueError(
+            raise UserError(
                 f"the memory is too small for tiles of {tile} pixels, the smallest; set task.batch=1, task.fuse=1 or use another device."
             )
         return half

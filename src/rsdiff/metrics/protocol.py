@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from rsdiff.config import UserError, config
@@ -41,6 +43,11 @@ class ProtocolConfig:
             raise UserError(f"border={self.border} was given; choose 0 or more pixels, or a rule.")
         if self.epsilon < 0:
             raise UserError(f"epsilon must be 0 or more and is {self.epsilon}.")
+
+    def for_values(self, low: Sequence[float], high: Sequence[float]) -> ProtocolConfig:
+        """Return the protocol for images whose stored values `low` and `high` are 0 and 1: only those of 8 bits are rounded to 8 bits."""
+        is_8_bit = all(value == 0 for value in low) and all(value == 255 for value in high)
+        return self if is_8_bit or self.quantise != "round" else replace(self, quantise="clip")
 
     def describe(self) -> str:
         """Return the protocol in a line for tables and reports, e.g. 'litsr: 8-bit, all bands, border ceil(scale), mean of images'."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsdiff.config import ConfigError
-from rsdiff.data.files import FileOptions, list_images
+from rsdiff.data.file_options import FileOptions
+from rsdiff.data.files import list_images
 from rsdiff.data.opening import local_file
 from rsdiff.inference.scene_output import RASTERS
 
