@@ -1,8 +1,9 @@
 """Methods, data sets and whatever else a user's own package brings, without a change to rsdiff.
 
 A plugin is a module or package with any of the tables METHODS, DATASETS, DEGRADATIONS, SAMPLERS, LOGGERS (kind -> config class, or
-'module:Class', which is imported when it is used) and METRICS (as `rsdiff.metrics.table` has them), and a folder `conf` beside it with
-options of groups. It is found as an entry point of the group `rsdiff.plugins`, or named by `plugins=[my_package]`.
+'module:Class', which is imported when it is used), NETWORKS ('module:Class') and METRICS (as `rsdiff.metrics.table` has them, or the place
+of such a table), and a folder `conf` beside it with options of groups. It is found as an entry point of the group `rsdiff.plugins`, or
+named by `plugins=[my_package]`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ TABLES: Mapping[str, str] = {
     "LOGGERS": "logger",
 }
 """Tables of a plugin, and the group that each extends."""
-IMPORTED: Mapping[str, str] = {"METRICS": "rsdiff.metrics.table:METRICS"}
-"""Tables of a plugin that extend a table which only work itself needs."""
+OF_WORK: Mapping[str, str] = {"METRICS": "rsdiff.metrics.table:METRICS", "NETWORKS": "rsdiff.networks.restorers:RestorerConfig.kinds"}
+"""Further tables of a plugin, and the table that each extends; PyTorch is imported with it."""
 
 
 def name_plugins(names: Sequence[str]) -> None:
@@ -54,11 +55,11 @@ def _loaded(named: str) -> tuple[Path, ...]:
     for name, origin in {**installed, **given}.items():
         try:
             module = importlib.import_module(name)
+            _register(module)
         except ImportError as error:
             raise ConfigError(
                 f"{origin} names the module {name}, which cannot be imported ({error}); install it, or put its folder on PYTHONPATH."
             ) from error
-        _register(module)
         folder = Path(str(module.__file__)).parent / "conf"
         folders += [folder] if folder.is_dir() else []
     return tuple(folders)
@@ -67,10 +68,15 @@ def _loaded(named: str) -> tuple[Path, ...]:
 def _register(module: ModuleType) -> None:
     for table, group in TABLES.items():
         _extend(GROUPS[group], getattr(module, table, {}), f"{module.__name__}.{table}")
-    for table, place in IMPORTED.items():
-        if hasattr(module, table):
-            owner, _, name = place.partition(":")
-            _extend(getattr(importlib.import_module(owner), name), getattr(module, table), f"{module.__name__}.{table}")
+    for table, place in OF_WORK.items():
+        if new := getattr(module, table, None):
+            _extend(_found(place), _found(new) if isinstance(new, str) else new, f"{module.__name__}.{table}")
+
+
+def _found(place: str) -> Any:
+    """Return what 'module:name.of.it' names."""
+    module, _, path = place.partition(":")
+    return functools.reduce(getattr, path.split("."), importlib.import_module(module))
 
 
 def _extend(table: MutableMapping[str, Any], new: Mapping[str, Any], where: str) -> None:
