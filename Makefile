@@ -83,6 +83,14 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/benchmarks
 
+# Every diffusion with a perfect network in a world whose best answer is known, and the faults that these tests must find: minutes.
+test-learning: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/learning
+
+# docs/learning.md, from those tests.
+learning-page: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report
+
 test-goldens: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/goldens
 

@@ -192,6 +192,14 @@ def test_a_sweep_goes_on_when_a_run_fails_and_says_so_at_the_end(toys: Command) 
     assert table.read_text().count("| failed |") == 2
 
 
+def test_a_sweep_ends_at_its_first_failure_when_asked(toys: Command) -> None:
+    ended = toys("-m", "task.end=well,disk_full", "seed=0,1,2", "stop_on_failure=true")
+    assert ended.code == 1
+    assert "the disk is full" in ended.err
+    (table,) = Path("outputs", "sweeps").glob("*/summary.md")
+    assert [table.read_text().count(f"| {state} |") for state in ("finished", "failed", "waiting")] == [3, 1, 2]
+
+
 def test_a_sweep_file_is_a_sweep_without_m(toys: Command) -> None:
     assert "2 of 2 runs finished" in toys("sweeps=two").out
 

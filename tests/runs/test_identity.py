@@ -68,6 +68,9 @@ def test_a_stopped_training_goes_on_from_copied_data_in_moved_outputs_bit_for_bi
     (tmp_path / "moved").rename(tmp_path / "again")
     ended = run_command(*TINY, "dataset.root=node/scratch", "outputs=again")
     assert "already finished" in ended.out
+    assert not list(tmp_path.glob("again/train/*/*/metrics.csv"))
+    assert "given to logger=csv" in run_command(*TINY, "dataset.root=node/scratch", "outputs=again", "logger=csv").out
+    assert list(tmp_path.glob("again/train/*/*/metrics.csv"))
     assert Path(advised(ended, r"again/\S+report\.html")).exists()
     log = (tmp_path / "again" / mine.relative_to(tmp_path / "moved") / "run.log").read_text()
     assert "stopped after step 1 of 4" in log

@@ -77,3 +77,59 @@ def test_a_living_owner_is_seen_and_a_dead_one_forgotten(tmp_path: Path) -> None
         assert is_owned(tmp_path) == lives
         forget_dead_owner(tmp_path)
         assert (read_owner(tmp_path) is not None) == lives
+
+
+RACE = """
+import errno, fcntl, sys, time
+from pathlib import Path
+from rsdiff.runs import ownership
+
+def no_locks(*_):
+    raise OSError(errno.ENOLCK, "no locks here")
+
+fcntl.lockf = no_locks
+ownership.socket.gethostname = lambda: sys.argv[2]
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with ownership.Ownership(Path(sys.argv[1])):
+        print("own", flush=True)
+        sys.stdin.readline()
+except ownership.OwnedElsewhereError:
+    print("refused", flush=True)
+"""
+
+
+@pytest.mark.parametrize("before", ["nothing", "a dead owner's record"])
+def test_of_nodes_that_start_at_once_on_a_file_system_without_locks_one_owns_the_folder(tmp_path: Path, before: str) -> None:
+    command = [sys.executable, "-c", RACE, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": "src"}
+    nodes = [
+        subprocess.Popen([*command, f"node{number}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for number in range(4)
+    ]
+    if before != "nothing":
+        record(tmp_path, "gone", 1, age=2 * DEAD_AFTER_S)
+    said = []
+    for node in nodes:
+        assert node.stdout is not None
+        assert node.stdout.readline() == "ready\n"
+    for node in nodes:
+        assert node.stdin is not None
+        node.stdin.write("\n")
+        node.stdin.flush()
+    for node in nodes:
+        assert node.stdout is not None
+        said.append(node.stdout.readline().strip())
+    assert sorted(said) == ["own", "refused", "refused", "refused"]
+    for node in nodes:
+        node.communicate("\n")
+    assert read_owner(tmp_path) is None
+
+
+def test_a_number_that_another_process_has_by_now_is_no_living_owner(tmp_path: Path) -> None:
+    with Ownership(tmp_path) as mine:
+        assert is_owned(tmp_path)
+        values = {"host": mine.owner.host, "pid": mine.owner.pid, "since": mine.owner.since, "started": "1"}
+        (tmp_path / RECORD).write_text(json.dumps(values))
+        assert not is_owned(tmp_path)

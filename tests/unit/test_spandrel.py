@@ -17,7 +17,6 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.regression import HATConfig, RRDBMethodConfig
 from rsdiff.methods.spandrel import SpandrelConfig
 from rsdiff.networks.halo_tiles import HaloTilesConfig
-from rsdiff.networks.hat import HATNetConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.weights import export_weights, import_weights
 from tests.unit.test_rrdb import batch_of, method_of, problem
@@ -94,7 +93,7 @@ def test_an_import_as_the_wrong_model_says_whose_file_it_is(tmp_path: Path) -> N
     torch.save({"params": network.state_dict()}, tmp_path / "compact.pth")
     with pytest.raises(ValueError, match=r"spandrel knows it as .*: model=spandrel checkpoint=.*compact.pth runs it as it is"):
         import_weights("esrgan", tmp_path / "compact.pth")
-    hat = HATConfig(network=HATNetConfig(width=16, blocks=(1,), heads=(2,), window=4, squeeze=4, head_width=8))
+    hat = HATConfig(width=16, blocks=(1,), heads=(2,), window=4, squeeze=4, head_width=8)
     torch.save(export_weights("hat", hat, hat.build(problem()).state_dict()), tmp_path / "hat.pth")
     with pytest.raises(ValueError, match="weights of the kind hat"):
         import_weights("rrdb", tmp_path / "hat.pth")

@@ -15,8 +15,11 @@ from rich.console import Console
 
 from rsdiff.tracking import JsonLinesConfig, RunIdentity, WandbConfig, read_history
 from rsdiff.tracking import wandb as wandb_tracker
+from rsdiff.tracking.csv_file import CsvConfig
 from rsdiff.tracking.json_lines import JsonLines
 from rsdiff.tracking.progress import Progress, duration
+from rsdiff.tracking.replay import replay
+from rsdiff.tracking.several import SeveralConfig
 
 
 def identity(folder: Path) -> RunIdentity:
@@ -149,6 +152,82 @@ def test_what_a_service_fails_at_is_reported_once_and_the_rest_goes_on(
     assert run.calls == ["log", "finish 0"]
     assert capsys.readouterr().err.count("\n") == 1
     assert len(read_history(tmp_path)) == 3
+
+
+def test_the_variables_of_wandb_are_honoured_and_options_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wished = {"PROJECT": "mine", "NAME": "first try", "RUN_GROUP": "group", "NOTES": "a remark", "JOB_TYPE": "ablation", "TAGS": "a,b"}
+    for name, value in wished.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    started = fake_wandb(monkeypatch, FakeRun(fails=False))
+    WandbConfig(progress="off").build(identity(tmp_path))
+    WandbConfig(progress="off", project="other", name="second", tags=("c",)).build(identity(tmp_path))
+    names = ("project", "name", "group", "notes", "job_type")
+    assert [started[0][name] for name in names] == ["mine", "first try", "group", "a remark", "ablation"]
+    assert started[0]["tags"] == ["model=sr3_quick", "a", "b"]
+    assert (started[1]["project"], started[1]["name"], started[1]["tags"][-1]) == ("other", "second", "c")
+    for name in wished:
+        monkeypatch.delenv(f"WANDB_{name}")
+    WandbConfig(progress="off").build(identity(tmp_path))
+    assert started[2]["project"] == "rsdiff"
+    assert started[2]["name"] == "sr3_quick-synthetic-0123"  # cells of a sweep differ in it
+
+
+def test_a_resumed_run_has_every_number_once_with_every_logger(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="logger=tensorboard needs the extra 'tensorboard'")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for attempt in (range(1, 5), range(3, 7)):
+        tracker = SeveralConfig(names=("csv", "tensorboard"), progress="off").build(identity(tmp_path))
+        tracker.rewind(attempt[0] - 1)
+        for step in attempt:
+            tracker.log(step, {"loss": 1.0 / step})
+        tracker.image("panel", torch.zeros(3, 4, 4), step=attempt[-1])
+        tracker.table("results", [{"psnr": 30.0}])
+        tracker.finish("interrupted")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "step,name,value"
+    assert [int(line.split(",")[0]) for line in lines[1:]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_is_given_to_a_logger_that_was_chosen_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = JsonLinesConfig(progress="off").build(identity(tmp_path))
+    for step in range(3):
+        own.log(step, {"loss": float(step)})
+    own.image("validation", torch.ones(3, 4, 4), step=1)
+    own.table("results", [{"psnr": 30.0}])
+    own.finish("finished")
+    run = FakeRun(fails=False)
+    fake_wandb(monkeypatch, run)
+    late = SeveralConfig(names=("csv", "wandb"), progress="off").absent(identity(tmp_path))
+    assert late is not None
+    replay(tmp_path, late, None)
+    assert (tmp_path / "metrics.csv").read_text().count("loss") == 3
+    assert run.calls == ["log"] * 5 + ["finish 0"]
+    assert run.summary == {"psnr": 30.0}
+    assert CsvConfig().absent(identity(tmp_path)) is None
+
+
+def test_the_checkpoint_of_the_results_is_an_artifact_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    class FakeArtifact(SimpleNamespace):
+        def add_file(self, path: str) -> None:
+            self.files.append(Path(path).name)
+
+    run = FakeRun(fails=False)
+    run.log_artifact = sent.append  # type: ignore[attr-defined]
+    fake_wandb(monkeypatch, run)
+    wandb_tracker._wandb().Artifact = lambda **options: FakeArtifact(files=[], **options)
+    for name in ("weights.safetensors", "card.json", "training_state.pt"):
+        (tmp_path / name).write_bytes(b"")
+    for asked in (False, True):
+        WandbConfig(progress="off", artifacts=asked).build(identity(tmp_path)).model(tmp_path)
+    (artifact,) = sent
+    assert artifact.type == "model"
+    assert sorted(artifact.files) == ["card.json", "weights.safetensors"]
 
 
 def test_a_table_of_one_row_becomes_the_summary_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,8 @@ def _run_cell(composed: DictConfig, node: Any, number: int) -> float | None:
         if stops_everything(error):
             hand_on(error)
             raise KeyboardInterrupt from error
+        if composed.get("stop_on_failure"):
+            raise RunEnded(error) from error
         if not str(node.sweeper._target_).endswith(OF_LISTS):
             raise  # a sweeper that learns from the runs has to know
         return None

@@ -169,7 +169,10 @@ class FileSource:
         if path in self._digests and content_digest(path) == self._digests[path]:
             self._states[path] = (*state, self._states[path][4])  # copied anew or touched: the same pixels
             return
-        raise DataError(f"{path} changed since this run began; put the former file back, or delete the run's folder to begin anew.")
+        raise DataError(
+            f"{path} changed since this run began; give the same command again, which begins a run of the images as they are, or put the "
+            "former file back to continue this one."
+        )
 
     def _read(self, path: Path, info: RasterInfo, window: Window, role: str) -> Raster:
         """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image)."""
@@ -299,7 +302,8 @@ def list_images(folder: Path, extensions: Iterable[str]) -> list[Path]:
             elif entry.name.lower().endswith(endings) and entry.is_file():
                 found.append((*inside, entry.name))
         to_do += sorted(folders, reverse=True)
-    return [folder.joinpath(*parts) for parts in sorted(found)]
+    start = str(folder)
+    return [Path(os.path.join(start, *parts)) for parts in sorted(found)]
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from rsdiff.config import UserError
 from rsdiff.data.digests import digest_of
 from rsdiff.data.sample import SampleMeta
 from rsdiff.data.source import DataError, DerivedSource, ImageSource, RawSample, Window, meta_of_window
@@ -59,7 +60,7 @@ class ColumnsSource(DerivedSource):
         """See ImageSource."""
         inner = window or Window(0, 0, *self.size(index))
         if not inner.within(self.size(index)):
-            raise ValueError(f"{inner} does not lie inside {self.name(index)} of size {self.size(index)}.")
+            raise UserError(f"{inner} does not lie inside {self.name(index)} of size {self.size(index)}.")
         found = self._source.raw(index, replace(inner, left=inner.left + self._first))
         return RawSample(replace(found.meta, name=self.name(index)), found.arrays)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.missing import fill_missing, validity_at
 
 
@@ -151,13 +152,13 @@ class Batch:
         return replace(self, **stored)  # type: ignore[arg-type]
 
     def need(self, name: str) -> Tensor:
-        """Return the tensor field `name`, images with their missing pixels filled; raises ValueError if this batch does not hold it.
+        """Return the tensor field `name`, images with their missing pixels filled; raises UserError if this batch does not hold it.
 
         Whoever looks beyond a pixel takes images by this function, so that what stands in missing pixels reaches nothing.
         """
         value = getattr(self, name)
         if not isinstance(value, Tensor):
-            raise ValueError(f"this method needs '{name}', which neither the data set nor the degradation gives.")
+            raise UserError(f"this method needs '{name}', which neither the data set nor the degradation gives.")
         valid = getattr(self, VALIDITY[name]) if name in VALIDITY else None
         if valid is None:
             return value
@@ -181,7 +182,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         if not present:
             return None
         if len(present) != len(values):
-            raise ValueError(f"some samples of a batch have '{name}' and others have not: {', '.join(s.meta.name for s in samples)}.")
+            raise UserError(f"some samples of a batch have '{name}' and others have not: {', '.join(s.meta.name for s in samples)}.")
         return torch.stack(present)
 
     def validity(image: str) -> Tensor | None:
@@ -194,7 +195,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         return torch.stack([torch.ones_like(value) if mask is None else mask.to(value).expand_as(value) for value, mask in whole])
 
     if first.hr is None and (first.lr is None or first.size is None):
-        raise ValueError(f"sample {first.meta.name} has neither hr nor lr with the size of its target.")
+        raise UserError(f"sample {first.meta.name} has neither hr nor lr with the size of its target.")
     valid, lr_valid = validity("hr"), validity("lr")
     if lr_valid is not None and first.hr is not None:
         seen = validity_at(lr_valid.amin(1, keepdim=True), (first.hr.shape[-2], first.hr.shape[-1])).expand(-1, len(first.hr), -1, -1)
@@ -203,7 +204,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     assert size is not None
     lr_size = first.lr_size or (tuple(first.lr.shape[-2:]) if first.lr is not None else None)
     if lr_size is None:
-        raise ValueError(f"sample {first.meta.name} has no lr and no lr_size.")
+        raise UserError(f"sample {first.meta.name} has no lr and no lr_size.")
     return Batch(
         metas=[sample.meta for sample in samples],
         size=(int(size[0]), int(size[1])),

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
 from rsdiff.degradations.resizing import ResizeBackend, resize, resize_reach
 
@@ -25,11 +25,11 @@ class BandsConfig(DegradationConfig):
 
     def __post_init__(self) -> None:
         if not self.bands or min(self.bands) < 1:
-            raise ValueError(f"bands is {list(self.bands)}; name at least one, counted from 1.")
+            raise UserError(f"bands is {list(self.bands)}; name at least one, counted from 1.")
 
     def lr_bands(self, bands: int) -> int:
         if max(self.bands) > bands:
-            raise ValueError(f"degradation.bands={list(self.bands)} takes band {max(self.bands)} of images with {bands}; choose others.")
+            raise UserError(f"degradation.bands={list(self.bands)} takes band {max(self.bands)} of images with {bands}; choose others.")
         return len(self.bands)
 
     def reduced(self, hr: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class BandReduction(Protocol):
     def resize(self) -> ResizeBackend: ...
 
     def reduced(self, hr: Tensor) -> Tensor:
-        """Return (N, c, H, W) of hr (N, C, H, W); raises ValueError for bands that it cannot be made of."""
+        """Return (N, c, H, W) of hr (N, C, H, W); raises UserError for bands that it cannot be made of."""
         ...
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
 from rsdiff.data.source import Window
@@ -120,9 +121,9 @@ class DegradationConfig:
 
 
 def common_lr_size(images: int, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Return the LR size (h, w) that the decisions of a batch share; raises ValueError if they differ or are not one per image."""
+    """Return the LR size (h, w) that the decisions of a batch share; raises UserError if they differ or are not one per image."""
     if len(sizes) != images or len(set(sizes)) != 1:
-        raise ValueError(f"{images} images need as many decisions of one LR size; {len(sizes)} of sizes {sorted(set(sizes))} were given.")
+        raise UserError(f"{images} images need as many decisions of one LR size; {len(sizes)} of sizes {sorted(set(sizes))} were given.")
     return sizes[0]
 
 

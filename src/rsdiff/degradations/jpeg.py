@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.degradations.rounding import GREY_LEVELS, to_uint8
 
 JpegBackend = Literal["libjpeg", "differentiable"]
@@ -72,7 +73,7 @@ def jpeg_libjpeg(images: Tensor, qualities: Tensor) -> Tensor:
     qualities  (N,), 1..100, rounded to whole numbers
     """
     if images.requires_grad:
-        raise ValueError("jpeg=libjpeg has no gradient; choose jpeg=differentiable.")
+        raise UserError("jpeg=libjpeg has no gradient; choose jpeg=differentiable.")
     pixels = to_uint8(images).cpu().numpy()
     made = [through_libjpeg(image, quality) for image, quality in zip(pixels, qualities.round().int().tolist(), strict=True)]
     return (torch.from_numpy(np.stack(made)).to(images.device, torch.float32) / GREY_LEVELS).to(images.dtype)

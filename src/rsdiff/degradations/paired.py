@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.degradations.base import DegradationConfig, Reach, RecordValue
 
 
@@ -37,7 +37,7 @@ class Paired:
         return [None] * views
 
     def apply(self, hr: Tensor, decisions: Sequence[None]) -> NoReturn:
-        raise ValueError("degradation=paired makes no LR from HR; choose degradation=bicubic (or another) for data without an LR.")
+        raise UserError("degradation=paired makes no LR from HR; choose degradation=bicubic (or another) for data without an LR.")
 
     def reach(self, decisions: None, scale: float) -> Reach:
         return Reach(0)

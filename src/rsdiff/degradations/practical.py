@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.source import Window
 from rsdiff.degradations.base import Degraded, Reach, RecordValue, common_lr_size, cut
 from rsdiff.degradations.draws import Draws
@@ -62,7 +63,7 @@ class PracticalDegradation:
     ) -> list[PracticalDecisions]:
         """Draw one plan for all views, and for each view its own noise (of the plan's levels) and position.
 
-        Raises ValueError where the ratio of the sizes is not a whole number or the crop is larger than the LR.
+        Raises UserError where the ratio of the sizes is not a whole number or the crop is larger than the LR.
         """
         scale = whole_scale(hr_shape[1:], lr_size, self.name)
         draws = Draws(generator)
@@ -79,7 +80,7 @@ class PracticalDegradation:
         if self.crop is None:
             return Window(0, 0, *lr_size)
         if self.crop > min(lr_size):
-            raise ValueError(
+            raise UserError(
                 f"degradation.crop={self.crop} is larger than the LR of {lr_size[0]}x{lr_size[1]}; lower it, or raise trainer.patch."
             )
         return Window(draws.integer(0, lr_size[0] - self.crop), draws.integer(0, lr_size[1] - self.crop), self.crop, self.crop)
@@ -110,10 +111,10 @@ class PracticalDegradation:
 
 
 def whole_scale(hr_size: Sequence[int], lr_size: tuple[int, int], name: str) -> int:
-    """Return H // h if the LR is the HR cut to multiples of it; raises ValueError otherwise."""
+    """Return H // h if the LR is the HR cut to multiples of it; raises UserError otherwise."""
     scale = hr_size[0] // lr_size[0]
     if scale < 1 or tuple(side // scale for side in hr_size) != tuple(lr_size):
-        raise ValueError(
+        raise UserError(
             f"degradation={name} makes LR images of 1/2, 1/3, 1/4, ... the size, and {hr_size[0]}x{hr_size[1]} was to become "
             f"{lr_size[0]}x{lr_size[1]}; set scale to a whole number."
         )

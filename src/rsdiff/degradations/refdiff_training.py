@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
 from rsdiff.degradations.blur import blur
 from rsdiff.degradations.jpeg import JPEG_REACH, through_libjpeg
@@ -51,15 +51,15 @@ class RefDiffTrainingConfig(DegradationConfig):
 
     def __post_init__(self) -> None:
         if self.kernel_size < 3 or self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={self.kernel_size} was given; choose an odd number of at least 3.")
+            raise UserError(f"kernel_size={self.kernel_size} was given; choose an odd number of at least 3.")
         if not self.blurs or not self.shrinks:
-            raise ValueError("blurs or shrinks is empty; name at least one of each.")
+            raise UserError("blurs or shrinks is empty; name at least one of each.")
         for name in ("width", "motion_length", "noise", "quality"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
-                raise ValueError(f"{name}=[{low},{high}] was given; choose two rising numbers of 0 or more.")
+                raise UserError(f"{name}=[{low},{high}] was given; choose two rising numbers of 0 or more.")
         if not 1 <= self.quality[0] <= self.quality[1] <= 100:
-            raise ValueError(f"quality={list(self.quality)} was given; JPEG qualities are 1 to 100.")
+            raise UserError(f"quality={list(self.quality)} was given; JPEG qualities are 1 to 100.")
 
     @property
     def gives(self) -> frozenset[str]:

@@ -27,7 +27,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.blur import blur
@@ -71,14 +71,14 @@ class MCFormerConfig:
 
     def __post_init__(self) -> None:
         if len(self.blocks) < 2 or len(self.blocks) != len(self.heads) or min(*self.blocks, *self.heads, self.refinement) < 1:
-            raise ValueError(
+            raise UserError(
                 f"blocks={list(self.blocks)}, heads={list(self.heads)}, refinement={self.refinement} make no network; "
                 "choose one number of at least 1 for each of two or more levels, and at least 1 block of refinement."
             )
         if self.width < 2 or self.width % 2 or any(self.width * 2**level % heads for level, heads in enumerate(self.heads)):
-            raise ValueError(f"width={self.width} must be even and split into heads={list(self.heads)} at every level; change one of them.")
+            raise UserError(f"width={self.width} must be even and split into heads={list(self.heads)} at every level; change one of them.")
         if self.expansion * self.width < 1 or self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(f"expansion={self.expansion}, kernel_size={self.kernel_size}: choose a positive and an odd number.")
+            raise UserError(f"expansion={self.expansion}, kernel_size={self.kernel_size}: choose a positive and an odd number.")
 
     def build(self, problem: Problem) -> MCFormer:
         """Return the network with fresh weights."""
@@ -108,7 +108,7 @@ class GuidanceConfig:
 
     def __post_init__(self) -> None:
         if self.weight < 0 or self.prior < 0:
-            raise ValueError(f"weight={self.weight}, prior={self.prior}: choose 0 or more.")
+            raise UserError(f"weight={self.weight}, prior={self.prior}: choose 0 or more.")
 
 
 @config
@@ -133,7 +133,7 @@ class BlindDiffConfig(MethodConfig):
     def __post_init__(self) -> None:
         respaced(self.schedule.steps, self.kept_steps)
         if self.bound_weight < 0 or self.kernel_weight < 0:
-            raise ValueError(f"bound_weight={self.bound_weight}, kernel_weight={self.kernel_weight}: choose 0 or more.")
+            raise UserError(f"bound_weight={self.bound_weight}, kernel_weight={self.kernel_weight}: choose 0 or more.")
 
     @property
     def requires(self) -> frozenset[str]:
@@ -204,7 +204,7 @@ class BlindDiff(Method):
     def kernel_error(self, kernel: Tensor, true: Tensor) -> Tensor:
         """Return the mean squared error (B,) of kernels (B, k, k)."""
         if true.shape[-1] != kernel.shape[-1]:
-            raise ValueError(
+            raise UserError(
                 f"the degradation's kernels have {true.shape[-1]} x {true.shape[-1]} taps and the model estimates "
                 f"{kernel.shape[-1]} x {kernel.shape[-1]}; set degradation.kernel_size or model.network.kernel_size to the other."
             )

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.methods.continuous import ContinuousRegression, QueryConfig, cell_of, enlarged_at
 from rsdiff.networks.coordinates import cell_centres, nearest, pixel_centres
 from rsdiff.networks.lmf import LMFNetwork
@@ -41,7 +41,7 @@ class CMSRConfig:
     def __post_init__(self) -> None:
         uneven = next((row for row in self.table if len(row) < 3 or len(row) % 2 == 0), None)
         if uneven is not None:
-            raise ValueError(f"cmsr.table has the row {list(uneven)}; give a target scale, then pairs of a decode scale and a threshold.")
+            raise UserError(f"cmsr.table has the row {list(uneven)}; give a target scale, then pairs of a decode scale and a threshold.")
 
     def row(self, scale: float) -> Row | None:
         """Return the row for an enlargement: the first that reaches it, else the last."""

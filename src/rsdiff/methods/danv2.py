@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.pca import KernelBasisConfig
 from rsdiff.diffusion.noise import NoiseSource
@@ -49,9 +49,9 @@ class DANv2Config(MethodConfig):
     def __post_init__(self) -> None:
         for name in ("width", "groups", "blocks", "estimator_blocks", "loops"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.estimator_width < 2 or self.estimator_width % 2 or self.basis.kernel_size % 2 == 0:
-            raise ValueError(
+            raise UserError(
                 f"estimator_width={self.estimator_width} must be even and basis.kernel_size={self.basis.kernel_size} odd; change them."
             )
 
@@ -104,7 +104,7 @@ class DANv2Method(Method):
         true = batch.need("kernel")
         size = self.network.kernel_size
         if true.shape[-1] != size:
-            raise ValueError(
+            raise UserError(
                 f"the degradation's kernels have {true.shape[-1]} x {true.shape[-1]} taps and the model estimates {size} x {size}; "
                 f"set degradation.kernel_size={size} or model.basis.kernel_size={true.shape[-1]}."
             )

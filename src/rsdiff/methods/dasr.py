@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -39,7 +39,7 @@ class DASRConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.contrast_steps < 0:
-            raise ValueError(f"contrast_steps is {self.contrast_steps}; give 0 or more.")
+            raise UserError(f"contrast_steps is {self.contrast_steps}; give 0 or more.")
 
     @property
     def views(self) -> int:

@@ -16,7 +16,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import ResizeBackend, resize
 from rsdiff.diffusion.noise import NoiseSource
@@ -55,12 +55,12 @@ class DCLSConfig(MethodConfig):
     def __post_init__(self) -> None:
         for name in ("width", "groups", "blocks", "reduction", "latent"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         if self.kernel_size not in FILTER_SIZES:
             sizes = ", ".join(str(size) for size in FILTER_SIZES)
-            raise ValueError(f"kernel_size={self.kernel_size} has no published chain of linear filters; choose one of {sizes}.")
+            raise UserError(f"kernel_size={self.kernel_size} has no published chain of linear filters; choose one of {sizes}.")
         if self.width // self.reduction < self.reduction:
-            raise ValueError(f"width={self.width} is too narrow for reduction={self.reduction}; choose at least {self.reduction**2}.")
+            raise UserError(f"width={self.width} is too narrow for reduction={self.reduction}; choose at least {self.reduction**2}.")
 
     @property
     def requires(self) -> frozenset[str]:

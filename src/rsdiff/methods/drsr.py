@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -47,7 +47,7 @@ class ModulatedConfig:
 
     def __post_init__(self) -> None:
         if min(self.width, self.groups, self.blocks, self.reduction) < 1 or self.width < self.reduction:
-            raise ValueError(
+            raise UserError(
                 f"width={self.width}, groups={self.groups}, blocks={self.blocks}, reduction={self.reduction} make no network; "
                 "choose numbers of at least 1 and a width of at least reduction."
             )
@@ -83,7 +83,7 @@ class DRSRConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.encoder_width < 1 or self.temperature <= 0 or self.hr_contrast_steps < 0 or self.lr_contrast_steps < 0:
-            raise ValueError(
+            raise UserError(
                 f"encoder_width={self.encoder_width}, temperature={self.temperature}, hr_contrast_steps={self.hr_contrast_steps}, "
                 f"lr_contrast_steps={self.lr_contrast_steps}: choose a width of at least 1, a positive temperature and no negative steps."
             )

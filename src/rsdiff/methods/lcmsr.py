@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
@@ -42,12 +42,12 @@ class LCMSRConfig(LatentDiffusionConfig):
     def __post_init__(self) -> None:
         LatentDiffusionConfig.__post_init__(self)
         if not 1 <= self.time_gap < self.schedule.steps or not 0 <= self.target_decay < 1:
-            raise ValueError(
+            raise UserError(
                 f"time_gap={self.time_gap} and target_decay={self.target_decay} were given; choose 1 to "
                 f"{self.schedule.steps - 1}, and 0 or more below 1."
             )
         if self.architecture == "unet_atom":
-            raise ValueError("architecture=unet_atom is told levels and a consistency function needs steps; use architecture=latent_unet.")
+            raise UserError("architecture=unet_atom is told levels and a consistency function needs steps; use architecture=latent_unet.")
 
     def build(self, problem: Problem) -> LCMSR:
         return LCMSR(self, problem)

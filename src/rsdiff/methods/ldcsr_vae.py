@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -50,7 +50,7 @@ class DiscriminatorConfig:
 
     def __post_init__(self) -> None:
         if self.weight < 0 or self.start_step < 0 or min(self.width, self.layers) < 1:
-            raise ValueError(
+            raise UserError(
                 f"weight={self.weight}, start_step={self.start_step}, width={self.width}, layers={self.layers}: choose 0 or more for the "
                 "first two and at least 1 for the others."
             )
@@ -77,7 +77,7 @@ class LDCSRVaeConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.kl_weight < 0 or self.perceptual_weight < 0:
-            raise ValueError(f"kl_weight={self.kl_weight} and perceptual_weight={self.perceptual_weight} were given; choose 0 or more.")
+            raise UserError(f"kl_weight={self.kl_weight} and perceptual_weight={self.perceptual_weight} were given; choose 0 or more.")
 
     @property
     def any_scale(self) -> bool:
@@ -155,7 +155,7 @@ class LDCSRVae(Method):
         return [Stage(alone.name, alone.groups, start), adversarial] if start else [adversarial]
 
     def prepare_training(self) -> None:
-        """Raises ValueError when the perceptual loss has no weights file."""
+        """Raises UserError when the perceptual loss has no weights file."""
         if self.options.perceptual_weight and not self._perceptual:
             path = require_weight_file(TRUNK_FILES["vgg"], self.options.weight_folders, "model.weight_folders", "model.perceptual_weight")
             self.use_perceptual(Lpips("vgg", read_trunk(path)))
@@ -190,11 +190,11 @@ class LDCSRVae(Method):
         return ReconstructionTerms(nll + self.options.kl_weight * kl, nll, kl, mean)
 
     def perceptual_distance(self, hr: Tensor, image: Tensor) -> Tensor:
-        """Return LPIPS of images in [-1, 1], (B, 1, 1, 1); raises ValueError for images below the smallest size VGG16 can see."""
+        """Return LPIPS of images in [-1, 1], (B, 1, 1, 1); raises UserError for images below the smallest size VGG16 can see."""
         if not self._perceptual:
             raise RuntimeError("the perceptual loss is used before prepare_training loaded its network")
         if min(hr.shape[-2:]) < SMALLEST_SIDE["vgg"]:
-            raise ValueError(f"LPIPS needs {SMALLEST_SIDE['vgg']} px and a training crop has {hr.shape[-2]}; raise trainer.patch.")
+            raise UserError(f"LPIPS needs {SMALLEST_SIDE['vgg']} px and a training crop has {hr.shape[-2]}; raise trainer.patch.")
         network = self._perceptual[0].to(hr.device)
         return network(hr, image, scaled=False)[:, None, None, None]  # "scaled" would map [0, 1] to the range that these images are in
 
@@ -230,13 +230,13 @@ class LDCSRVae(Method):
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         """Return the reconstruction of the batch's target, or, without a latent, the restoration of its LR.
 
-        Raises ValueError where a latent is needed and no target is there to encode.
+        Raises UserError where a latent is needed and no target is there to encode.
         """
         lr = 2 * batch.need("lr") - 1
         if not self.autoencoder.has_latent:
             return (self.autoencoder.decode(lr, lr, batch.size) + 1) / 2
         if batch.hr is None:
-            raise ValueError(
+            raise UserError(
                 "model=ldcsr_vae encodes targets and cannot restore an image without one; train model=ldcsr on it and restore with that."
             )
         return (self.reconstruct(2 * batch.need("hr") - 1, lr, None).image + 1) / 2

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -36,7 +36,7 @@ class SpectralLinearConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.degree < 1 or self.ridge < 0:
-            raise ValueError(f"degree={self.degree} must be at least 1 and ridge={self.ridge} 0 or more.")
+            raise UserError(f"degree={self.degree} must be at least 1 and ridge={self.ridge} 0 or more.")
 
     def refuse(self, problem: Problem) -> str | None:
         return refuse_other_scales("spectral_linear", problem)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_fraction
 
 if TYPE_CHECKING:  # the library takes seconds to import
@@ -48,20 +48,20 @@ class HATNetConfig(RestorerConfig):
 
     def __post_init__(self) -> None:
         if len(self.blocks) != len(self.heads) or not self.blocks or min(*self.blocks, *self.heads) < 1:
-            raise ValueError(f"blocks={list(self.blocks)} and heads={list(self.heads)} were given; give one of either for each group.")
+            raise UserError(f"blocks={list(self.blocks)} and heads={list(self.heads)} were given; give one of either for each group.")
         if any(self.width % heads for heads in self.heads):
-            raise ValueError(f"width={self.width} cannot be split into heads={list(self.heads)}; choose divisors of the width.")
+            raise UserError(f"width={self.width} cannot be split into heads={list(self.heads)}; choose divisors of the width.")
         if self.window < 2 or self.overlap < 0 or int(self.overlap * self.window) % 2:
-            raise ValueError(
+            raise UserError(
                 f"window={self.window} and overlap={self.overlap:g} were given; choose a window of at least 2 pixels and an overlap that "
                 "makes it larger by an even number of pixels."
             )
         if not 1 <= self.compression <= self.width or not 1 <= self.squeeze <= self.width:
-            raise ValueError(
+            raise UserError(
                 f"compression={self.compression} and squeeze={self.squeeze} of width={self.width} leave no channels; choose 1 to the width."
             )
         if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path={self.drop_path} was given; choose 0 to less than 1.")
+            raise UserError(f"drop_path={self.drop_path} was given; choose 0 to less than 1.")
 
     def refuse_network(self, problem: Problem) -> str | None:
         fraction = refuse_fraction("hat", problem)

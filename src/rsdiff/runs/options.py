@@ -30,12 +30,18 @@ class RunOptions:
     """What task=restore, prepare or import writes."""
     source: str | None = None
     """The raw download that task=prepare packs, or the foreign weights that task=import converts."""
+    sr: str | tuple[str, ...] | None = None
+    """What task=score judges: a folder of restored images or an image; several ([A, B]) are compared with each other."""
+    hr: str | None = None
+    """The references of task=score: a folder of images or an image."""
     outputs: str = "outputs"
     """Folder of all run folders."""
     optimise: str | None = None
     """Figure of a run that a sweeper such as hydra/sweeper=optuna optimises (psnr); None takes the first metric."""
     gpus_per_cell: float = 1.0
     """GPUs of every run of a sweep by hydra/launcher=joblib or local: 2 for two each, 0.5 for two runs on each, 0 for none."""
+    stop_on_failure: bool = False
+    """Whether the first run of a sweep that fails ends the sweep, instead of leaving the others to go on."""
     plugins: tuple[str, ...] = ()
     """Python modules with methods, data sets, degradations of your own, besides those installed; see docs/extending.md."""
 
@@ -55,6 +61,7 @@ class TaskOptions:
     only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
     reads      splits of the data set that it reads
+    tests_alone whether it tests without training, so that all images of a folder test that says nothing of test images
     repeats    whether a finished run is done again, because it collects what other runs made
     """
 
@@ -65,6 +72,7 @@ class TaskOptions:
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
     only_looks: ClassVar[bool] = False
+    tests_alone: ClassVar[bool] = False
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ()
     repeats: ClassVar[bool] = False
 

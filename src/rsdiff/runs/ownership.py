@@ -14,7 +14,8 @@ import socket
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from rsdiff.data.durable import write_json
 
 RENEWED_EVERY_S = 20.0
 DEAD_AFTER_S = 120.0
-LOCK, RECORD = "owner.lock", "owner.json"
+LOCK, RECORD, TAKEOVER = "owner.lock", "owner.json", "owner.takeover"
 
 
 class OwnedElsewhereError(PlaceError):
@@ -33,22 +34,26 @@ class OwnedElsewhereError(PlaceError):
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that owns a folder."""
+    """The process that owns a folder; `started` tells it from a later one with its number (empty where the system does not say)."""
 
     host: str
     pid: int
     since: str
+    started: str = ""
 
 
 class Ownership:
     """Context in which this process owns `folder`, which exists.
 
     Raises OwnedElsewhereError on entry when another process does. A POSIX record lock is used rather than flock because it belongs to the
-    process: loader workers, which are forked and may outlive a killed owner by seconds, do not hold it.
+    process: loader workers, which are forked and may outlive a killed owner by seconds, do not hold it. Where locks are not honoured, the
+    record decides: it comes into being by a link, which only one of several processes succeeds in, and that of a dead owner is replaced
+    by the one process that created the file TAKEOVER.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.owner = Owner(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"), _start_of(os.getpid()))
         self._descriptor: int | None = None
         self._ended = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="rsdiff-owner", daemon=True)
@@ -56,9 +61,7 @@ class Ownership:
     def __enter__(self) -> Ownership:
         self._descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            self._lock()
-            self._refuse_owner_on_another_host()
-            write_json(self.folder / RECORD, asdict(Owner(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))))
+            self._record(is_locked=self._lock())
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -69,7 +72,8 @@ class Ownership:
         self._ended.set()
         self._renewer.join()
         try:
-            (self.folder / RECORD).unlink(missing_ok=True)
+            if read_owner(self.folder) == self.owner:
+                (self.folder / RECORD).unlink(missing_ok=True)
         except OSError:
             if error is None:
                 raise
@@ -78,22 +82,53 @@ class Ownership:
             if self._descriptor is not None:
                 os.close(self._descriptor)
 
-    def _lock(self) -> None:
+    def _lock(self) -> bool:
+        """Take the lock and return True, or False on a file system without locks; raise where another process of this host has it."""
         assert self._descriptor is not None
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             raise self._owned_by(read_owner(self.folder)) from None
         except OSError:
-            # A file system without locks: the record has to do, for this host as for others.
-            owner = read_owner(self.folder)
-            if owner is not None and owner.host == socket.gethostname() and owner.pid != os.getpid() and _is_alive(owner.pid):
-                raise self._owned_by(owner) from None
+            return False
+        return True
 
-    def _refuse_owner_on_another_host(self) -> None:
-        owner = read_owner(self.folder)
-        if owner is not None and owner.host != socket.gethostname() and record_age(self.folder) < DEAD_AFTER_S:
-            raise self._owned_by(owner)
+    def _record(self, is_locked: bool) -> None:
+        """Write the record that names this process, unless a living one has its own there."""
+        mine = self.folder / f".{RECORD}.{self.owner.host}.{self.owner.pid}.partial"
+        write_json(mine, asdict(self.owner))
+        try:
+            if not _linked(mine, self.folder / RECORD):
+                with self._takeover():
+                    owner = read_owner(self.folder)
+                    if self._lives(owner, is_locked):
+                        raise self._owned_by(owner)
+                    mine.replace(self.folder / RECORD)
+        finally:
+            mine.unlink(missing_ok=True)
+
+    def _lives(self, owner: Owner | None, is_locked: bool) -> bool:
+        """Whether the owner that the record names is alive; on this host nobody else is while this process holds the lock."""
+        if owner is None:
+            return False
+        if owner.host == self.owner.host:
+            return not is_locked and owner.pid != self.owner.pid and _is_alive(owner)
+        return record_age(self.folder) < DEAD_AFTER_S
+
+    @contextmanager
+    def _takeover(self) -> Iterator[None]:
+        """Context in which this process alone may replace the record; raises where another one is doing so."""
+        mark = self.folder / TAKEOVER
+        if mark.exists() and _age(self.folder, mark) > DEAD_AFTER_S:
+            mark.unlink(missing_ok=True)  # its process was killed within the few operations below
+        try:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            raise self._owned_by(read_owner(self.folder)) from None
+        try:
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
 
     def _owned_by(self, owner: Owner | None) -> OwnedElsewhereError:
         who = f"process {owner.pid} on {owner.host}, since {owner.since}" if owner else "another process"
@@ -123,7 +158,7 @@ def is_owned(folder: Path) -> bool:
     if owner is None:
         return False
     if owner.host == socket.gethostname():
-        return _is_alive(owner.pid)
+        return _is_alive(owner)
     try:
         return record_age(folder) < DEAD_AFTER_S
     except OSError:  # a folder that may only be read: the clocks of the hosts have to do
@@ -139,18 +174,46 @@ def forget_dead_owner(folder: Path) -> None:
 
 def record_age(folder: Path) -> float:
     """Return the seconds since the folder's record was renewed, by the file system's own clock; infinity without a record."""
+    return _age(folder, folder / RECORD)
+
+
+def _age(folder: Path, path: Path) -> float:
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock.") as probe:
-            return os.stat(probe.name).st_mtime - (folder / RECORD).stat().st_mtime
+            return os.stat(probe.name).st_mtime - path.stat().st_mtime
     except FileNotFoundError:
         return float("inf")
 
 
-def _is_alive(pid: int) -> bool:
+def _linked(source: Path, target: Path) -> bool:
+    """Give a file a second name, which succeeds for one process alone; where links are not possible, create the name exclusively."""
     try:
-        os.kill(pid, 0)
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError:
+        try:
+            with target.open("x", encoding="utf-8") as file:
+                file.write(source.read_text(encoding="utf-8"))
+        except FileExistsError:
+            return False
+    return True
+
+
+def _is_alive(owner: Owner) -> bool:
+    """Whether the process of an owner on this host lives and is not another one that was given its number."""
+    try:
+        os.kill(owner.pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return not owner.started or _start_of(owner.pid) in ("", owner.started)
+
+
+def _start_of(pid: int) -> str:
+    """Return when a process started, in the system's ticks, or '' where the system does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

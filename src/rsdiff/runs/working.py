@@ -43,6 +43,7 @@ def do_run(
     if decision.action == "finished" and not settings.task.repeats:
         forget_dead_owner(decision.folder)
         status = read_status(decision.folder)
+        _send_finished(settings, decision.folder, sweep)
         say([f"already finished: {status.report_in(decision.folder) or decision.folder}", f"Delete {decision.folder} to run it again."])
         return status
     say(decision.reasons)
@@ -58,16 +59,35 @@ def do_run(
     return folder.status
 
 
+def _identity(settings: RunSettings, folder: Path, sweep: str | None) -> RunIdentity:
+    """Return what trackers are told of the run."""
+    tags = tuple(f"{group}={option}" for group, option in settings.choices.items() if group in settings.task.uses)
+    group = f"sweep-{sweep}" if sweep else settings.choices["task"]
+    return RunIdentity(folder, settings.name, group, settings.signature, tags, settings.resolved)
+
+
+def _send_finished(settings: RunSettings, folder: Path, sweep: str | None) -> None:
+    """Give the records of a finished run to a logger that was chosen only now."""
+    if "logger" not in settings.groups:
+        return
+    tracker = settings.logger.absent(_identity(settings, folder, sweep))
+    if tracker is None:
+        return
+    from rsdiff.tracking.replay import replay
+    from rsdiff.training.checkpoints import best_checkpoint, last_checkpoint
+
+    store = folder / "checkpoints"
+    replay(folder, tracker, best_checkpoint(store) or last_checkpoint(store))
+    say([f"the records of this finished run were given to logger={settings.choices.get('logger', 'the one chosen')}"])
+
+
 @contextmanager
 def _tracking(settings: RunSettings, folder: RunFolder, sweep: str | None) -> Iterator[Tracker]:
     """Give the run's tracker, which is closed however the run ends; processes other than the owner keep silent."""
     if not folder.is_owner:
         yield Trackers()
         return
-    tags = tuple(f"{group}={option}" for group, option in settings.choices.items() if group in settings.task.uses)
-    group = f"sweep-{sweep}" if sweep else settings.choices["task"]
-    identity = RunIdentity(folder.path, settings.name, group, settings.signature, tags, settings.resolved)
-    tracker = settings.logger.build(identity)
+    tracker = settings.logger.build(_identity(settings, folder.path, sweep))
     try:
         yield tracker
     except KeyboardInterrupt:

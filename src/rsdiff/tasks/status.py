@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import rsdiff
+from rsdiff.config import UserError
 from rsdiff.runs import sweep
 from rsdiff.runs.console import LOG
 from rsdiff.runs.result import TaskResult
@@ -30,7 +31,7 @@ class SweepError(RuntimeError):
 def run(settings: RunSettings) -> TaskResult:
     """Print the sweep's cells; with `retry_failed`, first run those again that failed or were killed.
 
-    Raises ValueError where there is no such sweep, SweepError where cells that were run again did not finish.
+    Raises UserError where there is no such sweep, SweepError where cells that were run again did not finish.
     """
     task = settings.task
     assert isinstance(task, StatusTask)
@@ -53,10 +54,10 @@ def find_sweep(sweeps: Path, name: str | None) -> Path:
         folder = sweeps / name if (sweeps / name).is_dir() else Path(name)
         if folder.is_dir():
             return folder
-        raise ValueError(f"task.sweep={name} is no sweep of {sweeps}; leave it out for the one started last.")
+        raise UserError(f"task.sweep={name} is no sweep of {sweeps}; leave it out for the one started last.")
     plans = sorted(sweeps.glob(f"*/{sweep.PLAN}"), key=lambda path: path.stat().st_mtime)
     if not plans:
-        raise ValueError(f"{sweeps} holds no sweep; begin one with python run.py -m SETTING=A,B, or give outputs=FOLDER.")
+        raise UserError(f"{sweeps} holds no sweep; begin one with python run.py -m SETTING=A,B, or give outputs=FOLDER.")
     return plans[-1].parent
 
 
@@ -66,7 +67,7 @@ def retry(folder: Path, cells: Sequence[int]) -> None:
     if plan.processes > 1 or not plan.is_whole:
         how = f"with {plan.processes} processes by accelerate launch" if plan.processes > 1 else "as a part of another task"
         again = shlex.join(plan.command)
-        raise ValueError(f"the sweep was started {how} (run.py {again}); give that command again, which runs only what has not finished.")
+        raise UserError(f"the sweep was started {how} (run.py {again}); give that command again, which runs only what has not finished.")
     command = [sys.executable, *plan.program, *plan.command]
     here = os.pathsep.join([str(Path(rsdiff.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])  # the current folder changes
     environment = {**os.environ, "PYTHONPATH": here, sweep.CHOSEN_CELLS: ",".join(map(str, cells))}

@@ -104,6 +104,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
+    if accelerator.is_main_process:
+        tracker.model(best.folder)
     result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator, said)
     return replace(result, files=[*result.files, best.folder / WEIGHTS])
 

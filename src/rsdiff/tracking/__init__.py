@@ -15,6 +15,9 @@ LOGGERS = Kinds(
     {
         "jsonl": "rsdiff.tracking.json_lines:JsonLinesConfig",
         "wandb": "rsdiff.tracking.wandb:WandbConfig",
+        "csv": "rsdiff.tracking.csv_file:CsvConfig",
+        "tensorboard": "rsdiff.tracking.tensorboard:TensorboardConfig",
+        "several": "rsdiff.tracking.several:SeveralConfig",
     }
 )
 """Config class of every logger by `kind`."""

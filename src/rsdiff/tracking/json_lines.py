@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TextIO
 from rsdiff.config import config
 from rsdiff.data.durable import write_text
 from rsdiff.tracking.progress import Progress
-from rsdiff.tracking.tracker import Cell, End, RunIdentity, Trackers, columns_of
+from rsdiff.tracking.tracker import Cell, End, Recorder, RunIdentity, Trackers, columns_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,34 +36,37 @@ class JsonLinesConfig:
         """Return the tracker of `run`."""
         return Trackers([JsonLines(run.folder), *([Progress()] if self.progress == "auto" else [])])
 
+    def absent(self, run: RunIdentity) -> None:
+        """Every run has its history."""
 
-class JsonLines:
+
+class JsonLines(Recorder):
     """Writes `history.jsonl`, `images/` and `tables/` in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / HISTORY
         self._stream: TextIO | None = None
+        self._kept: frozenset[str] = frozenset()
 
     def rewind(self, step: int) -> None:
         self._close()
         if not self.path.exists():
             return
-        with self.path.open() as lines:
-            write_text(self.path, "".join(line for line in lines if _step_of(line, default=step + 1) <= step))
+        with self.path.open() as stream:
+            lines = [line for line in stream if _step_of(line, default=step + 1) <= step]
+        write_text(self.path, "".join(lines))
+        # A validation that was logged before a kill is repeated; its line is not.
+        self._kept = frozenset(line for line in lines if _step_of(line, default=0) == step)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         if self._stream is None:
             self._stream = self.path.open("a")
         record = {"step": step, **{name: _number(value) for name, value in values.items()}}
-        self._stream.write(json.dumps(record) + "\n")
-        self._stream.flush()
-
-    def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
-        """Nothing to store."""
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Nothing to store."""
+        line = json.dumps(record) + "\n"
+        if line not in self._kept:
+            self._stream.write(line)
+            self._stream.flush()
 
     def image(self, name: str, image: Tensor, step: int = 0) -> None:
         path = self.folder / "images" / f"{name}_{step:08d}.png"

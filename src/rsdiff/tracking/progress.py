@@ -5,21 +5,21 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import rich.progress
 from rich.console import Console
 
-from rsdiff.tracking.tracker import Cell, End
+from rsdiff.tracking.tracker import End, Recorder
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 SECONDS_BETWEEN_LINES = 30.0
 
 
-class Progress:
+class Progress(Recorder):
     """Prints to stderr, so that stdout holds results only.
 
     The loss shown is the first value whose name ends in 'total', else the first value.
@@ -36,20 +36,11 @@ class Progress:
         if step:
             self.console.print(f"continuing after step {step}", highlight=False)
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Shown by `advance`."""
-
     def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
         self._show("step", step, total, facts(values, images_per_second))
 
     def progress(self, what: str, done: int, total: int) -> None:
         self._show(what, done, total, f"{memory_gib():.1f} GiB")
-
-    def image(self, name: str, image: Tensor, step: int = 0) -> None:
-        """Not shown."""
-
-    def table(self, name: str, rows: Sequence[Mapping[str, Cell]]) -> None:
-        """Not shown: tasks print their own."""
 
     def finish(self, end: End) -> None:
         self._close_bars()

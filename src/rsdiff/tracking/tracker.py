@@ -61,6 +61,10 @@ class Tracker(Protocol):
         """Record a table; columns are the keys of all rows in order of appearance."""
         ...
 
+    def model(self, checkpoint: Path) -> None:
+        """Record the checkpoint folder that the run's results are of."""
+        ...
+
     def finish(self, end: End) -> None:
         """Flush and close. Safe to call twice."""
         ...
@@ -70,6 +74,22 @@ class LoggerConfig(Protocol):
     """A config class of the group `logger`."""
 
     def build(self, run: RunIdentity) -> Tracker: ...
+    def absent(self, run: RunIdentity) -> Tracker | None:
+        """Return a tracker for the records that a finished run has not got yet, or None where it has all."""
+        ...
+
+
+class Recorder:
+    """A tracker that does nothing: subclasses override what they record."""
+
+    def rewind(self, step: int) -> None: ...
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+    def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None: ...
+    def progress(self, what: str, done: int, total: int) -> None: ...
+    def image(self, name: str, image: Tensor, step: int = 0) -> None: ...
+    def table(self, name: str, rows: Sequence[Mapping[str, Cell]]) -> None: ...
+    def model(self, checkpoint: Path) -> None: ...
+    def finish(self, end: End) -> None: ...
 
 
 class Trackers:
@@ -101,6 +121,10 @@ class Trackers:
     def table(self, name: str, rows: Sequence[Mapping[str, Cell]]) -> None:
         for part in self.parts:
             part.table(name, rows)
+
+    def model(self, checkpoint: Path) -> None:
+        for part in self.parts:
+            part.model(checkpoint)
 
     def finish(self, end: End) -> None:
         for part in self.parts:

@@ -12,11 +12,12 @@ import netrc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rsdiff.config import config
 from rsdiff.tracking.json_lines import JsonLinesConfig
-from rsdiff.tracking.tracker import Cell, End, RunIdentity, Trackers, columns_of
+from rsdiff.tracking.tracker import Cell, End, Recorder, RunIdentity, Trackers, columns_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,20 +31,30 @@ AGENT_SWEEP, AGENT_RUN = "WANDB_SWEEP_ID", "WANDB_RUN_ID"
 class WandbConfig:
     """Records the run in its own folder and with Weights & Biases."""
 
-    result_neutral: ClassVar[frozenset[str]] = frozenset({"mode", "project", "entity", "group", "tags", "images", "timeout_s", "progress"})
+    result_neutral: ClassVar[frozenset[str]] = frozenset(
+        {"mode", "project", "entity", "group", "name", "notes", "job_type", "tags", "images", "artifacts", "timeout_s", "progress"}
+    )
 
     mode: Literal["auto", "online", "offline"] = "auto"
     """auto: online where a key is found (WANDB_API_KEY or `wandb login`), else offline; WANDB_MODE wins over auto."""
-    project: str = "rsdiff"
-    """W&B project."""
+    project: str | None = None
+    """W&B project; None means WANDB_PROJECT, else rsdiff."""
     entity: str | None = None
-    """W&B user or team; None means the key's own."""
+    """W&B user or team; None means WANDB_ENTITY, else the key's own."""
     group: str | None = None
-    """Name that runs are gathered under; None means the sweep, or the task of a single run."""
+    """Name that runs are gathered under; None means WANDB_RUN_GROUP, else the sweep, or the task of a single run."""
+    name: str | None = None
+    """Name of the run; None means WANDB_NAME, else model, data set and the beginning of the signature."""
+    notes: str | None = None
+    """A remark on the run; None means WANDB_NOTES, else nothing."""
+    job_type: str | None = None
+    """Kind of the run; None means WANDB_JOB_TYPE, else its task."""
     tags: tuple[str, ...] = ()
-    """Words added to those that name the choices (model=..., dataset=...)."""
+    """Words added to those of WANDB_TAGS and those that name the choices (model=..., dataset=...)."""
     images: bool = True
     """Whether pictures are sent."""
+    artifacts: bool = False
+    """Whether the checkpoint that the results are of is sent, without the state that training continues from."""
     timeout_s: float = 60.0
     """Longest wait in seconds for the service when the run begins, else it is recorded offline; at the end five times as long."""
     progress: Literal["auto", "off"] = "auto"
@@ -54,6 +65,10 @@ class WandbConfig:
         own = JsonLinesConfig(progress=self.progress).build(run)
         return Trackers([*own.parts, WandbTracker(self, run)])
 
+    def absent(self, run: RunIdentity) -> WandbTracker | None:
+        """See LoggerConfig. What W&B has of a run lies in its folder, too."""
+        return None if (run.folder / "wandb").exists() else WandbTracker(self, run)
+
     def chosen_mode(self) -> Literal["online", "offline", "disabled"]:
         """Return how to record: see `mode`. Online is refused without a key, because W&B would ask for one."""
         wish = self.mode if self.mode != "auto" else os.environ.get("WANDB_MODE", "online")
@@ -62,7 +77,7 @@ class WandbConfig:
         return "online" if wish != "offline" and has_key() else "offline"
 
 
-class WandbTracker:
+class WandbTracker(Recorder):
     """One W&B run. Every call is tried; what fails is reported on stderr once per kind of record and left out from then on.
 
     A failing call may cost half a minute (W&B's own patience), hence once.
@@ -70,6 +85,7 @@ class WandbTracker:
 
     def __init__(self, config: WandbConfig, run: RunIdentity) -> None:
         self.config = config
+        self._identity = run
         self._run: Any = None
         self._last_step = 0
         self._left_out: set[str] = set()
@@ -93,9 +109,6 @@ class WandbTracker:
     def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None:
         self._record("numbers", lambda run: run.log({"images_per_second": images_per_second}, step=step))
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """Nothing to store."""
-
     def image(self, name: str, image: Tensor, step: int = 0) -> None:
         if not self.config.images:
             return
@@ -111,6 +124,10 @@ class WandbTracker:
         if len(rows) == 1:
             self._record("numbers", lambda run: run.summary.update(dict(rows[0])))
 
+    def model(self, checkpoint: Path) -> None:
+        if self.config.artifacts:
+            self._record("artifacts", lambda run: run.log_artifact(_artifact(checkpoint, self._identity)))
+
     def finish(self, end: End) -> None:
         run, self._run = self._run, None
         if run is not None:
@@ -119,12 +136,14 @@ class WandbTracker:
     def _start(self, run: RunIdentity, mode: Literal["online", "offline", "disabled"]) -> None:
         wandb = _wandb()
         self._run = wandb.init(
-            project=self.config.project,
-            entity=self.config.entity,
-            group=self.config.group or run.group,
-            name=run.name,
+            project=self.config.project or os.environ.get("WANDB_PROJECT", "rsdiff"),
+            entity=self.config.entity or os.environ.get("WANDB_ENTITY"),
+            group=self.config.group or os.environ.get("WANDB_RUN_GROUP", run.group),
+            name=self.config.name or os.environ.get("WANDB_NAME", f"{run.name}-{run.signature[:4]}"),
+            notes=self.config.notes or os.environ.get("WANDB_NOTES"),
+            job_type=self.config.job_type or os.environ.get("WANDB_JOB_TYPE", task_of(run)),
             id=os.environ[AGENT_RUN] if AGENT_SWEEP in os.environ and AGENT_RUN in os.environ else run.signature,
-            tags=[*run.tags, *self.config.tags],
+            tags=[*run.tags, *(tag for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag), *self.config.tags],
             dir=str(run.folder),
             config=dict(run.settings),
             mode=mode,
@@ -140,7 +159,7 @@ class WandbTracker:
             ),
         )
 
-    def _record(self, kind: Literal["numbers", "pictures", "tables"], action: Callable[[Any], object]) -> None:
+    def _record(self, kind: Literal["numbers", "pictures", "tables", "artifacts"], action: Callable[[Any], object]) -> None:
         """Do `action` with the W&B run, unless this kind of record failed before."""
         if self._run is None or kind in self._left_out:
             return
@@ -158,6 +177,20 @@ def _try(action: Callable[[], object], what: str, then: str) -> bool:
         print(f"W&B {what} ({type(error).__name__}: {reason}); {then}.", file=sys.stderr)
         return False
     return True
+
+
+def task_of(run: RunIdentity) -> str:
+    """Return the task of a run, by its settings."""
+    return str(run.settings.get("task", {}).get("kind", run.group))
+
+
+def _artifact(checkpoint: Path, run: RunIdentity) -> Any:
+    """Return a checkpoint as W&B keeps models, without the optimisers' state, which is twice as large and of no use elsewhere."""
+    made = _wandb().Artifact(name=f"{run.name}-{run.signature}", type="model", metadata={"signature": run.signature})
+    for path in sorted(checkpoint.glob("*")):
+        if path.suffix in (".safetensors", ".json"):
+            made.add_file(str(path))
+    return made
 
 
 def has_key() -> bool:

@@ -42,7 +42,7 @@ def import_weights(kind: str, source: Path | str | Mapping[str, Any], config: An
 
 
 def export_weights(kind: str, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a method's state dict under the names of the published code, for use there; raises ValueError for options of ours."""
+    """Return a method's state dict under the names of the published code, for use there; raises UserError for options of ours."""
     _require_published(config)
     return _key_map(kind).to_published(config, state_dict)
 
@@ -51,7 +51,7 @@ def _require_published(config: MethodConfig) -> None:
     ours = [option for option in options_of_ours(config) if option.changes == "weights"]
     if ours:
         given, back = " and ".join(f"model.{option}" for option in ours), " ".join(f"model.{option.back}" for option in ours)
-        raise ValueError(
+        raise UserError(
             f"{given}: weights then mean something else than in the published code, so they cannot be exchanged with it; for that choose "
             f"{back}."
         )
@@ -71,16 +71,16 @@ def _read_with_settings(path: Path) -> dict[str, Any]:
 
 
 def files_in(source: Path) -> list[Path]:
-    """Return the files of a released checkpoint: itself, or those of a folder by name; raises ValueError for an empty folder."""
+    """Return the files of a released checkpoint: itself, or those of a folder by name; raises UserError for an empty folder."""
     files = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith(".")) if source.is_dir() else [source]
     if not files:
-        raise ValueError(f"source={source} is an empty folder; give a file, or a folder with one file per stage.")
+        raise UserError(f"source={source} is an empty folder; give a file, or a folder with one file per stage.")
     return files
 
 
 def _key_map(kind: str) -> KeyMap:
     if kind not in KEY_MAPS:
-        raise ValueError(
+        raise UserError(
             f"there is no importer for model kind '{kind}'; released weights can be imported for {', '.join(sorted(KEY_MAPS))}."
         )
     return KEY_MAPS[kind]
