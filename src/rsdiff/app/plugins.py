@@ -42,27 +42,24 @@ def name_plugins(names: Sequence[str]) -> None:
 
 def load_plugins() -> tuple[Path, ...]:
     """Import the plugins and fill their tables in, once; return their folders of configs. Raises ConfigError in one sentence."""
-    return _loaded(os.environ.get(NAMED, ""))
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    installed = {point.value.partition(":")[0]: f"the entry point {point.name}" for point in points}
+    given = {name: f"plugins=[{name}]" for name in os.environ.get(NAMED, "").split(",") if name}
+    folders = [_loaded(name, origin) for name, origin in {**given, **installed}.items()]
+    return tuple(folder for folder in folders if folder.is_dir())
 
 
 @functools.cache
-def _loaded(named: str) -> tuple[Path, ...]:
-    installed = {
-        point.value.partition(":")[0]: f"the entry point {point.name}" for point in importlib.metadata.entry_points(group=ENTRY_POINTS)
-    }
-    given = {name: f"plugins=[{name}]" for name in named.split(",") if name}
-    folders = []
-    for name, origin in {**installed, **given}.items():
-        try:
-            module = importlib.import_module(name)
-            _register(module)
-        except ImportError as error:
-            raise ConfigError(
-                f"{origin} names the module {name}, which cannot be imported ({error}); install it, or put its folder on PYTHONPATH."
-            ) from error
-        folder = Path(str(module.__file__)).parent / "conf"
-        folders += [folder] if folder.is_dir() else []
-    return tuple(folders)
+def _loaded(name: str, origin: str) -> Path:
+    """Import a plugin, fill its tables in and return the folder of its configs, which it may lack."""
+    try:
+        module = importlib.import_module(name)
+        _register(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"{origin} names the module {name}, which cannot be imported ({error}); install it, or put its folder on PYTHONPATH."
+        ) from error
+    return Path(str(module.__file__)).parent / "conf"
 
 
 def _register(module: ModuleType) -> None:
