@@ -1,9 +1,9 @@
 """Methods, data sets and whatever else a user's own package brings, without a change to rsdiff.
 
-A plugin is a module or package with any of the tables METHODS, DATASETS, DEGRADATIONS, SAMPLERS, LOGGERS (kind -> config class, or
-'module:Class', which is imported when it is used), NETWORKS ('module:Class') and METRICS (as `rsdiff.metrics.table` has them, or the place
-of such a table), and a folder `conf` beside it with options of groups. It is found as an entry point of the group `rsdiff.plugins`, or
-named by `plugins=[my_package]`.
+A plugin is a module or package with any of the tables METHODS, NETWORKS, DISCRIMINATORS, DATASETS, DEGRADATIONS, SAMPLERS, LOGGERS (kind ->
+config class, or 'module:Class', which is imported when it is used) and METRICS (as `rsdiff.metrics.table` has them, or the place of such a
+table), and a folder `conf` beside it with options of groups. It is found as an entry point of the group `rsdiff.plugins`, or named by
+`plugins=[my_package]`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rsdiff.app.groups import GROUPS
+from rsdiff.app.groups import FAMILIES, GROUPS
 from rsdiff.config import ConfigError
 
 ENTRY_POINTS, NAMED = "rsdiff.plugins", "RSDIFF_PLUGINS"
@@ -30,8 +30,10 @@ TABLES: Mapping[str, str] = {
     "LOGGERS": "logger",
 }
 """Tables of a plugin, and the group that each extends."""
-OF_WORK: Mapping[str, str] = {"METRICS": "rsdiff.metrics.table:METRICS", "NETWORKS": "rsdiff.networks.restorers:RestorerConfig.kinds"}
-"""Further tables of a plugin, and the table that each extends; PyTorch is imported with it."""
+FAMILY_TABLES: Mapping[str, str] = {"NETWORKS": "network", "DISCRIMINATORS": "discriminator"}
+"""Tables of a plugin that extend a family of choices inside an option: `model.network=mine`."""
+IMPORTED: Mapping[str, str] = {"METRICS": "rsdiff.metrics.table:METRICS"}
+"""Tables of a plugin that extend a table which only work itself needs."""
 
 
 def name_plugins(names: Sequence[str]) -> None:
@@ -65,15 +67,18 @@ def _loaded(name: str, origin: str) -> Path:
 def _register(module: ModuleType) -> None:
     for table, group in TABLES.items():
         _extend(GROUPS[group], getattr(module, table, {}), f"{module.__name__}.{table}")
-    for table, place in OF_WORK.items():
+    for table, family in FAMILY_TABLES.items():
+        if hasattr(module, table):
+            _extend(FAMILIES[family].kinds, getattr(module, table), f"{module.__name__}.{table}")
+    for table, place in IMPORTED.items():
         if new := getattr(module, table, None):
             _extend(_found(place), _found(new) if isinstance(new, str) else new, f"{module.__name__}.{table}")
 
 
 def _found(place: str) -> Any:
-    """Return what 'module:name.of.it' names."""
-    module, _, path = place.partition(":")
-    return functools.reduce(getattr, path.split("."), importlib.import_module(module))
+    """Return what 'module:name' names."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _extend(table: MutableMapping[str, Any], new: Mapping[str, Any], where: str) -> None:
