@@ -13,6 +13,8 @@ TASKS = Kinds(
         "preview": "rsdiff.tasks.options:PreviewTask",
         "import": "rsdiff.tasks.options:ImportTask",
         "export": "rsdiff.tasks.options:ExportTask",
+        "zoo": "rsdiff.tasks.options:ZooTask",
+        "publish": "rsdiff.tasks.options:PublishTask",
         "status": "rsdiff.tasks.options:StatusTask",
         "fit-niqe": "rsdiff.tasks.options:FitNiqeTask",
         "tables": "rsdiff.tasks.options:TablesTask",

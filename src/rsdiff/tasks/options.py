@@ -175,6 +175,48 @@ class ExportTask(TaskOptions):
 
 
 @config
+class ZooTask(TaskOptions):
+    """List the weights that come with rsdiff, with figures, data and licences."""
+
+    module: ClassVar[str] = "rsdiff.tasks.zoo"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    only_looks: ClassVar[bool] = True
+
+
+@config
+class PublishTask(TaskOptions):
+    """Publish the weights of a checkpoint with a card: in a folder, in the zoo, or on Hugging Face's hub."""
+
+    module: ClassVar[str] = "rsdiff.tasks.publish"
+    uses: ClassVar[frozenset[str]] = frozenset({"model"})
+    continues: ClassVar[bool] = True
+
+    title: str
+    """A line that names the weights."""
+    does: str
+    """For which images at which scale, and what not to expect."""
+    data: tuple[str, ...]
+    """What they were trained on, each with its licence: ['AID, train (research use)']."""
+    licence: str
+    """Licence of the weights."""
+    recipe: str = ""
+    """The command that trained them; empty takes that of the run."""
+    results: tuple[str, ...] = ()
+    """Runs of task=evaluate whose figures the card shows, on images the training did not see."""
+    half: bool = False
+    """Store the weights with 16 bits."""
+    repository: str = ""
+    """OWNER/NAME on Hugging Face's hub; empty publishes nowhere but in output=FOLDER."""
+    private: bool = False
+    """Make the repository private."""
+
+    def __post_init__(self) -> None:
+        lacking = [name for name in ("title", "does", "data", "licence") if not getattr(self, name)]
+        if lacking:
+            raise UserError(f"a card needs {', '.join(lacking)}; add {' '.join(f'task.{name}=..' for name in lacking)}.")
+
+
+@config
 class FitNiqeTask(TaskOptions):
     """Fit a NIQE model on the HR training images of a data set, for the metric niqe_rs."""
 
