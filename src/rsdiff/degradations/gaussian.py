@@ -162,7 +162,9 @@ class GaussianDegradation:
     def apply(self, hr: Tensor, decisions: Sequence[GaussianDecisions]) -> Degraded:
         """Degrade hr (N, C, H, W) in [0, 1]. lr_clean is differentiable in hr; rounding gives lr a gradient of 0."""
         size = common_lr_size(len(hr), [d.lr_size for d in decisions])
-        kernels = self.kernels([d.parameters for d in decisions], _stack([d.disturbance_field for d in decisions], "cpu"), hr.device)
+        kernels = self.kernels(
+            [d.parameters for d in decisions], _stack([d.disturbance_field for d in decisions], torch.device("cpu")), hr.device
+        )
         clean = hr
         for step in ("blur", "resize") if self.config.order == "blur_first" else ("resize", "blur"):
             if step == "resize":
