@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.data.missing import eroded
+from rsdiff.data.modality import Modality
 from rsdiff.data.sample import Batch
 from rsdiff.data.source import Window
+from rsdiff.degradations.resizing import CPU_BACKENDS
 
 RecordValue = float | int | str
 
@@ -28,6 +30,7 @@ class Degraded:
     noise_level  (N,) in units of [0, 1] or None
     lr_clean     (N, c, h, w) before noise and rounding, or None
     windows      the part of the given images that became hr, where that is not the whole; in target pixels, one per image
+    modalities   what else was made, by name: several LR images of every place, for example
     """
 
     lr: Tensor
@@ -36,6 +39,7 @@ class Degraded:
     noise_level: Tensor | None = None
     lr_clean: Tensor | None = None
     windows: Sequence[Window] | None = None
+    modalities: Mapping[str, Modality] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class DegradationConfig:
     @property
     def in_workers(self) -> bool:
         """Whether training applies it in the loader's workers, on the CPU, instead of on the accelerator."""
-        return False
+        return getattr(self, "resize", None) in CPU_BACKENDS
 
     def for_tests(self) -> Self:
         """Return the options for test images, which are degraded whole: without what only crops training patches."""
@@ -159,6 +163,7 @@ def degrade(batch: Batch, degradation: Degradation) -> Batch:
         noise_level=made.noise_level,
         lr_clean=made.lr_clean,
         lr_views=lr_views,
+        modalities={**batch.modalities, **made.modalities},
     )
 
 

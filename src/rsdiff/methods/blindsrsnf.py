@@ -26,9 +26,9 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
-from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNet
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
+from rsdiff.networks.skeleton import SkeletonConfig
 
 
 @config
@@ -119,7 +119,7 @@ def noised(schedule: DiscreteSchedule, clean: Tensor, noise: NoiseSource) -> tup
     step = (noise.uniform((count,), clean.device) * len(schedule)).floor().to(torch.int64)
     drawn = noise.normal(clean.shape, clean.device)
     # In the network's precision, as published: float32 rounds 1 - level^2 at the lowest levels by up to 4e-3 of its value.
-    signal = schedule.signal_levels.to(clean)
+    signal = schedule.on(clean.device, "signal_levels").to(clean.dtype)
     before, own = signal[step], signal[step + 1]
     level = noise.uniform((count,), clean.device) * (before - own) + own
     return noisy(clean, level, drawn), level

@@ -22,9 +22,9 @@ from rsdiff.methods import blindsrsnf
 from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import SRDSRANConfig, refuse_scale
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
-from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
+from rsdiff.networks.skeleton import SkeletonConfig
 from rsdiff.networks.srdiff_unet import EVERY, SRDiffUNet
 
 
@@ -182,5 +182,5 @@ def noise_error(
     """Return the mean absolute error of the predicted noise; every image has a step of its own, drawn before the noise."""
     step = noise.integers(0, len(method.schedule), (len(hr),), hr.device)
     drawn = noise.normal(hr.shape, hr.device)
-    level = method.schedule.signal_levels.to(hr.device)[step + 1]
+    level = method.schedule.on(hr.device, "signal_levels")[step + 1]
     return masked_l1(method.predict(noisy(method.target(hr, estimate), level, drawn), step, estimate, code), drawn, valid)
