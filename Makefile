@@ -87,6 +87,12 @@ test-slow: $(STAMP)
 test-learning: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/learning
 
+# A published objective and sampler on real images, small: METHOD=edm_sr, sr3, blindsrsnf, diffbsr or ediffsr, DATA_ROOT the folder that holds
+# aid_small (see docs/proof.md). The same command continues a training that was stopped.
+METHOD ?= edm_sr
+proof: $(STAMP)
+	$(BIN)/python run.py experiments=$(METHOD)/small dataset.root=$(or $(DATA_ROOT),data)/aid_small outputs=$(OUTPUTS)
+
 # docs/learning.md, from those tests.
 learning-page: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report
