@@ -243,7 +243,7 @@ def score(
     """Return one row of metric values per image that was restored elsewhere, under a protocol of the group `metrics`.
 
     sr, hr    an image, or a list of images of the same kinds, each of the size of its HR image; integers by the range of their type, floats
-              in [0, 1]
+              in [0, 1]; or two folders (or files), as paths, as task=score takes them
     protocol  an option of the group: 'basicsr_y', 'standard', ...
     scale     of the restoration: some protocols leave out as many border pixels
     options   of the metrics, instead of those in its file: metrics=['psnr']
@@ -259,12 +259,12 @@ def score(
     from rsdiff.data.sample import Batch, SampleMeta
     from rsdiff.metrics import Evaluator
 
+    if isinstance(sr, str | Path):
+        return _scored_folders(Path(sr), Path(hr), protocol, scale, options)
     images, references = ([*x] if isinstance(x, Sequence) else [x] for x in (sr, hr))
     if len(images) != len(references) or not images:
         raise UserError(f"{len(images)} restored images and {len(references)} references were given; give as many of both.")
-    with composing(CONF):
-        given = [f"metrics.{name}={_typed(value)}" for name, value in options.items()]
-        config = group_config(_composed([f"metrics={protocol}", *given]), "metrics")
+    config = _metrics(protocol, options)
     rows: list[dict[str, Any]] = []
     evaluator = None
     for number, (image, reference) in enumerate(zip(images, references, strict=True)):
@@ -279,6 +279,21 @@ def score(
         batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None])
         rows += [dict(row) for row in evaluator.rows(batch, restored[None], 0.0)]
     return rows
+
+
+def _scored_folders(sr: Path, hr: Path, protocol: str, scale: float, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    from rsdiff.data.file_options import FileOptions
+    from rsdiff.tasks.score import Images, score_images
+
+    images = Images(sr.expanduser(), hr.expanduser(), {}, FileOptions(), scale)
+    return [dict(row) for row in score_images(sr.name, images, _metrics(protocol, options)).rows]
+
+
+def _metrics(protocol: str, options: Mapping[str, Any]) -> Any:
+    """Return the settings of an option of the group `metrics`, changed by `options`."""
+    with composing(CONF):
+        given = [f"metrics.{name}={_typed(value)}" for name, value in options.items()]
+        return group_config(_composed([f"metrics={protocol}", *given]), "metrics")
 
 
 def evaluate(checkpoint: str | Path, *settings: str, outputs: str | Path = "outputs", verbose: bool = False) -> pandas.DataFrame:

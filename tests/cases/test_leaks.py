@@ -21,7 +21,7 @@ TRAIN = (
     "trainer.patch=16",
     "metrics.panels=0",
 )
-EVALUATE = ("task=evaluate", "model=bicubic", "scale=2", "metrics.panels=0")
+EVALUATE = ("task=evaluate", "model=bicubic", "scale=2", "metrics.metrics=[psnr]", "metrics.panels=0")
 
 
 def images(folder: Path, count: int, first: int = 0, side: int = 24) -> None:
@@ -67,11 +67,11 @@ def trained(run_command: Command, tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_is_never_tested_on_its_training_images_unasked(run_command: Command, tmp_path: Path, trained: Path) -> None:
-    evaluate = ("task=evaluate", f"checkpoint={trained}", "metrics.panels=0")
+    evaluate = ("task=evaluate", f"checkpoint={trained}", "metrics.metrics=[psnr]", "metrics.panels=0")
     own = run_command(*evaluate)
     assert counts(own) == {"test": 1}
     same_folder = run_command(*evaluate, "dataset=folder", f"dataset.root={tmp_path / 'mine'}")
-    assert counts(same_folder) == {"test": 1}
+    assert "already finished" in same_folder.out  # the same test image, wherever the folder is said to be
 
     images(tmp_path / "copy", 14)  # the same twelve images and two new ones, elsewhere
     refused = run_command(*evaluate, "dataset=folder", "dataset.root=copy")
@@ -121,3 +121,11 @@ def test_a_data_set_that_is_all_for_testing_is_not_trained_on(run_command: Comma
     ended = run_command(*TRAIN, "dataset=dior", advised[1])
     assert ended.code == 0, ended.err
     assert counts(run_command(*EVALUATE, "dataset=dior")) == {"test": 6}
+
+
+def test_images_added_to_a_plain_folder_are_evaluated(run_command: Command, tmp_path: Path) -> None:
+    """All images test, so each of them is part of what the run is, whatever a fraction would have made of it."""
+    images(tmp_path / "mine", 5)
+    assert counts(run_command(*EVALUATE, "dataset=folder", "dataset.root=mine")) == {"test": 5}
+    images(tmp_path / "mine", 1, first=5)
+    assert counts(run_command(*EVALUATE, "dataset=folder", "dataset.root=mine")) == {"test": 6}

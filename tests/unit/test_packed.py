@@ -309,3 +309,22 @@ def test_what_is_packed_already_is_not_packed_again(tmp_path: Path):
     for data in (PackedDataset(file=str(tmp_path / "a.h5")), FolderDataset(root=str(tmp_path / "a.h5"))):
         with pytest.raises(DataError, match="packed already"):
             prepare(data, tmp_path / "b.h5", "stop", silent)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_any_hdf5_tool_finds_the_images(tmp_path: Path, alike: bool) -> None:
+    folder_of(tmp_path / "in", 3)
+    if not alike:
+        write_png(tmp_path / "in" / "wide.png", pixels(3, 9, 31))
+    data = FolderDataset(root=str(tmp_path / "in"), split="all")
+    source = data.build("train", 1.0)
+    prepare(data, tmp_path / "out.h5", "stop", lambda done, total: None)
+    with h5py.File(tmp_path / "out.h5", "r") as file:
+        names = [name.decode() for name in file["names"]]
+        assert [names[position] for position in file["splits/train"]] == [source.name(i) for i in range(len(source))]
+        shapes, values = file["shapes/hr"][...], file["pixels/hr"]
+        assert (values.ndim == 4) == alike
+        starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])
+        for index, shape in enumerate(shapes):
+            image = values[index] if alike else values[starts[index] : starts[index + 1]].reshape(shape)
+            assert (image == source.raw(names.index(names[index])).arrays["hr"]).all()

@@ -22,7 +22,9 @@ from rsdiff.config.typed import nearest
 from rsdiff.runs.options import RunOptions, TaskOptions
 from rsdiff.runs.settings import CARRIED, RunSettings
 
-FROM_HERE = frozenset({*("checkpoint", "input", "output", "source", "outputs", "root", "data_root", "file", "weights"), "weight_folders"})
+FROM_HERE = frozenset(
+    {*("checkpoint", "input", "output", "source", "outputs", "root", "data_root", "file", "weights"), "weight_folders", "sr", "hr"}
+)
 """Settings, at the top or of a group, whose paths begin at the folder where the command is typed."""
 
 

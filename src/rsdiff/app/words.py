@@ -51,7 +51,7 @@ PATH_NAMES = frozenset(
     }
 )
 """Settings, by the last part of their name, whose value is a path."""
-MAY_BE_LISTS = frozenset({"input"})
+MAY_BE_LISTS = frozenset({"input", "sr"})
 ALSO_CALLED = {"trainer.batch=auto": "trainer.accumulate=auto"}
 """The batch stays the recipe's; what follows the memory is into how many micro-batches it is shared."""
 _SETTING = re.compile(r"(?P<key>\+{0,2}[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)

@@ -5,6 +5,7 @@ A kind of data set says which images there are (`parts`) and what becomes of the
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from rsdiff.data.file_options import FileOptions
 from rsdiff.data.files import FileSource, list_images
 from rsdiff.data.packed import PackedSource, is_packed
 from rsdiff.data.scanning import Item
-from rsdiff.data.source import DataError, ImageSource, Split, cached
+from rsdiff.data.source import SPLITS, DataError, ImageSource, Split, cached
 from rsdiff.data.splits import Parts, limited, split_by_names, split_folder
 from rsdiff.data.tiles import TiledSource
 
@@ -78,10 +79,19 @@ class FileDataset(FileOptions):
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test images; what is measured, such as the range of their values, is measured on training images."""
         check_root(self)
+        return self._opened(split, scale, None if is_packed(self.root) else self.parts(scale))
+
+    def build_each(self, scale: float) -> dict[Split, ImageSource]:
+        """Open the training and the test images, looking at the folder once."""
+        check_root(self)
+        parts = None if is_packed(self.root) else self.parts(scale)
+        return {split: self._opened(split, scale, parts) for split in SPLITS}
+
+    def _opened(self, split: Split, scale: float, parts: Parts[Item] | None) -> ImageSource:
+        """Return one split, of the packed file where there are no parts."""
         limit = self.limit if split == "train" else self.test_limit
-        if is_packed(self.root):
+        if parts is None:
             return self.derived(cached(PackedSource(folder_of(self), split, scale, limit), self.cache_mb, scale), split)
-        parts = self.parts(scale)
         options, left_out = self.refined(parts)
         tiling = self.tiling(split)
         files = FileSource(_first(parts.of(split), None if tiling else limit), options, scale, self._measured_on(parts))
@@ -196,10 +206,9 @@ def list_items(folder: Path, prefix: str, role: str, extensions: Sequence[str]) 
 def by_stem(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
     """Return the paths by their name below `folder`, without ending; two files of one name are refused."""
     found: dict[str, Path] = {}
-    start = len(folder.as_posix().rstrip("/")) + 1
+    start = 0 if folder == Path() else len(str(folder).rstrip(os.sep)) + 1
     for path in paths:
-        name = path.as_posix()[start:] if folder != Path() else path.as_posix()
-        stem = name[: len(name) - len(path.suffix)]
+        stem = os.path.splitext(str(path)[start:])[0].replace(os.sep, "/")
         if stem in found:
             raise DataError(f"{found[stem]} and {path.name} have the same name; choose one ending with dataset.extensions=[png].")
         found[stem] = path

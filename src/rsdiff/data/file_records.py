@@ -49,6 +49,10 @@ class FileRecords:
         self._known: dict[str, list[Any]] = stored[1]
         self._is_changed = False
 
+    def knows(self, path: Path, as_codes: bool, variable: str) -> bool:
+        """Say whether `header` need not open a file."""
+        return f"{int(as_codes)}{variable}" in self._entry(path)[2]
+
     def header(self, path: Path, as_codes: bool, variable: str, read: Callable[[Path, bool, str], RasterInfo]) -> RasterInfo:
         """Return what `read` says of a file, from the records where the file is the one it was."""
         kind = f"{int(as_codes)}{variable}"
@@ -211,7 +215,7 @@ def _gone(path: Path, error: OSError | None) -> DataError:
 
 def _cache_file(paths: Sequence[Path]) -> Path:
     """Return the records' place for files of one data folder: the deepest folder that holds all of them."""
-    folder = os.path.commonpath([os.path.abspath(os.path.dirname(path)) for path in {str(path) for path in paths}]) if paths else ""
+    folder = os.path.commonpath([os.path.abspath(place) for place in {os.path.dirname(path) for path in paths}]) if paths else ""
     return cache_folder() / "files" / f"{digest_of([os.path.realpath(folder)])}.json"
 
 

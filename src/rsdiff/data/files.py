@@ -299,7 +299,8 @@ def list_images(folder: Path, extensions: Iterable[str]) -> list[Path]:
             elif entry.name.lower().endswith(endings) and entry.is_file():
                 found.append((*inside, entry.name))
         to_do += sorted(folders, reverse=True)
-    return [folder.joinpath(*parts) for parts in sorted(found)]
+    start = str(folder)
+    return [Path(os.path.join(start, *parts)) for parts in sorted(found)]
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

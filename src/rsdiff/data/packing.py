@@ -189,7 +189,11 @@ def create_structure(path: Path, manifest: Manifest) -> None:
             _lay_out(file, name, shape, np.dtype(np.uint8), zeros=True)
         pixels = file.create_group("pixels")
         for role, table in manifest.roles.items():
-            _lay_out(pixels, role, (table.starts[-1],), table.dtype, zeros=False)
+            _lay_out(pixels, role, table.stored_shape, table.dtype, zeros=False)
+            file.create_dataset(f"shapes/{role}", data=np.asarray(table.shapes, np.int64))
+        file.create_dataset("names", data=list(manifest.names), dtype=h5py.string_dtype())
+        for split, positions in manifest.splits.items():
+            file.create_dataset(f"splits/{split}", data=np.asarray(positions, np.int64))
 
 
 def write_samples(

@@ -107,10 +107,13 @@ def _headers(items: Sequence[Item], options: ScanOptions, records: FileRecords) 
         except DataError as error:
             return error
 
-    with without_warnings(), ThreadPoolExecutor(THREADS) as pool:
-        found = list(zip(items, pool.map(headers, items), strict=True))
-    records.save()
-    return found
+    new = [item for item in items if not all(records.knows(path, r == "change_mask", options.variable) for r, path in item.paths.items())]
+    read: dict[int, dict[str, RasterInfo] | DataError] = {}
+    if new:
+        with without_warnings(), ThreadPoolExecutor(THREADS) as pool:
+            read = dict(zip(map(id, new), pool.map(headers, new), strict=True))
+        records.save()
+    return [(item, read[id(item)] if id(item) in read else headers(item)) for item in items]
 
 
 def damaged_files(samples: Sequence[Scanned], options: ScanOptions, records: FileRecords, progress: Progress | None) -> dict[str, str]:
@@ -163,8 +166,12 @@ def _uniform(kept: list[Headers], role: str, as_rgb: bool) -> tuple[list[Headers
     """Split samples into those whose file of `role` has the band count and type that most have, and (name, reason) of the others."""
     is_mask = role == "change_mask"
 
+    keys: dict[int, tuple[int, str]] = {}  # by identity: files with equal headers share one
+
     def key(info: RasterInfo) -> tuple[int, str]:
-        return (0 if as_rgb and not is_mask else info.bands, info.dtype.name)
+        if id(info) not in keys:
+            keys[id(info)] = (0 if as_rgb and not is_mask else info.bands, info.dtype.name)
+        return keys[id(info)]
 
     counts = Counter(key(infos[role]) for _, infos in kept)
     usual = (1, "uint8") if is_mask and counts[(1, "uint8")] else counts.most_common(1)[0][0] if counts else (0, "")

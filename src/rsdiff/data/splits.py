@@ -79,8 +79,9 @@ def by_fraction(names: Sequence[str], test_fraction: float, where: str) -> Parts
             f"{where} holds one image, which cannot be split; add images, or train and test on all of them with dataset.split=all."
         )
         return Parts(reason, reason)
-    ranked = sorted(names, key=name_position)
-    count = sum(name_position(name) < test_fraction for name in names)
+    positions = {name: name_position(name) for name in names}
+    ranked = sorted(names, key=positions.__getitem__)
+    count = sum(position < test_fraction for position in positions.values())
     count = min(max(count, 1), len(names) - 1)
     chosen = set(ranked[:count])
     return Parts([name for name in names if name not in chosen], [name for name in names if name in chosen])

@@ -210,7 +210,8 @@ class TestSamples(Dataset[Sample]):
     def __init__(
         self, source: ImageSource, scale: float, seed: int, draw: Draw | None, *, size_rule: SizeRule = "crop", limit: int | None = None
     ) -> None:
-        self._source, self._scale, self._seed, self._draw, self._size_rule = source, scale, seed, draw, size_rule
+        self.source = self._source = source
+        self._scale, self._seed, self._draw, self._size_rule = scale, seed, draw, size_rule
         self._length = len(source) if limit is None else min(limit, len(source))
         for index in range(self._length):
             if min(self._source.size(index)) < scale:

@@ -30,6 +30,10 @@ class RunOptions:
     """What task=restore, prepare or import writes."""
     source: str | None = None
     """The raw download that task=prepare packs, or the foreign weights that task=import converts."""
+    sr: str | tuple[str, ...] | None = None
+    """What task=score judges: a folder of restored images or an image; several ([A, B]) are compared with each other."""
+    hr: str | None = None
+    """The references of task=score: a folder of images or an image."""
     outputs: str = "outputs"
     """Folder of all run folders."""
     optimise: str | None = None
@@ -57,6 +61,7 @@ class TaskOptions:
     only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
     reads      splits of the data set that it reads
+    tests_alone whether it tests without training, so that all images of a folder test that says nothing of test images
     repeats    whether a finished run is done again, because it collects what other runs made
     """
 
@@ -67,6 +72,7 @@ class TaskOptions:
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
     only_looks: ClassVar[bool] = False
+    tests_alone: ClassVar[bool] = False
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ()
     repeats: ClassVar[bool] = False
 

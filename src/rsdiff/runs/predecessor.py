@@ -15,15 +15,20 @@ from rsdiff.runs.identity import SIGNATURE_LENGTH, read_identity
 from rsdiff.runs.status import read_status
 from rsdiff.training.checkpoints import Checkpoint, CheckpointError, find_checkpoint, last_checkpoint, read_checkpoint
 from rsdiff.training.starting import load_weights
+from rsdiff.weights.stores import published_folder
 
 IN_PART = "add trainer.partial=true to take the weights that fit and draw the others anew"
 
 
 def locate(checkpoint: str, outputs: Path) -> Path:
-    """Return the path that `checkpoint=` means: a path, or a signature (at least its first four digits) of a run below `outputs`.
+    """Return the path that `checkpoint=` means: a path, zoo:NAME, hf:OWNER/NAME, or a signature (at least
+    its first four digits) of a run below `outputs`.
 
     Raises ConfigError when several runs have a signature that begins like this; a path that does not exist is left to its reader.
     """
+    published = published_folder(checkpoint)
+    if published is not None:
+        return published
     path = Path(checkpoint).expanduser()
     if path.exists() or not re.fullmatch(rf"[0-9a-f]{{4,{SIGNATURE_LENGTH}}}", checkpoint):
         return path

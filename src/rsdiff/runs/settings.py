@@ -114,6 +114,12 @@ class RunSettings:
         return _path(self.options.source)
 
     @property
+    def restored(self) -> tuple[str, ...]:
+        """The places that `sr` names."""
+        given = self.options.sr
+        return () if given is None else (given,) if isinstance(given, str) else given
+
+    @property
     def outputs(self) -> Path:
         return Path(self.options.outputs)
 
@@ -126,9 +132,20 @@ class RunSettings:
     def split(self, split: Split) -> ImageSource:
         """Open one split of the data set, after its own check and once for all who ask."""
         if split not in self.opened:
-            self.dataset.check()
-            self.opened[split] = self.dataset.build(split, self.scale)
+            dataset = self.tested if split == "test" and self.task.tests_alone else self.dataset
+            dataset.check()
+            if set(self.task.reads) == {"train", "test"} and hasattr(dataset, "build_each"):
+                self.opened.update(dataset.build_each(self.scale))  # the folder is looked at once
+            else:
+                self.opened[split] = dataset.build(split, self.scale)
         return self.opened[split]
+
+    @cached_property
+    def tested(self) -> Any:
+        """The data set whose test images a run takes that does not train: all images where nothing tells test images from others."""
+        from rsdiff.runs.tested import tested_dataset
+
+        return tested_dataset(self)
 
     @cached_property
     def identity(self) -> Identity:
@@ -154,6 +171,10 @@ class RunSettings:
         content |= {f"input/{number}": digest_of_path(path) for number, path in enumerate(self.inputs)}
         if self.source is not None:
             content["source"] = digest_of_path(self.source)
+        content |= {f"sr/{number}": digest_of_path(Path(place)) for number, place in enumerate(self.restored)}
+        if self.options.hr is not None:
+            content["hr"] = digest_of_path(Path(self.options.hr))
+        content |= dict(located_files("task", self.task))
         for group in used:
             content |= dict(located_files(group, self.groups[group])) if group != "dataset" else {}
         content |= metric_files(self.groups.get("metrics"))

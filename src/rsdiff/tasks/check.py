@@ -70,7 +70,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     with found.noted():
         check_compatible(replace(settings, task=TrainTask() if trains else EvaluateTask()))
     splits: tuple[Split, ...] = ("train", "test") if trains else ("test",)
-    dataset = settings.dataset if trains else used_data.for_testing(settings, None)
+    dataset = settings.dataset if trains else settings.tested
     if isinstance(dataset, FileDataset):
         with found.noted():
             check_root(dataset)

@@ -7,13 +7,20 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import rasterio
 import torch
 from accelerate import Accelerator
+from rasterio.transform import Affine
 
 from rsdiff.config.errors import during
+from rsdiff.data.durable import write_whole
+from rsdiff.data.normalisation import as_integers
+from rsdiff.data.opening import without_warnings
 from rsdiff.data.sample import Batch
-from rsdiff.data.source import ImageSource
+from rsdiff.data.source import ImageSource, Window
 from rsdiff.data.views import TestSamples
 from rsdiff.degradations import Degradation, RecordValue, named_cases
 from rsdiff.inference.images import Restored, restore_images
@@ -86,7 +93,8 @@ def evaluate_case(
     waiting = [index for index in range(total) if case.samples.name(index) not in done]
     share = waiting[accelerator.process_index :: accelerator.num_processes]
     samples = (case.samples[index] for index in share)
-    ensemble = settings.task.ensemble if isinstance(settings.task, EvaluateTask) else "none"
+    task = settings.task if isinstance(settings.task, EvaluateTask) else EvaluateTask()
+    ensemble = task.ensemble
     restoring = restore_images(method, samples, case.degradation, settings.sampler, settings.seed, accelerator.device, ensemble=ensemble)
     with during("evaluation"):
         for number, restored in enumerate(restoring, start=1):
@@ -95,6 +103,8 @@ def evaluate_case(
             for position, row in enumerate(rows):
                 if kernels is not None:
                     row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
+                if task.save_images:
+                    save_image(case.samples.source, restored, position, folder / "images")
                 if restored.batch.metas[position].index < panels:
                     draw_panel(settings, restored, position, row, folder / "panels", kernels)
                     draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
@@ -148,6 +158,28 @@ def draw_spectra(settings: RunSettings, evaluator: Evaluator, restored: Restored
         wavelengths=meta.wavelengths,
     )
     write_spectra(folder, images)
+
+
+def save_image(source: ImageSource, restored: Restored, position: int, folder: Path) -> None:
+    """Write one image of a batch in the units and the type of the data: PNG for pictures in 8 bits, GeoTIFF for all else."""
+    meta = restored.batch.metas[position]
+    stored = source.raw(meta.index, Window(0, 0, 1, 1)).arrays
+    dtype = stored["hr" if "hr" in stored else "lr"].dtype
+    image = source.normaliser.restore(restored.image[position].cpu().numpy())
+    values = as_integers(image, dtype) if dtype.kind in "iu" else image.astype(dtype)
+    is_picture = meta.georeference is None and dtype == np.uint8 and len(values) in (1, 3)
+    form: dict[str, Any] = {"driver": "PNG" if is_picture else "GTiff", "count": len(values), "dtype": values.dtype.name}
+    form |= {"height": values.shape[1], "width": values.shape[2]}
+    if meta.georeference is not None:
+        form |= {"crs": meta.georeference.crs, "transform": Affine(*meta.georeference.transform)}
+    path = folder / f"{meta.name}.{'png' if is_picture else 'tif'}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(place: Path) -> None:
+        with without_warnings(), rasterio.open(place, "w", **form) as file:
+            file.write(values)
+
+    write_whole(path, write)
 
 
 def caption(row: Row, prefix: str) -> str:

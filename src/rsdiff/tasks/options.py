@@ -27,12 +27,44 @@ class EvaluateTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
+    tests_alone: ClassVar[bool] = True
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
 
+    save_images: bool = False
+    """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
     """Restore the eight flips and transposes of every input and take the mean or the (lower) median of the results."""
+
+
+@config
+class ScoreTask(TaskOptions):
+    """Score images that any tool restored (sr=) against their references (hr=) under a protocol, and write the report."""
+
+    module: ClassVar[str] = "rsdiff.tasks.score"
+    uses: ClassVar[frozenset[str]] = frozenset({"metrics"})
+    needs: ClassVar[frozenset[str]] = frozenset({"sr", "hr"})
+    located: ClassVar[frozenset[str]] = frozenset({"lr_folder", "mask_folder"})
+
+    lr_folder: str = ""
+    """Folder of the LR images, named as the references: bicubic interpolation of them is scored beside the tool."""
+    mask_folder: str = ""
+    """Folder of masks, named as the references: pixels of value 0 do not count."""
+    per_band: bool = False
+    """Score every band by itself, too."""
+    rgb: bool = False
+    """Compare three bands: grey is repeated, alpha and further bands are dropped."""
+    bands: tuple[int, ...] = ()
+    """Bands to compare, counted from 1 and in this order; empty means all."""
+    low: float | None = None
+    """Stored value that is 0 of the metrics' range; None takes that of the files' type (0 of floats)."""
+    high: float | None = None
+    """Stored value that is the peak: 10000 for reflectances in 16 bits; None takes the type's largest (1 of floats)."""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise UserError("low and high belong together; give both, or none for the range of the files' type.")
 
 
 @config
@@ -140,6 +172,48 @@ class ExportTask(TaskOptions):
     def __post_init__(self) -> None:
         if self.side < 1:
             raise UserError(f"side={self.side} was given; give at least 1 pixel.")
+
+
+@config
+class ZooTask(TaskOptions):
+    """List the weights that come with rsdiff, with figures, data and licences."""
+
+    module: ClassVar[str] = "rsdiff.tasks.zoo"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    only_looks: ClassVar[bool] = True
+
+
+@config
+class PublishTask(TaskOptions):
+    """Publish the weights of a checkpoint with a card: in a folder, in the zoo, or on Hugging Face's hub."""
+
+    module: ClassVar[str] = "rsdiff.tasks.publish"
+    uses: ClassVar[frozenset[str]] = frozenset({"model"})
+    continues: ClassVar[bool] = True
+
+    title: str
+    """A line that names the weights."""
+    does: str
+    """For which images at which scale, and what not to expect."""
+    data: tuple[str, ...]
+    """What they were trained on, each with its licence: ['AID, train (research use)']."""
+    licence: str
+    """Licence of the weights."""
+    recipe: str = ""
+    """The command that trained them; empty takes that of the run."""
+    results: tuple[str, ...] = ()
+    """Runs of task=evaluate whose figures the card shows, on images the training did not see."""
+    half: bool = False
+    """Store the weights with 16 bits."""
+    repository: str = ""
+    """OWNER/NAME on Hugging Face's hub; empty publishes nowhere but in output=FOLDER."""
+    private: bool = False
+    """Make the repository private."""
+
+    def __post_init__(self) -> None:
+        lacking = [name for name in ("title", "does", "data", "licence") if not getattr(self, name)]
+        if lacking:
+            raise UserError(f"a card needs {', '.join(lacking)}; add {' '.join(f'task.{name}=..' for name in lacking)}.")
 
 
 @config

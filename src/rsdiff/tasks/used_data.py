@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from rsdiff.data.digests import found_in, short_digests
-from rsdiff.data.file_dataset import FileDataset
 from rsdiff.data.source import DataError, ImageSource
 from rsdiff.runs.settings import RunSettings
 from rsdiff.training.checkpoints import Checkpoint
@@ -15,20 +12,6 @@ from rsdiff.training.checkpoints import Checkpoint
 TRAINED_ON = "trained_on"
 """Key of a checkpoint's card: the short digests of the images it was trained on."""
 _NAMED = 5
-
-
-def for_testing(settings: RunSettings, checkpoint: Checkpoint | None) -> Any:
-    """Return the data set that task=evaluate tests on: all of it where nothing tells test images from others.
-
-    The data that the checkpoint was trained on keep the division they were trained with.
-    """
-    dataset = settings.dataset
-    if not isinstance(dataset, FileDataset):
-        return dataset
-    trained = checkpoint.card.get("config", {}).get("dataset", {}) if checkpoint is not None else {}
-    if trained.get("root") and dataset.root and _place(trained["root"]) == _place(dataset.root):
-        return dataset
-    return dataset.for_testing()
 
 
 def sentences(
@@ -63,9 +46,9 @@ def sentences(
     return said
 
 
-def require_new(settings: RunSettings, dataset: Any, test: ImageSource, checkpoint: Checkpoint | None) -> None:
+def require_new(settings: RunSettings, test: ImageSource, checkpoint: Checkpoint | None) -> None:
     """Raise DataError where all images of a folder would test a checkpoint that was trained on some of them, unless that was asked for."""
-    if checkpoint is None or dataset == settings.dataset:
+    if checkpoint is None or settings.tested == settings.dataset:
         return
     known = found_in(test.contents(), checkpoint.card.get(TRAINED_ON) or "")
     if known:
@@ -98,7 +81,3 @@ def _is_all(settings: RunSettings) -> bool:
 
 def _number(values: Sequence[float]) -> str:
     return f"{values[0]:g}" if len(set(values)) == 1 else f"{min(values):g}..{max(values):g} by band"
-
-
-def _place(root: str) -> Path:
-    return Path(root).expanduser().resolve()

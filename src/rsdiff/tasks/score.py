@@ -1,0 +1,269 @@
+"""task=score: what any tool restored, against its references, under a named protocol: the tables, records and page of task=evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rsdiff.config import UserError
+from rsdiff.data.file_dataset import by_stem, class_label
+from rsdiff.data.file_options import FileOptions
+from rsdiff.data.files import FileSource, list_images
+from rsdiff.data.normalisation import NormaliserConfig
+from rsdiff.data.pairing import Affixes, pair
+from rsdiff.data.rasters import raster_info
+from rsdiff.data.sample import Batch, Sample
+from rsdiff.data.scanning import Item
+from rsdiff.data.source import Window
+from rsdiff.metrics import Evaluator, MetricsConfig
+from rsdiff.metrics.statistics import holm, paired_difference, rank_intervals
+from rsdiff.metrics.summary import Summary
+from rsdiff.reporting.tables import number
+from rsdiff.runs.result import TaskResult
+from rsdiff.runs.run_folder import RunFolder
+from rsdiff.runs.settings import RunSettings
+from rsdiff.tasks.options import ScoreTask
+from rsdiff.tasks.results import Row, as_text, page_facts, summary_row, write_results
+from rsdiff.tracking import Tracker
+
+Progress = Callable[[int, int], None]
+"""Called with the images done and the images in all."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows of one tool's images, with the evaluators that made them; `parts` are rows by band or class."""
+
+    name: str
+    rows: list[Row]
+    summary: Summary
+    parts: list[tuple[str, Summary]]
+
+
+def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
+    """Score the folders or files that `sr` names against `hr`."""
+    task = settings.task
+    assert isinstance(task, ScoreTask)
+    options = file_options(task)
+    places = [Path(place).expanduser() for place in settings.restored]
+    reference = Path(str(settings.options.hr)).expanduser()
+    others = {role: Path(place).expanduser() for role, place in (("lr", task.lr_folder), ("change_mask", task.mask_folder)) if place}
+    names = tool_names(places)
+    scored = []
+    for name, place in zip(names, places, strict=True):
+        images = Images(place, reference, others, options, settings.scale)
+
+        def progress(done: int, total: int, name: str = name) -> None:
+            tracker.progress(f"scoring {name}", done, total)
+
+        scored.append(score_images(name, images, settings.metrics, task.per_band, progress))
+    first = scored[0]
+    several = len(scored) > 1
+    by_case = [(tool.name, tool.summary) for tool in scored] if several else first.parts
+    rows = [{**row, "name": f"{tool.name}/{row['name']}", "tool": tool.name} if several else row for tool in scored for row in tool.rows]
+    title = f"{', '.join(names)} against {reference.name}, x{settings.scale:g}"
+    facts = page_facts(settings, folder, title, {"Restored": ", ".join(map(str, places)), "References": str(reference)})
+    more = comparison(scored) if several else ""
+    written = write_results(folder, tracker, facts, first.summary, rows, by_case, more=more)
+    shown = [as_text(first.summary, title), *written.shown] if first.parts and not several else written.shown
+    return TaskResult(
+        messages=[*shown, *([more.strip()] if more else []), f"report   {written.page}", f"records  {folder.path}/evaluation/records.csv"],
+        summary=summary_row(first.summary),
+        report=written.page,
+        files=written.files,
+    )
+
+
+def file_options(task: ScoreTask) -> FileOptions:
+    """Return how the files of a task are read."""
+    normaliser = NormaliserConfig()
+    if task.low is not None and task.high is not None:
+        normaliser = NormaliserConfig(rule="fixed", low=(task.low,), high=(task.high,))
+    return FileOptions(take_bands=task.bands, convert="rgb" if task.rgb else "no", normaliser=normaliser)
+
+
+def tool_names(places: Sequence[Path]) -> list[str]:
+    """Return a name for every place, its last part, with the folder above where two are called alike."""
+    names = [place.stem if place.is_file() else place.name for place in places]
+    return [name if names.count(name) == 1 else f"{place.parent.name}_{name}" for name, place in zip(names, places, strict=True)]
+
+
+class Images:
+    """Restored images with their references, matched by name; read one at a time.
+
+    restored, reference  two folders, nested alike or flat, or two files; names may differ by what all of a folder have in common
+    others               folders of LR images ('lr') and of masks whose 0 does not count ('change_mask'), named as the references
+    Raises UserError (DataError) where a file has no partner or sizes do not belong together.
+    """
+
+    def __init__(self, restored: Path, reference: Path, others: Mapping[str, Path], options: FileOptions, scale: float) -> None:
+        sr, hr = (stems_of(place, name, options) for place, name in ((restored, "sr"), (reference, "hr")))
+        one_file = restored.is_file() and reference.is_file()
+        pairs = [(next(iter(hr)), next(iter(hr)), next(iter(sr)))] if one_file else matched(hr, sr, reference, restored)
+        found = {role: stems_of(place, role, options) for role, place in others.items()}
+        items = []
+        for name, high, _ in pairs:
+            lacking = next((role for role, stems in found.items() if high not in stems), None)
+            if lacking is not None:
+                raise UserError(f"{hr[high]} has no partner of its name in {others[lacking]}; add it, or leave that folder out.")
+            items.append(Item(name, {"hr": hr[high], **{role: stems[high] for role, stems in found.items()}}, class_label(high)))
+        self.scale = scale
+        self.references = FileSource(items, options, scale, items)
+        made = [Item(name, {"hr": sr[low]}) for name, _, low in pairs]
+        self.restored = FileSource(made, unlimited(options, made), scale, made)
+        if self.restored.bands != self.references.bands:
+            raise UserError(
+                f"{restored} has images of {self.restored.bands} bands and {reference} of {self.references.bands}; set task.rgb=true to "
+                "compare three bands of each, or task.bands."
+            )
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def __iter__(self) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield every reference as a batch of one, and the restored image (1, C, H, W); both cut to the size they share."""
+        for index in range(len(self)):
+            size = self.shared_size(index)
+            window = Window(0, 0, *size)
+            target = self.references.read(index, None if self.references.size(index) == size else window)
+            made = self.restored.read(index, None if self.restored.size(index) == size else window)
+            assert target.hr is not None
+            assert made.hr is not None
+            yield batch_of(target, made, self.scale), made.hr[None]
+
+    def shared_size(self, index: int) -> tuple[int, int]:
+        """Return (H, W): a restored image may lack the rows and columns that do not fill an LR pixel."""
+        own, target = self.restored.size(index), self.references.size(index)
+        if any(not 0 <= high - low < max(self.scale, 1) for low, high in zip(own, target, strict=True)):
+            raise UserError(
+                f"the restored image of {self.references.name(index)} is {own[0]}x{own[1]} pixels and its reference "
+                f"{target[0]}x{target[1]}; give images of the reference's size."
+            )
+        return own
+
+
+def unlimited(options: FileOptions, items: Sequence[Item]) -> FileOptions:
+    """Return the options for restored images: floats for 0 to 1 may lie beyond, and the protocol says what becomes of that."""
+    if options.normaliser.rule != "type" or raster_info(items[0].paths["hr"]).dtype.kind != "f":
+        return options
+    return replace(options, normaliser=NormaliserConfig(rule="fixed", clip=False))
+
+
+def batch_of(target: Sample, made: Sample, scale: float) -> Batch:
+    """Return a reference with its LR and mask as a batch of one; where either image is missing, nothing counts."""
+    assert target.hr is not None
+    masks = [mask.expand_as(target.hr) for mask in (target.valid, made.valid) if mask is not None]
+    if target.change_mask is not None:
+        masks.append((target.change_mask > 0).to(target.hr).expand_as(target.hr))
+    H, W = target.hr.shape[-2:]
+    lr_size = (round(H / scale), round(W / scale)) if target.lr is None else (target.lr.shape[-2], target.lr.shape[-1])
+    return Batch(
+        metas=[target.meta],
+        size=(H, W),
+        lr_size=lr_size,
+        hr=target.hr[None],
+        lr=None if target.lr is None else target.lr[None],
+        lr_valid=None if target.lr is None or target.lr_valid is None else target.lr_valid.expand_as(target.lr)[None],
+        valid=torch.stack(masks).amin(0)[None] if masks else None,
+    )
+
+
+def stems_of(place: Path, role: str, options: FileOptions) -> dict[str, Path]:
+    """Return the images of a folder by their names below it, or a file by its name; raises UserError where there is none."""
+    if place.is_file():
+        return {place.stem: place}
+    found = by_stem(list_images(place, options.extensions), place) if place.is_dir() else {}
+    if not found:
+        what = "holds no image" if place.is_dir() else "does not exist"
+        raise UserError(f"{role}={place} {what}; give an image or a folder of images ({', '.join(options.extensions[:6])}, ...).")
+    return found
+
+
+def matched(hr: Mapping[str, Path], sr: Mapping[str, Path], reference: Path, restored: Path) -> list[tuple[str, str, str]]:
+    """Return (name, HR stem, SR stem) of every image, by equal names or by what the names of a folder have in common around them."""
+    found = pair(list(hr), list(sr), {"hr": Affixes(), "lr": Affixes()})
+    if found.alone or not found.pairs:
+        role, stem = found.alone[0] if found.alone else ("hr", next(iter(hr)))
+        path, other = (hr[stem], restored) if role == "hr" else (sr[stem], reference)
+        raise UserError(
+            f"{path} has no partner in {other} ({len(found.pairs)} of {len(hr)} references have one); give folders whose files have "
+            "the same names, or one prefix or suffix each."
+        )
+    return list(found.pairs)
+
+
+def score_images(
+    name: str, images: Images, metrics: MetricsConfig, per_band: bool = False, progress: Progress = lambda done, total: None
+) -> Scored:
+    """Return the rows of a tool's images, their summary, and those of every band and class folder that has a table of its own."""
+    device, bands = torch.device("cpu"), images.references.bands
+    evaluator = Evaluator(metrics, bands, True, None, device)
+    single = Evaluator(replace(metrics, baseline=False), 1, True, None, device) if per_band and bands > 1 else None
+    rows: list[Row] = []
+    by_band: list[list[Row]] = [[] for _ in range(bands if single else 0)]
+    for number_done, (batch, image) in enumerate(images, start=1):
+        (row,) = evaluator.rows(batch, image, 0.0)
+        del row["seconds"]
+        for band, kept in enumerate(by_band):
+            assert single is not None
+            (of_band,) = single.rows(band_of(batch, band), image[:, band : band + 1], 0.0)
+            kept.append(of_band)
+            row |= {f"{metric.name}_band{band + 1}": of_band[metric.name] for metric in single.metrics if metric.name in of_band}
+        rows.append(row)
+        progress(number_done, len(images))
+    parts = [(f"band {band + 1}", single.summary(kept)) for band, kept in enumerate(by_band) if single]
+    classes = sorted({str(row["class"]) for row in rows if "class" in row})
+    if len(classes) > 1:
+        parts += [(label, evaluator.summary([row for row in rows if row.get("class") == label])) for label in classes]
+    return Scored(name, rows, evaluator.summary(rows), parts)
+
+
+def band_of(batch: Batch, band: int) -> Batch:
+    """Return one band of the target as a batch."""
+    kept = slice(band, band + 1)
+    return replace(
+        batch,
+        hr=batch.need("hr")[:, kept],
+        valid=None if batch.valid is None else batch.valid[:, kept],
+        lr=None,
+        lr_valid=None,
+    )
+
+
+def comparison(scored: Sequence[Scored]) -> str:
+    """Return tables in Markdown of several tools over the images they share: differences from the best mean, paired and corrected."""
+    lines = []
+    for entry in scored[0].summary.metrics:
+        metric = entry.metric
+        by_name = [{str(row["name"]): float(row[metric.name]) for row in tool.rows if metric.name in row} for tool in scored]
+        shared = sorted(set.intersection(*map(set, by_name)))
+        if metric.of_set or metric.direction == "none" or not shared:
+            continue
+        higher = metric.direction == "higher"
+        values = {tool.name: [own[name] for name in shared] for tool, own in zip(scored, by_name, strict=True)}
+        finite = [index for index in range(len(shared)) if all(torch.isfinite(torch.tensor(v[index])) for v in values.values())]
+        means = {name: sum(v[i] for i in finite) / max(1, len(finite)) for name, v in values.items()}
+        best = (max if higher else min)(means, key=lambda name: means[name])
+        differences = {name: paired_difference(v, values[best], higher) for name, v in values.items() if name != best}
+        corrected, ranks = holm({name: found.p for name, found in differences.items()}), rank_intervals(values, higher)
+        lines += ["", f"### {metric.title}: {len(finite)} images that all tools have", ""]
+        lines += [
+            "| tool | mean | difference from the best | 95 % interval | better on | Holm p | rank |",
+            "|---|---:|---:|---:|---:|---:|---:|",
+        ]
+        for name in sorted(means, key=lambda one: means[one], reverse=higher):
+            low, high = ranks[name]
+            rank = f"{low}" if low == high else f"{low} to {high}"
+            if name == best:
+                lines.append(f"| {name} | {number(metric, means[name])} | - | - | - | - | {rank} |")
+                continue
+            found = differences[name]
+            interval = f"{number(metric, found.low, signed=True)} to {number(metric, found.high, signed=True)}"
+            p = "-" if corrected[name] != corrected[name] else f"{corrected[name]:.2g}" + (" n.s." if corrected[name] >= 0.05 else "")
+            cells = [name, number(metric, means[name]), number(metric, found.mean, signed=True), interval, f"{found.better:.0%}", p, rank]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])

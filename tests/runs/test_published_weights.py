@@ -1,0 +1,112 @@
+"""Weights for others: published with a card, listed in the zoo, and taken as zoo:NAME or hf:OWNER/NAME wherever a checkpoint is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import rsdiff
+from rsdiff.training.checkpoints import read_checkpoint
+from rsdiff.weights import stores
+from rsdiff.weights.about import about_of
+from rsdiff.weights.stores import ALL_BYTES, MOST_BYTES, ZOO, zoo_entries
+from tests.conftest import Command
+from tests.runs.test_export import imported
+
+__all__ = ["imported"]
+SCENES = ["dataset.size=32", "dataset.train_images=2", "dataset.test_images=1", "metrics.metrics=[psnr]", "metrics.panels=1"]
+CARD = [
+    "task.title='A small one'",
+    "task.does='Enlarges x4'",
+    "task.data=['scenes (generated)']",
+    "task.licence=MIT",
+    "task.recipe='python run.py'",
+]
+
+
+@pytest.fixture
+def published(run_command: Command, tmp_path: Path, imported: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Weights in a folder that stands for the hub."""
+    monkeypatch.setenv(stores.STORE, str(tmp_path / "hub"))
+    scored = run_command("task=evaluate", f"checkpoint={imported}", *SCENES)
+    assert scored.code == 0, scored.err
+    (result,) = (tmp_path / "outputs/evaluate").glob("*/*")
+    ended = run_command("task=publish", f"checkpoint={imported}", *CARD, f"task.results=[{result}]", "task.repository=me/small")
+    assert ended.code == 0, ended.err
+    return "hf:me/small"
+
+
+def test_published_weights_are_used_like_any_checkpoint_and_results_name_them(
+    run_command: Command, tmp_path: Path, imported: Path, published: str
+) -> None:
+    folder = tmp_path / "hub/me/small"
+    about = about_of(folder)
+    assert {"psnr"} == {row["metric"] for row in about.figures}
+    assert "checkpoint=hf:me/small" in (folder / "README.md").read_text()
+    assert all(torch.equal(value, read_checkpoint(imported).weights[key]) for key, value in read_checkpoint(folder).weights.items())
+    scored = run_command("task=evaluate", f"checkpoint={published}", "seed=1", *SCENES)
+    assert scored.code == 0, scored.err
+    assert "A small one" in scored.out
+    assert "budget" not in scored.out
+    assert rsdiff.load(published).restore(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).shape == (32, 32, 3)
+
+
+def test_weights_that_are_not_those_of_the_card_are_refused(run_command: Command, tmp_path: Path, published: str) -> None:
+    file = tmp_path / "hub/me/small/weights.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    refused = run_command("task=restore", f"checkpoint={published}", "input=a.tif", "output=b.tif")
+    assert refused.code != 0
+    assert "is not the file that its card names" in refused.err
+    missing = run_command("task=restore", "checkpoint=hf:me/other", "input=a.tif", "output=b.tif")
+    assert "is not in RSDIFF_HUB" in missing.err
+
+
+def test_the_zoo_lists_its_entries_and_takes_no_large_one(
+    run_command: Command, tmp_path: Path, imported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("rsdiff.weights.stores.ZOO", "rsdiff.tasks.publish.ZOO"):
+        monkeypatch.setattr(module, tmp_path / "zoo")
+    (tmp_path / "zoo").mkdir()
+    scored = run_command("task=evaluate", f"checkpoint={imported}", *SCENES)
+    (result,) = (tmp_path / "outputs/evaluate").glob("*/*")
+    words = [
+        "task=publish",
+        f"checkpoint={imported}",
+        *CARD,
+        f"task.results=[{result}]",
+        f"output={tmp_path / 'zoo/small'}",
+        "task.half=true",
+    ]
+    ended = run_command(*words)
+    assert (scored.code, ended.code) == (0, 0), ended.err
+    listed = run_command("task=zoo")
+    assert listed.code == 0, listed.err
+    assert all(word in listed.out for word in ("small", "A small one", "psnr", "bicubic", "scenes (generated)", "MIT"))
+    assert json.loads((tmp_path / "zoo/small/card.json").read_text())["imported_from"]["file"] == "zoo:small"
+    wrong = run_command("task=evaluate", "checkpoint=zoo:smal", *SCENES)
+    assert "did you mean small?" in wrong.err
+    monkeypatch.setattr("rsdiff.tasks.publish.MOST_BYTES", 1000)
+    large = run_command(*words, "seed=1")
+    assert "add task.half=true" in large.err
+    assert (tmp_path / "zoo/small/card.json").exists()
+
+
+def test_a_card_without_figures_or_licence_is_refused(run_command: Command, imported: Path) -> None:
+    words = ["task=publish", f"checkpoint={imported}", "output=o", *CARD]
+    assert "add task.results=" in run_command(*words).err
+    assert "task.licence" in run_command(*(word for word in words if "licence" not in word)).err
+
+
+def test_the_zoo_of_this_repository_is_small_and_complete() -> None:
+    entries = zoo_entries()
+    assert sum(size for _, _, size in entries) <= ALL_BYTES
+    for name, about, size in entries:
+        assert size <= MOST_BYTES, name
+        stores.require_intact(ZOO / name)
+        assert all(row["value"] is not None for row in about.figures)
