@@ -17,7 +17,7 @@ from rsdiff.data.file_records import FileRecords, State, content_digest, own_sta
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, read_raster
-from rsdiff.data.sample import Sample, SampleMeta
+from rsdiff.data.sample import VALIDITY, Sample, SampleMeta
 from rsdiff.data.scanning import Item, misplaced, scan
 from rsdiff.data.source import DataError, RawSample, Window, meta_of_window, sample_from
 
@@ -46,8 +46,8 @@ class FileSource:
         self._memo: Decoded | None = None
         first = self._infos[0]
         roles = set(first)
-        marks_invalid = "hr" in roles and any(self._marks_missing(infos["hr"]) for infos in self._infos)
-        self.gives = frozenset(roles | ({"valid"} if marks_invalid else set()))
+        marked = {VALIDITY[role] for role in roles & set(IMAGE_ROLES) if any(self._marks_missing(infos[role]) for infos in self._infos)}
+        self.gives = frozenset(roles | marked)
         main, low = first.get("hr", first.get("lr")), first.get("lr", first.get("hr"))
         assert main is not None
         assert low is not None
@@ -89,9 +89,9 @@ class FileSource:
             with without_warnings():
                 raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else in_file(item, wanted), role)
             arrays[role] = raster.values
-            if role == "hr" and "valid" in self.gives:
+            if VALIDITY.get(role) in self.gives:
                 valid = raster.valid if raster.valid is not None else np.ones(raster.values.shape, np.bool_)
-                arrays["valid"] = valid.astype(np.uint8)
+                arrays[VALIDITY[role]] = valid.astype(np.uint8)
             if self._options.value_rule.rule == "type" and arrays[role].dtype.kind == "f" and role in IMAGE_ROLES:
                 require_unit_range(raster.values, raster.valid, path)
         return RawSample(meta_of_window(self.meta(index), wanted if "hr" in infos else None), arrays)
@@ -120,6 +120,17 @@ class FileSource:
         """Return the name of every sample -> a digest of all its files, by which a run says what changed."""
         self._know_contents()
         return {item.name: digest_of(f"{role}\0{self._digests[path]}" for role, path in sorted(item.paths.items())) for item in self._items}
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether images decided the range of the values: always of signed integers, whose type says little of it."""
+        rule = self._options.value_rule
+        main = self._infos[0].get("hr", self._infos[0].get("lr"))
+        return rule.is_measured or (rule.rule == "type" and main is not None and main.dtype.kind == "i")
+
+    def caution(self, remark: str) -> None:
+        """Add a remark."""
+        self._outside.append(remark)
 
     def remarks(self) -> Sequence[str]:
         """See ImageSource: values outside their range, files of one sample whose georeferences or brightness disagree."""
@@ -169,7 +180,10 @@ class FileSource:
         if path in self._digests and content_digest(path) == self._digests[path]:
             self._states[path] = (*state, self._states[path][4])  # copied anew or touched: the same pixels
             return
-        raise DataError(f"{path} changed since this run began; put the former file back, or delete the run's folder to begin anew.")
+        raise DataError(
+            f"{path} changed since this run began; give the same command again, which begins a run of the images as they are, or put the "
+            "former file back to continue this one."
+        )
 
     def _read(self, path: Path, info: RasterInfo, window: Window, role: str) -> Raster:
         """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,13 @@ def extended_checkpoint(run: str, outputs: Path) -> Path:
     return last
 
 
-def starting_point(model: Any, settings: Mapping[str, Any], checkpoint: Path | None, outputs: Path) -> Path | None:
+def starting_point(
+    model: Any, settings: Mapping[str, Any], checkpoint: Path | None, outputs: Path, images: Callable[[], str] | None = None
+) -> Path | None:
     """Return the checkpoint folder that a training starts from, or None for one that starts from fresh weights.
 
     settings  the composed settings of the run to start, as plain values
+    images    returns the digest of its training images, by which the same data are known under another path
     Where `checkpoint` is not given and the model needs a predecessor, the one finished run is taken whose options are those it needs, on
     the same data set under the same kind of degradation with the same seed, and at the same scale unless it serves all. Raises
     ConfigError when there is none, or more than one.
@@ -70,8 +73,9 @@ def starting_point(model: Any, settings: Mapping[str, Any], checkpoint: Path | N
     wanted = model.predecessor if isinstance(model, MethodConfig) else None
     if wanted is None:
         return None
-    fixed = ("dataset", "seed") if model.any_scale else ("dataset", "seed", "scale")
-    runs = [folder for folder in sorted(outputs.glob("train/*/*")) if is_predecessor(folder, wanted, settings, fixed)]
+    fixed = ("seed",) if model.any_scale else ("seed", "scale")
+    content = images() if images is not None else None
+    runs = [folder for folder in sorted(outputs.glob("train/*/*")) if is_predecessor(folder, wanted, settings, fixed, content)]
     if len(runs) == 1:
         return find_checkpoint(runs[0])
     if not runs:
@@ -84,15 +88,23 @@ def starting_point(model: Any, settings: Mapping[str, Any], checkpoint: Path | N
     )
 
 
-def is_predecessor(folder: Path, wanted: Predecessor, settings: Mapping[str, Any], fixed: Sequence[str]) -> bool:
-    """Whether the run in `folder` is finished, is what is wanted, and was trained with the `fixed` settings and kind of degradation."""
+def is_predecessor(folder: Path, wanted: Predecessor, settings: Mapping[str, Any], fixed: Sequence[str], images: str | None = None) -> bool:
+    """Whether the run in `folder` is finished, is what is wanted, and was trained with the `fixed` settings and kind of degradation.
+
+    images  digest of the training images; where it or the run's is not known, the settings of the data must be equal
+    """
     if read_status(folder).state != "finished":
         return False
     try:
         trained = json.loads((find_checkpoint(folder) / "card.json").read_text())["config"]
     except (CheckpointError, OSError, ValueError, KeyError):
         return False
-    same = all(trained.get(name) == settings.get(name) for name in fixed)
+    known = read_identity(folder)
+    if images is not None and known is not None and "train" in known[1].content:
+        same_data = known[1].content["train"] == images
+    else:
+        same_data = trained.get("dataset") == settings.get("dataset")
+    same = same_data and all(trained.get(name) == settings.get(name) for name in fixed)
     return same and kind_of_degradation(trained) == kind_of_degradation(settings) and fits(trained["model"], wanted)
 
 

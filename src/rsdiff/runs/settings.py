@@ -88,15 +88,28 @@ class RunSettings:
     def checkpoint(self) -> Path | None:
         return _path(self.options.checkpoint)
 
-    @property
+    @cached_property
     def starting_point(self) -> Path | None:
         """The checkpoint folder that the run continues, evaluates or starts from; for training it may be found, see `predecessor`."""
         from rsdiff.runs.predecessor import starting_point  # with PyTorch, which looking at runs does not need
         from rsdiff.training.checkpoints import find_checkpoint
 
         if self.task.starts and "model" in self.groups:
-            return starting_point(self.model, self.resolved, self.checkpoint, self.outputs)
+            return starting_point(self.model, self.resolved, self.checkpoint, self.outputs, self._training_images)
         return find_checkpoint(self.checkpoint) if self.checkpoint else None
+
+    def _training_images(self) -> str:
+        from rsdiff.runs.content import digest_of_images
+
+        return digest_of_images(self.split("train"))
+
+    def _fits_a_baseline(self) -> bool:
+        """Whether an evaluation fits its baseline to training images: where bands are added to pixels that stay."""
+        if "test" not in self.task.reads or self.scale != 1 or not getattr(self.groups.get("metrics"), "baseline", False):
+            return False
+        test = self.split("test")
+        degraded = self.degradation.for_wavelengths(test.wavelengths).lr_bands(test.bands)
+        return bool((test.lr_bands if "lr" in test.gives else degraded) != test.bands)
 
     @property
     def inputs(self) -> list[Path]:
@@ -134,6 +147,8 @@ class RunSettings:
         if split not in self.opened:
             dataset = self.tested if split == "test" and self.task.tests_alone else self.dataset
             dataset.check()
+            if "model" in self.groups and hasattr(dataset, "for_fields"):
+                dataset = dataset.for_fields(self.model.requires)
             if set(self.task.reads) == {"train", "test"} and hasattr(dataset, "build_each"):
                 self.opened.update(dataset.build_each(self.scale))  # the folder is looked at once
             else:
@@ -150,7 +165,16 @@ class RunSettings:
     @cached_property
     def identity(self) -> Identity:
         """What the run is; see rsdiff.runs.identity. Raises DataError and the like for data that are not there."""
-        from rsdiff.runs.content import digest_of_checkpoint, digest_of_images, digest_of_path, images_of, located_files, metric_files
+        from rsdiff.data.source import DataError
+        from rsdiff.runs.content import (
+            NOTHING,
+            digest_of_checkpoint,
+            digest_of_images,
+            digest_of_path,
+            images_of,
+            located_files,
+            metric_files,
+        )
         from rsdiff.runs.identity import Identity, plain, settings_of
         from rsdiff.runs.predecessor import name_of_run
 
@@ -180,6 +204,11 @@ class RunSettings:
         content |= metric_files(self.groups.get("metrics"))
         splits = {split: self.split(split) for split in self.task.reads}
         content |= {split: digest_of_images(source) for split, source in splits.items()}
+        if "train" not in content and self._fits_a_baseline():
+            try:
+                content["train"] = self._training_images()
+            except DataError:
+                content["train"] = NOTHING  # the baseline is left out
         images = {str(split): images_of(source) for split, source in splits.items()}
         return Identity(settings_of(settings), content, images)
 
