@@ -147,8 +147,6 @@ class RunSettings:
         if split not in self.opened:
             dataset = self.tested if split == "test" and self.task.tests_alone else self.dataset
             dataset.check()
-            if "model" in self.groups and hasattr(dataset, "for_fields"):
-                dataset = dataset.for_fields(self.model.requires)
             if set(self.task.reads) == {"train", "test"} and hasattr(dataset, "build_each"):
                 self.opened.update(dataset.build_each(self.scale))  # the folder is looked at once
             else:
