@@ -51,9 +51,11 @@ test-oldest:
 	touch .venv-oldest/.installed
 	$(MAKE) test VENV=.venv-oldest
 
-# A tiny model on generated scenes, from nothing to a report: trains, evaluates, prints the table and where the report is.
+# From nothing to two reports: weights of the zoo on generated scenes, in seconds, then a small network trained on them in two minutes. Both
+# print a table beside bicubic and where the report with pictures is.
 demo: $(STAMP)
-	$(BIN)/python run.py trainer.steps=300
+	$(BIN)/python run.py task=evaluate checkpoint=zoo:any_scale dataset=synthetic dataset.size=128
+	$(BIN)/python run.py model=rrdb_quick trainer.steps=300
 
 # The wheel, used as someone does who has no copy of the repository.
 wheel-check: $(STAMP)
