@@ -17,8 +17,12 @@ from rasterio.crs import CRS
 
 from rsdiff.data.folder import FolderDataset
 from rsdiff.data.opening import without_warnings
+from rsdiff.data.packed import PackedSource
+from rsdiff.data.packing import pack
+from rsdiff.data.paired import PairedDataset
 from rsdiff.data.rasters import read_raster
-from rsdiff.data.source import DataError
+from rsdiff.data.source import DataError, Window
+from rsdiff.degradations import degrade_array
 from rsdiff.inference.scene_input import SceneReader
 from rsdiff.inference.scene_view import SceneView
 from tests.cases.scene_cases import bicubic_job, smooth
@@ -66,6 +70,27 @@ def test_a_palette_is_read_as_its_colours_and_a_transparent_one_is_missing(tmp_p
     assert (of_data is None) == (transparent is None)
     if of_data is not None:
         np.testing.assert_array_equal(of_data, valid)
+
+
+def test_every_image_of_a_sample_brings_its_validity(tmp_path: Path) -> None:
+    for folder, side in (("HR", 24), ("LR", 12)):
+        (tmp_path / folder).mkdir()
+        values = smooth(2, side, side, 20, 230).astype(np.uint8)
+        values[1, :4, :6] = 0
+        write_raster(tmp_path / folder / "a.tif", values, nodata=0)
+    data = PairedDataset(root=str(tmp_path), split="all")
+    source = data.build("test", 2.0)
+    assert source.gives == {"hr", "lr", "valid", "lr_valid"}
+    for sample in (source.read(0), source.read(0, Window(0, 0, 24, 24))):
+        assert sample.valid is not None
+        assert sample.lr_valid is not None
+        assert (sample.valid.shape, sample.lr_valid.shape) == ((2, 24, 24), (2, 12, 12))
+        assert float((1 - sample.valid).sum()) == float((1 - sample.lr_valid).sum()) == 24
+    packed = tmp_path / "packed.h5"
+    pack({"test": source}, packed, "stop", 2.0, lambda done, total: None)
+    again = PackedSource(packed, "test", 2.0).read(0)
+    assert again.lr_valid is not None
+    np.testing.assert_array_equal(again.lr_valid.numpy(), source.read(0).lr_valid)
 
 
 def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
@@ -189,3 +214,11 @@ def test_netcdf_that_takes_arrays_from_other_files_is_refused(tmp_path: Path) ->
         file.attrs["Conventions"] = "CF-1.8"
     with pytest.raises(DataError, match="takes 'reflectance' from another file"):
         as_scene(tmp_path / "linked.nc")
+
+
+def test_arrays_that_are_no_image_are_refused_with_what_to_give() -> None:
+    with pytest.raises(ValueError, match=r"looks channels first; give \(H, W, C\)"):
+        degrade_array(np.zeros((4, 64, 64), np.uint8), "bicubic")
+    with pytest.raises(ValueError, match="masked array"):
+        degrade_array(np.ma.masked_equal(np.zeros((64, 64), np.uint8), 0), "bicubic")
+    assert degrade_array(np.zeros((64, 64, 4), np.uint8), "bicubic", scale=2.5)[0].shape == (25, 25, 4)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Methods, data sets and whatever else a user's own package brings, without a change to rsdiff.
 
-A plugin is a module or package with any of the tables METHODS, DATASETS, DEGRADATIONS, SAMPLERS, LOGGERS (kind -> config class, or
-'module:Class', which is imported when it is used) and METRICS (as `rsdiff.metrics.table` has them), and a folder `conf` beside it with
-options of groups. It is found as an entry point of the group `rsdiff.plugins`, or named by `plugins=[my_package]`.
+A plugin is a module or package with any of the tables METHODS, NETWORKS, DISCRIMINATORS, DATASETS, DEGRADATIONS, SAMPLERS, LOGGERS (kind ->
+config class, or 'module:Class', which is imported when it is used) and METRICS (as `rsdiff.metrics.table` has them), and a folder `conf`
+beside it with options of groups. It is found as an entry point of the group `rsdiff.plugins`, or named by `plugins=[my_package]`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rsdiff.app.groups import GROUPS
+from rsdiff.app.groups import FAMILIES, GROUPS
 from rsdiff.config import ConfigError
 
 ENTRY_POINTS, NAMED = "rsdiff.plugins", "RSDIFF_PLUGINS"
@@ -29,6 +29,8 @@ TABLES: Mapping[str, str] = {
     "LOGGERS": "logger",
 }
 """Tables of a plugin, and the group that each extends."""
+FAMILY_TABLES: Mapping[str, str] = {"NETWORKS": "network", "DISCRIMINATORS": "discriminator"}
+"""Tables of a plugin that extend a family of choices inside an option: `model.network=mine`."""
 IMPORTED: Mapping[str, str] = {"METRICS": "rsdiff.metrics.table:METRICS"}
 """Tables of a plugin that extend a table which only work itself needs."""
 
@@ -67,6 +69,9 @@ def _loaded(named: str) -> tuple[Path, ...]:
 def _register(module: ModuleType) -> None:
     for table, group in TABLES.items():
         _extend(GROUPS[group], getattr(module, table, {}), f"{module.__name__}.{table}")
+    for table, family in FAMILY_TABLES.items():
+        if hasattr(module, table):
+            _extend(FAMILIES[family].kinds, getattr(module, table), f"{module.__name__}.{table}")
     for table, place in IMPORTED.items():
         if hasattr(module, table):
             owner, _, name = place.partition(":")

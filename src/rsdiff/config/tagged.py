@@ -7,7 +7,6 @@ family's type takes any of them, so that an option of a kind exists where the ki
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -15,6 +14,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from rsdiff.config.errors import UserError
+from rsdiff.config.kinds import Kinds
 
 
 class Tagged:
@@ -22,20 +22,19 @@ class Tagged:
 
     family  name of the family, which is that of its group of options in conf/
     kind    name of a kind; empty in the family itself
-    kinds   the kinds by name, as 'module:Class' so that only the chosen one is imported; a user's package adds its own
+    kinds   the kinds by name, imported when they are chosen; a user's package adds its own
     """
 
     family: ClassVar[str] = ""
     kind: ClassVar[str] = ""
-    kinds: ClassVar[dict[str, str]] = {}
+    kinds: ClassVar[Kinds] = Kinds({})
 
     @classmethod
     def class_of(cls, kind: str) -> type[Self]:
         """Return the config class of a kind; raises UserError for one that the family has not."""
         if kind not in cls.kinds:
             raise UserError(f"{cls.family}={kind} does not exist; choose one of {', '.join(sorted(cls.kinds))}.")
-        module, _, name = cls.kinds[kind].partition(":")
-        found: type[Self] = getattr(importlib.import_module(module), name)
+        found: type[Self] = cls.kinds[kind]
         return found
 
     @classmethod

@@ -17,7 +17,7 @@ from rsdiff.data.file_records import FileRecords, State, content_digest, own_sta
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, read_raster
-from rsdiff.data.sample import Sample, SampleMeta
+from rsdiff.data.sample import VALIDITY, Sample, SampleMeta
 from rsdiff.data.scanning import Item, misplaced, scan
 from rsdiff.data.source import DataError, RawSample, Window, meta_of_window, sample_from
 
@@ -46,8 +46,8 @@ class FileSource:
         self._memo: Decoded | None = None
         first = self._infos[0]
         roles = set(first)
-        marks_invalid = "hr" in roles and any(self._marks_missing(infos["hr"]) for infos in self._infos)
-        self.gives = frozenset(roles | ({"valid"} if marks_invalid else set()))
+        marked = {VALIDITY[role] for role in roles & set(IMAGE_ROLES) if any(self._marks_missing(infos[role]) for infos in self._infos)}
+        self.gives = frozenset(roles | marked)
         main, low = first.get("hr", first.get("lr")), first.get("lr", first.get("hr"))
         assert main is not None
         assert low is not None
@@ -89,9 +89,9 @@ class FileSource:
             with without_warnings():
                 raster = self._read(path, infos[role], wanted.divided(self._scale) if role == "lr" else in_file(item, wanted), role)
             arrays[role] = raster.values
-            if role == "hr" and "valid" in self.gives:
+            if VALIDITY.get(role) in self.gives:
                 valid = raster.valid if raster.valid is not None else np.ones(raster.values.shape, np.bool_)
-                arrays["valid"] = valid.astype(np.uint8)
+                arrays[VALIDITY[role]] = valid.astype(np.uint8)
             if self._options.value_rule.rule == "type" and arrays[role].dtype.kind == "f" and role in IMAGE_ROLES:
                 require_unit_range(raster.values, raster.valid, path)
         return RawSample(meta_of_window(self.meta(index), wanted if "hr" in infos else None), arrays)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rsdiff.config import UserError, config
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Georeference, Sample, SampleMeta
-from rsdiff.data.source import ROLES, SPLITS, DataError, ImageSource, RawSample, Split, Window, meta_of_window, sample_from
+from rsdiff.data.source import LR_ROLES, ROLES, SPLITS, DataError, ImageSource, RawSample, Split, Window, meta_of_window, sample_from
 from rsdiff.data.splits import limited
 
 FORMAT = "rsdiff-packed-1"
@@ -241,7 +241,7 @@ class PackedSource:
         row, manifest = self._rows[index], self._file.manifest
         arrays: dict[str, NDArray[Any]] = {}
         for role, table in manifest.roles.items():
-            part = (window.divided(self._scale) if role == "lr" else window) if window is not None else None
+            part = (window.divided(self._scale) if role in LR_ROLES else window) if window is not None else None
             arrays[role] = self._values(role, row, table.shapes[row], part)
         return RawSample(meta_of_window(self.meta(index), window if self._main == "hr" else None), arrays)
 

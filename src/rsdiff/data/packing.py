@@ -37,7 +37,7 @@ from rsdiff.data.packed import (
     require_consistent,
     safe_name,
 )
-from rsdiff.data.source import ROLES, SPLITS, DataError, ImageSource, RawSample, Split
+from rsdiff.data.source import LR_ROLES, ROLES, SPLITS, DataError, ImageSource, RawSample, Split
 
 Progress = Callable[[int, int], None]
 """Called with the samples done and the samples in all."""
@@ -122,7 +122,7 @@ def plan(samples: Sequence[tuple[Split, int, str]], sources: Mapping[Split, Imag
     lr_scale = scale if "lr" in first.gives else 1.0
     for role in [role for role in ROLES if role in read.arrays]:
         bands = read.arrays[role].shape[0]
-        shapes = [(bands, round(H / lr_scale), round(W / lr_scale)) if role == "lr" else (bands, H, W) for H, W in sizes]
+        shapes = [(bands, round(H / lr_scale), round(W / lr_scale)) if role in LR_ROLES else (bands, H, W) for H, W in sizes]
         roles[role] = RoleTable(read.arrays[role].dtype.newbyteorder("<"), tuple(shapes))
     metas = [sources[split].meta(index) for split, index, _ in samples]
     origin = hashlib.blake2b("".join(source.fingerprint() for source in sources.values()).encode(), digest_size=16).hexdigest()

@@ -5,7 +5,7 @@ Images are float32 in [0, 1], channels first. H, W are target (HR) pixels, h, w 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.data.missing import fill_missing, validity_at
+from rsdiff.data.modality import Modality, stacked
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Sample:
     decisions    one entry per view (first: hr, then hr_views), what the degradation drew; see rsdiff.degradations
     hr_size      (H, W) of the target before it was extended by zeros at the bottom and right, where it was; else None
     size         (H, W) that a sample without hr shall be restored to; None where hr tells it
+    modalities   what else there is, by name
     """
 
     meta: SampleMeta
@@ -77,6 +79,7 @@ class Sample:
     decisions: Sequence[Any] = ()
     hr_size: tuple[int, int] | None = None
     size: tuple[int, int] | None = None
+    modalities: Mapping[str, Modality] = field(default_factory=dict)
 
 
 VALIDITY = {"hr": "valid", "lr": "lr_valid", "ref": "ref_valid", "hr_views": "views_valid"}
@@ -99,6 +102,7 @@ class Batch:
     decisions    decisions[b][v], see Sample
     sizes        (H, W) of every target before it was extended to `size`, where the images of a batch differ in scale
     step_images  images of the optimiser step that this micro-batch is a part of; None stands for its own
+    modalities   what else there is, by name; see `modality`
     """
 
     metas: list[SampleMeta]
@@ -121,6 +125,7 @@ class Batch:
     decisions: list[Sequence[Any]] = field(default_factory=list)
     sizes: list[tuple[int, int]] | None = None
     step_images: int | None = None
+    modalities: Mapping[str, Modality] = field(default_factory=dict)
     _filled: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -140,7 +145,14 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with every tensor on `device`."""
         moved = {f.name: value.to(device, non_blocking=True) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        return replace(self, **moved)  # type: ignore[arg-type]
+        others = {name: modality.to(device) for name, modality in self.modalities.items()}
+        return replace(self, modalities=others, **moved)  # type: ignore[arg-type]
+
+    def modality(self, name: str) -> Modality:
+        """Return what the batch holds under `name` besides its own fields; raises UserError if it holds nothing of the kind."""
+        if name not in self.modalities:
+            raise UserError(f"this method needs '{name}', which neither the data set nor the degradation gives.")
+        return self.modalities[name]
 
     def with_memory_format(self, memory_format: torch.memory_format) -> Batch:
         """Return the batch with every image (four-axis tensor) stored in `memory_format`."""
@@ -219,5 +231,6 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ref_valid=validity("ref"),
         views_valid=validity("hr_views"),
         decisions=[sample.decisions for sample in samples],
+        modalities=stacked([sample.modalities for sample in samples]),
         sizes=None if first.hr_size is None else [sample.hr_size for sample in samples if sample.hr_size is not None],
     )

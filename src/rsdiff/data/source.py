@@ -18,7 +18,9 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 SmallRule = Literal["refuse", "skip", "pad"]
 SizeRule = Literal["crop", "keep"]
-ROLES = ("hr", "lr", "ref", "change_mask", "valid")
+ROLES = ("hr", "lr", "ref", "change_mask", "valid", "lr_valid", "ref_valid")
+LR_ROLES = ("lr", "lr_valid")
+"""Roles on the grid of the input; all others are on that of the target."""
 
 
 class DataError(UserError):
@@ -46,7 +48,7 @@ class Window:
 
 @dataclass
 class RawSample:
-    """Pixels as they are stored: role ('hr', 'lr', 'ref', 'change_mask', 'valid') -> (bands, rows, columns) of the file's type."""
+    """Pixels as they are stored: role (one of ROLES) -> (bands, rows, columns) of the file's type."""
 
     meta: SampleMeta
     arrays: Mapping[str, NDArray[Any]]
@@ -142,13 +144,18 @@ def sample_from(raw: RawSample, normaliser: Normaliser, lr_normaliser: Normalise
     def image(role: str, rule: Normaliser) -> torch.Tensor | None:
         return torch.from_numpy(rule.normalise(arrays[role])) if role in arrays else None
 
+    def validity(role: str) -> torch.Tensor | None:
+        return torch.from_numpy((arrays[role] > 0).astype(np.float32)) if role in arrays else None
+
     return Sample(
         meta=raw.meta,
         hr=image("hr", normaliser),
         lr=image("lr", lr_normaliser),
         ref=image("ref", normaliser),
         change_mask=torch.from_numpy(mask_values(arrays["change_mask"])) if "change_mask" in arrays else None,
-        valid=torch.from_numpy((arrays["valid"] > 0).astype(np.float32)) if "valid" in arrays else None,
+        valid=validity("valid"),
+        lr_valid=validity("lr_valid"),
+        ref_valid=validity("ref_valid"),
     )
 
 
@@ -169,7 +176,7 @@ def cut(array: NDArray[Any], window: Window) -> NDArray[Any]:
 def cut_sample(raw: RawSample, window: Window, scale: float) -> RawSample:
     """Return the part of a whole raw sample that lies in `window`; the georeference moves along."""
     small = window.divided(scale)
-    arrays = {role: np.ascontiguousarray(cut(array, small if role == "lr" else window)) for role, array in raw.arrays.items()}
+    arrays = {role: np.ascontiguousarray(cut(array, small if role in LR_ROLES else window)) for role, array in raw.arrays.items()}
     return RawSample(meta_of_window(raw.meta, window), arrays)
 
 

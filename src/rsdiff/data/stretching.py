@@ -12,7 +12,9 @@ from rsdiff.data.source import DerivedSource, ImageSource, RawSample, Window
 
 
 def own_range(image: NDArray[Any]) -> Normaliser:
-    """Return the normaliser of an image's own range, common to its bands; one of a single value becomes 0."""
+    """Return the normaliser of an image's own range, common to its bands; one of a single value becomes 0. NaN is left out."""
+    if not np.isfinite(image).any():
+        return Normaliser((0.0,), (1.0,))
     low, high = float(np.nanmin(image)), float(np.nanmax(image))
     return Normaliser((low,), (high if high > low else low + 1.0,))
 
@@ -33,7 +35,8 @@ class StretchedSource(DerivedSource):
         found = self._source.raw(index, window)
         if index not in self._ranges:
             whole = found if window is None else self._source.raw(index)
-            self._ranges[index] = own_range(whole.arrays["lr"])
+            values, valid = whole.arrays["lr"].astype(np.float64), whole.arrays.get("lr_valid")
+            self._ranges[index] = own_range(values if valid is None else np.where(valid > 0, values, np.nan))
         return RawSample(found.meta, {**found.arrays, "lr": self._ranges[index].normalise(found.arrays["lr"])})
 
     def fingerprint(self) -> str:

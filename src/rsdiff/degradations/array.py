@@ -55,6 +55,10 @@ def degrade_by(degradation: Degradation, image: Image, scale: float, seed: int) 
 
 def peak_of(image: Image) -> float:
     """Return the value that stands for 1."""
+    if np.ma.isMaskedArray(image):
+        raise UserError("a masked array was given and masks are not followed; give its values with the missing ones filled.")
+    if image.ndim == 3 and image.shape[0] <= 4 < min(image.shape[1:]):
+        raise UserError(f"an array of shape {image.shape} looks channels first; give (H, W, C), for example image.transpose(1, 2, 0).")
     if image.ndim not in (2, 3):
         raise UserError(f"an array of shape {image.shape} is no image; give (H, W) or (H, W, C).")
     if np.issubdtype(image.dtype, np.floating):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.data.missing import eroded
+from rsdiff.data.modality import Modality
 from rsdiff.data.sample import Batch
 from rsdiff.data.source import Window
 
@@ -28,6 +29,7 @@ class Degraded:
     noise_level  (N,) in units of [0, 1] or None
     lr_clean     (N, c, h, w) before noise and rounding, or None
     windows      the part of the given images that became hr, where that is not the whole; in target pixels, one per image
+    modalities   what else was made, by name: several LR images of every place, for example
     """
 
     lr: Tensor
@@ -36,6 +38,7 @@ class Degraded:
     noise_level: Tensor | None = None
     lr_clean: Tensor | None = None
     windows: Sequence[Window] | None = None
+    modalities: Mapping[str, Modality] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ def degrade(batch: Batch, degradation: Degradation) -> Batch:
         noise_level=made.noise_level,
         lr_clean=made.lr_clean,
         lr_views=lr_views,
+        modalities={**batch.modalities, **made.modalities},
     )
 
 

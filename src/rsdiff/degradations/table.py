@@ -10,6 +10,7 @@ DEGRADATIONS = Kinds(
         "bsrgan_plus": "rsdiff.degradations.bsrgan_plus:BsrganPlusConfig",
         "gaussian": "rsdiff.degradations.gaussian:GaussianDegradationConfig",
         "grid": "rsdiff.degradations.grid:GridConfig",
+        "looks": "rsdiff.degradations.looks:LooksConfig",
         "paired": "rsdiff.degradations.paired:PairedConfig",
         "real_esrgan": "rsdiff.degradations.real_esrgan:RealEsrganConfig",
         "refdiff_training": "rsdiff.degradations.refdiff_training:RefDiffTrainingConfig",

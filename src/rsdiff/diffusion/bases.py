@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import Tagged
 from rsdiff.data.enlarging import enlarge
 from rsdiff.networks.running_regression import RunningRegression
@@ -83,11 +84,13 @@ class BaseConfig(Tagged):
     """The family of bases."""
 
     family: ClassVar[str] = "base"
-    kinds: ClassVar[dict[str, str]] = {
-        "enlarged": "rsdiff.diffusion.bases:EnlargedConfig",
-        "none": "rsdiff.diffusion.bases:NoBaseConfig",
-        "regression": "rsdiff.diffusion.bases:RegressionConfig",
-    }
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "enlarged": "rsdiff.diffusion.bases:EnlargedConfig",
+            "none": "rsdiff.diffusion.bases:NoBaseConfig",
+            "regression": "rsdiff.diffusion.bases:RegressionConfig",
+        }
+    )
 
     def refuse_base(self, model: str, problem: Target) -> str | None:
         """Return None, or one sentence that says why there is no such base for `problem`."""

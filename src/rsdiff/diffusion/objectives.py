@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +11,18 @@ from torch import Tensor
 from rsdiff.config import config
 from rsdiff.diffusion.denoisers import Denoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
+
+
+class LevelLaw(Protocol):
+    """Where the noise levels of a training come from and how its errors count: the laws below, or a method's own."""
+
+    def draw(self, noise: NoiseSource, count: int, device: torch.device | str) -> Tensor:
+        """Return `count` levels."""
+        ...
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """Return the weight of the squared error of the clean image at sigma."""
+        ...
 
 
 @config
@@ -102,7 +115,7 @@ class DenoisingError:
     error: Tensor
 
 
-def denoising_error(denoiser: Denoiser, levels: EdmLevels | VpLevels | VeLevels, target: Tensor, noise: NoiseSource) -> DenoisingError:
+def denoising_error(denoiser: Denoiser, levels: LevelLaw, target: Tensor, noise: NoiseSource) -> DenoisingError:
     """Return the weighted error of D(x0 + sigma n; sigma) for clean images `target`; the level is drawn first, then n."""
     sigma = levels.draw(noise, len(target), target.device)
     y = target + per_image(sigma, target) * noise.normal(target.shape, target.device)

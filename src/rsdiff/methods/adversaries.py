@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import Tagged
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.methods.base import Losses, frozen
@@ -21,11 +22,13 @@ class DiscriminatorConfig(Tagged):
     """The family of discriminators."""
 
     family: ClassVar[str] = "discriminator"
-    kinds: ClassVar[dict[str, str]] = {
-        "patch": "rsdiff.methods.adversaries:PatchConfig",
-        "unet": "rsdiff.methods.adversaries:UNetConfig",
-        "vgg": "rsdiff.methods.adversaries:VGGConfig",
-    }
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "patch": "rsdiff.methods.adversaries:PatchConfig",
+            "unet": "rsdiff.methods.adversaries:UNetConfig",
+            "vgg": "rsdiff.methods.adversaries:VGGConfig",
+        }
+    )
 
     def build(self, bands: int, larger: int = 0) -> Discriminator:
         """Return the discriminator of images of so many bands, with fresh weights.

@@ -26,9 +26,9 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
-from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNet
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
+from rsdiff.networks.skeleton import SkeletonConfig
 
 
 @config

@@ -22,9 +22,9 @@ from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
-from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.diffsr_unet import DiffSRUNet
 from rsdiff.networks.gates import Pooling
+from rsdiff.networks.skeleton import SkeletonConfig
 from rsdiff.networks.srdsran import SRDSRAN, Gates, enlargement
 
 

@@ -22,9 +22,9 @@ from rsdiff.methods import blindsrsnf
 from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import SRDSRANConfig, refuse_scale
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
-from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
+from rsdiff.networks.skeleton import SkeletonConfig
 from rsdiff.networks.srdiff_unet import EVERY, SRDiffUNet
 
 

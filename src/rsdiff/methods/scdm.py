@@ -38,9 +38,9 @@ from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.losses.spectral import spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
-from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.restorers import refuse_other_scales
 from rsdiff.networks.scdm_unet import SCDMUNet
+from rsdiff.networks.skeleton import SkeletonConfig
 
 
 @config

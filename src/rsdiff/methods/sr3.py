@@ -35,9 +35,9 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.patch_sizes import require_multiple
-from rsdiff.methods.skeleton import SkeletonConfig
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.layers import reflect_to
+from rsdiff.networks.skeleton import SkeletonConfig
 from rsdiff.networks.sr3_unet import SR3UNet
 
 

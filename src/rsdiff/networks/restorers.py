@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import nn
 
+from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import Tagged
 
 
@@ -28,19 +29,21 @@ class RestorerConfig(Tagged):
     """The family of networks (B, c, h, w) -> (B, C, h scale, w scale) on images in [0, 1]. A kind is a config class beside its network."""
 
     family: ClassVar[str] = "network"
-    kinds: ClassVar[dict[str, str]] = {
-        "awan": "rsdiff.networks.awan:AWANNetConfig",
-        "edsr": "rsdiff.networks.encoder_heads:EDSRNetConfig",
-        "hat": "rsdiff.networks.hat:HATNetConfig",
-        "hscnn_plus": "rsdiff.networks.hscnn_plus:HSCNNPlusNetConfig",
-        "mst_l": "rsdiff.networks.mst:MSTLNetConfig",
-        "mstpp": "rsdiff.networks.mst:MSTPlusPlusNetConfig",
-        "rdn": "rsdiff.networks.encoder_heads:RDNNetConfig",
-        "rrdb": "rsdiff.networks.rrdb:RRDBNetConfig",
-        "spectral_cnn": "rsdiff.networks.spectral_cnn:SpectralCNNNetConfig",
-        "spsr": "rsdiff.networks.spsr:SPSRNetConfig",
-        "swinir": "rsdiff.networks.encoder_heads:SwinIRNetConfig",
-    }
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "awan": "rsdiff.networks.awan:AWANNetConfig",
+            "edsr": "rsdiff.networks.encoder_heads:EDSRNetConfig",
+            "hat": "rsdiff.networks.hat:HATNetConfig",
+            "hscnn_plus": "rsdiff.networks.hscnn_plus:HSCNNPlusNetConfig",
+            "mst_l": "rsdiff.networks.mst:MSTLNetConfig",
+            "mstpp": "rsdiff.networks.mst:MSTPlusPlusNetConfig",
+            "rdn": "rsdiff.networks.encoder_heads:RDNNetConfig",
+            "rrdb": "rsdiff.networks.rrdb:RRDBNetConfig",
+            "spectral_cnn": "rsdiff.networks.spectral_cnn:SpectralCNNNetConfig",
+            "spsr": "rsdiff.networks.spsr:SPSRNetConfig",
+            "swinir": "rsdiff.networks.encoder_heads:SwinIRNetConfig",
+        }
+    )
 
     def refuse_network(self, problem: Problem) -> str | None:
         """Return None, or one sentence that says why the network cannot treat `problem` and what to change."""

@@ -1,0 +1,143 @@
+"""ResShift: a diffusion between the target and the enlarged LR image, in 15 steps or 4.
+
+Source: Yue et al., NeurIPS 2023, and zsyOOAOA/ResShift: x_t = x0 + eta_t (y0 - x0) + kappa sqrt(eta_t) n, from the target x0 to the
+enlarged LR image y0; the network predicts x0. Solvers see y = (x_t - eta y0) / (1 - eta) = x0 + sigma n, where sigma is
+kappa sqrt(eta) / (1 - eta).
+
+Unlike the published code: no autoencoder (the diffusion is of pixels), and a U-Net without Swin layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rsdiff.config import UserError, config
+from rsdiff.data.enlarging import enlarge_signed
+from rsdiff.data.sample import Batch
+from rsdiff.diffusion.denoisers import DataRange, Network, per_image
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.diffusion.solvers import evaluate, residual_shift_rule
+from rsdiff.losses.masked import masked_mse
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
+from rsdiff.methods.patch_sizes import require_multiple
+from rsdiff.networks.ddpm_unet import DDPMUNetConfig
+from rsdiff.networks.layers import reflect_to
+
+
+@config
+class ShiftConfig:
+    """How the shift eta grows: sqrt(eta) geometrically from `lowest_noise` / kappa to `end`, in times raised to `power`."""
+
+    steps: int = 15
+    """T; the later release has 4."""
+    kappa: float = 2.0
+    """Standard deviation of the noise at eta = 1, in [-1, 1]."""
+    lowest_noise: float = 0.04
+    """Standard deviation of the noise of the first step."""
+    end: float = 0.99
+    """sqrt(eta) of the last step."""
+    power: float = 0.3
+    """Below 1, the shift rises early."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 2 or min(self.kappa, self.lowest_noise, self.power) <= 0 or not 0 < self.end < 1:
+            raise UserError(
+                f"steps={self.steps}, kappa={self.kappa}, lowest_noise={self.lowest_noise}, power={self.power} and end={self.end} make no "
+                "shift; choose at least 2 steps, numbers above 0, and an end between 0 and 1."
+            )
+
+    def etas(self) -> Tensor:
+        """Return eta (T,), ascending, float64 on the CPU. Source: get_named_eta_schedule, 'exponential'."""
+        first = min(self.lowest_noise / self.kappa, self.lowest_noise, 0.001**0.5)
+        times = torch.linspace(0, 1, self.steps, dtype=torch.float64, device="cpu") ** self.power
+        return (first * (self.end / first) ** times).square()
+
+
+@config
+class ResShiftConfig(MethodConfig):
+    """ResShift in pixels. The shift is the published one, the network's size that of SR3."""
+
+    network: DDPMUNetConfig = DDPMUNetConfig(multipliers=(1, 2, 4, 8, 8))
+    """The U-Net, which is shown the enlarged LR image beside the noisy one and told the step."""
+    shift: ShiftConfig = ShiftConfig()
+    """The process."""
+
+    def refuse(self, problem: Problem) -> str | None:
+        if problem.bands != problem.lr_bands or problem.scale < 1:
+            return (
+                f"model resshift shifts the target to the enlarged input, and {problem.lr_bands} bands are to become {problem.bands} at "
+                f"scale {problem.scale:g}; choose a degradation that keeps the bands, and scale=1 or more."
+            )
+        return None
+
+    def build(self, problem: Problem) -> ResShift:
+        return ResShift(self, problem)
+
+
+class ShiftDenoiser:
+    """A network of a shift towards `image` (B, C, H, W), seen as a denoiser; its own step is that of the published sampler."""
+
+    def __init__(self, network: Network, shift: ShiftConfig, image: Tensor, data_range: DataRange = (-1.0, 1.0)) -> None:
+        self.network, self.image, self.kappa = network, image, shift.kappa
+        self.etas = shift.etas()
+        sigmas = self.kappa * self.etas.sqrt() / (1 - self.etas)
+        self.table: Tensor | None = sigmas
+        self.data_range: DataRange | None = data_range
+        self.sigma_min, self.sigma_max = float(sigmas[0]), float(sigmas[-1])
+        self.rule = residual_shift_rule(self.kappa)
+        self.logarithms = sigmas.log()
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        index = self._nearest(sigma.to(torch.float64).expand(len(y)))
+        eta = per_image(self.etas.to(index.device)[index], y)
+        x = (1 - eta) * y + eta * self.image.to(y)
+        shown = (x / (3 * self.kappa * eta.sqrt() + 1)).to(self.image.dtype)  # within about [-1, 1], as published for pixels
+        return self.network(torch.cat([shown, self.image], dim=1), index.to(y.device)).to(y.dtype)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """See Denoiser."""
+        return self.logarithms.exp().to(sigma.device)[self._nearest(sigma)].to(sigma.dtype)
+
+    def _nearest(self, sigma: Tensor) -> Tensor:
+        distance = sigma.log().reshape(-1, 1) - self.logarithms.to(sigma.device)
+        return distance.abs().argmin(1).reshape(sigma.shape)
+
+    def step(self, y: Tensor, sigma: float, sigma_next: float, noise: NoiseSource) -> tuple[Tensor, Tensor]:
+        """See SteppingDenoiser; nothing is drawn in a step to 0."""
+        clean = evaluate(self, y, sigma)
+        down, up = self.rule(sigma, sigma_next)
+        following = clean + (down / sigma) * (y - clean)
+        return (following + up * noise.normal(y.shape, y.device, y.dtype) if up > 0 else following), clean
+
+
+class ResShift(Method):
+    """See the module."""
+
+    def __init__(self, options: ResShiftConfig, problem: Problem) -> None:
+        super().__init__()
+        self.options = options
+        self.network = options.network.build(problem.bands + problem.lr_bands, problem.bands)
+        self.denoiser = partial(ShiftDenoiser, self.network, options.shift)
+
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
+        require_multiple(batch, self.options.network.size_multiple)
+        hr, image = 2 * batch.need("hr") - 1, enlarge_signed(batch.need("lr"), batch.size)
+        denoiser = self.denoiser(image)
+        assert denoiser.table is not None
+        index = noise.integers(0, len(denoiser.table), (len(hr),), hr.device)
+        sigma = denoiser.table.to(hr.device)[index]
+        y = hr + per_image(sigma, hr) * noise.normal(hr.shape, hr.device)
+        return {"restorer": Losses.weighted({"clean": (1.0, masked_mse(denoiser(y, sigma), hr, batch.valid))})}
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        multiple = self.options.network.size_multiple
+        height, width = (-(-length // multiple) * multiple for length in batch.size)
+        image = reflect_to(enlarge_signed(batch.need("lr"), batch.size), height, width)
+        made = sample(sampler, self.denoiser(image), image.shape, noise, device=image.device, image=image)
+        return (made[..., : batch.size[0], : batch.size[1]].float() + 1) / 2
