@@ -126,6 +126,7 @@ def test_a_damaged_image_costs_no_step_whatever_is_done_about_it(run_command: Co
     whole = (data / "004.png").read_bytes()
     (data / "004.png").write_bytes(whole[: len(whole) // 2])
     command = [*TINY, "dataset.root=data", "outputs=o", "trainer.batch=1", "trainer.steps=12", "dataset.split=all", "seed=3"]
+    command.append(f"trainer.workers={int(remedy == 'repaired')}")  # a loader process hands its error over whole
     ended = run_command(*command)
     assert ended.code == 1
     assert "004.png" in ended.err
