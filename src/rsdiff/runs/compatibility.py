@@ -81,7 +81,7 @@ def require_best_metric(settings: RunSettings) -> None:
     if trainer.best_metric not in computed:
         raise ConfigError(
             f"trainer.best_metric={trainer.best_metric} is no metric that a validation can compute, which are those of single images "
-            f"without a weight file; choose one (such as {', '.join(computed[:3])}), or set trainer.best_metric=null to take the last checkpoint."
+            f"without a weight file; choose one (such as {', '.join(computed[:3])}), or set trainer.best_metric=null to take the last one."
         )
 
 
