@@ -21,8 +21,8 @@ import io, json, sys
 from contextlib import redirect_stderr, redirect_stdout
 from rsdiff.app.main import main
 
-ended = []
-for words in json.loads(sys.argv[1]):
+ended, commands, answer = [], json.loads(sys.argv[1]), sys.argv[2]
+for words in commands:
     sys.argv = ["rsdiff", *words]
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
@@ -31,7 +31,8 @@ for words in json.loads(sys.argv[1]):
         except SystemExit as end:
             code = end.code
     ended.append([code or 0, out.getvalue(), err.getvalue(), "torch" in sys.modules])
-sys.stdout.write(json.dumps(ended))
+with open(answer, "w") as file:  # processes of launchers print, too
+    json.dump(ended, file)
 """
 
 
@@ -42,10 +43,15 @@ def type_commands(where: Path, *commands: list[str], **variables: str) -> list[t
     """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1", **variables}
     ended = subprocess.run(
-        [sys.executable, "-c", PROCESS, json.dumps(commands)], cwd=where, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROCESS, json.dumps(commands), "answer.json"],
+        cwd=where,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    return [tuple(entry) for entry in json.loads(ended.stdout)]
+    return [tuple(entry) for entry in json.loads((where / "answer.json").read_text())]
 
 
 def test_what_only_looks_does_not_import_pytorch(tmp_path: Path) -> None:

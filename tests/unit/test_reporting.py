@@ -137,7 +137,7 @@ def test_a_panel_is_drawn_for_any_number_of_bands(tmp_path: Path, bands: int, hr
     with Image.open(path) as picture:
         assert picture.width > 3 * 200
     single = sorted(p.name for p in tmp_path.iterdir() if p != path)
-    assert single == [f"class_scene_1_tif.{key}.png" for key in (["bicubic", "hr", "lr", "sr"] if hr else ["bicubic", "lr", "sr"])]
+    assert single == [f"{path.stem}.{key}.png" for key in (["bicubic", "hr", "lr", "sr"] if hr else ["bicubic", "lr", "sr"])]
     for name in single:
         with Image.open(tmp_path / name) as picture:
             assert picture.size == (64, 48)

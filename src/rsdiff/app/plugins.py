@@ -1,8 +1,9 @@
 """Methods, data sets and whatever else a user's own package brings, without a change to rsdiff.
 
 A plugin is a module or package with any of the tables METHODS, NETWORKS, DISCRIMINATORS, DATASETS, DEGRADATIONS, SAMPLERS, LOGGERS (kind ->
-config class, or 'module:Class', which is imported when it is used) and METRICS (as `rsdiff.metrics.table` has them), and a folder `conf`
-beside it with options of groups. It is found as an entry point of the group `rsdiff.plugins`, or named by `plugins=[my_package]`.
+config class, or 'module:Class', which is imported when it is used) and METRICS (as `rsdiff.metrics.table` has them, or the place of such a
+table), and a folder `conf` beside it with options of groups. It is found as an entry point of the group `rsdiff.plugins`, or named by
+`plugins=[my_package]`.
 """
 
 from __future__ import annotations
@@ -43,27 +44,24 @@ def name_plugins(names: Sequence[str]) -> None:
 
 def load_plugins() -> tuple[Path, ...]:
     """Import the plugins and fill their tables in, once; return their folders of configs. Raises ConfigError in one sentence."""
-    return _loaded(os.environ.get(NAMED, ""))
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    installed = {point.value.partition(":")[0]: f"the entry point {point.name}" for point in points}
+    given = {name: f"plugins=[{name}]" for name in os.environ.get(NAMED, "").split(",") if name}
+    folders = [_loaded(name, origin) for name, origin in {**given, **installed}.items()]
+    return tuple(folder for folder in folders if folder.is_dir())
 
 
 @functools.cache
-def _loaded(named: str) -> tuple[Path, ...]:
-    installed = {
-        point.value.partition(":")[0]: f"the entry point {point.name}" for point in importlib.metadata.entry_points(group=ENTRY_POINTS)
-    }
-    given = {name: f"plugins=[{name}]" for name in named.split(",") if name}
-    folders = []
-    for name, origin in {**installed, **given}.items():
-        try:
-            module = importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(
-                f"{origin} names the module {name}, which cannot be imported ({error}); install it, or put its folder on PYTHONPATH."
-            ) from error
+def _loaded(name: str, origin: str) -> Path:
+    """Import a plugin, fill its tables in and return the folder of its configs, which it may lack."""
+    try:
+        module = importlib.import_module(name)
         _register(module)
-        folder = Path(str(module.__file__)).parent / "conf"
-        folders += [folder] if folder.is_dir() else []
-    return tuple(folders)
+    except ImportError as error:
+        raise ConfigError(
+            f"{origin} names the module {name}, which cannot be imported ({error}); install it, or put its folder on PYTHONPATH."
+        ) from error
+    return Path(str(module.__file__)).parent / "conf"
 
 
 def _register(module: ModuleType) -> None:
@@ -73,9 +71,14 @@ def _register(module: ModuleType) -> None:
         if hasattr(module, table):
             _extend(FAMILIES[family].kinds, getattr(module, table), f"{module.__name__}.{table}")
     for table, place in IMPORTED.items():
-        if hasattr(module, table):
-            owner, _, name = place.partition(":")
-            _extend(getattr(importlib.import_module(owner), name), getattr(module, table), f"{module.__name__}.{table}")
+        if new := getattr(module, table, None):
+            _extend(_found(place), _found(new) if isinstance(new, str) else new, f"{module.__name__}.{table}")
+
+
+def _found(place: str) -> Any:
+    """Return what 'module:name' names."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _extend(table: MutableMapping[str, Any], new: Mapping[str, Any], where: str) -> None:

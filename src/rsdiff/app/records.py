@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from rsdiff.app.command_line import OF_LISTS, check_sweep, checked
 from rsdiff.app.ended import RunEnded
-from rsdiff.app.gpus import SHARED_GPUS, take_gpus, visible_gpus
+from rsdiff.app.gpus import SHARED_GPUS, shares_of, take_gpus, visible_gpus
 from rsdiff.runs import sweep
 
 FOLDER = "RSDIFF_SWEEP_FOLDER"
@@ -52,6 +52,8 @@ class CheckAndRecord(Callback):
         searched = [str(word) for word in hydra.overrides.hydra if str(word).startswith("hydra.searchpath")]
         cells = check_sweep([*searched, *given], hydra.job.config_name).cells if known else []
         prepare_launcher(str(hydra.launcher._target_))
+        if SHARED_GPUS in os.environ:
+            shares_of(os.environ[SHARED_GPUS].split(","), float(config.gpus_per_cell))  # refuses what cannot be
         folder = Path(hydra.runtime.cwd) / str(hydra.sweep.dir)
         sweep.start(folder, cells)
         os.environ[FOLDER] = str(folder)

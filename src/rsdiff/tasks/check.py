@@ -31,7 +31,7 @@ from rsdiff.tasks.options import EvaluateTask, TrainTask
 from rsdiff.tracking import Tracker
 
 SMALL_SHARE = 0.25
-"""Share of the range of a normaliser below which the values of a data set look as if they were stored in another unit."""
+"""Share of 8 bits below which the values of a data set look as if they were stored in another unit."""
 T = TypeVar("T")
 
 
@@ -119,20 +119,18 @@ def check_files(dataset: FileDataset, split: Split, scale: float, found: Finding
 
 
 def check_ranges(source: ImageSource, scanned: Sequence[Scanned], facts: Sequence[dict[str, PixelFacts]], found: Findings) -> None:
-    """Note stored values that leave the range of the normaliser, or fill a small part of it."""
+    """Note images whose values lie far off the range that the others have, and those that fill a small part of 8 bits."""
     for role, rule in (("hr", source.normaliser), ("lr", source.lr_normaliser)):
         known = [by_role[role] for by_role in facts if role in by_role and by_role[role].valid > 0]
         if not known:
             continue
         low, high = min(fact.low for fact in known), max(fact.high for fact in known)
         first, last = min(rule.low), max(rule.high)
-        advice = (
-            f"set dataset.normaliser.rule=fixed dataset.normaliser.low=[{_round_down(low):g}] dataset.normaliser.high=[{_round_up(high):g}]"
-        )
+        advice = f"set dataset.range=[{_round_down(low):g},{_round_up(high):g}], or a name that --help lists"
         outside = [sample.item.name for sample, by_role in zip(scanned, facts, strict=True) if _leaves(by_role.get(role), first, last)]
         if outside:
             found.add(f"{len(outside)} {role} images, {outside[0]} among them, leave the range from {first:g} to {last:g}: {advice}")
-        elif high - first < SMALL_SHARE * (last - first):
+        elif (first, last) == (0, 255) and high - first < SMALL_SHARE * (last - first):
             found.add(f"{role} images reach {high:g} and {first:g} to {last:g} become 0 to 1, of which they fill a small part: {advice}")
 
 
@@ -193,8 +191,8 @@ def told(settings: RunSettings, folder: RunFolder, said: Sequence[str], found: F
 
 
 def _leaves(fact: PixelFacts | None, first: float, last: float) -> bool:
-    tolerance = 1e-3 * (last - first)
-    return fact is not None and fact.valid > 0 and (fact.low < first - tolerance or fact.high > last + tolerance)
+    far = last - first  # clouds and noise below 0 leave it by less; how many of them there are is told when the data set is opened
+    return fact is not None and fact.valid > 0 and (fact.low < first - far or fact.high > last + far)
 
 
 def _round_up(value: float) -> float:

@@ -1,0 +1,6 @@
+"""A plugin of rsdiff. Its tables say what it brings: 'module:Class' is imported when it is used, so that `rsdiff --help` stays quick."""
+
+METHODS = {"mysr": "mysr.method:MySRConfig"}
+NETWORKS = {"shuffle": "mysr.network:ShuffleNetConfig"}
+DEGRADATIONS = {"haze": "mysr.degradation:HazeConfig"}
+METRICS = "mysr.metric:METRICS"

@@ -1,0 +1,134 @@
+"""`import rsdiff`: the few names, with images of every kind in and the same kind out."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray
+from affine import Affine
+from PIL import Image
+from rasterio.io import MemoryFile
+
+import rsdiff
+import rsdiff.api
+from rsdiff.config import ConfigError, UserError
+from rsdiff.inference.pictures import picture_of
+from tests.conftest import REPOSITORY, Command
+
+PIXELS = (np.random.default_rng(3).random((20, 24, 3)) * 255).astype(np.uint8)
+GRID = Affine(10, 0, 500_000, 0, -10, 5_000_000)
+
+
+def test_examples_of_the_docstrings_are_true() -> None:
+    result = doctest.testmod(rsdiff.api)
+    assert result.failed == 0
+    assert result.attempted >= 10
+
+
+def test_importing_rsdiff_imports_nothing_else() -> None:
+    code = "import json, sys; before = set(sys.modules); import rsdiff; print(json.dumps(sorted(set(sys.modules) - before)))"
+    ended = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(REPOSITORY / "src")}, capture_output=True, check=True)
+    imported = {name.partition(".")[0] for name in json.loads(ended.stdout)}
+    assert imported.isdisjoint({"torch", "numpy", "hydra", "omegaconf", "pydantic", "rasterio", "PIL"})
+
+
+def images_of_every_kind() -> dict[str, object]:
+    memory = MemoryFile()
+    with memory.open(driver="GTiff", count=3, height=20, width=24, dtype="uint8", crs="EPSG:32633", transform=GRID) as file:
+        file.write(PIXELS.transpose(2, 0, 1))
+    coordinates = {"y": 4_999_995 - 10.0 * np.arange(20), "x": 500_005 + 10.0 * np.arange(24), "band": ["red", "green", "blue"]}
+    return {
+        "numpy": PIXELS,
+        "tensor": torch.from_numpy(PIXELS.transpose(2, 0, 1).copy()),
+        "pillow": Image.fromarray(PIXELS),
+        "rasterio": memory.open(),
+        "xarray": xarray.DataArray(PIXELS, dims=["y", "x", "band"], coords=coordinates, attrs={"units": "1"}, name="scene"),
+    }
+
+
+def pixels_of(image: object) -> np.ndarray:
+    values: np.ndarray = picture_of(image).values.transpose(1, 2, 0)
+    return values
+
+
+@pytest.mark.parametrize("scale", [2, 2.5])
+def test_an_image_comes_back_as_it_was_given_at_any_scale(scale: float) -> None:
+    model = rsdiff.load("bicubic")
+    expected = model.restore(PIXELS, scale=scale)
+    assert expected.shape == (round(20 * scale), round(24 * scale), 3)
+    assert expected.dtype == np.uint8
+    for kind, image in images_of_every_kind().items():
+        made = model.restore(image, scale=scale)
+        assert type(made) is type(image), kind
+        np.testing.assert_array_equal(pixels_of(made), expected, err_msg=kind)
+        lr, hr, _ = rsdiff.degrade(image, "bicubic", scale=2)
+        assert type(lr) is type(hr) is type(image), kind
+        np.testing.assert_array_equal(pixels_of(hr), PIXELS, err_msg=kind)
+
+
+def test_where_an_image_lies_goes_along() -> None:
+    images, model = images_of_every_kind(), rsdiff.load("bicubic")
+    raster = model.restore(images["rasterio"], scale=2)
+    assert raster.crs.to_epsg() == 32633
+    assert raster.transform == GRID * Affine.scale(0.5)
+    array = model.restore(images["xarray"], scale=2)
+    assert array.dims == ("y", "x", "band")
+    assert list(array.coords["band"].values) == ["red", "green", "blue"]
+    assert array.attrs == {"units": "1"}
+    np.testing.assert_allclose(array.coords["x"].values[:3], [500_002.5, 500_007.5, 500_012.5])
+    np.testing.assert_allclose(array.coords["y"].values[:2], [4_999_997.5, 4_999_992.5])
+
+
+def test_floats_are_values_in_unit_range_and_layouts_are_named() -> None:
+    model = rsdiff.load("bicubic")
+    floats = PIXELS.astype(np.float32) / 255
+    made = model.restore(floats, scale=2)
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made.clip(0, 1), model.restore(PIXELS, scale=2) / 255, atol=0.51 / 255)
+    first = model.restore(floats.transpose(2, 0, 1), scale=2, layout="CHW")
+    np.testing.assert_array_equal(first.transpose(1, 2, 0), made)
+    gray = model.restore(PIXELS[..., 0], scale=2)
+    assert gray.shape == (40, 48)
+    mean, spread = model.restore(floats, scale=2, samples=2)
+    assert mean.shape == spread.shape == (40, 48, 3)
+
+
+def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path) -> None:
+    model = rsdiff.load("bicubic")
+    with pytest.raises(UserError, match=r"open it first"):
+        model.restore("scene.tif")
+    with pytest.raises(UserError, match=r"convert it: image.convert"):
+        model.restore(Image.fromarray(PIXELS).convert("P"))
+    with pytest.raises(UserError, match=r"image 0 has the shape"):
+        rsdiff.score(PIXELS, PIXELS[:10])
+    with pytest.raises(ConfigError, match="did you mean"):
+        rsdiff.compose("model=sr3_tny")
+    with pytest.raises(UserError, match="does not exist"):
+        rsdiff.load(tmp_path / "nowhere")
+
+
+def test_a_trained_model_restores_and_is_evaluated_without_a_word(run_command: Command, capfd: pytest.CaptureFixture[str]) -> None:
+    small = ["trainer.steps=1", "trainer.batch=1", "trainer.patch=32", "dataset.size=64", "metrics.metrics=[psnr]"]
+    assert run_command("model=rrdb_tiny", *small).code == 0
+    (run,) = Path("outputs/train").glob("*/*")
+    model = rsdiff.load(run)
+    assert "x4, 3 to 3 bands" in repr(model)
+    restored = model.restore(PIXELS, seed=1)
+    assert restored.shape == (80, 96, 3)
+    np.testing.assert_array_equal(restored, model.restore(PIXELS, seed=1))
+    with pytest.raises(UserError, match="leave scale=3 out"):
+        model.restore(PIXELS, scale=3)
+    rows = rsdiff.evaluate(run, "metrics.metrics=[psnr]")
+    assert len(rows) == 8
+    assert rows["psnr"].notna().all()
+    assert rsdiff.score([restored] * 2, [restored] * 2, "basicsr_y", metrics=["ssim"])[1]["ssim"] == pytest.approx(1.0)
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err == ""
