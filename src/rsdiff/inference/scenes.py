@@ -227,7 +227,7 @@ class _Run:
             grid.tiles,
             outputs,
             score,
-            (self.normaliser.low, self.normaliser.high),
+            (self.values.shown.low, self.values.shown.high),
             self.values.use.outside,
             self.outside_told() if self.values.use.outside else "",
         )
