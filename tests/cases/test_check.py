@@ -89,6 +89,7 @@ def test_everything_that_is_wrong_with_a_folder_is_listed_and_skipping_it_trains
     assert "nothing wrong was found" in again.out
 
 
+@pytest.mark.slow
 def test_pairs_of_wrong_sizes_and_places_are_listed_and_left_out(run_command: Command, tmp_path: Path) -> None:
     for number in range(6):
         picture(tmp_path / "mine" / "HR" / f"{number}.png", 24, 24)

@@ -121,17 +121,6 @@ class FileSource:
         self._know_contents()
         return {item.name: digest_of(f"{role}\0{self._digests[path]}" for role, path in sorted(item.paths.items())) for item in self._items}
 
-    @property
-    def is_measured(self) -> bool:
-        """Whether images decided the range of the values: always of signed integers, whose type says little of it."""
-        rule = self._options.value_rule
-        main = self._infos[0].get("hr", self._infos[0].get("lr"))
-        return rule.is_measured or (rule.rule == "type" and main is not None and main.dtype.kind == "i")
-
-    def caution(self, remark: str) -> None:
-        """Add a remark."""
-        self._outside.append(remark)
-
     def remarks(self) -> Sequence[str]:
         """See ImageSource: values outside their range, files of one sample whose georeferences or brightness disagree."""
         said = list(self._outside)

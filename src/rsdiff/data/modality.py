@@ -5,7 +5,7 @@ A new one is declared by who gives it (`gives`) and who needs it (`requires`); n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,10 +27,9 @@ class Modality:
     valid: Tensor | None = None
     wavelengths: tuple[float, ...] = ()
 
-    def to(self, device: torch.device | str) -> Modality:
-        """Return it with its tensors on `device`."""
-        valid = None if self.valid is None else self.valid.to(device, non_blocking=True)
-        return replace(self, values=self.values.to(device, non_blocking=True), valid=valid)
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Modality:
+        """Return it with its tensors changed: moved, pinned."""
+        return replace(self, values=change(self.values), valid=None if self.valid is None else change(self.valid))
 
     @property
     def filled(self) -> Tensor:

@@ -119,7 +119,7 @@ def noised(schedule: DiscreteSchedule, clean: Tensor, noise: NoiseSource) -> tup
     step = (noise.uniform((count,), clean.device) * len(schedule)).floor().to(torch.int64)
     drawn = noise.normal(clean.shape, clean.device)
     # In the network's precision, as published: float32 rounds 1 - level^2 at the lowest levels by up to 4e-3 of its value.
-    signal = schedule.signal_levels.to(clean)
+    signal = schedule.on(clean.device, "signal_levels").to(clean.dtype)
     before, own = signal[step], signal[step + 1]
     level = noise.uniform((count,), clean.device) * (before - own) + own
     return noisy(clean, level, drawn), level

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, config
 from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser
 from rsdiff.diffusion.levels import to_zero
 from rsdiff.diffusion.noise import NoiseSource
@@ -211,8 +212,8 @@ class LatentDiffusion(Method):
 
     def denoiser_of(self, network: nn.Module, condition: Tensor, scale: Tensor, height: Tensor) -> Denoiser:
         """Return `network` as a denoiser; scale, height (B,) are what it is told of each image, the scale before truncation."""
-        told = (scale.trunc() if self.options.scale_told == "truncated" else scale).to(condition.device)
-        tall = height.to(condition.device)
+        told = to_device(scale.trunc() if self.options.scale_told == "truncated" else scale, condition.device)
+        tall = to_device(height, condition.device)
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             known = torch.cat([x, condition.to(x.dtype)], dim=1)

@@ -129,7 +129,7 @@ class SADN(Method):
         """Return the image (B, C, H, W) of `size` of lr (B, C, h, w) in [0, 1], not clamped; in training by softer kernel choice."""
         x = self.shift_in(lr)
         if isinstance(self.body, FeedbackBody):
-            maps = self.body(x, lr.shape[-2] / size[0], float(self.temperature) if self.training else 1.0)
+            maps = self.body(x, lr.shape[-2] / size[0], self.temperature if self.training else 1.0)
         else:
             maps = self.body(x)
         return self.shift_out(self.base.onto(self.upsampler(maps, size), x))

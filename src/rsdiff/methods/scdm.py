@@ -228,7 +228,7 @@ class SCDM(Method):
         base   what is added to target and estimate before the angle between them is taken
         valid  which values of the target count, (B, C, H, W) of 0 and 1, or None for all
         """
-        alphas_bar = self.schedule.alphas_bar.to(target.device)[t]
+        alphas_bar = self.schedule.on(target.device, "alphas_bar")[t]
         signal, deviation = (per_image(part.sqrt(), target) for part in (alphas_bar, 1 - alphas_bar))
         x = signal * target + deviation * drawn
         predicted = self.networks[stage](x, condition, t)

@@ -173,7 +173,7 @@ class SR3(Method):
         if self.options.time == "continuous":
             return noised_continuously(hr, self.options, self.schedule, noise)
         steps = draw_steps(hr, 0, self.options, self.schedule, noise)
-        signal = self.schedule.signal_levels.to(hr.device)[steps + 1]
+        signal = self.schedule.on(hr.device, "signal_levels")[steps + 1]
         level, complement = signal.float(), (1 - signal.square()).sqrt().float()
         drawn = noise.normal(hr.shape, hr.device)
         return Noised(per_image(level, hr) * hr + per_image(complement, hr) * drawn, steps, drawn)

@@ -154,7 +154,7 @@ def validation_of(
     ((_, degradation),) = named_cases(degradation_for(settings, held_out).for_tests().build())
     draw = draw_of(degradation, held_out)
     samples = TestSamples(held_out, settings.scale, settings.seed, draw, size_rule=settings.dataset.size_rule)
-    evaluator = settings.metrics.for_validation().build(
+    evaluator = settings.metrics.for_validation(settings.trainer.best_metric).build(
         held_out.bands, True, None if draw is None else degradation, accelerator.device, baseline
     )
 
