@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -89,6 +90,7 @@ def test_everything_that_is_wrong_with_a_folder_is_listed_and_skipping_it_trains
     assert "nothing wrong was found" in again.out
 
 
+@pytest.mark.slow
 def test_pairs_of_wrong_sizes_and_places_are_listed_and_left_out(run_command: Command, tmp_path: Path) -> None:
     for number in range(6):
         picture(tmp_path / "mine" / "HR" / f"{number}.png", 24, 24)
@@ -113,11 +115,13 @@ def test_pairs_on_other_ground_and_in_other_units_are_told(run_command: Command,
         corner = (1000.0, 2000.0) if number else (1003.0, 2000.0)  # one and a half LR pixels apart
         raster(tmp_path / "mine" / "HR" / f"{number}.tif", low.repeat(2, 1).repeat(2, 2).astype(np.uint16) * 40, corner)
         raster(tmp_path / "mine" / "LR" / f"{number}.tif", low, pixel=2.0)
-    checked = run_command("task=check", *TRAIN[:-1], *PAIRS)
-    assert checked.code == 1
-    assert said(checked, "1 of 4 samples", "0", "1.5 LR pixels apart")
-    assert said(checked, "lr images are 6.4 times as bright as hr images")
-    assert said(checked, "hr images reach", "small part")
+    guessed = run_command("task=check", *TRAIN[:-1], *PAIRS)
+    assert guessed.code == 1
+    assert said(guessed, "HR holds uint16 values", "which they fill next to nothing", "dataset.range=measured")
+    insisted = run_command("task=check", *TRAIN[:-1], *PAIRS, "dataset.range=type")
+    assert insisted.code == 1
+    assert said(insisted, "1 of 4 samples", "0", "1.5 LR pixels apart")
+    assert said(insisted, "lr images are 6.4 times as bright as hr images")
 
 
 def test_a_range_that_does_not_suit_is_told_with_one_that_does(run_command: Command, tmp_path: Path) -> None:
@@ -126,9 +130,9 @@ def test_a_range_that_does_not_suit_is_told_with_one_that_does(run_command: Comm
         raster(tmp_path / "mine" / f"{number}.tif", generator.integers(300, 3360, (3, 24, 24)).astype(np.uint16))
     checked = run_command("task=check", *TRAIN[:-1], *FOLDER)
     assert checked.code == 1
-    advised = [word.rstrip(".") for word in re.findall(r"dataset\.normaliser\.\w+=\S+", "\n".join(problems(checked)))]
-    assert "dataset.normaliser.high=[4000]" in advised
-    assert run_command("task=check", *TRAIN[:-1], *FOLDER, *advised).code == 0
+    advised = re.findall(r"dataset\.range=\w+", "\n".join(problems(checked)))
+    assert advised[0] == "dataset.range=sentinel2_harmonized"
+    assert run_command("task=check", *TRAIN[:-1], *FOLDER, advised[0]).code == 0
 
 
 def test_images_too_small_for_the_crop_and_a_folder_that_is_not_there_are_told(run_command: Command, tmp_path: Path) -> None:
@@ -142,3 +146,17 @@ def test_images_too_small_for_the_crop_and_a_folder_that_is_not_there_are_told(r
     assert advised is not None
     fitting = [word for word in TRAIN[:-1] if not word.startswith("trainer.patch")]
     assert run_command("task=check", *fitting, advised[0], *FOLDER).code == 0
+
+
+def test_a_packed_file_that_is_damaged_is_told(run_command: Command, tmp_path: Path) -> None:
+    images(tmp_path / "mine", 8)
+    assert run_command("task=prepare", "dataset=folder", "source=mine", "output=packed.h5").code == 0
+    packed = ("dataset=packed", "dataset.file=packed.h5")
+    assert run_command("task=check", *TRAIN[:-1], *packed).code == 0
+    content = bytearray((tmp_path / "packed.h5").read_bytes())
+    with h5py.File(tmp_path / "packed.h5", "r") as file:
+        content[file["pixels/hr"].id.get_offset() + 100] ^= 255
+    (tmp_path / "packed.h5").write_bytes(content)
+    broken = run_command("task=check", *TRAIN[:-1], *packed)
+    assert broken.code == 1
+    assert said(broken, "1 images of packed.h5", "damaged")

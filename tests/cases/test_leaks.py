@@ -63,6 +63,8 @@ def trained(run_command: Command, tmp_path: Path) -> Path:
     assert counts(ended) == {"training": 10, "validation": 1, "test": 1}
     (run,) = (tmp_path / "outputs" / "train").glob("*/*")
     assert "10 training, 1 validation, 1 test images" in results(run)
+    (card,) = run.rglob("card.json")
+    assert len(json.loads(card.read_text())["trained_on"]) == 10 * 8
     return run
 
 
@@ -90,11 +92,6 @@ def test_a_checkpoint_is_never_tested_on_its_training_images_unasked(run_command
     assert "caution" not in new.out
 
 
-def test_a_card_names_the_images_that_were_trained_on(trained: Path) -> None:
-    (card,) = trained.rglob("card.json")
-    assert len(json.loads(card.read_text())["trained_on"]) == 10 * 8
-
-
 def test_copies_of_training_images_among_the_test_images_are_told(run_command: Command, tmp_path: Path) -> None:
     images(tmp_path / "mine" / "train", 8)
     images(tmp_path / "mine" / "test", 3, first=6)
@@ -104,6 +101,7 @@ def test_copies_of_training_images_among_the_test_images_are_told(run_command: C
     assert "test/6, test/7" in ended.out
 
 
+@pytest.mark.slow
 def test_training_and_testing_on_all_images_is_done_when_asked_and_told(run_command: Command, tmp_path: Path) -> None:
     images(tmp_path / "mine", 6)
     ended = run_command(*TRAIN, "dataset=folder", "dataset.root=mine", "dataset.split=all")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +30,6 @@ from rsdiff.data.packing import pack
 from rsdiff.data.scanning import Item
 from rsdiff.data.source import SPLITS, DataError, ImageSource
 from rsdiff.data.splits import Parts
-from rsdiff.reporting.panels import file_name
 
 SIDE = 16
 
@@ -157,34 +156,6 @@ def test_values_are_measured_on_training_images_alone(kind: str, rule: Literal["
 def test_a_kind_of_data_set_decides_no_split_by_itself(kind: str) -> None:
     """One base class opens splits and measures; a kind that does so itself may decide otherwise for each split."""
     assert "build" not in vars(DATASETS[kind])
-
-
-COUNTS = {
-    (kind, option.name)
-    for kind, options in DATASETS.items()
-    for option in fields(options)
-    if option.type in ("int", "int | None") and option.name != "seed"
-}
-
-
-@pytest.mark.parametrize(("kind", "option"), sorted(COUNTS))
-def test_counts_below_nothing_are_refused(kind: str, option: str) -> None:
-    with pytest.raises(ValueError, match=option):
-        DATASETS[kind](**{option: -1}, **({"train_folders": ("a",), "test_folders": ("b",)} if kind == "layout" else {}))
-
-
-def test_names_that_differ_never_share_a_file_of_the_report() -> None:
-    names = ["a/b_c", "a_b/c", "a_b_c", "a b_c", "b/1", "a/1", "1"]
-    assert len({file_name(name) for name in names}) == len(names)
-    assert file_name("train_00001") == "train_00001"
-
-
-def test_a_second_date_that_nobody_reads_is_not_generated() -> None:
-    data = SyntheticDataset(size=32, train_images=1)
-    alone, both = data.for_fields(frozenset({"hr", "lr"})), data.for_fields(frozenset({"hr", "ref"}))
-    assert set(alone.build("train", 1.0).raw(0).arrays) == {"hr"}
-    assert (alone.build("train", 1.0).raw(0).arrays["hr"] == both.build("train", 1.0).raw(0).arrays["hr"]).all()
-    assert both is data
 
 
 # Folders that say only half of what is needed

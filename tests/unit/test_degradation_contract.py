@@ -258,6 +258,6 @@ def test_every_kind_builds_from_its_plain_defaults() -> None:
         if "???" in defaults.values():
             defaults["cases"] = [{"name": "one", "width": 1.0}]
         settings = config_from_mapping(cls, defaults, "degradation")
-        assert settings.build().gives <= {"kernel", "noise_level", "lr_clean"}
+        assert settings.build().gives <= {"kernel", "noise_level", "lr_clean", "looks"}
         if kind not in ("bands", "srf"):  # those are about which bands there are
             assert settings.lr_bands(5) == 5

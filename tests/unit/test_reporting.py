@@ -133,11 +133,11 @@ def test_missing_records_name_the_command_that_makes_them(tmp_path: Path) -> Non
 @pytest.mark.parametrize("hr", [True, False])
 def test_a_panel_is_drawn_for_any_number_of_bands(tmp_path: Path, bands: int, hr: bool) -> None:
     path = write_panel(tmp_path, panel(bands=bands, hr=hr))
-    assert re.fullmatch(r"class_scene_1_tif-\w{6}\.png", path.name)
+    assert path.name == "class_scene_1_tif.png"
     with Image.open(path) as picture:
         assert picture.width > 3 * 200
     single = sorted(p.name for p in tmp_path.iterdir() if p != path)
-    assert single == [f"class_scene_1_tif.{key}.png" for key in (["bicubic", "hr", "lr", "sr"] if hr else ["bicubic", "lr", "sr"])]
+    assert single == [f"{path.stem}.{key}.png" for key in (["bicubic", "hr", "lr", "sr"] if hr else ["bicubic", "lr", "sr"])]
     for name in single:
         with Image.open(tmp_path / name) as picture:
             assert picture.size == (64, 48)

@@ -178,7 +178,7 @@ def test_fastdpm_variances_keep_the_signal_of_the_long_chain(shape: Any) -> None
     [
         ({"solver": "euler", "eta": 0.5}, "choose solver ddim"),
         ({"solver": "ddim", "churn": 4.0}, "choose solver euler or heun"),
-        ({"grid": "table", "rho": 3.0}, "choose grid edm or model"),
+        ({"grid": "table", "rho": 3.0}, "choose grid edm"),
         ({"grid": "list", "sigmas": (1.0, 2.0)}, "descending"),
         ({"grid": "list"}, "set sigmas"),
         ({"steps": 0}, "at least 1"),

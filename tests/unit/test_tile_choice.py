@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.inference.memory import Growth, best_tile, measured_growth
+from rsdiff.inference.tiling import Axis, even_side
 
 SIDES = range(16, 513, 8)
 NO_LIMIT = 1e18
@@ -53,3 +56,17 @@ def test_where_little_fits_tiles_become_small() -> None:
     needs, works = Growth(1.0, 0.0), Growth(1.0, 0.0)
     assert best_tile(SIDES, 32**2, needs, works, overlap) == 32
     assert best_tile(SIDES, 1, needs, works, overlap) == 16
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize(("side", "shared"), [(64, 0), (128, 16), (256, 16), (256, 128)])
+def test_tiles_of_an_even_side_are_as_many_and_reach_hardly_beyond_the_scene(side: int, shared: int, multiple: int) -> None:
+    for length in (1, side - 1, side, side + 1, 300, 512, 600, 1000, 2048, 10980):
+        even = even_side(length, side, shared, multiple)
+        plain, tiles = (Axis(length, one, shared, Fraction(4)) for one in (side, even))
+        assert tiles.count == plain.count
+        assert even % multiple == 0
+        assert even <= side
+        assert tiles.start(tiles.count - 1) + even >= min(length, even)
+        beyond = tiles.start(tiles.count - 1) + even - length
+        assert beyond < tiles.count * multiple or even in (multiple, 2 * shared)

@@ -27,6 +27,14 @@ LOOKED_AT = 1024
 """Longest side of what it looks at in one of them."""
 
 
+class RangeError(DataError):
+    """Values that do not fit the range they are taken in; `what` says so without the advice of a data set."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}; {advice}")
+        self.what = what
+
+
 def rule_of(chosen: RangeName | tuple[float, float], given: NormaliserConfig) -> NormaliserConfig:
     """Return the normaliser that dataset.range=`chosen` means; `given` is that of dataset.normaliser, which `auto` leaves as it is."""
     if chosen == "auto":
@@ -61,7 +69,7 @@ def require_fitting(normaliser: Normaliser, survey: Survey, dtype: np.dtype[Any]
     fitting = [name for name, other in presets.items() if not survey.use(name).is_too_much and not use.is_sparse(other, SPARSE_TYPE)]
     advice = ", ".join(f"dataset.range={name}" for name in (*fitting, "measured"))
     wrong = "of which they fill next to nothing" if sparse else f"{100 * use.share:.0f} % of them outside"
-    raise DataError(
-        f"{where} holds {dtype.name} values from {use.low:g} to {use.high:g}, taken as {interval(normaliser)}, {wrong}; say what is 0 and "
-        f"what is 1: {advice}, or dataset.range=[LOW,HIGH] (dataset.range=type: the whole range of the type)."
+    raise RangeError(
+        f"{where} holds {dtype.name} values from {use.low:g} to {use.high:g}, taken as {interval(normaliser)}, {wrong}",
+        f"say what is 0 and what is 1: {advice}, or dataset.range=[LOW,HIGH] (dataset.range=type: the whole range of the type).",
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from rsdiff.config import UserError, config
-from rsdiff.config.reading import ReadWith, require_at_least
 from rsdiff.data.file_options import FileOptions
 from rsdiff.data.files import FileSource, list_images
 from rsdiff.data.packed import PackedSource, is_packed
@@ -47,7 +46,10 @@ class FileDataset(FileOptions):
 
     def __post_init__(self) -> None:
         FileOptions.__post_init__(self)
-        require_at_least(self, cache_mb=0, limit=1, test_limit=1)
+        for name in ("limit", "test_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}; it must be at least 1, or null for all images.")
 
     def parts(self, scale: float) -> Parts[Item]:
         """Return the training and the test images, decided once and before limits; see Parts for one that does not exist."""
@@ -94,8 +96,6 @@ class FileDataset(FileOptions):
         tiling = self.tiling(split)
         files = FileSource(_first(parts.of(split), None if tiling else limit), options, scale, self._measured_on(parts))
         files.left_out = [*files.left_out, *left_out]
-        if isinstance(parts.train, DataError) and files.is_measured:
-            files.caution("values are scaled by the range of the test images themselves, for there are no training images")
         source: ImageSource = files
         if tiling is not None:
             source = TiledSource(source, tiling.side, tiling.per_image, limit)
@@ -118,13 +118,6 @@ class SplitDataset(FileDataset):
     """Options of data sets whose training and test images are told apart by folders, names or lists."""
 
     located: ClassVar[frozenset[str]] = frozenset({"train_list", "test_list"})
-
-    read_with: ClassVar[ReadWith] = {
-        "test_fraction": ("split", ("auto", "fraction")),
-        "train_list": ("split", ("list",)),
-        "test_list": ("split", ("list",)),
-        "test_pattern": ("split", ("pattern",)),
-    }
 
     split: Literal["auto", "folders", "fraction", "list", "pattern", "all", "test"] = "auto"
     """folders: train/ and test/ (or val/); fraction: drawn from the names; list: text files; pattern: by name; all: every image trains and

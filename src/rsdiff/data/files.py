@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsdiff.config import UserError
 from rsdiff.data.data_range import LOOKED_AT, MEASURED_IMAGES, require_fitting, surveyed
 from rsdiff.data.digests import digest_of
 from rsdiff.data.file_options import FileOptions
@@ -83,7 +84,7 @@ class FileSource:
         whole = Window(0, 0, *self._sizes[index])
         wanted = window or whole
         if not wanted.within(self._sizes[index]):
-            raise ValueError(f"{wanted} does not lie inside {item.name} of {whole.height}x{whole.width} pixels.")
+            raise UserError(f"{wanted} does not lie inside {item.name} of {whole.height}x{whole.width} pixels.")
         arrays: dict[str, NDArray[Any]] = {}
         for role, path in item.paths.items():
             with without_warnings():
@@ -120,17 +121,6 @@ class FileSource:
         """Return the name of every sample -> a digest of all its files, by which a run says what changed."""
         self._know_contents()
         return {item.name: digest_of(f"{role}\0{self._digests[path]}" for role, path in sorted(item.paths.items())) for item in self._items}
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether images decided the range of the values: always of signed integers, whose type says little of it."""
-        rule = self._options.value_rule
-        main = self._infos[0].get("hr", self._infos[0].get("lr"))
-        return rule.is_measured or (rule.rule == "type" and main is not None and main.dtype.kind == "i")
-
-    def caution(self, remark: str) -> None:
-        """Add a remark."""
-        self._outside.append(remark)
 
     def remarks(self) -> Sequence[str]:
         """See ImageSource: values outside their range, files of one sample whose georeferences or brightness disagree."""

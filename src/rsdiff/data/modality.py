@@ -5,12 +5,13 @@ A new one is declared by who gives it (`gives`) and who needs it (`requires`); n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.missing import fill_missing
 
 
@@ -27,10 +28,9 @@ class Modality:
     valid: Tensor | None = None
     wavelengths: tuple[float, ...] = ()
 
-    def to(self, device: torch.device | str) -> Modality:
-        """Return it with its tensors on `device`."""
-        valid = None if self.valid is None else self.valid.to(device, non_blocking=True)
-        return replace(self, values=self.values.to(device, non_blocking=True), valid=valid)
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Modality:
+        """Return it with its tensors changed: moved, pinned."""
+        return replace(self, values=change(self.values), valid=None if self.valid is None else change(self.valid))
 
     @property
     def filled(self) -> Tensor:
@@ -42,11 +42,11 @@ class Modality:
 
 
 def stacked(modalities: Sequence[Mapping[str, Modality]]) -> dict[str, Modality]:
-    """Return the modalities of a batch from those of its samples; raises ValueError where only some samples have one."""
+    """Return the modalities of a batch from those of its samples; raises UserError where only some samples have one."""
     names = list(dict.fromkeys(name for each in modalities for name in each))
     missing = sorted({name for name in names for each in modalities if name not in each})
     if missing:
-        raise ValueError(f"some samples of a batch have {', '.join(missing)} and others have not.")
+        raise UserError(f"some samples of a batch have {', '.join(missing)} and others have not.")
     return {name: _stack([each[name] for each in modalities]) for name in names}
 
 

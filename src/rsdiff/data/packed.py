@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsdiff.config import UserError, config
-from rsdiff.config.reading import require_at_least
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Georeference, Sample, SampleMeta
 from rsdiff.data.source import LR_ROLES, ROLES, SPLITS, DataError, ImageSource, RawSample, Split, Window, meta_of_window, sample_from
@@ -291,9 +290,6 @@ class PackedDataset:
     """Most training images to use; None means all."""
     test_limit: int | None = None
     """Most test images to use; None means all."""
-
-    def __post_init__(self) -> None:
-        require_at_least(self, limit=1, test_limit=1)
 
     @property
     def gives(self) -> frozenset[str]:

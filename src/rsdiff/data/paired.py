@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from rsdiff.config import UserError, config
-from rsdiff.config.reading import ReadWith, require_at_least
 from rsdiff.data.file_dataset import SplitDataset, by_stem, check_root, class_label, folder_of, no_images, subfolder
 from rsdiff.data.files import list_images
 from rsdiff.data.packed import is_packed
@@ -33,8 +32,6 @@ class PairedDataset(SplitDataset):
     """
 
     located: ClassVar[frozenset[str]] = frozenset({"hr_folder", "lr_folder", "ref_folder", "mask_folder"})
-
-    read_with: ClassVar[ReadWith] = {**SplitDataset.read_with, "unchanged_code": ("region", ("unchanged", "changed"))}
 
     hr_folder: str = "HR"
     """Folder of the targets."""
@@ -61,7 +58,6 @@ class PairedDataset(SplitDataset):
 
     def __post_init__(self) -> None:
         SplitDataset.__post_init__(self)
-        require_at_least(self, unchanged_code=0)
         if self.region != "all" and not self.mask_folder:
             raise UserError(f"region is {self.region} without change masks; name their folder in mask_folder, or use region=all.")
         if self.stretch_lr and not self.lr_folder:

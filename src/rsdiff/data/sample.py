@@ -5,7 +5,7 @@ Images are float32 in [0, 1], channels first. H, W are target (HR) pixels, h, w 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -143,10 +143,17 @@ class Batch:
         return torch.stack(masks).amin(0) if masks else None
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch with every tensor on `device`."""
-        moved = {f.name: value.to(device, non_blocking=True) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        others = {name: modality.to(device) for name, modality in self.modalities.items()}
-        return replace(self, modalities=others, **moved)  # type: ignore[arg-type]
+        """Return the batch with every tensor on `device`; the host does not wait for tensors of pinned memory."""
+        return self._mapped(lambda value: value.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in pinned memory. PyTorch's data loaders ask for it by this name."""
+        return self._mapped(Tensor.pin_memory)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed = {f.name: change(value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        others = {name: modality.mapped(change) for name, modality in self.modalities.items()}
+        return replace(self, modalities=others, **changed)  # type: ignore[arg-type]
 
     def modality(self, name: str) -> Modality:
         """Return what the batch holds under `name` besides its own fields; raises UserError if it holds nothing of the kind."""

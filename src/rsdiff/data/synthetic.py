@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsdiff.config import UserError, config
-from rsdiff.config.reading import require_at_least
 from rsdiff.data.digests import digest_of
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Sample, SampleMeta
@@ -56,7 +54,10 @@ class SyntheticDataset:
     def __post_init__(self) -> None:
         if not 16 <= self.size <= 8192:
             raise UserError(f"size is {self.size}; scenes of 16 to 8192 pixels can be generated.")
-        require_at_least(self, bands=1, train_images=1, test_images=1, cache_mb=0)
+        if self.bands < 1:
+            raise UserError(f"bands is {self.bands}; it must be at least 1.")
+        if self.train_images < 1 or self.test_images < 1:
+            raise UserError(f"train_images is {self.train_images} and test_images {self.test_images}; both must be at least 1.")
         if not 0 <= self.changes <= 1 or not 0 <= self.illumination <= 3:
             raise UserError(f"changes is {self.changes} (0 to 1 are accepted) and illumination {self.illumination} (0 to 3).")
 
@@ -72,10 +73,6 @@ class SyntheticDataset:
 
     def check(self) -> None:
         """Nothing can be missing."""
-
-    def for_fields(self, fields: frozenset[str]) -> SyntheticDataset:
-        """Return the data set for a model that reads these fields alone: the second date takes half the time of a scene."""
-        return self if fields & {"ref", "change_mask"} else replace(self, second_date=False)
 
     def build(self, split: Split, scale: float) -> ImageSource:
         """Return the scenes of a split; the scale does not matter to them."""

@@ -15,6 +15,7 @@ from rsdiff.data.missing import eroded
 from rsdiff.data.modality import Modality
 from rsdiff.data.sample import Batch
 from rsdiff.data.source import Window
+from rsdiff.degradations.resizing import CPU_BACKENDS
 
 RecordValue = float | int | str
 
@@ -108,7 +109,7 @@ class DegradationConfig:
     @property
     def in_workers(self) -> bool:
         """Whether training applies it in the loader's workers, on the CPU, instead of on the accelerator."""
-        return False
+        return getattr(self, "resize", None) in CPU_BACKENDS
 
     def for_tests(self) -> Self:
         """Return the options for test images, which are degraded whole: without what only crops training patches."""

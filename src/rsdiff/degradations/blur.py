@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.transfer import like
 
 BlurBorder = Literal["reflect", "circular"]
 
@@ -46,7 +47,7 @@ def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect") -> Ten
             f"choose a smaller kernel_size or larger crops."
         )
     padded = F.pad(images, (before, after, before, after), mode=border)
-    weights = kernels.to(images).expand(count, size, size).repeat_interleave(bands, 0)[:, None]
+    weights = like(kernels, images).expand(count, size, size).repeat_interleave(bands, 0)[:, None]
     return F.conv2d(padded.flatten(0, 1)[None], weights, groups=count * bands).view_as(images)
 
 
@@ -58,7 +59,7 @@ def blur_mirrored(images: Tensor, kernels: Tensor) -> Tensor:
     """
     before = kernels.shape[-1] // 2
     count, bands = images.shape[:2]
-    weights = kernels.to(images).repeat_interleave(bands, 0)[:, None]
+    weights = like(kernels, images).repeat_interleave(bands, 0)[:, None]
     padded = mirror_padded(images, before, before)
     return F.conv2d(padded.flatten(0, 1)[None], weights, groups=count * bands).view_as(images)
 

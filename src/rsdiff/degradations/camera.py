@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.data.transfer import like
 from rsdiff.degradations.base import RecordValue
 from rsdiff.degradations.blur import mirror_padded
 from rsdiff.degradations.draws import Draws
@@ -64,13 +65,13 @@ class CameraNoise(Stage):
         return replace(self, field=draws.normal(*self.field.shape))
 
     def run(self, images: Tensor, stages: Sequence[Self]) -> Tensor:
-        matrices = torch.stack([colour_matrix(stage.mixture) for stage in stages]).to(images)
+        matrices = like(torch.stack([colour_matrix(stage.mixture) for stage in stages]), images)
         gains = images.new_tensor([(s.red_gain * s.brightness, s.brightness, s.blue_gain * s.brightness) for s in stages])[..., None, None]
         linear = inverse_gamma(inverse_tone_curve(images.clamp(0, 1)))
         raw = (mix_bands(linear, matrices) / gains).clamp(0, 1)
         levels = images.new_tensor([(s.shot_noise, s.read_noise) for s in stages])[..., None, None, None]
         values = mosaic(raw)
-        fields = torch.stack([stage.field for stage in stages]).to(images)
+        fields = like(torch.stack([stage.field for stage in stages]), images)
         noisy = (values + (levels[:, 0] * values + levels[:, 1]).sqrt() * fields).clamp(0, 1)
         balanced = demosaic(noisy) * gains
         return tone_curve(gamma(mix_bands(balanced, torch.linalg.inv(matrices)).clamp(0, 1)))

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rsdiff.data.transfer import like
 from rsdiff.degradations.rounding import GREY_LEVELS, round_to_grey_levels
 
 NoiseKind = Literal["colour", "grey", "correlated"]
@@ -38,7 +39,7 @@ def correlated_field(covariance: Tensor, normals: Tensor) -> Tensor:
     """
     values, vectors = torch.linalg.eigh(covariance)
     mix = vectors * values.clamp(min=0).sqrt()
-    return torch.einsum("dc,chw->dhw", mix.to(normals), normals)
+    return torch.einsum("dc,chw->dhw", like(mix, normals), normals)
 
 
 def add_clipped(images: Tensor, fields: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def poisson_bsrgan(images: Tensor, photons: float, is_grey: bool, counts: Tensor
     counts  (N, C, H, W), or (N, 1, H, W) for is_grey, Poisson draws of photons * photon_rate(round_to_grey_levels(images))
     """
     images = round_to_grey_levels(images).clamp(0, 1)
-    counted = counts.to(images) / photons
+    counted = like(counts, images) / photons
     return (images + (counted - photon_rate(images, True, "bsrgan")) if is_grey else counted).clamp(0, 1)
 
 
@@ -88,7 +89,7 @@ def poisson_real_esrgan(images: Tensor, scales: Tensor, rates: Tensor, counts: T
     The noise is computed from the image rounded to 8 bits and added to the unrounded one, as published.
     """
     photons = distinct_photons(rates)[:, None, None, None]
-    return (images + scales.to(images)[:, None, None, None] * (counts.to(images) / photons - rates)).clamp(0, 1)
+    return (images + like(scales, images)[:, None, None, None] * (like(counts, images) / photons - rates)).clamp(0, 1)
 
 
 def counted(rates: Tensor, seed: int) -> Tensor:

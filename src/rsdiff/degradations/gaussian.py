@@ -16,7 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
+from rsdiff.data.transfer import to_device
 from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
 from rsdiff.degradations.blur import blur
 from rsdiff.degradations.kernels import anisotropic_kernels, isotropic_kernels
@@ -60,13 +61,13 @@ class GaussianDegradationConfig(DegradationConfig):
         for name in ("width", "second_width", "angle", "noise"):
             low, high = limits(getattr(self, name))
             if low > high:
-                raise ValueError(f"{name}=[{low}, {high}] is an empty range; give [low, high] with low <= high.")
+                raise UserError(f"{name}=[{low}, {high}] is an empty range; give [low, high] with low <= high.")
             if name != "angle" and low < 0:
-                raise ValueError(f"{name}={low} is negative; give 0 or more.")
+                raise UserError(f"{name}={low} is negative; give 0 or more.")
         if self.kernel_size < 1:
-            raise ValueError(f"kernel_size={self.kernel_size} is not a size; give 1 or more (published: 11, 21, 31).")
+            raise UserError(f"kernel_size={self.kernel_size} is not a size; give 1 or more (published: 11, 21, 31).")
         if self.disturbance < 0:
-            raise ValueError(f"disturbance={self.disturbance} is negative; give 0 or more (0.25 in DAN's setting 2).")
+            raise UserError(f"disturbance={self.disturbance} is negative; give 0 or more (0.25 in DAN's setting 2).")
 
     def build(self) -> GaussianDegradation:
         return GaussianDegradation(self)
@@ -161,7 +162,9 @@ class GaussianDegradation:
     def apply(self, hr: Tensor, decisions: Sequence[GaussianDecisions]) -> Degraded:
         """Degrade hr (N, C, H, W) in [0, 1]. lr_clean is differentiable in hr; rounding gives lr a gradient of 0."""
         size = common_lr_size(len(hr), [d.lr_size for d in decisions])
-        kernels = self.kernels([d.parameters for d in decisions], _stack([d.disturbance_field for d in decisions], hr.device), hr.device)
+        kernels = self.kernels(
+            [d.parameters for d in decisions], _stack([d.disturbance_field for d in decisions], torch.device("cpu")), hr.device
+        )
         clean = hr
         for step in ("blur", "resize") if self.config.order == "blur_first" else ("resize", "blur"):
             if step == "resize":
@@ -170,34 +173,37 @@ class GaussianDegradation:
                 clean = blur(clean, kernels)
         noise = torch.tensor([d.parameters.noise for d in decisions], dtype=torch.float32)
         fields = _stack([d.noise_field for d in decisions], hr.device)
-        lr = clean if fields is None else add_noise(clean, noise.to(hr.device), fields)
+        lr = clean if fields is None else add_noise(clean, to_device(noise, hr.device), fields)
         return Degraded(
             lr=self.quantise(lr, noise > 0),
             hr=hr,
             kernel=None if kernels is None else kernels.to(hr.dtype),
-            noise_level=(noise / GREY_LEVELS).to(hr.device),
+            noise_level=to_device(noise / GREY_LEVELS, hr.device),
             lr_clean=clean,
         )
 
     def kernels(
         self, parameters: Sequence[GaussianParameters], disturbance_fields: Tensor | None = None, device: torch.device | str = "cpu"
     ) -> Tensor | None:
-        """Return the kernels (N, k, k) float32 of N images, or None without blur; disturbance_fields is (N, k, k) in [0, 1)."""
+        """Return the kernels (N, k, k) float32 of N images on `device`, or None without blur.
+
+        disturbance_fields  (N, k, k) in [0, 1), on the CPU, where the kernels are made: they are small, and an inverse makes the host wait
+        """
         if self.config.kernel == "none":
             return None
-        values = torch.tensor([(p.width, p.second_width, p.angle) for p in parameters], dtype=torch.float64, device=device)
+        values = torch.tensor([(p.width, p.second_width, p.angle) for p in parameters], dtype=torch.float64)
         width, second_width, angle = values.unbind(1)
         if disturbance_fields is None and self.config.kernel == "isotropic":
-            return isotropic_kernels(width, self.config.kernel_size)
+            return to_device(isotropic_kernels(width, self.config.kernel_size), device)
         disturbance = None if disturbance_fields is None else 1 + self.config.disturbance * disturbance_fields.to(torch.float64)
-        return anisotropic_kernels(width, second_width, angle, self.config.kernel_size, disturbance=disturbance)
+        return to_device(anisotropic_kernels(width, second_width, angle, self.config.kernel_size, disturbance=disturbance), device)
 
     def quantise(self, lr: Tensor, is_noisy: Tensor) -> Tensor:
         """Limit and round lr (N, C, h, w) as the config says; is_noisy (N,) tells which images have noise."""
         if self.config.clamp == "always":
             lr = lr.clamp(0, 1)
         elif self.config.clamp == "with_noise" and bool(is_noisy.any()):
-            lr = torch.where(is_noisy.to(lr.device)[:, None, None, None], lr.clamp(0, 1), lr)
+            lr = torch.where(to_device(is_noisy, lr.device)[:, None, None, None], lr.clamp(0, 1), lr)
         return round_to_grey_levels(lr) if self.config.rounding else lr
 
     def reach(self, decisions: GaussianDecisions, scale: float) -> Reach:
@@ -223,4 +229,4 @@ def _stack(fields: Sequence[Tensor | None], device: torch.device) -> Tensor | No
     present = next((field for field in fields if field is not None), None)
     if present is None:
         return None
-    return torch.stack([torch.zeros_like(present) if field is None else field for field in fields]).to(device)
+    return to_device(torch.stack([torch.zeros_like(present) if field is None else field for field in fields]), device)

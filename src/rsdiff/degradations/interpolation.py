@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.transfer import like
 
 Interpolation = Literal["bilinear", "bicubic", "area"]
 InterpolationBackend = Literal["opencv", "opencv_matrix", "torch"]
@@ -41,7 +42,9 @@ def interpolate(
         case "opencv":
             return _opencv(images, size, mode)
         case "opencv_matrix":
-            rows, columns = (resize_matrix(images.shape[axis], size[axis], mode, _enlarges(images, size)).to(images) for axis in (-2, -1))
+            rows, columns = (
+                like(resize_matrix(images.shape[axis], size[axis], mode, _enlarges(images, size)), images) for axis in (-2, -1)
+            )
             return rows @ images @ columns.mT
         case "torch" if mode == "area":
             return F.interpolate(images, size=size, mode="area")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.transfer import like
 from rsdiff.degradations.rounding import GREY_LEVELS, to_uint8
 
 JpegBackend = Literal["libjpeg", "differentiable"]
@@ -90,14 +91,14 @@ def jpeg_differentiable(images: Tensor, qualities: Tensor, smooth_rounding: bool
     is_colour = bands == 3
     unit = 16 if is_colour else 8
     padded = F.pad(images, (0, -width % unit, 0, -height % unit)) * GREY_LEVELS
-    factors = quantisation_factors(qualities.to(images))
+    factors = quantisation_factors(like(qualities, images))
     if not is_colour:
-        coded = _code(padded, _luminance_table().to(images), factors, smooth_rounding)
+        coded = _code(padded, like(_luminance_table(), images), factors, smooth_rounding)
     else:
         offset = images.new_tensor([0.0, 128.0, 128.0])[:, None, None]
         ycbcr = _mix(padded, _TO_YCBCR) + offset
-        luma = _code(ycbcr[:, :1], _luminance_table().to(images), factors, smooth_rounding)
-        chroma = _code(F.avg_pool2d(ycbcr[:, 1:], 2), _chrominance_table().to(images), factors, smooth_rounding)
+        luma = _code(ycbcr[:, :1], like(_luminance_table(), images), factors, smooth_rounding)
+        chroma = _code(F.avg_pool2d(ycbcr[:, 1:], 2), like(_chrominance_table(), images), factors, smooth_rounding)
         chroma = chroma.repeat_interleave(2, -1).repeat_interleave(2, -2)
         coded = _mix(torch.cat([luma, chroma], 1) - offset, _TO_RGB)
     return coded[..., :height, :width].clamp(0, GREY_LEVELS) / GREY_LEVELS
@@ -111,7 +112,7 @@ def quantisation_factors(qualities: Tensor) -> Tensor:
 def _code(planes: Tensor, table: Tensor, factors: Tensor, smooth_rounding: bool) -> Tensor:
     """Return planes (N, C, H, W) in 0..255 after the blockwise cosine transform, quantisation and back; H, W are multiples of 8."""
     height, width = planes.shape[-2:]
-    transform = _cosine_transform().to(planes)
+    transform = like(_cosine_transform(), planes)
     steps = (table * factors[:, None, None])[:, None, None, None]
     blocks = planes.unflatten(-1, (width // 8, 8)).unflatten(-3, (height // 8, 8)).transpose(-3, -2)  # (N, C, rows, columns, 8, 8)
     scaled = transform @ (blocks - 128) @ transform.mT / steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from rsdiff.data.transfer import like
 from rsdiff.degradations.rounding import GREY_LEVELS
 
 
@@ -14,4 +15,4 @@ def add_noise(images: Tensor, sigma_8bit: Tensor, field: Tensor) -> Tensor:
     sigma_8bit  (N,), standard deviation in 8-bit grey levels
     field       (N, C, h, w), standard normal
     """
-    return images + (sigma_8bit / GREY_LEVELS).to(images)[:, None, None, None] * field.to(images)
+    return images + like(sigma_8bit / GREY_LEVELS, images)[:, None, None, None] * like(field, images)

@@ -119,7 +119,7 @@ class RealEsrganConfig(DegradationConfig):
 
     @property
     def in_workers(self) -> bool:
-        return self.backend == "opencv"
+        return self.backend == "opencv" or self.jpeg == "libjpeg"
 
     @property
     def sharpening_backend(self) -> SharpeningBackend:

@@ -65,6 +65,10 @@ class RefDiffTrainingConfig(DegradationConfig):
     def gives(self) -> frozenset[str]:
         return frozenset({"kernel", "noise_level", "lr_clean"})
 
+    @property
+    def in_workers(self) -> bool:
+        return True  # it ends in libjpeg, image by image
+
     def build(self) -> RefDiffTraining:
         return RefDiffTraining(self)
 

@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import cv2
@@ -23,9 +25,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from rsdiff.config import UserError
+from rsdiff.data.transfer import to_device
 from rsdiff.degradations.rounding import GREY_LEVELS, to_uint8
 
 ResizeBackend = Literal["matlab", "clamped", "dasr", "torch", "opencv", "pillow", "pillow_truncated", "direct"]
+CPU_BACKENDS: frozenset[ResizeBackend] = frozenset({"opencv", "pillow", "pillow_truncated"})
+"""Those of libraries that know only the CPU."""
 Border = Literal["symmetric", "clamped"]
 
 BLOCK = 32
@@ -74,7 +80,7 @@ def _integer_factor(images: Tensor, size: tuple[int, int]) -> int:
     height, width = images.shape[-2:]
     factor = height // size[0]
     if (size[0] * factor, size[1] * factor) != (height, width) or factor < 1:
-        raise ValueError(
+        raise UserError(
             f"resize=direct keeps every s-th pixel, but {height}x{width} is no multiple of {size[0]}x{size[1]}; "
             f"choose an integer scale and crops that are multiples of it, or another resize."
         )
@@ -100,10 +106,10 @@ def resize_cubic(
     for axis in (-2, -1):
         length, out = images.shape[axis], size[axis]
         if out < 1:
-            raise ValueError(f"an image of {tuple(images.shape[-2:])} pixels cannot be resized to {size}; choose a smaller scale.")
+            raise UserError(f"an image of {tuple(images.shape[-2:])} pixels cannot be resized to {size}; choose a smaller scale.")
         axis_ratio = out / length if ratio is None else ratio
-        indices, weights = cubic_taps(length, out, axis_ratio, border, antialias, drop_first_pixel_zeros)
-        images = _combine(images, indices, weights, axis)
+        blocks = _cubic_blocks(length, out, axis_ratio, border, antialias, drop_first_pixel_zeros, images.device, images.dtype)
+        images = _applied(images, blocks, axis)
     return images
 
 
@@ -144,15 +150,43 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def _combine(images: Tensor, indices: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """Return the weighted taps along `axis` (-2 or -1), as one small dense matrix product per block of output pixels."""
+    """Return the weighted taps along `axis` (-2 or -1), see `_blocks`."""
+    return _applied(images, [(first, to_device(matrix, images.device, images.dtype)) for first, matrix in _blocks(indices, weights)], axis)
+
+
+def _applied(images: Tensor, blocks: Sequence[tuple[int, Tensor]], axis: int) -> Tensor:
+    """Return the products of blocks (first input pixel, matrix) with images (..., H, W) along `axis`."""
+    pieces = []
+    for first, matrix in blocks:
+        piece = images.narrow(axis, first, matrix.shape[1])
+        pieces.append(matrix @ piece if axis == -2 else piece @ matrix.mT)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=axis)
+
+
+def _blocks(indices: Tensor, weights: Tensor) -> list[tuple[int, Tensor]]:
+    """Return the taps as one small dense matrix (float64, CPU) per block of output pixels, and the first input pixel it takes."""
     blocks = []
     for rows, row_weights in zip(indices.split(BLOCK), weights.split(BLOCK), strict=True):
         first, last = int(rows.min()), int(rows.max())
         matrix = torch.zeros(len(rows), last - first + 1, dtype=torch.float64).scatter_add_(1, rows - first, row_weights)
-        matrix = matrix.to(images)
-        piece = images.narrow(axis, first, last - first + 1)
-        blocks.append(matrix @ piece if axis == -2 else piece @ matrix.mT)
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=axis)
+        blocks.append((first, matrix))
+    return blocks
+
+
+@functools.lru_cache(maxsize=64)
+def _cubic_blocks(
+    length: int,
+    out: int,
+    ratio: float,
+    border: Border,
+    antialias: bool,
+    drop_first_pixel_zeros: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[tuple[int, Tensor], ...]:
+    """Return the blocks of `cubic_taps` on a device: crops of a training and tiles of a scene have one size."""
+    found = _blocks(*cubic_taps(length, out, ratio, border, antialias, drop_first_pixel_zeros))
+    return tuple((first, to_device(matrix, device, dtype)) for first, matrix in found)
 
 
 def resize_opencv(images: Tensor, size: tuple[int, int]) -> Tensor:
@@ -176,7 +210,7 @@ def resize_pillow(images: Tensor, size: tuple[int, int], truncate: bool = False)
 def _planes(images: Tensor, backend: str) -> Tensor:
     """Return the bands of all images as (N * C, H, W) on the CPU; refuses images that need a gradient."""
     if images.requires_grad:
-        raise ValueError(f"resize={backend} has no gradient; choose matlab, clamped, torch or direct.")
+        raise UserError(f"resize={backend} has no gradient; choose matlab, clamped, torch or direct.")
     return images.flatten(0, 1).cpu().contiguous()
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.data.transfer import to_device
 from rsdiff.degradations.blur import blur_mirrored, mirror_padded
 from rsdiff.degradations.rounding import GREY_LEVELS
 
@@ -57,9 +58,9 @@ def _smooth(images: Tensor, window: Tensor, backend: SharpeningBackend) -> Tenso
             return torch.from_numpy(np.stack(made)).view_as(images).to(images.device)
         case "separable":
             before = len(window) // 2
-            weights = window.to(images)
+            weights = to_device(window, images.device, images.dtype)
             padded = mirror_padded(images, before, before).flatten(0, 1)[:, None]
             return F.conv2d(F.conv2d(padded, weights[None, None, :, None]), weights[None, None, None]).view_as(images)
         case "dense":
-            row = window.to(images)
+            row = to_device(window, images.device, images.dtype)
             return blur_mirrored(images, torch.outer(row, row).expand(len(images), -1, -1))

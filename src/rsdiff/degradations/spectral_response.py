@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.data.transfer import like
 from rsdiff.degradations.bands import FewerBands
 from rsdiff.degradations.base import DegradationConfig
 from rsdiff.degradations.resizing import ResizeBackend
@@ -92,7 +93,7 @@ class SrfConfig(DegradationConfig):
 
     def reduced(self, hr: Tensor) -> Tensor:
         """Return the bands of the sensor, integrated from those of hr (N, C, H, W)."""
-        return project(hr, torch.from_numpy(self.weights(hr.shape[1])).to(hr))
+        return project(hr, like(torch.from_numpy(self.weights(hr.shape[1])), hr))
 
     def build(self) -> FewerBands:
         return FewerBands(self)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from rsdiff.data.transfer import like, to_device
 from rsdiff.degradations.base import RecordValue
 from rsdiff.degradations.blur import blur_mirrored, blur_opencv, trimmed
 from rsdiff.degradations.camera_kernels import gaussian_row, padded_kernel, shaped_kernel, shifted_row, sinc_kernel
@@ -100,7 +101,7 @@ class Blur(Stage):
             return blur_opencv(images, kernels)
         squares = [torch.outer(kernel, kernel) if kernel.ndim == 1 else kernel for kernel in kernels]
         largest = max(len(kernel) for kernel in squares)
-        return blur_mirrored(images, torch.stack([padded_kernel(kernel, largest) for kernel in squares]).to(images))
+        return blur_mirrored(images, like(torch.stack([padded_kernel(kernel, largest) for kernel in squares]), images))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -293,7 +294,7 @@ class PoissonNoise(Stage):
         made = []
         for image, stage in zip(images[:, None], stages, strict=True):
             rate = photon_rate(round_to_grey_levels(image).clamp(0, 1), stage.is_grey, "bsrgan")
-            counts = counted(rate * stage.photons, stage.seed) if stage.counts is None else stage.counts[None].to(image.device)
+            counts = counted(rate * stage.photons, stage.seed) if stage.counts is None else to_device(stage.counts[None], image.device)
             made.append(poisson_bsrgan(image, stage.photons, stage.is_grey, counts))
         return torch.cat(made)
 
@@ -317,7 +318,7 @@ class ScaledPoissonNoise(Stage):
         rates = photon_rate(images, self.is_grey, "real_esrgan")
         expected = rates * distinct_photons(rates)[:, None, None, None]
         counts = [
-            counted(mean, stage.seed) if stage.counts is None else stage.counts.to(images)
+            counted(mean, stage.seed) if stage.counts is None else like(stage.counts, images)
             for mean, stage in zip(expected, stages, strict=True)
         ]
         return poisson_real_esrgan(images, images.new_tensor([stage.scale for stage in stages]), rates, torch.stack(counts))
@@ -342,7 +343,7 @@ class Jpeg(Stage):
         qualities = torch.tensor([stage.quality for stage in stages], dtype=torch.float32)
         if self.backend == "libjpeg":
             return jpeg_libjpeg(images, qualities)
-        return jpeg_differentiable(images.clamp(0, 1), qualities.to(images.device))
+        return jpeg_differentiable(images.clamp(0, 1), to_device(qualities, images.device))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -414,4 +415,4 @@ def reach_of(stages: Sequence[Stage], height: int) -> float:
 
 
 def _stacked(fields: Sequence[Tensor], images: Tensor) -> Tensor:
-    return torch.stack(list(fields)).to(images)
+    return like(torch.stack(list(fields)), images)

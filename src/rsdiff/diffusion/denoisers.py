@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.preconditioning import Preconditioning
 from rsdiff.diffusion.predictions import Prediction, clean_of
 from rsdiff.diffusion.schedules import DiscreteSchedule, variance_preserving_scale
@@ -47,7 +48,7 @@ class Denoiser(Protocol):
 
 def per_image(values: Tensor, image: Tensor) -> Tensor:
     """Return `values` () or (B,) as (1, 1, 1, 1) or (B, 1, 1, 1) in the dtype and on the device of `image`."""
-    return values.reshape(-1, *[1] * (image.ndim - 1)).to(dtype=image.dtype, device=image.device)
+    return to_device(values.reshape(-1, *[1] * (image.ndim - 1)), image.device, image.dtype)
 
 
 class DiscreteDenoiser:
@@ -82,8 +83,7 @@ class DiscreteDenoiser:
         self.sigma_min = float(table[0])
         self.sigma_max = float(table[-1])
         self.table: Tensor | None = table
-        self._sigmas = table
-        self._indices = schedule.indices
+        self._schedule = schedule
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
         return self.evaluate(y, sigma)[0]
@@ -92,7 +92,7 @@ class DiscreteDenoiser:
         """Return x0, and the further channels (B, C' - C, H, W) of the network's output, both in y's dtype."""
         levels = sigma.to(torch.float64).expand(len(y))
         state = per_image(variance_preserving_scale(levels), y) * y
-        output = self.network(state.to(self.dtype), self.time_of(levels).to(y.device)).to(y.dtype)
+        output = self.network(state.to(self.dtype), to_device(self.time_of(levels), y.device)).to(y.dtype)
         return clean_of(self.prediction, y, per_image(levels, y), output[:, : y.shape[1]]), output[:, y.shape[1] :]
 
     def time_of(self, sigma: Tensor) -> Tensor:
@@ -100,19 +100,19 @@ class DiscreteDenoiser:
         if self.time == "level":
             return variance_preserving_scale(sigma).to(self.dtype)
         if self.time == "index":
-            return self._indices.to(sigma.device)[self._nearest(sigma)]
-        table, indices = self._sigmas.to(sigma.device).log(), self._indices.to(sigma)
+            return self._schedule.on(sigma.device, "indices")[self._nearest(sigma)]
+        table, indices = self._schedule.on(sigma.device, "sigmas").log(), self._schedule.on(sigma.device, "indices").to(sigma.dtype)
         above = torch.searchsorted(table, sigma.log()).clamp(1, len(table) - 1)
         share = ((sigma.log() - table[above - 1]) / (table[above] - table[above - 1])).clamp(0, 1)
         return torch.lerp(indices[above - 1], indices[above], share).to(self.dtype)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         if self.time == "index":
-            return self._sigmas.to(sigma.device)[self._nearest(sigma)].to(sigma.dtype)
+            return self._schedule.on(sigma.device, "sigmas")[self._nearest(sigma)].to(sigma.dtype)
         return sigma.clamp(self.sigma_min, self.sigma_max)
 
     def _nearest(self, sigma: Tensor) -> Tensor:
-        distance = sigma.log().reshape(-1, 1) - self._sigmas.to(sigma.device).log()
+        distance = sigma.log().reshape(-1, 1) - self._schedule.on(sigma.device, "sigmas").log()
         return distance.abs().argmin(1).reshape(sigma.shape)
 
 
@@ -141,7 +141,7 @@ class EdmDenoiser:
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
         state = y.to(self.dtype)
         c = self.preconditioning.coefficients(sigma.to(dtype=self.dtype).expand(len(y)))
-        output = self.network(per_image(c.into, state) * state, c.noise.to(y.device))[:, : y.shape[1]]
+        output = self.network(per_image(c.into, state) * state, to_device(c.noise, y.device))[:, : y.shape[1]]
         return (per_image(c.skip, state) * state + per_image(c.out, state) * output.to(self.dtype)).to(y.dtype)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:

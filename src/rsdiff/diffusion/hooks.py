@@ -39,8 +39,9 @@ class Clamped(DenoiserHook):
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
         clean = self.denoiser(y, sigma)
-        low, high = (torch.as_tensor(bound).to(clean) for bound in (self.low, self.high))
-        return clean.clamp(low, high)
+        if isinstance(self.low, Tensor) and isinstance(self.high, Tensor):
+            return clean.clamp(self.low.to(clean), self.high.to(clean))
+        return clean.clamp(float(self.low), float(self.high))
 
 
 class TwoCall(DenoiserHook):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.denoisers import DiscreteDenoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import LOWEST_VARIANCE, DiscreteSchedule
@@ -57,7 +58,7 @@ class ReverseSteps:
 
     def at(self, index: Tensor) -> ReverseSteps:
         """Return the steps `index` (B,)."""
-        return ReverseSteps(*(values.to(index.device)[index] for values in self._values))
+        return ReverseSteps(*(to_device(values, index.device)[index] for values in self._values))
 
     def mean(self, clean: Tensor, state: Tensor) -> Tensor:
         """Return the mean of x_s given x0 `clean` and x_t `state`, (B, C, H, W)."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.data.seeding import derived_seed
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion import counter_random
 
 
@@ -95,9 +96,7 @@ class _OnDevice:
         """Return the integers on `device`, shape (N,); not to be written to."""
         device = torch.device(device)
         if device not in self._moved:
-            # Only pinned memory is copied while the host goes on.
-            source = self._values.pin_memory() if device.type == "cuda" else self._values
-            self._moved[device] = source.to(device, non_blocking=True)
+            self._moved[device] = to_device(self._values, device)
         return self._moved[device]
 
 

@@ -31,10 +31,10 @@ READ_BY: Mapping[str, tuple[str, frozenset[str]]] = {
     "draw_unused": ("solver", frozenset({"ddpm", "ddim", "euler", "heun", "residual_shift"})),
     "clip": ("solver", frozenset({"ddpm", "ddim", "euler", "heun", "dpmpp_2m", "residual_shift"})),
     "spacing": ("grid", frozenset({"model", "table"})),
-    "sigma_min": ("grid", frozenset({"model", "edm", "vp", "ve", "iddpm"})),
-    "sigma_max": ("grid", frozenset({"model", "edm", "vp", "ve", "iddpm"})),
+    "sigma_min": ("grid", frozenset({"edm", "vp", "ve", "iddpm"})),
+    "sigma_max": ("grid", frozenset({"edm", "vp", "ve", "iddpm"})),
     "stride": ("spacing", frozenset({"strided"})),
-    "rho": ("grid", frozenset({"model", "edm"})),
+    "rho": ("grid", frozenset({"edm"})),
     "sigmas": ("grid", frozenset({"list"})),
     "start_deviation": ("start", frozenset({"vp", "image_vp"})),
 }
@@ -50,7 +50,7 @@ class SamplerConfig:
     steps: int = 50
     """Levels of the grid; `heun` evaluates the network twice per level, the others once."""
     grid: Literal["model", "table", "edm", "vp", "ve", "iddpm", "fastdpm_quadratic", "fastdpm_linear", "list"] = "model"
-    """Where the levels come from; `model` is the table of the model, or the edm grid if it has none."""
+    """Where the levels come from; `model` is the table of the model, or the edm grid from 0.002 to 80 if it has none."""
     spacing: grids.Spacing = "trailing"
     """How levels are picked from the table."""
     stride: int = 0
@@ -147,6 +147,11 @@ def make_levels(config: SamplerConfig, denoiser: Denoiser) -> Tensor:
     grid = config.grid
     if grid == "model":
         grid = "edm" if denoiser.table is None else "table"
+        if denoiser.table is None and (config.spacing != "trailing" or config.stride):
+            raise UserError(
+                f"sampler.spacing={config.spacing} picks levels from a model's table, and this model knows any level; leave it out, or "
+                "choose grid edm, ve or vp."
+            )
     match grid:
         case "table":
             if denoiser.table is None:

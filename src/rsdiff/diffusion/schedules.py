@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.data.transfer import to_device
 
 ScheduleName = Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "linear_cosine"]
 LOWEST_VARIANCE = 1e-20  # below it the published code clips posterior variances before taking the logarithm
@@ -124,9 +125,17 @@ class DiscreteSchedule:
             raise UserError(f"betas from {float(values.min())} to {float(values.max())} were given; each must lie between 0 and 1.")
         object.__setattr__(self, "betas", values)
         object.__setattr__(self, "indices", torch.arange(len(values)) if indices is None else torch.as_tensor(indices))
+        object.__setattr__(self, "_moved", {})
 
     def __len__(self) -> int:
         return len(self.betas)
+
+    def on(self, device: torch.device, name: Literal["alphas_bar", "signal_levels", "sigmas", "indices"]) -> Tensor:
+        """Return a table on `device`, copied there once: a training step looks its levels up without waiting. Not to be written to."""
+        moved: dict[tuple[torch.device, str], Tensor] = self.__dict__["_moved"]
+        if (device, name) not in moved:
+            moved[device, name] = to_device(getattr(self, name), device)
+        return moved[device, name]
 
     @property
     def alphas_bar(self) -> Tensor:
@@ -155,7 +164,7 @@ class DiscreteSchedule:
 
     def signal_between(self, step: Tensor, fraction: Tensor) -> Tensor:
         """Return s[step-1] + (s[step] - s[step-1]) * fraction, float64: SR3's continuous level for step in 1..T, fraction in [0, 1)."""
-        signal = self.signal_levels.to(step.device)
+        signal = self.on(step.device, "signal_levels")
         before = signal[step - 1]
         return before + (signal[step] - before) * fraction.to(torch.float64)
 

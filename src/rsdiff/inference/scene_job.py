@@ -81,7 +81,8 @@ class SceneResult:
     tile, tiles       side of a tile in input pixels, number of tiles (groups of tiles where they are fused)
     outputs           the rasters written
     seam_score        see rsdiff.metrics.seams; NaN where there is no border
-    value_range       stored values, per band or common, that the method saw as 0 and as 1
+    value_range       stored values, per band or common, that are shown as black and white: those that the method saw as 0 and as 1, or,
+                      where it only interpolates, the lowest and highest of the scene
     outside           number of valid values of the input outside that range
     outside_told      what became of them, in words
     """

@@ -32,6 +32,13 @@ class SceneValues:
     use: RangeUse
     is_exact: bool = False
 
+    @property
+    def shown(self) -> Normaliser:
+        """The range to look at the scene in: where the method does not care, that of its values."""
+        if not self.is_exact or self.use.low >= self.use.high or self.normaliser.high == (255.0,):
+            return self.normaliser
+        return Normaliser((self.use.low,), (self.use.high,))
+
 
 def scene_values(reader: SceneReader, options: SceneOptions, trained: Normaliser | None, bands: int) -> SceneValues:
     """Return the range in which a scene is restored, after one pass over all its values.

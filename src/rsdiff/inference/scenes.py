@@ -36,7 +36,7 @@ from rsdiff.inference.scene_job import Progress, SceneJob, SceneResult, Team
 from rsdiff.inference.scene_output import BLOCK, OutputForm, SceneWriter, output_form, require_writable_name, sibling, spread_form
 from rsdiff.inference.scene_values import scene_values
 from rsdiff.inference.scratch import Scratch
-from rsdiff.inference.tiling import Axis, Grid, exact_scale, rounded_up, tile_multiple
+from rsdiff.inference.tiling import Axis, Grid, even_side, exact_scale, rounded_up, tile_multiple
 from rsdiff.metrics.seams import SeamScore
 
 SMALLEST_TILE = 16
@@ -198,6 +198,7 @@ class _Run:
         for length in (self.reader.height, self.reader.width):
             side = min(tile, max(self.smallest, rounded_up(length, self.multiple)))
             shared = min(overlap, side // 2 // self.multiple * self.multiple)
+            side = max(even_side(length, side, shared, self.multiple), self.smallest)
             count = min(self.options.fuse, Axis(length, side, shared, self.scale).count)
             group = side + (count - 1) * (side - shared)
             axes.append((Axis(length, group, shared, self.scale), Axis(group, side, shared, self.scale)))
@@ -226,7 +227,7 @@ class _Run:
             grid.tiles,
             outputs,
             score,
-            (self.normaliser.low, self.normaliser.high),
+            (self.values.shown.low, self.values.shown.high),
             self.values.use.outside,
             self.outside_told() if self.values.use.outside else "",
         )

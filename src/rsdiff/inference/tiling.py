@@ -91,6 +91,16 @@ class Axis:
         return tuple(sorted({place for place in places if 0 < place < self.target_length}))
 
 
+def even_side(length: int, side: int, overlap: int, multiple: int) -> int:
+    """Return the smallest side, a multiple of `multiple`, with which as many tiles as with `side` still cover `length` pixels.
+
+    What the last tile has beyond the scene is work for nothing: twice the scene's own at 300 pixels in tiles of 256.
+    """
+    count = max(1, math.ceil((length - overlap) / (side - overlap)))
+    even = rounded_up(math.ceil((length + (count - 1) * overlap) / count), multiple)
+    return min(side, max(even, rounded_up(2 * overlap, multiple)))
+
+
 @dataclass(frozen=True)
 class Grid:
     """Tiles of a scene, numbered row by row, and the blocks in which the result is written, numbered likewise.

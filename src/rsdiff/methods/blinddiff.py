@@ -184,7 +184,7 @@ class BlindDiff(Method):
         hr, lr in the range of the diffusion; index (B,) of the kept steps; noise (B, C, H, W).
         """
         state = self.noised(hr, index, noise)
-        output, kernel = self.network(state, self.schedule.indices.to(index.device)[index], lr)
+        output, kernel = self.network(state, self.schedule.on(index.device, "indices")[index], lr)
         predicted, channels = output.chunk(2, dim=1)
         error = image_means((noise - predicted).square(), valid)
         clean = self.clean(state, predicted.detach(), index)
@@ -193,12 +193,12 @@ class BlindDiff(Method):
 
     def noised(self, hr: Tensor, index: Tensor, noise: Tensor) -> Tensor:
         """Return sqrt(alpha_bar) hr + sqrt(1 - alpha_bar) noise at the kept steps `index` (B,)."""
-        alpha_bar = self.schedule.alphas_bar.to(index.device)[index]
+        alpha_bar = self.schedule.on(index.device, "alphas_bar")[index]
         return per_image(alpha_bar.sqrt(), hr) * hr + per_image((1 - alpha_bar).sqrt(), hr) * noise
 
     def clean(self, state: Tensor, predicted: Tensor, index: Tensor) -> Tensor:
         """Return the clean estimate, not limited, from the predicted noise at the kept steps `index` (B,)."""
-        alpha_bar = self.schedule.alphas_bar.to(index.device)[index]
+        alpha_bar = self.schedule.on(index.device, "alphas_bar")[index]
         return per_image((1 / alpha_bar).sqrt(), state) * state - per_image((1 / alpha_bar - 1).sqrt(), state) * predicted
 
     def kernel_error(self, kernel: Tensor, true: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.predictions import Prediction
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
@@ -47,11 +47,11 @@ class BlindSRSNFUNetConfig(SkeletonConfig):
     def __post_init__(self) -> None:
         SkeletonConfig.__post_init__(self)
         if self.fold < 1:
-            raise ValueError(f"fold={self.fold} was given; choose at least 1, which leaves the image whole.")
+            raise UserError(f"fold={self.fold} was given; choose at least 1, which leaves the image whole.")
         if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
-            raise ValueError(f"attention_levels={list(self.attention_levels)}: the levels are 0 to {len(self.multipliers) - 1}.")
+            raise UserError(f"attention_levels={list(self.attention_levels)}: the levels are 0 to {len(self.multipliers) - 1}.")
         if self.dropout and not self.normalise_second:
-            raise ValueError(f"dropout={self.dropout} has no effect with normalise_second=false; set one of them.")
+            raise UserError(f"dropout={self.dropout} has no effect with normalise_second=false; set one of them.")
 
     def build(self, problem: Problem, feature_channels: int, code_channels: int) -> BlindSRSNFUNet:
         """Return the network with fresh weights."""
@@ -119,7 +119,7 @@ def noised(schedule: DiscreteSchedule, clean: Tensor, noise: NoiseSource) -> tup
     step = (noise.uniform((count,), clean.device) * len(schedule)).floor().to(torch.int64)
     drawn = noise.normal(clean.shape, clean.device)
     # In the network's precision, as published: float32 rounds 1 - level^2 at the lowest levels by up to 4e-3 of its value.
-    signal = schedule.signal_levels.to(clean)
+    signal = schedule.on(clean.device, "signal_levels").to(clean.dtype)
     before, own = signal[step], signal[step + 1]
     level = noise.uniform((count,), clean.device) * (before - own) + own
     return noisy(clean, level, drawn), level

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import masked_l1
@@ -49,9 +50,9 @@ class QueryConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.queries < 0 or self.chunk < 1:
-            raise ValueError(f"queries={self.queries} and chunk={self.chunk} were given; choose 0 or more, and at least 1.")
+            raise UserError(f"queries={self.queries} and chunk={self.chunk} were given; choose 0 or more, and at least 1.")
         if self.largest_told < 0:
-            raise ValueError(f"largest_told={self.largest_told} was given; choose an enlargement of at least 1, or 0 for no limit.")
+            raise UserError(f"largest_told={self.largest_told} was given; choose an enlargement of at least 1, or 0 for no limit.")
 
     @property
     def any_scale(self) -> bool:
@@ -140,8 +141,8 @@ class ContinuousRegression(Method):
         extended = self.extended(lr)
         if extended is not lr:  # the image is the upper left part of [-1, 1]
             share = torch.tensor([h / extended.shape[-2], w / extended.shape[-1]])
-            coordinates, cell = (coordinates + 1) * share.to(lr) - 1, cell * share
-        told = cell.to(lr).expand(len(lr), -1)
+            coordinates, cell = (coordinates + 1) * to_device(share, lr.device, lr.dtype) - 1, cell * share
+        told = to_device(cell, lr.device, lr.dtype).expand(len(lr), -1)
         return self.render(extended, self.network.prepare(self.encoder(extended), told), coordinates, told).unflatten(2, size)
 
     def render(self, lr: Tensor, prepared: Tensor, coordinates: Tensor, cell: Tensor) -> Tensor:
@@ -166,19 +167,19 @@ class ContinuousRegression(Method):
         hr, lr = self.normalised(batch.need("hr")), self.normalised(batch.need("lr"))
         if self.options.queries == 0:
             coordinates = pixel_centres(batch.size, device=lr.device).to(lr.dtype).flatten(0, 1)
-            cell = cell_of(batch.size).to(lr).expand(len(lr), -1)
+            cell = to_device(cell_of(batch.size), lr.device, lr.dtype).expand(len(lr), -1)
             made = self.render(lr, self.network.prepare(self.encoder(lr), cell), coordinates, cell)
             loss = masked_l1(made, hr.flatten(2), None if batch.valid is None else batch.valid.flatten(2))
             return {"restorer": Losses(loss, {"l1": loss.detach()})}
         sizes = true_sizes(batch)
-        order = noise.uniform((len(lr), hr.shape[-2] * hr.shape[-1]))  # smallest numbers first: pixels without replacement
+        order = noise.uniform((len(lr), hr.shape[-2] * hr.shape[-1]), hr.device)  # smallest numbers first: pixels without replacement
         asked = [query(image, size, row, self.options.queries) for image, size, row in zip(hr, sizes, order, strict=True)]
         coordinates, colours = (torch.stack(part) for part in zip(*asked, strict=True))
         counts = None
         if batch.valid is not None:
             masks = zip(batch.valid, sizes, order, strict=True)
             counts = torch.stack([query(mask, size, row, self.options.queries)[1] for mask, size, row in masks])
-        cells = torch.stack([cell_of(size) for size in sizes]).to(lr)
+        cells = to_device(torch.stack([cell_of(size) for size in sizes]), lr.device, lr.dtype)
         loss = masked_l1(self.answer(lr, self.network.prepare(self.encoder(lr), cells), coordinates, cells), colours, counts)
         return {"restorer": Losses(loss, {"l1": loss.detach()})}
 
@@ -207,12 +208,12 @@ def query(hr: Tensor, size: tuple[int, int], order: Tensor, count: int) -> tuple
     """Return coordinates (count, 2) and colours (count, C) of pixels of the upper left `size` of hr (C, H, W).
 
     order  at least size[0] * size[1] numbers; the pixels of the smallest are taken
-    Raises ValueError when the image has fewer pixels than are asked for.
+    Raises UserError when the image has fewer pixels than are asked for.
     """
     pixels = size[0] * size[1]
     if pixels < count:
-        raise ValueError(f"model.queries={count} and a target has {size[0]}x{size[1]} pixels; lower queries or raise trainer.patch.")
-    chosen = order[:pixels].argsort()[:count].to(hr.device)
+        raise UserError(f"model.queries={count} and a target has {size[0]}x{size[1]} pixels; lower queries or raise trainer.patch.")
+    chosen = order[:pixels].argsort()[:count]
     coordinates = pixel_centres(size, device=hr.device).flatten(0, 1)[chosen].to(hr.dtype)
     colours = hr[:, : size[0], : size[1]].flatten(1)[:, chosen].mT
     return coordinates, colours

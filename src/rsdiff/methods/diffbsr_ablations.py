@@ -182,5 +182,5 @@ def noise_error(
     """Return the mean absolute error of the predicted noise; every image has a step of its own, drawn before the noise."""
     step = noise.integers(0, len(method.schedule), (len(hr),), hr.device)
     drawn = noise.normal(hr.shape, hr.device)
-    level = method.schedule.signal_levels.to(hr.device)[step + 1]
+    level = method.schedule.on(hr.device, "signal_levels")[step + 1]
     return masked_l1(method.predict(noisy(method.target(hr, estimate), level, drawn), step, estimate, code), drawn, valid)

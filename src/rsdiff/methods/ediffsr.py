@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import per_image
@@ -62,10 +63,10 @@ class EDiffSRConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.width < 16 or self.width % 2:
-            raise ValueError(f"width={self.width} was given; choose an even number of at least 16.")
+            raise UserError(f"width={self.width} was given; choose an even number of at least 16.")
         counts = (*self.encoders, self.middle, *self.decoders)
         if not self.encoders or len(self.encoders) != len(self.decoders) or min(counts) < 0:
-            raise ValueError(
+            raise UserError(
                 f"encoders={list(self.encoders)}, middle={self.middle} and decoders={list(self.decoders)} make no network; "
                 "give as many levels up as down, and counts of 0 or more."
             )
@@ -124,7 +125,7 @@ class EDiffSR(Method):
 
     def step(self, hr: Tensor, mean: Tensor, t: Tensor, drawn: Tensor) -> Step:
         """Return the step back from levels t (B,) in 1..T, for images (B, C, H, W) in [0, 1] and noise `drawn` of their shape."""
-        levels = torch.cat([torch.zeros(1, dtype=torch.float64), self.schedule.sigmas]).to(hr.device)
+        levels = F.pad(self.schedule.on(hr.device, "sigmas"), (1, 0))
         sigma, sigma_next = levels[t], levels[t - 1]
         signal = (1 + sigma.square()).rsqrt()
         clean = (hr - mean) / self.options.schedule.strength
@@ -145,7 +146,7 @@ class EDiffSR(Method):
         difference = self.options.schedule.strength * (step.made - step.right)
         error = difference.abs() if self.options.loss == "l1" else difference.square()
         if self.options.decayed_loss:
-            error = error * per_image(self.schedule.alphas_bar.sqrt().to(t.device)[t - 1], error)
+            error = error * per_image(self.schedule.on(t.device, "alphas_bar").sqrt()[t - 1], error)
         return masked_mean(error, valid)
 
     def predict(self, state: Tensor, mean: Tensor, time: Tensor) -> Tensor:

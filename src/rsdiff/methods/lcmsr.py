@@ -113,7 +113,7 @@ class LCMSR(LatentDiffusion):
 
         latent  scaled, (B, C, y, x); drawn: its noise; steps, scale, height (B,); valid: the cells (B, 1, y, x) that count
         """
-        sigmas = self.schedule.sigmas.to(latent.device)
+        sigmas = self.schedule.on(latent.device, "sigmas")
         later, earlier = sigmas[steps], sigmas[(steps - self.time_gap).clamp(min=0)]
         now = self.denoiser_of(self.unet, condition, scale, height)
         predicted = now(latent + per_image(later, latent) * drawn, later)

@@ -21,9 +21,10 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser
 from rsdiff.diffusion.levels import to_zero
 from rsdiff.diffusion.noise import NoiseSource
@@ -58,12 +59,12 @@ class LatentUNetConfig:
 
     def __post_init__(self) -> None:
         if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1 or self.width < 32 or self.width % 32:
-            raise ValueError(
+            raise UserError(
                 f"width={self.width}, multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; choose a multiple of 32 "
                 "and numbers of at least 1."
             )
         if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
-            raise ValueError(f"attention_levels={list(self.attention_levels)} must lie between 0 and {len(self.multipliers) - 1}.")
+            raise UserError(f"attention_levels={list(self.attention_levels)} must lie between 0 and {len(self.multipliers) - 1}.")
 
     def build(self, latent_channels: int) -> LatentUNet:
         """Return the network with fresh weights for a noisy latent and a condition of `latent_channels` each."""
@@ -116,14 +117,14 @@ class LatentDiffusionConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if len(self.condition.multipliers) != len(self.first_stage.encoder.multipliers):
-            raise ValueError(
+            raise UserError(
                 f"condition has {len(self.condition.multipliers)} levels and first_stage.encoder "
                 f"{len(self.first_stage.encoder.multipliers)}; their latents must have one size: give both as many."
             )
         if self.first_stage.decoder.branches == "image":
-            raise ValueError("first_stage.decoder.branches=image has no latent to diffuse; train model=ldcsr_vae alone for this ablation.")
+            raise UserError("first_stage.decoder.branches=image has no latent to diffuse; train model=ldcsr_vae alone for this ablation.")
         if self.distillation_weight < 0:
-            raise ValueError(f"distillation_weight={self.distillation_weight} was given; choose 0 or more.")
+            raise UserError(f"distillation_weight={self.distillation_weight} was given; choose 0 or more.")
 
     @property
     def any_scale(self) -> bool:
@@ -211,8 +212,8 @@ class LatentDiffusion(Method):
 
     def denoiser_of(self, network: nn.Module, condition: Tensor, scale: Tensor, height: Tensor) -> Denoiser:
         """Return `network` as a denoiser; scale, height (B,) are what it is told of each image, the scale before truncation."""
-        told = (scale.trunc() if self.options.scale_told == "truncated" else scale).to(condition.device)
-        tall = height.to(condition.device)
+        told = to_device(scale.trunc() if self.options.scale_told == "truncated" else scale, condition.device)
+        tall = to_device(height, condition.device)
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             known = torch.cat([x, condition.to(x.dtype)], dim=1)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.noise import NoiseSource
@@ -69,9 +69,9 @@ class SADNConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if min(self.width, self.groups, self.layers, self.multiplier, self.reduction, self.levels, self.fuse_width) < 1:
-            raise ValueError("sizes of SADN below 1 were given; choose at least 1.")
+            raise UserError("sizes of SADN below 1 were given; choose at least 1.")
         if self.reduction > self.width or self.kernels < 0 or self.anneal_steps < 0:
-            raise ValueError(
+            raise UserError(
                 f"reduction={self.reduction}, kernels={self.kernels} and anneal_steps={self.anneal_steps} were given; choose at most "
                 f"width={self.width}, and 0 or more."
             )
@@ -127,14 +127,14 @@ class SADN(Method):
         """Return the image (B, C, H, W) of `size` of lr (B, C, h, w) in [0, 1], not clamped; in training by softer kernel choice."""
         x = self.shift_in(lr)
         if isinstance(self.body, FeedbackBody):
-            maps = self.body(x, lr.shape[-2] / size[0], float(self.temperature) if self.training else 1.0)
+            maps = self.body(x, lr.shape[-2] / size[0], self.temperature if self.training else 1.0)
         else:
             maps = self.body(x)
         return self.shift_out(self.base.onto(self.upsampler(maps, size), x))
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         if batch.sizes is not None:
-            raise ValueError("model sadn is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
+            raise UserError("model sadn is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
         loss = masked_l1(self.predict(batch.need("lr"), batch.size), batch.need("hr"), batch.valid)
         return {"restorer": Losses(loss, {"l1": loss.detach()})}
 

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.enlarging import enlarge as enlarge_bicubically
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
@@ -63,7 +63,7 @@ class NoisePredictorConfig(SkeletonConfig, MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nominal_size < self.size_multiple:
-            raise ValueError(f"nominal_size={self.nominal_size} halves to nothing; choose at least {self.size_multiple}.")
+            raise UserError(f"nominal_size={self.nominal_size} halves to nothing; choose at least {self.size_multiple}.")
 
     @property
     def size_multiple(self) -> int:
@@ -173,7 +173,7 @@ class SR3(Method):
         if self.options.time == "continuous":
             return noised_continuously(hr, self.options, self.schedule, noise)
         steps = draw_steps(hr, 0, self.options, self.schedule, noise)
-        signal = self.schedule.signal_levels.to(hr.device)[steps + 1]
+        signal = self.schedule.on(hr.device, "signal_levels")[steps + 1]
         level, complement = signal.float(), (1 - signal.square()).sqrt().float()
         drawn = noise.normal(hr.shape, hr.device)
         return Noised(per_image(level, hr) * hr + per_image(complement, hr) * drawn, steps, drawn)

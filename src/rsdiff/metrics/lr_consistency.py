@@ -8,7 +8,6 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.data.missing import fill_missing
-from rsdiff.metrics.colour import quantise
 from rsdiff.metrics.metric import View
 from rsdiff.metrics.psnr import masked_mean, psnr
 
@@ -23,7 +22,7 @@ def lr_pair(view: View) -> Pair | None:
     """
     if view.degrade is None or view.lr is None:
         raise UserError("LR consistency needs the operator that made the LR image; it is known only where a degradation made it.")
-    image = quantise(view.image) / 255
+    image = view.quantised(view.image) / view.protocol.peak
     if view.valid is not None:
         image = fill_missing(image[None], view.valid[None])[0]
     degraded = view.degrade(image.float()).double()

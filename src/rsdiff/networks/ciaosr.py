@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rsdiff.data.transfer import constant
 from rsdiff.networks.coordinates import EPSILON, cell_centres, nearest, steps_of, unfold_neighbours
 from rsdiff.networks.cross_scale_attention import CrossScaleAttention
 from rsdiff.networks.liif import MLP, QueryNetwork
@@ -62,7 +63,7 @@ class CiaoSR(QueryNetwork):
         scores, values = [], []
         for row in self.shifts:
             for column in self.shifts:
-                moved = torch.tensor([row, column], dtype=size.dtype, device=size.device)
+                moved = constant((row, column), size.device, size.dtype)
                 asked = (coordinates + moved * step + EPSILON * moved.abs()).clamp(-1 + EPSILON, 1 - EPSILON)
                 offset = (coordinates - nearest(centres, asked)) * size
                 value = nearest(prepared, asked)

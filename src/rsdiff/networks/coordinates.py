@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.data.transfer import constant
+
 Interval = tuple[float, float]
 EPSILON = 1e-6  # moves a query off the line between two cells
 CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
@@ -55,7 +57,7 @@ def unfold_neighbours(features: Tensor) -> Tensor:
 def steps_of(features: Tensor) -> Tensor:
     """Return (h, w) of a feature map as a tensor, float32 or better: offsets in [-1, 1] times it are measured in half cells."""
     precise = torch.promote_types(features.dtype, torch.float32)
-    return torch.tensor([features.shape[-2], features.shape[-1]], dtype=precise, device=features.device)
+    return constant((features.shape[-2], features.shape[-1]), features.device, precise)
 
 
 def local_ensemble(
@@ -74,7 +76,7 @@ def local_ensemble(
     for corner in corners:
         asked = coordinates
         if any(corner):
-            asked = coordinates + (torch.tensor(corner, dtype=size.dtype, device=size.device) / size + EPSILON)
+            asked = coordinates + (constant(corner, size.device, size.dtype) / size + EPSILON)
         asked = asked.clamp(-1 + EPSILON, 1 - EPSILON)
         offset = (coordinates - nearest(centres, asked)) * size
         answers.append(answer(nearest(features, asked), offset))

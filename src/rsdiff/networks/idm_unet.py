@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.data.transfer import constant
 from rsdiff.networks.coordinates import local_ensemble, pixel_centres
 from rsdiff.networks.diffusion_unet import DiffusionUNet, UNetSizes, attention_levels
 from rsdiff.networks.edsr import EDSR
@@ -63,7 +64,7 @@ class Blur(nn.Module):
     """Depthwise convolution with the outer product of [1, 3, 1] / 5, zero beyond the border."""
 
     def forward(self, x: Tensor) -> Tensor:
-        line = x.new_tensor([1.0, 3.0, 1.0]) / 5
+        line = constant((1.0, 3.0, 1.0), x.device, x.dtype) / 5
         kernel = torch.outer(line, line).expand(x.shape[1], 1, 3, 3)
         return F.conv2d(x, kernel, padding=1, groups=x.shape[1])
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.data.transfer import constant
 from rsdiff.networks.coordinates import CORNERS, local_ensemble, steps_of, unfold_neighbours
 from rsdiff.networks.cross_scale_attention import CrossScaleAttention
 from rsdiff.networks.liif import MLP, QueryNetwork
@@ -189,7 +190,7 @@ class LMFCiaoSR(LMFNetwork):
             first, second = max(column, 0), max(row, 0)
             key = regrouped[..., first : first + 2, second : second + 2, :].flatten(-3)
             value = torch.cat([key, *further], dim=-1)
-            position = (torch.tensor([-row, -column], dtype=size.dtype, device=size.device) / size).expand_as(told)
+            position = (constant((-row, -column), size.device, size.dtype) / size).expand_as(told)
             scores.append((query * key * self.mlp_key(torch.cat([key, position, told], dim=-1))).sum(-1))
             values.append(value * self.mlp_value(torch.cat([value, position, told], dim=-1)))
         weights = (torch.stack(scores) / self.temperature).softmax(dim=0)

@@ -35,13 +35,13 @@ class ScaleAwareConv(nn.Module):
         self.length = nn.Parameter(self.direction.detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1, 1))
         self.bias = nn.Parameter(torch.zeros(kernels, out_channels))
 
-    def shares(self, x: Tensor, scale: float, temperature: float) -> Tensor:
+    def shares(self, x: Tensor, scale: float, temperature: float | Tensor) -> Tensor:
         """Return the share of every kernel (B, kernels); a high temperature makes them equal."""
         squeezed = F.relu(self.squeeze(x.mean((-2, -1), keepdim=True)))
         told = torch.cat([squeezed, squeezed.new_full((len(x), 2, 1, 1), scale)], dim=1)
         return (self.choose(told)[:, :, 0, 0] / temperature).softmax(dim=1)
 
-    def forward(self, x: Tensor, scale: float, temperature: float) -> Tensor:
+    def forward(self, x: Tensor, scale: float, temperature: float | Tensor) -> Tensor:
         """Map (B, in_channels, h, w) to (B, out_channels, h, w)."""
         shares = self.shares(x, scale, temperature)
         kernels = self.direction * (self.length / self.direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1, 1))
@@ -67,7 +67,7 @@ class SADNBlock(nn.Module):
             nn.Linear(width, width // reduction, bias=False), nn.ReLU(), nn.Linear(width // reduction, width, bias=False), nn.Sigmoid()
         )
 
-    def forward(self, x: Tensor, scale: float, temperature: float) -> Tensor:
+    def forward(self, x: Tensor, scale: float, temperature: float | Tensor) -> Tensor:
         """Map (B, width, h, w) to the same shape."""
         made = self.narrow(F.relu(self.widen(x)))
         if self.aware is not None:
@@ -85,7 +85,7 @@ class DenseChain(nn.Module):
         self.units = nn.ModuleList(units)
         self.compress = nn.ModuleList(normalised_conv((i + 2) * width, width, 1) for i in range(len(units) - 1))
 
-    def forward(self, x: Tensor, scale: float, temperature: float) -> Tensor:
+    def forward(self, x: Tensor, scale: float, temperature: float | Tensor) -> Tensor:
         """Map (B, width, h, w) to the same shape."""
         known, last = [x], self.units[0](x, scale, temperature)
         for compress, unit in zip(self.compress, self.units[1:], strict=True):
@@ -113,7 +113,7 @@ class FeedbackBody(nn.Module):
         )
         self.tail = normalised_conv(width, width, 3)
 
-    def forward(self, x: Tensor, scale: float, temperature: float) -> list[Tensor]:
+    def forward(self, x: Tensor, scale: float, temperature: float | Tensor) -> list[Tensor]:
         first, skip = F.relu(self.head(x)), self.skip(x)
         state, maps = first, []
         for _ in range(self.levels):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from dataclasses import dataclass
@@ -68,12 +67,8 @@ def write_panel(folder: Path, panel: Panel) -> Path:
 
 
 def file_name(name: str) -> str:
-    """Return `name` as a file name: everything but letters, digits, '-' and '_' becomes '_', so no picture can be mistaken for a suffix.
-
-    A name that changes for it gets a number of its own, so that a/b_c and a_b/c never share a file.
-    """
-    plain = re.sub(r"[^\w-]+", "_", name).strip("_") or "image"
-    return plain if plain == name else f"{plain}-{hashlib.blake2b(name.encode(), digest_size=3).hexdigest()}"
+    """Return `name` as a file name: everything but letters, digits, '-' and '_' becomes '_', so no picture can be mistaken for a suffix."""
+    return re.sub(r"[^\w-]+", "_", name).strip("_") or "image"
 
 
 def _pictures(panel: Panel) -> dict[str, Picture]:

@@ -147,8 +147,6 @@ class RunSettings:
         if split not in self.opened:
             dataset = self.tested if split == "test" and self.task.tests_alone else self.dataset
             dataset.check()
-            if "model" in self.groups and hasattr(dataset, "for_fields"):
-                dataset = dataset.for_fields(self.model.requires)
             if set(self.task.reads) == {"train", "test"} and hasattr(dataset, "build_each"):
                 self.opened.update(dataset.build_each(self.scale))  # the folder is looked at once
             else:
@@ -216,8 +214,10 @@ class RunSettings:
     def decision(self) -> Decision:
         """Whether the run is finished, goes on or begins, in which folder, and why."""
         from rsdiff.runs.decision import decide
+        from rsdiff.runs.former import adopt_former
 
         beside = self.outputs / self.choices["task"] / self.name
+        adopt_former(beside, self.identity, {group: self.groups[group] for group in self.task.uses}, self.resolved)
         return decide(self.identity, beside, can_extend="trainer" in self.task.uses, chosen=self.place)
 
     @property

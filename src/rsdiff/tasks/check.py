@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +15,8 @@ from rsdiff.config import UserError
 from rsdiff.data.file_dataset import FileDataset, check_root, folder_of
 from rsdiff.data.file_records import FileRecords, PixelFacts
 from rsdiff.data.holdout import hold_out
-from rsdiff.data.packed import is_packed
+from rsdiff.data.packed import PackedDataset, is_packed, open_packed
+from rsdiff.data.packing import damaged
 from rsdiff.data.scanning import Scanned, facts_of, scan
 from rsdiff.data.source import DataError, ImageSource, Split
 from rsdiff.data.views import TestSamples, lr_patch_of, usable_images
@@ -31,7 +33,7 @@ from rsdiff.tasks.options import EvaluateTask, TrainTask
 from rsdiff.tracking import Tracker
 
 SMALL_SHARE = 0.25
-"""Share of the range of a normaliser below which the values of a data set look as if they were stored in another unit."""
+"""Share of 8 bits below which the values of a data set look as if they were stored in another unit."""
 T = TypeVar("T")
 
 
@@ -74,10 +76,15 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if isinstance(dataset, FileDataset):
         with found.noted():
             check_root(dataset)
-            if not is_packed(dataset.root):
+            if is_packed(dataset.root):
+                check_packed(folder_of(dataset), found)
+            else:
                 for split in splits:
                     check_files(dataset, split, settings.scale, found, tracker)
                 dataset = replace(dataset, odd="skip")
+    elif isinstance(dataset, PackedDataset):
+        with found.noted():
+            check_packed(Path(dataset.file).expanduser(), found)
     sources = {split: source for split in splits if (source := found.of(lambda split=split: opened(dataset, split, settings.scale)))}  # type: ignore[misc]
     said = [] if not sources else check_sources(settings, sources, found)
     check_methods(settings, sources, folder, trains, found)
@@ -118,21 +125,29 @@ def check_files(dataset: FileDataset, split: Split, scale: float, found: Finding
         check_ranges(source, scanned, [by_role for _, by_role in facts], found)
 
 
+def check_packed(path: Path, found: Findings) -> None:
+    """Note images of a packed file whose pixels are not those that were packed; every one is read once."""
+    packed = open_packed(path)
+    wrong = [packed.manifest.names[row] for row in damaged(packed)]
+    if wrong:
+        found.add(
+            f"{len(wrong)} images of {path}, {wrong[0]} among them, are damaged: copy the file again, or delete it and repeat task=prepare"
+        )
+
+
 def check_ranges(source: ImageSource, scanned: Sequence[Scanned], facts: Sequence[dict[str, PixelFacts]], found: Findings) -> None:
-    """Note stored values that leave the range of the normaliser, or fill a small part of it."""
+    """Note images whose values lie far off the range that the others have, and those that fill a small part of 8 bits."""
     for role, rule in (("hr", source.normaliser), ("lr", source.lr_normaliser)):
         known = [by_role[role] for by_role in facts if role in by_role and by_role[role].valid > 0]
         if not known:
             continue
         low, high = min(fact.low for fact in known), max(fact.high for fact in known)
         first, last = min(rule.low), max(rule.high)
-        advice = (
-            f"set dataset.normaliser.rule=fixed dataset.normaliser.low=[{_round_down(low):g}] dataset.normaliser.high=[{_round_up(high):g}]"
-        )
+        advice = f"set dataset.range=[{_round_down(low):g},{_round_up(high):g}], or a name that --help lists"
         outside = [sample.item.name for sample, by_role in zip(scanned, facts, strict=True) if _leaves(by_role.get(role), first, last)]
         if outside:
             found.add(f"{len(outside)} {role} images, {outside[0]} among them, leave the range from {first:g} to {last:g}: {advice}")
-        elif high - first < SMALL_SHARE * (last - first):
+        elif (first, last) == (0, 255) and high - first < SMALL_SHARE * (last - first):
             found.add(f"{role} images reach {high:g} and {first:g} to {last:g} become 0 to 1, of which they fill a small part: {advice}")
 
 
@@ -193,8 +208,8 @@ def told(settings: RunSettings, folder: RunFolder, said: Sequence[str], found: F
 
 
 def _leaves(fact: PixelFacts | None, first: float, last: float) -> bool:
-    tolerance = 1e-3 * (last - first)
-    return fact is not None and fact.valid > 0 and (fact.low < first - tolerance or fact.high > last + tolerance)
+    far = last - first  # clouds and noise below 0 leave it by less; how many of them there are is told when the data set is opened
+    return fact is not None and fact.valid > 0 and (fact.low < first - far or fact.high > last + far)
 
 
 def _round_up(value: float) -> float:

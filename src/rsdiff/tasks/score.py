@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.data_range import RangeError
 from rsdiff.data.file_dataset import by_stem, class_label
 from rsdiff.data.file_options import FileOptions
 from rsdiff.data.files import FileSource, list_images
-from rsdiff.data.normalisation import NormaliserConfig
+from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.pairing import Affixes, pair
 from rsdiff.data.rasters import raster_info
 from rsdiff.data.sample import Batch, Sample
@@ -112,9 +113,12 @@ class Images:
                 raise UserError(f"{hr[high]} has no partner of its name in {others[lacking]}; add it, or leave that folder out.")
             items.append(Item(name, {"hr": hr[high], **{role: stems[high] for role, stems in found.items()}}, class_label(high)))
         self.scale = scale
-        self.references = FileSource(items, options, scale, items)
         made = [Item(name, {"hr": sr[low]}) for name, _, low in pairs]
-        self.restored = FileSource(made, unlimited(options, made), scale, made)
+        try:
+            self.references = FileSource(items, options, scale, items)
+            self.restored = FileSource(made, unlimited(options, made, self.references.normaliser), scale, made)
+        except RangeError as error:
+            raise UserError(f"{error.what}; say which stored values are 0 and the peak with task.low and task.high.") from None
         if self.restored.bands != self.references.bands:
             raise UserError(
                 f"{restored} has images of {self.restored.bands} bands and {reference} of {self.references.bands}; set task.rgb=true to "
@@ -146,10 +150,16 @@ class Images:
         return own
 
 
-def unlimited(options: FileOptions, items: Sequence[Item]) -> FileOptions:
-    """Return the options for restored images: floats for 0 to 1 may lie beyond, and the protocol says what becomes of that."""
-    if options.normaliser.rule != "type" or raster_info(items[0].paths["hr"]).dtype.kind != "f":
+def unlimited(options: FileOptions, items: Sequence[Item], references: Normaliser) -> FileOptions:
+    """Return the options for restored images: those for 0 to 1 may lie beyond, and the protocol says what becomes of that.
+
+    references  the range of the references, which signed types, whose range is measured, must share
+    """
+    kind = raster_info(items[0].paths["hr"]).dtype.kind
+    if options.normaliser.rule != "type" or kind == "u":
         return options
+    if kind == "i":
+        return replace(options, normaliser=NormaliserConfig(rule="fixed", low=references.low, high=references.high, clip=False))
     return replace(options, normaliser=NormaliserConfig(rule="fixed", clip=False))
 
 
@@ -201,6 +211,8 @@ def score_images(
 ) -> Scored:
     """Return the rows of a tool's images, their summary, and those of every band and class folder that has a table of its own."""
     device, bands = torch.device("cpu"), images.references.bands
+    range_of_references = images.references.normaliser
+    metrics = replace(metrics, protocol=metrics.protocol.for_values(range_of_references.low, range_of_references.high))
     evaluator = Evaluator(metrics, bands, True, None, device)
     single = Evaluator(replace(metrics, baseline=False), 1, True, None, device) if per_band and bands > 1 else None
     rows: list[Row] = []

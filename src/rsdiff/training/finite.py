@@ -15,6 +15,8 @@ import torch.distributed
 from accelerate import Accelerator
 from torch import Tensor
 
+from rsdiff.data.transfer import ReadLater
+
 LAG = 2
 """Steps of one group after which its flag is read on an accelerator."""
 
@@ -48,7 +50,7 @@ class FiniteWatch:
     def __init__(self, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self._is_late = accelerator.device.type != "cpu"
-        self._open: deque[tuple[Evidence, Tensor, torch.Event | None]] = deque()
+        self._open: deque[tuple[Evidence, ReadLater]] = deque()
 
     def note(self, evidence: Evidence, values: Iterable[Tensor]) -> Evidence | None:
         """Take in the scalars of a step; return the evidence of the oldest step that is known by now not to be finite."""
@@ -57,14 +59,7 @@ class FiniteWatch:
             count = (~flag).float()
             torch.distributed.all_reduce(count)
             flag = count == 0
-        event = None
-        if self._is_late and flag.device.type == "cuda":
-            pinned = torch.empty((), dtype=torch.bool, pin_memory=True)
-            pinned.copy_(flag, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-            flag = pinned
-        self._open.append((evidence, flag, event))
+        self._open.append((evidence, ReadLater(flag)))
         return self._read(LAG if self._is_late else 0)
 
     def settle(self) -> Evidence | None:
@@ -73,10 +68,8 @@ class FiniteWatch:
 
     def _read(self, keep: int) -> Evidence | None:
         while len(self._open) > keep:
-            evidence, flag, event = self._open.popleft()
-            if event is not None:
-                event.synchronize()
-            if not bool(flag):
+            evidence, flag = self._open.popleft()
+            if not bool(flag.value()):
                 return evidence
         return None
 

@@ -1,0 +1,55 @@
+"""Copies between host and accelerator that do not make the host wait."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+QUEUES = frozenset({"cuda", "xpu"})
+"""Types of devices that work through a queue and tell by an event how far they are."""
+
+
+def to_device(values: Tensor, device: torch.device | str, dtype: torch.dtype | None = None) -> Tensor:
+    """Return `values`, of any shape, on `device` in `dtype` (its own by default).
+
+    A copy of ordinary memory to a CUDA device waits until the device has done all that was asked of it before; a copy of pinned memory is
+    queued. Values that are on the device already are cast at most.
+    """
+    device = torch.device(device)
+    if values.device.type == "cpu" and device.type != "cpu":
+        values = values.to(dtype) if dtype is not None else values  # on the host, so that what is copied is what was pinned
+        if device.type == "cuda":
+            values = values.pin_memory()
+    return values.to(device=device, dtype=dtype or values.dtype, non_blocking=True)
+
+
+def like(values: Tensor, image: Tensor) -> Tensor:
+    """Return `values` in the dtype and on the device of `image`, without waiting; see `to_device`."""
+    return to_device(values, image.device, image.dtype)
+
+
+@functools.lru_cache(maxsize=512)
+def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a few numbers (N,) on `device`, copied there once; not to be written to."""
+    with torch.inference_mode(False):
+        return to_device(torch.tensor(values, dtype=dtype), device)
+
+
+class ReadLater:
+    """A value that the device is still computing: its copy to the host is queued now, and `value` waits for no work queued after it."""
+
+    def __init__(self, on_device: Tensor) -> None:
+        self._host = on_device.detach()
+        self._event: torch.Event | None = None
+        if on_device.device.type in QUEUES:
+            self._host = self._host.to("cpu", non_blocking=True)  # into pinned memory
+            self._event = torch.Event(on_device.device)
+            self._event.record()
+
+    def value(self) -> Tensor:
+        """Return the value, on the CPU where the device has a queue."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host
