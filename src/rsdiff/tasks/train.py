@@ -209,5 +209,5 @@ def lr_of(degradation: Degradation, hr: Tensor, decisions: Sequence[Any]) -> Ten
     """Return the LR images of hr (N, C, H, W) for training images that each have their own scale."""
     made = degradation.apply(hr, decisions)
     if made.hr.shape != hr.shape:
-        raise ValueError("trainer.scale_per=image needs a degradation that leaves the target as it is; choose another, or scale_per=batch.")
+        raise UserError("trainer.scale_per=image needs a degradation that leaves the target as it is; choose another, or scale_per=batch.")
     return made.lr
