@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +32,10 @@ def halves(batch: Batch) -> list[Batch]:
     """Return the two images of a batch as batches."""
 
     def part(value: Any, index: int) -> Any:
+        if isinstance(value, dict):
+            return {name: part(item, index) for name, item in value.items()}
+        if is_dataclass(value) and not isinstance(value, type):
+            return replace(value, **{field.name: part(getattr(value, field.name), index) for field in fields(value) if field.init})
         return value[index : index + 1] if isinstance(value, Tensor | list) else value
 
     names = [field.name for field in fields(batch) if field.init and field.name != "step_images"]
@@ -62,7 +66,7 @@ def step(method: Method, micro_batches: list[Batch], keys: list[list[tuple[int, 
 def test_a_step_is_the_same_however_many_micro_batches_share_it(model: str) -> None:
     given = trial(model)
     coupled = given.method.coupling
-    assert bool(coupled) == given.method.couples_batch == (model.removesuffix("_tiny") in COUPLED), coupled
+    assert bool(coupled) == given.method.couples_batch == (model.removesuffix("_tiny").removesuffix("_quick") in COUPLED), coupled
     if coupled:
         with pytest.raises(UserError, match=r"share trainer\.batch=2; use trainer\.accumulate=1 .* trainer\.split_coupled=true"):
             refused(given.method, TrainerConfig(batch=2), 2)

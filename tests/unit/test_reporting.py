@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from rsdiff.config import PlaceError
 from rsdiff.metrics import METRICS, MetricSummary, Summary, Unavailable
 from rsdiff.reporting import (
     CostPoint,
@@ -125,7 +126,7 @@ def test_records_come_back_as_they_were_sorted_and_without_duplicates(tmp_path: 
 
 
 def test_missing_records_name_the_command_that_makes_them(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="task=evaluate"):
+    with pytest.raises(PlaceError, match="task=evaluate"):
         read_records(tmp_path)
 
 
