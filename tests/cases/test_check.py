@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -145,3 +146,17 @@ def test_images_too_small_for_the_crop_and_a_folder_that_is_not_there_are_told(r
     assert advised is not None
     fitting = [word for word in TRAIN[:-1] if not word.startswith("trainer.patch")]
     assert run_command("task=check", *fitting, advised[0], *FOLDER).code == 0
+
+
+def test_a_packed_file_that_is_damaged_is_told(run_command: Command, tmp_path: Path) -> None:
+    images(tmp_path / "mine", 8)
+    assert run_command("task=prepare", "dataset=folder", "source=mine", "output=packed.h5").code == 0
+    packed = ("dataset=packed", "dataset.file=packed.h5")
+    assert run_command("task=check", *TRAIN[:-1], *packed).code == 0
+    content = bytearray((tmp_path / "packed.h5").read_bytes())
+    with h5py.File(tmp_path / "packed.h5", "r") as file:
+        content[file["pixels/hr"].id.get_offset() + 100] ^= 255
+    (tmp_path / "packed.h5").write_bytes(content)
+    broken = run_command("task=check", *TRAIN[:-1], *packed)
+    assert broken.code == 1
+    assert said(broken, "1 images of packed.h5", "damaged")

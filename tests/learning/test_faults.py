@@ -181,7 +181,7 @@ FAULTS: dict[str, Fault] = {
     "preconditioning: noise prediction scaled by a": Fault(
         ("sr3", "diffbsr_srdiff"),
         ("samples",),
-        replaced(denoisers.EpsDenoiser, "clean", lambda self, y, sigma, output: y - sigma / (1 + sigma**2).sqrt() * output),
+        replaced(denoisers, "clean_of", lambda prediction, y, sigma, output: y - sigma / (1 + sigma**2).sqrt() * output),
     ),
     "preconditioning: state not scaled": Fault(
         ("blindsrsnf", "diffbsr"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,9 @@ from torch import Tensor
 from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.degradations import degrade
+from rsdiff.diffusion.noise import SeededNoise
 from tests.properties.trials import SIDE, TRAINED, losses_and_gradients, trial
+from tests.runs.pairs import options, sampler_of
 
 pytestmark = pytest.mark.xdist_group("matrix")  # the options are composed once
 SAMPLED = ("rrdb_tiny", "sr3_tiny", "liif_tiny", "spectral_linear")
@@ -72,3 +75,23 @@ def test_known_pixels_count(model: str) -> None:
         torch.testing.assert_close(second[name], value, rtol=1e-3, atol=1e-5 * max(1.0, float(value.abs().max())), msg=name)
     moved = losses_and_gradients(given.method, replace(masked, hr=(hr + 0.1).clamp(0, 1)))
     assert any(not torch.equal(moved[name], value) for name, value in second.items())
+
+
+@pytest.mark.parametrize("model", [name if name in SAMPLED else pytest.param(name, marks=pytest.mark.slow) for name in TRAINED])
+def test_what_stands_in_missing_pixels_changes_nothing_restored(model: str) -> None:
+    """Where the data bring an LR (and another date) with missing pixels, the whole restored image stays the same, bit for bit."""
+    given = trial(model)
+    whole = degrade(given.batch, given.degradation)
+    restored = []
+    for rubbish in (float("nan"), 40.0):
+        batch = replace(with_holes(replace(whole, hr_views=None), rubbish), lr_views=None)
+        method = deepcopy(given.method).eval()
+        noise = SeededNoise([(0,), (1,)], shared=(2,))
+        sampler = sampler_of(model)
+        if sampler.start.startswith("image") and not options().models[model].starts_at_image(given.problem):
+            sampler = replace(sampler, start="edm")
+        if hasattr(method, "latent_scale"):
+            method.latent_scale.fill_(1.0)  # what the first batch of a training measures
+        restored.append(method.restore(batch, sampler, noise))
+    assert bool(torch.isfinite(restored[0]).all())
+    assert torch.equal(*restored)

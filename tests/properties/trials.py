@@ -27,6 +27,7 @@ class Trial:
     """A tiny method and a raw batch that it is trained on."""
 
     method: Method
+    problem: Problem
     batch: Batch
     degradation: Degradation
 
@@ -42,9 +43,10 @@ def trial(model: str) -> Trial:
     lr_bands = source.lr_bands if "lr" in source.gives else chosen.lr_bands(source.bands)
     samples = TrainingSamples(source, pair.scale, SIDE, 0, draw_of(built, source), views=options().models[model].views, small="pad")
     batch = collate([samples[SampleKey(0, index % len(samples), 0)] for index in range(2)])
-    method = deepcopy(fresh(model, Problem(pair.scale, source.bands, lr_bands)))
+    problem = Problem(pair.scale, source.bands, lr_bands)
+    method = deepcopy(fresh(model, problem))
     assert pair.scale == SCALES.get(pair.data, pair.scale)
-    return Trial(method.train(), batch, built)
+    return Trial(method.train(), problem, batch, built)
 
 
 def losses_and_gradients(method: Method, batch: Batch) -> dict[str, Tensor]:

@@ -137,7 +137,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(run_command: Command, 
 
 
 def test_an_unknown_option_is_corrected(run_command: Command) -> None:
-    assert_refused(run_command("model=sr3_tinny"), "sr3_tinny", "did you mean sr3_quick?")
+    assert_refused(run_command("model=sr3_tinny"), "sr3_tinny", "did you mean sr3_tiny?")
 
 
 def test_a_checkpoint_of_another_model_is_refused(run_command: Command, tmp_path: Path) -> None:

@@ -65,7 +65,12 @@ def test_a_stopped_training_goes_on_from_copied_data_in_moved_outputs_bit_for_bi
     (whole,), (mine,) = runs_of(tmp_path / "whole"), runs_of(tmp_path / "moved")
     assert weights(mine, 4) == weights(whole, 4)
     assert mine.name == whole.name
+    # a folder of a version that recorded no identity and had other signatures
+    for name in ("identity.json", "images.json"):
+        (mine / name).unlink()
+    mine = mine.rename(mine.with_name("0123456789"))
     (tmp_path / "moved").rename(tmp_path / "again")
+    assert "already finished" in run_command(*TINY, f"dataset.root={copied}", "outputs=again").out
     ended = run_command(*TINY, "dataset.root=node/scratch", "outputs=again")
     assert "already finished" in ended.out
     assert not list(tmp_path.glob("again/train/*/*/metrics.csv"))
@@ -121,6 +126,7 @@ def test_a_damaged_image_costs_no_step_whatever_is_done_about_it(run_command: Co
     whole = (data / "004.png").read_bytes()
     (data / "004.png").write_bytes(whole[: len(whole) // 2])
     command = [*TINY, "dataset.root=data", "outputs=o", "trainer.batch=1", "trainer.steps=12", "dataset.split=all", "seed=3"]
+    command.append(f"trainer.workers={int(remedy == 'repaired')}")  # a loader process hands its error over whole
     ended = run_command(*command)
     assert ended.code == 1
     assert "004.png" in ended.err

@@ -15,7 +15,7 @@ from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig, query
 from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
 from rsdiff.networks.coordinates import nearest, pixel_centres
-from rsdiff.networks.edsr import EDSRConfig
+from rsdiff.networks.edsr import EDSRBlock, EDSRConfig
 from rsdiff.networks.rdn import RDNConfig
 from rsdiff.networks.swinir import SwinIRConfig
 from rsdiff.weights import export_weights, import_weights
@@ -143,3 +143,24 @@ def test_exported_weights_are_imported_again_with_their_config(name: str) -> Non
 def test_a_file_of_the_other_model_is_refused() -> None:
     with pytest.raises(ValueError, match="choose the other"):
         import_weights("liif", {"model": {"name": "metasr", "args": {}, "sd": {}}})
+
+
+@pytest.mark.parametrize("kind", ["liif", "metasr", "lte"])
+def test_what_a_file_stores_of_its_network_is_neither_dropped_nor_contradicted(kind: str) -> None:
+    """No shape tells the factor of EDSR's residual blocks, nor whether four answers are averaged."""
+    config = next(config for config in CONFIGS.values() if type(config) is METHODS[kind] and config.encoder == "edsr")
+    scaled = replace(config, edsr=replace(config.edsr, residual_scale=0.1))
+    exported = export_weights(kind, scaled, scaled.build(PROBLEM).state_dict())
+    spec = {"name": "edsr-baseline", "args": {"no_upsampling": True, "res_scale": 0.1}}
+    args = {"encoder_spec": spec} | ({"local_ensemble": True} if hasattr(config, "ensemble") else {})
+    content = {"model": {"name": KEY_MAPS[kind].names[0], "args": args, "sd": exported}}
+    found, _ = import_weights(kind, content)
+    assert found.edsr.residual_scale == 0.1
+    assert import_weights(kind, content, scaled)[0] == scaled
+    for other in [config, *([replace(scaled, ensemble=False)] if hasattr(config, "ensemble") else [])]:
+        with pytest.raises(ValueError, match="for this file add model"):
+            import_weights(kind, content, other)
+    image = torch.rand(1, config.edsr.width, 5, 5)
+    full, tenth = EDSRBlock(config.edsr.width), EDSRBlock(config.edsr.width, 0.1)
+    tenth.load_state_dict(full.state_dict())
+    torch.testing.assert_close(tenth(image) - image, 0.1 * (full(image) - image))

@@ -20,11 +20,16 @@ def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
+def run_of(record: Path) -> Path:
+    """Return the folder of the run that a record is of, which it notes as seen from the sweep's folder."""
+    return record.parent / json.loads(record.read_text())["folder"]
+
+
 def test_every_state_of_a_cell_is_told_and_none_hides_another(run_command: Command, tmp_path: Path) -> None:
     outputs = tmp_path / "out"
     ended = run_command("-m", *CELLS, "dataset.bands=3,4,5,6", f"outputs={outputs}")
     assert ended.code == 0, ended.err
-    runs = [Path(json.loads(record(outputs, number).read_text())["folder"]) for number in range(4)]
+    runs = [run_of(record(outputs, number)) for number in range(4)]
     change(record(outputs, 0), state="running")  # and its process is gone
     change(runs[0] / "status.json", state="running")
     record(outputs, 1).unlink()
@@ -41,7 +46,7 @@ def test_every_state_of_a_cell_is_told_and_none_hides_another(run_command: Comma
 def test_failed_cells_are_run_again_and_the_others_left_alone(run_command: Command, tmp_path: Path) -> None:
     outputs = tmp_path / "out"
     assert run_command("-m", *CELLS, "dataset.bands=3,4", f"outputs={outputs}").code == 0
-    (kept, failed) = (Path(json.loads(record(outputs, number).read_text())["folder"]) for number in (0, 1))
+    (kept, failed) = (run_of(record(outputs, number)) for number in (0, 1))
     before = record(outputs, 0).read_bytes(), (kept / "provenance.jsonl").read_bytes()
     change(record(outputs, 1), state="failed", error="something.")
     change(failed / "status.json", state="failed", error="something.")

@@ -35,6 +35,7 @@ from rsdiff.app.schemas import register_schemas
 from rsdiff.app.words import Words, for_hydra, words_of
 from rsdiff.config import ConfigError, UserError
 from rsdiff.runs import sweep
+from rsdiff.runs.console import accept_any_encoding
 from rsdiff.runs.errors import OK, RUN_ERROR, exit_code, print_error, stops_everything, wants_traceback
 from rsdiff.runs.identity import signature_of
 from rsdiff.runs.ownership import OwnedElsewhereError
@@ -52,6 +53,7 @@ COMPOSING = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
 def main(repository: Path | None = None) -> None:
     """Do what the command line says and exit. `repository` holds the folders conf, experiments and sweeps; None takes the package's."""
     conf = CONF if repository is None else repository.resolve() / "conf"
+    accept_any_encoding()
     words = words_of(sys.argv[1:])
     if "--version" in words.flags:
         print(f"rsdiff {rsdiff.__version__} (Hydra {hydra.__version__})")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsdiff.app.composition import group_config
 from rsdiff.app.diagnosis import loader_at_hand, options_of_group
-from rsdiff.config import UserError
+from rsdiff.app.groups import GROUPS
+from rsdiff.config import UserError, default_values
 from rsdiff.runs.compatibility import Offers, fields_given
 
 
@@ -35,17 +38,21 @@ def offers_of_hydra() -> Offers:
     return offers
 
 
-def option_node(loader: ConfigLoader, group: str, option: str) -> DictConfig:
-    """Return an option of a group with the options of the same group that it extends, as its files have it, without composing a run."""
+def option_node(loader: ConfigLoader, group: str, option: str) -> dict[str, Any]:
+    """Return an option of a group with the options that it extends, as its files have it, without composing a run: a tenth of the time."""
+    if group.startswith("schema/"):
+        return {"kind": option, **default_values(GROUPS[group.removeprefix("schema/")][option])}
     path = f"{group}/{option}"
     source = next((source for source in loader.get_sources() if source.is_config(path)), None)
-    if source is None:
-        return OmegaConf.create()
-    own = source.load_config(path).config
-    assert isinstance(own, DictConfig)
-    parents = [str(entry) for entry in own.get("defaults") or [] if isinstance(entry, str) and entry != "_self_"]
-    names = [entry.removeprefix("/").partition("@")[0].rpartition("/")[::2] for entry in parents]
-    nodes = [option_node(loader, folder or group, name) for folder, name in names]
-    merged = OmegaConf.merge(*nodes, {key: own._get_node(key) for key in own if key != "defaults"})
-    assert isinstance(merged, DictConfig)
-    return merged
+    own: Any = OmegaConf.to_container(source.load_config(path).config) if source is not None else {}
+    node: dict[str, Any] = {}
+    for entry in own.pop("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            folder, _, name = entry.removeprefix("/").partition("@")[0].rpartition("/")
+            node = _merged(node, option_node(loader, folder or group, name))
+    return _merged(node, own)
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    nested = [name for name, value in over.items() if isinstance(value, dict) and isinstance(under.get(name), dict)]
+    return {**under, **over, **{name: _merged(under[name], over[name]) for name in nested}}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -52,6 +53,12 @@ def default_values(cls: type[Any]) -> dict[str, Any]:
     return values
 
 
+@functools.cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    """Return what checks values for a config class; making one takes as long as a hundred checks."""
+    return TypeAdapter(cls)
+
+
 def config_from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build config class `cls` from plain `values`; `where` is the config path ('model') used in error messages.
 
@@ -59,7 +66,7 @@ def config_from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> 
     """
     _refuse_no_numbers(cls, values, where)
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
+        return cast(T, _adapter(cast(Any, cls)).validate_python(dict(values)))
     except ValidationError as error:
         raise ConfigError(_sentence(error, cls, where)) from None
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rsdiff.config import UserError
 from rsdiff.data.data_range import LOOKED_AT, MEASURED_IMAGES, require_fitting, surveyed
 from rsdiff.data.digests import digest_of
 from rsdiff.data.file_options import FileOptions
@@ -83,7 +84,7 @@ class FileSource:
         whole = Window(0, 0, *self._sizes[index])
         wanted = window or whole
         if not wanted.within(self._sizes[index]):
-            raise ValueError(f"{wanted} does not lie inside {item.name} of {whole.height}x{whole.width} pixels.")
+            raise UserError(f"{wanted} does not lie inside {item.name} of {whole.height}x{whole.width} pixels.")
         arrays: dict[str, NDArray[Any]] = {}
         for role, path in item.paths.items():
             with without_warnings():

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.missing import fill_missing
 
 
@@ -41,11 +42,11 @@ class Modality:
 
 
 def stacked(modalities: Sequence[Mapping[str, Modality]]) -> dict[str, Modality]:
-    """Return the modalities of a batch from those of its samples; raises ValueError where only some samples have one."""
+    """Return the modalities of a batch from those of its samples; raises UserError where only some samples have one."""
     names = list(dict.fromkeys(name for each in modalities for name in each))
     missing = sorted({name for name in names for each in modalities if name not in each})
     if missing:
-        raise ValueError(f"some samples of a batch have {', '.join(missing)} and others have not.")
+        raise UserError(f"some samples of a batch have {', '.join(missing)} and others have not.")
     return {name: _stack([each[name] for each in modalities]) for name in names}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+from rasterio.crs import CRS
 
 from rsdiff.data.file_records import FileRecords, PixelFacts
 from rsdiff.data.opening import without_warnings
@@ -229,7 +230,7 @@ def misplaced(infos: Mapping[str, RasterInfo]) -> str:
         first, other = places[main].georeference, info.georeference
         assert first is not None
         assert other is not None
-        if first.crs != other.crs:
+        if first.crs != other.crs and CRS.from_string(first.crs) != CRS.from_string(other.crs):
             return f"{role} has the coordinate system {other.crs[:60]} and {main} {first.crs[:60]}"
         widest = max(_pixel_size(place.georeference) for place in places.values() if place.georeference is not None)
         ratio = infos[main].width / coarse.width if coarse is not infos[main] else 1.0

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.transfer import to_device
 from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
 from rsdiff.degradations.blur import blur
@@ -61,13 +61,13 @@ class GaussianDegradationConfig(DegradationConfig):
         for name in ("width", "second_width", "angle", "noise"):
             low, high = limits(getattr(self, name))
             if low > high:
-                raise ValueError(f"{name}=[{low}, {high}] is an empty range; give [low, high] with low <= high.")
+                raise UserError(f"{name}=[{low}, {high}] is an empty range; give [low, high] with low <= high.")
             if name != "angle" and low < 0:
-                raise ValueError(f"{name}={low} is negative; give 0 or more.")
+                raise UserError(f"{name}={low} is negative; give 0 or more.")
         if self.kernel_size < 1:
-            raise ValueError(f"kernel_size={self.kernel_size} is not a size; give 1 or more (published: 11, 21, 31).")
+            raise UserError(f"kernel_size={self.kernel_size} is not a size; give 1 or more (published: 11, 21, 31).")
         if self.disturbance < 0:
-            raise ValueError(f"disturbance={self.disturbance} is negative; give 0 or more (0.25 in DAN's setting 2).")
+            raise UserError(f"disturbance={self.disturbance} is negative; give 0 or more (0.25 in DAN's setting 2).")
 
     def build(self) -> GaussianDegradation:
         return GaussianDegradation(self)

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.transfer import to_device
 from rsdiff.degradations.rounding import GREY_LEVELS, to_uint8
 
@@ -79,7 +80,7 @@ def _integer_factor(images: Tensor, size: tuple[int, int]) -> int:
     height, width = images.shape[-2:]
     factor = height // size[0]
     if (size[0] * factor, size[1] * factor) != (height, width) or factor < 1:
-        raise ValueError(
+        raise UserError(
             f"resize=direct keeps every s-th pixel, but {height}x{width} is no multiple of {size[0]}x{size[1]}; "
             f"choose an integer scale and crops that are multiples of it, or another resize."
         )
@@ -105,7 +106,7 @@ def resize_cubic(
     for axis in (-2, -1):
         length, out = images.shape[axis], size[axis]
         if out < 1:
-            raise ValueError(f"an image of {tuple(images.shape[-2:])} pixels cannot be resized to {size}; choose a smaller scale.")
+            raise UserError(f"an image of {tuple(images.shape[-2:])} pixels cannot be resized to {size}; choose a smaller scale.")
         axis_ratio = out / length if ratio is None else ratio
         blocks = _cubic_blocks(length, out, axis_ratio, border, antialias, drop_first_pixel_zeros, images.device, images.dtype)
         images = _applied(images, blocks, axis)
@@ -209,7 +210,7 @@ def resize_pillow(images: Tensor, size: tuple[int, int], truncate: bool = False)
 def _planes(images: Tensor, backend: str) -> Tensor:
     """Return the bands of all images as (N * C, H, W) on the CPU; refuses images that need a gradient."""
     if images.requires_grad:
-        raise ValueError(f"resize={backend} has no gradient; choose matlab, clamped, torch or direct.")
+        raise UserError(f"resize={backend} has no gradient; choose matlab, clamped, torch or direct.")
     return images.flatten(0, 1).cpu().contiguous()
 
 

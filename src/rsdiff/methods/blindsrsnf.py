@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.predictions import Prediction
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
@@ -47,11 +47,11 @@ class BlindSRSNFUNetConfig(SkeletonConfig):
     def __post_init__(self) -> None:
         SkeletonConfig.__post_init__(self)
         if self.fold < 1:
-            raise ValueError(f"fold={self.fold} was given; choose at least 1, which leaves the image whole.")
+            raise UserError(f"fold={self.fold} was given; choose at least 1, which leaves the image whole.")
         if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
-            raise ValueError(f"attention_levels={list(self.attention_levels)}: the levels are 0 to {len(self.multipliers) - 1}.")
+            raise UserError(f"attention_levels={list(self.attention_levels)}: the levels are 0 to {len(self.multipliers) - 1}.")
         if self.dropout and not self.normalise_second:
-            raise ValueError(f"dropout={self.dropout} has no effect with normalise_second=false; set one of them.")
+            raise UserError(f"dropout={self.dropout} has no effect with normalise_second=false; set one of them.")
 
     def build(self, problem: Problem, feature_channels: int, code_channels: int) -> BlindSRSNFUNet:
         """Return the network with fresh weights."""

@@ -8,17 +8,15 @@ and `Batch.sizes` holds the true ones. Coordinates are those of the crop, not of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.coordinates import pixel_centres
@@ -27,6 +25,10 @@ from rsdiff.networks.layers import mirror_to
 from rsdiff.networks.liif import LIIF, MetaSR, QueryNetwork
 from rsdiff.networks.rdn import RDN, RDNConfig
 from rsdiff.networks.swinir import SwinIR, SwinIRConfig
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config
@@ -50,9 +52,9 @@ class QueryConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.queries < 0 or self.chunk < 1:
-            raise ValueError(f"queries={self.queries} and chunk={self.chunk} were given; choose 0 or more, and at least 1.")
+            raise UserError(f"queries={self.queries} and chunk={self.chunk} were given; choose 0 or more, and at least 1.")
         if self.largest_told < 0:
-            raise ValueError(f"largest_told={self.largest_told} was given; choose an enlargement of at least 1, or 0 for no limit.")
+            raise UserError(f"largest_told={self.largest_told} was given; choose an enlargement of at least 1, or 0 for no limit.")
 
     @property
     def any_scale(self) -> bool:
@@ -208,11 +210,11 @@ def query(hr: Tensor, size: tuple[int, int], order: Tensor, count: int) -> tuple
     """Return coordinates (count, 2) and colours (count, C) of pixels of the upper left `size` of hr (C, H, W).
 
     order  at least size[0] * size[1] numbers; the pixels of the smallest are taken
-    Raises ValueError when the image has fewer pixels than are asked for.
+    Raises UserError when the image has fewer pixels than are asked for.
     """
     pixels = size[0] * size[1]
     if pixels < count:
-        raise ValueError(f"model.queries={count} and a target has {size[0]}x{size[1]} pixels; lower queries or raise trainer.patch.")
+        raise UserError(f"model.queries={count} and a target has {size[0]}x{size[1]} pixels; lower queries or raise trainer.patch.")
     chosen = order[:pixels].argsort()[:count]
     coordinates = pixel_centres(size, device=hr.device).flatten(0, 1)[chosen].to(hr.dtype)
     colours = hr[:, : size[0], : size[1]].flatten(1)[:, chosen].mT

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import per_image
@@ -63,10 +63,10 @@ class EDiffSRConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.width < 16 or self.width % 2:
-            raise ValueError(f"width={self.width} was given; choose an even number of at least 16.")
+            raise UserError(f"width={self.width} was given; choose an even number of at least 16.")
         counts = (*self.encoders, self.middle, *self.decoders)
         if not self.encoders or len(self.encoders) != len(self.decoders) or min(counts) < 0:
-            raise ValueError(
+            raise UserError(
                 f"encoders={list(self.encoders)}, middle={self.middle} and decoders={list(self.decoders)} make no network; "
                 "give as many levels up as down, and counts of 0 or more."
             )

@@ -57,7 +57,7 @@ class IDMConfig(NoisePredictorConfig):
         if self.prediction == "noise" and self.base.kind != "none":
             raise UserError("noise is predicted and added to nothing; set prediction=clean, or base=none.")
         if self.largest_scale <= 1:
-            raise ValueError(f"largest_scale={self.largest_scale} was given; choose more than 1.")
+            raise UserError(f"largest_scale={self.largest_scale} was given; choose more than 1.")
 
     @property
     def any_scale(self) -> bool:
@@ -104,7 +104,7 @@ class IDM(Method):
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         if batch.sizes is not None:
-            raise ValueError("model idm is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
+            raise UserError("model idm is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
         hr, lr, valid = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1, batch.valid
         scale = hr.shape[-1] / lr.shape[-1]
         if self.options.draw_scale:

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import DiscreteDenoiser, TimeInput, per_image
@@ -46,9 +46,9 @@ class ContrastConfig:
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.queue_size < 1:
-            raise ValueError(f"width={self.width} and queue_size={self.queue_size} were given; both must be at least 1.")
+            raise UserError(f"width={self.width} and queue_size={self.queue_size} were given; both must be at least 1.")
         if not 0 <= self.momentum <= 1 or self.temperature <= 0:
-            raise ValueError(f"momentum={self.momentum}, temperature={self.temperature}: choose 0 to 1, and a positive temperature.")
+            raise UserError(f"momentum={self.momentum}, temperature={self.temperature}: choose 0 to 1, and a positive temperature.")
 
     @property
     def code_channels(self) -> int:

@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
@@ -59,12 +59,12 @@ class LatentUNetConfig:
 
     def __post_init__(self) -> None:
         if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1 or self.width < 32 or self.width % 32:
-            raise ValueError(
+            raise UserError(
                 f"width={self.width}, multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; choose a multiple of 32 "
                 "and numbers of at least 1."
             )
         if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
-            raise ValueError(f"attention_levels={list(self.attention_levels)} must lie between 0 and {len(self.multipliers) - 1}.")
+            raise UserError(f"attention_levels={list(self.attention_levels)} must lie between 0 and {len(self.multipliers) - 1}.")
 
     def build(self, latent_channels: int) -> LatentUNet:
         """Return the network with fresh weights for a noisy latent and a condition of `latent_channels` each."""
@@ -117,14 +117,14 @@ class LatentDiffusionConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if len(self.condition.multipliers) != len(self.first_stage.encoder.multipliers):
-            raise ValueError(
+            raise UserError(
                 f"condition has {len(self.condition.multipliers)} levels and first_stage.encoder "
                 f"{len(self.first_stage.encoder.multipliers)}; their latents must have one size: give both as many."
             )
         if self.first_stage.decoder.branches == "image":
-            raise ValueError("first_stage.decoder.branches=image has no latent to diffuse; train model=ldcsr_vae alone for this ablation.")
+            raise UserError("first_stage.decoder.branches=image has no latent to diffuse; train model=ldcsr_vae alone for this ablation.")
         if self.distillation_weight < 0:
-            raise ValueError(f"distillation_weight={self.distillation_weight} was given; choose 0 or more.")
+            raise UserError(f"distillation_weight={self.distillation_weight} was given; choose 0 or more.")
 
     @property
     def any_scale(self) -> bool:

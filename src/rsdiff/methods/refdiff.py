@@ -23,7 +23,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
@@ -82,13 +82,13 @@ class RefDiffConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if self.loss_divisor is not None and self.loss_divisor <= 0:
-            raise ValueError(f"loss_divisor={self.loss_divisor} was given; choose a positive number, or null for the mean.")
+            raise UserError(f"loss_divisor={self.loss_divisor} was given; choose a positive number, or null for the mean.")
         if not 0 <= self.wrong_reference <= 1:
-            raise ValueError(f"wrong_reference={self.wrong_reference} was given; a probability is 0 to 1.")
+            raise UserError(f"wrong_reference={self.wrong_reference} was given; a probability is 0 to 1.")
         if len(set(self.mask_codes)) < len(self.mask_codes) or not all(0 <= code <= 255 for code in self.mask_codes):
-            raise ValueError(f"mask_codes={list(self.mask_codes)} was given; name each grey code from 0 to 255 once.")
+            raise UserError(f"mask_codes={list(self.mask_codes)} was given; name each grey code from 0 to 255 once.")
         if self.change_threshold < 0:
-            raise ValueError(f"change_threshold={self.change_threshold} was given; choose 0 or more.")
+            raise UserError(f"change_threshold={self.change_threshold} was given; choose 0 or more.")
 
     @property
     def requires(self) -> frozenset[str]:

@@ -6,16 +6,14 @@ Source: hanlinwu/SADN. Unlike it, the biases of dynamic kernels start at 0, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.continuous_upsampling import CSUM
@@ -23,6 +21,10 @@ from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.rdn import RDNConfig
 from rsdiff.networks.sadn import FeedbackBody
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 HIGHEST_TEMPERATURE, TEMPERATURE_STEP = 34.0, 3.0
 STAIRS = 11  # 34, 31, .. 4, then 1
@@ -69,9 +71,9 @@ class SADNConfig(MethodConfig):
 
     def __post_init__(self) -> None:
         if min(self.width, self.groups, self.layers, self.multiplier, self.reduction, self.levels, self.fuse_width) < 1:
-            raise ValueError("sizes of SADN below 1 were given; choose at least 1.")
+            raise UserError("sizes of SADN below 1 were given; choose at least 1.")
         if self.reduction > self.width or self.kernels < 0 or self.anneal_steps < 0:
-            raise ValueError(
+            raise UserError(
                 f"reduction={self.reduction}, kernels={self.kernels} and anneal_steps={self.anneal_steps} were given; choose at most "
                 f"width={self.width}, and 0 or more."
             )
@@ -134,7 +136,7 @@ class SADN(Method):
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         if batch.sizes is not None:
-            raise ValueError("model sadn is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
+            raise UserError("model sadn is trained on whole images and they have a scale each; set trainer.scale_per=batch.")
         loss = masked_l1(self.predict(batch.need("lr"), batch.size), batch.need("hr"), batch.valid)
         return {"restorer": Losses(loss, {"l1": loss.detach()})}
 

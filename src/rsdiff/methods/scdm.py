@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import Base, BaseConfig, NoBaseConfig
 from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser, per_image
@@ -90,22 +90,22 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.strides or self.strides[-1] != 1 or any(a <= b for a, b in zip(self.strides, self.strides[1:], strict=False)):
-            raise ValueError(f"strides={list(self.strides)} is no band plan; choose falling numbers that end with 1, for example [4,1].")
+            raise UserError(f"strides={list(self.strides)} is no band plan; choose falling numbers that end with 1, for example [4,1].")
         for name in ("guidance_weights", "clamp_shares"):
             if len(getattr(self, name)) != len(self.strides):
-                raise ValueError(
+                raise UserError(
                     f"{name}={list(getattr(self, name))} must have one value per stage, of which strides make {len(self.strides)}."
                 )
         if min(self.clamp_shares) < 0 or max(self.clamp_shares) > 1 or self.clamp_table < 2:
-            raise ValueError(
+            raise UserError(
                 f"clamp_shares={list(self.clamp_shares)} are shares from 0 to 1, and clamp_table={self.clamp_table} at least 2."
             )
         if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
-            raise ValueError(f"attention_levels={list(self.attention_levels)} must be among 0 to {len(self.multipliers) - 1}.")
+            raise UserError(f"attention_levels={list(self.attention_levels)} must be among 0 to {len(self.multipliers) - 1}.")
         if not 0 <= self.empty_share < 1:
-            raise ValueError(f"empty_share={self.empty_share} must be 0 or more and less than 1.")
+            raise UserError(f"empty_share={self.empty_share} must be 0 or more and less than 1.")
         if self.spread <= 0 or (self.rounded_levels is not None and self.rounded_levels < 1):
-            raise ValueError(f"spread={self.spread} and rounded_levels={self.rounded_levels} must be above 0.")
+            raise UserError(f"spread={self.spread} and rounded_levels={self.rounded_levels} must be above 0.")
 
     @property
     def size_multiple(self) -> int:

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import UserError, config
 from rsdiff.data.enlarging import enlarge as enlarge_bicubically
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
@@ -63,7 +63,7 @@ class NoisePredictorConfig(SkeletonConfig, MethodConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nominal_size < self.size_multiple:
-            raise ValueError(f"nominal_size={self.nominal_size} halves to nothing; choose at least {self.size_multiple}.")
+            raise UserError(f"nominal_size={self.nominal_size} halves to nothing; choose at least {self.size_multiple}.")
 
     @property
     def size_multiple(self) -> int:

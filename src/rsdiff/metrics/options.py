@@ -62,9 +62,13 @@ class MetricsConfig:
         if min(self.rgb_bands) < 0:
             raise UserError(f"rgb_bands are band indices from 0 and are {self.rgb_bands}.")
 
-    def for_validation(self) -> MetricsConfig:
-        """Return the metrics that are cheap enough for validation during training: those that need no weights, without the baseline."""
-        cheap = tuple(name for name in self.metrics if not METRICS[name].files and not METRICS[name].of_set)
+    def for_validation(self, best: str | None = None) -> MetricsConfig:
+        """Return the metrics that are cheap enough for validation during training: those that need no weights, without the baseline.
+
+        best  one that is computed besides, because it chooses the best checkpoint
+        """
+        wanted = dict.fromkeys((*self.metrics, best) if best in METRICS else self.metrics)
+        cheap = tuple(name for name in wanted if name is not None and not METRICS[name].files and not METRICS[name].of_set)
         return replace(self, metrics=cheap or ("psnr",), baseline=False)
 
     def build(

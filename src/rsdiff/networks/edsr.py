@@ -16,6 +16,8 @@ class EDSRConfig:
     """Channels, also of the result."""
     blocks: int = 16
     """Residual blocks."""
+    residual_scale: float = 1.0
+    """Factor of what a residual block adds (`res_scale` of published files)."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.blocks < 1:
@@ -23,20 +25,22 @@ class EDSRConfig:
 
     def build(self, in_channels: int) -> EDSR:
         """Return the encoder with fresh weights."""
-        return EDSR(in_channels, self.width, self.blocks)
+        return EDSR(in_channels, self.width, self.blocks, self.residual_scale)
 
 
 class EDSRBlock(nn.Module):
-    """x + convolution(ReLU(convolution(x))), without normalisation."""
+    """x + residual_scale * convolution(ReLU(convolution(x))), without normalisation."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, residual_scale: float = 1.0) -> None:
         super().__init__()
+        self.residual_scale = residual_scale
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, h, w) to the same shape."""
-        return x + self.conv2(F.relu(self.conv1(x)))
+        added = self.conv2(F.relu(self.conv1(x)))
+        return x + (added if self.residual_scale == 1 else self.residual_scale * added)
 
 
 class EDSR(nn.Module):
@@ -45,11 +49,11 @@ class EDSR(nn.Module):
     Source: EDSR-baseline of yinboc/liif, models/edsr.py, no_upsampling. Its mean shifts exist there but are never applied: left out.
     """
 
-    def __init__(self, in_channels: int, width: int, blocks: int) -> None:
+    def __init__(self, in_channels: int, width: int, blocks: int, residual_scale: float = 1.0) -> None:
         super().__init__()
         self.out_channels = width
         self.head = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.body = nn.Sequential(*(EDSRBlock(width) for _ in range(blocks)))
+        self.body = nn.Sequential(*(EDSRBlock(width, residual_scale) for _ in range(blocks)))
         self.tail = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

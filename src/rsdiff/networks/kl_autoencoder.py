@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, config
+from rsdiff.config import Ours, UserError, config
 from rsdiff.data.enlarging import enlarge
 from rsdiff.losses.gaussian import DiagonalGaussian
 from rsdiff.networks.gap_decoder import Branches, GAPDecoder, Modulation, Upsampler
@@ -19,7 +19,7 @@ from rsdiff.networks.layers import zeroed
 def check_width(width: int, multipliers: tuple[int, ...], blocks: int) -> None:
     """Raise ValueError for sizes that make no network of these blocks."""
     if not multipliers or min(multipliers) < 1 or blocks < 1 or width < NORM_GROUPS or width % NORM_GROUPS:
-        raise ValueError(
+        raise UserError(
             f"width={width}, multipliers={list(multipliers)}, blocks={blocks} make no network; choose a width that is a multiple of "
             f"{NORM_GROUPS} and numbers of at least 1."
         )
@@ -70,13 +70,13 @@ class GAPDecoderConfig:
     def __post_init__(self) -> None:
         check_width(self.width, self.multipliers, self.blocks)
         if self.refinements and len(self.refinements) != len(self.multipliers):
-            raise ValueError(
+            raise UserError(
                 f"refinements has {len(self.refinements)} numbers for {len(self.multipliers)} levels; give one per level, or none."
             )
         if self.fuse_width < 1:
-            raise ValueError(f"fuse_width={self.fuse_width} was given; choose at least 1.")
+            raise UserError(f"fuse_width={self.fuse_width} was given; choose at least 1.")
         if self.branches == "image" and not self.refinements:
-            raise ValueError("branches=image without refinements is no network; give one number per level.")
+            raise UserError("branches=image without refinements is no network; give one number per level.")
 
     def build(self, latent_channels: int, in_channels: int, out_channels: int) -> GAPDecoder:
         """Return the decoder with fresh weights."""
@@ -115,7 +115,7 @@ class AutoencoderConfig:
 
     def __post_init__(self) -> None:
         if min(self.encoder_channels, self.latent_channels) < 1:
-            raise ValueError(
+            raise UserError(
                 f"encoder_channels={self.encoder_channels} and latent_channels={self.latent_channels} were given; choose at least 1."
             )
 

@@ -77,12 +77,11 @@ def require_best_metric(settings: RunSettings) -> None:
     trainer, metrics = settings.groups.get("trainer"), settings.groups.get("metrics")
     if trainer is None or metrics is None or trainer.best_metric is None or not trainer.validates:
         return
-    computed = metrics.for_validation().metrics
+    computed = metrics.for_validation(trainer.best_metric).metrics
     if trainer.best_metric not in computed:
         raise ConfigError(
-            f"trainer.best_metric={trainer.best_metric} is not among what validation computes ({', '.join(computed)}: the metrics of this "
-            "run that need no weight file); choose one of them, add it to metrics.metrics, or set trainer.best_metric=null to take "
-            "the last checkpoint."
+            f"trainer.best_metric={trainer.best_metric} is no metric that a validation can compute, which are those of single images "
+            f"without a weight file; choose one (such as {', '.join(computed[:3])}), or set trainer.best_metric=null to take the last one."
         )
 
 

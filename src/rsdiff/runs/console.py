@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOG = "run.log"
-_LOGGERS = ("rsdiff.run", "py.warnings", "")
-"""Loggers whose records are kept: ours, Python's warnings, and those of libraries (warnings and worse)."""
+_LOGGERS = ("rsdiff.run", "")
+"""Loggers whose records are kept: ours, and what reaches the root, Python's warnings and those of libraries."""
 
 
 def say(lines: Sequence[str]) -> None:

@@ -214,8 +214,10 @@ class RunSettings:
     def decision(self) -> Decision:
         """Whether the run is finished, goes on or begins, in which folder, and why."""
         from rsdiff.runs.decision import decide
+        from rsdiff.runs.former import adopt_former
 
         beside = self.outputs / self.choices["task"] / self.name
+        adopt_former(beside, self.identity, {group: self.groups[group] for group in self.task.uses}, self.resolved)
         return decide(self.identity, beside, can_extend="trainer" in self.task.uses, chosen=self.place)
 
     @property

@@ -133,7 +133,7 @@ def read_plan(folder: Path) -> Plan:
 def read_records(folder: Path) -> list[Record]:
     """Return one record per cell of the sweep, in their order; 'waiting' for cells that have not begun, which are known of most sweeps."""
     planned = {number: Record(number, cell) for number, cell in enumerate(read_plan(folder).cells)}
-    begun = [Record(**json.loads(path.read_text())) for path in sorted(folder.glob("run_*.json"))]
+    begun = [_read_record(path) for path in sorted(folder.glob("run_*.json"))]
     known = {record.number: record for record in begun if record.number in planned or not planned}
     return list((planned | known).values())
 
@@ -196,7 +196,8 @@ def launcher_log() -> Path | None:
 def write_record(folder: Path, record: Record) -> None:
     """Keep a run's record for the table."""
     if _is_main_process():
-        write_json(_record_path(folder, record.number), asdict(record))
+        seen = os.path.relpath(record.folder, folder) if record.folder else ""  # from the sweep's folder: outputs may be moved
+        write_json(_record_path(folder, record.number), asdict(replace(record, folder=seen)))
 
 
 def conclude(folder: Path) -> int:
@@ -280,6 +281,13 @@ def _cell(value: Cell) -> str:
     if value is None:
         return ""
     return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) and abs(value) >= 1e-3 else str(value)
+
+
+def _read_record(path: Path) -> Record:
+    """Return a record; its run's folder is noted as seen from the sweep's, by earlier versions as it was typed."""
+    record = Record(**json.loads(path.read_text()))
+    place = Path(os.path.normpath(path.parent / record.folder))
+    return replace(record, folder=str(place)) if record.folder and (record.folder.startswith("..") or place.exists()) else record
 
 
 def _record_path(folder: Path, number: int) -> Path:

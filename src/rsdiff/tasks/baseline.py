@@ -34,7 +34,7 @@ def baseline_for(settings: RunSettings, problem: Problem, training: ImageSource)
     count = min(len(samples), MOST_IMAGES)
     for number in range(count):
         batch = degrade(collate([samples[number * len(samples) // count]]), degradation)
-        regression.accumulate(batch.need("lr"), batch.need("hr"), batch.valid)
+        regression.accumulate(batch.need("lr"), batch.need("hr"), batch.whole_pixels)
     regression.solve()
 
     def restore(lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +15,8 @@ from rsdiff.config import UserError
 from rsdiff.data.file_dataset import FileDataset, check_root, folder_of
 from rsdiff.data.file_records import FileRecords, PixelFacts
 from rsdiff.data.holdout import hold_out
-from rsdiff.data.packed import is_packed
+from rsdiff.data.packed import PackedDataset, is_packed, open_packed
+from rsdiff.data.packing import damaged
 from rsdiff.data.scanning import Scanned, facts_of, scan
 from rsdiff.data.source import DataError, ImageSource, Split
 from rsdiff.data.views import TestSamples, lr_patch_of, usable_images
@@ -74,10 +76,15 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if isinstance(dataset, FileDataset):
         with found.noted():
             check_root(dataset)
-            if not is_packed(dataset.root):
+            if is_packed(dataset.root):
+                check_packed(folder_of(dataset), found)
+            else:
                 for split in splits:
                     check_files(dataset, split, settings.scale, found, tracker)
                 dataset = replace(dataset, odd="skip")
+    elif isinstance(dataset, PackedDataset):
+        with found.noted():
+            check_packed(Path(dataset.file).expanduser(), found)
     sources = {split: source for split in splits if (source := found.of(lambda split=split: opened(dataset, split, settings.scale)))}  # type: ignore[misc]
     said = [] if not sources else check_sources(settings, sources, found)
     check_methods(settings, sources, folder, trains, found)
@@ -116,6 +123,16 @@ def check_files(dataset: FileDataset, split: Split, scale: float, found: Finding
     source = found.of(lambda: options.build(split, scale))
     if source is not None:
         check_ranges(source, scanned, [by_role for _, by_role in facts], found)
+
+
+def check_packed(path: Path, found: Findings) -> None:
+    """Note images of a packed file whose pixels are not those that were packed; every one is read once."""
+    packed = open_packed(path)
+    wrong = [packed.manifest.names[row] for row in damaged(packed)]
+    if wrong:
+        found.add(
+            f"{len(wrong)} images of {path}, {wrong[0]} among them, are damaged: copy the file again, or delete it and repeat task=prepare"
+        )
 
 
 def check_ranges(source: ImageSource, scanned: Sequence[Scanned], facts: Sequence[dict[str, PixelFacts]], found: Findings) -> None:

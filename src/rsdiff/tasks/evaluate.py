@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rsdiff.config import ConfigError
+from rsdiff.config import ConfigError, UserError
 from rsdiff.data.source import DataError
 from rsdiff.inference.images import Restored
 from rsdiff.methods.base import Method
@@ -39,7 +39,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         trained = method_from(checkpoint, settings.scale, settings.model)
         method = trained.method
         if (trained.problem.bands, trained.problem.lr_bands) != (problem.bands, problem.lr_bands):
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint was trained on {trained.problem.lr_bands} to {trained.problem.bands} bands and "
                 f"dataset={settings.choices['dataset']} has {problem.lr_bands} to {problem.bands}; choose data with as many bands."
             )

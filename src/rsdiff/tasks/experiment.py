@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
-from rsdiff.config import config_from_mapping
+from rsdiff.config import UserError, config_from_mapping
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import Draw
@@ -34,12 +34,12 @@ def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no") -> Acceler
 def draw_of(degradation: Degradation, source: ImageSource) -> Draw | None:
     """Return the draw that samples of `source` need: none where they bring their own LR.
 
-    Raises ValueError when the LR of the data and a degradation that would make another are both given.
+    Raises UserError when the LR of the data and a degradation that would make another are both given.
     """
     if isinstance(degradation, Paired):
         return None
     if "lr" in source.gives:
-        raise ValueError("these data bring their own LR, so no degradation is applied to them; choose degradation=paired.")
+        raise UserError("these data bring their own LR, so no degradation is applied to them; choose degradation=paired.")
     return degradation.draw
 
 
@@ -59,11 +59,11 @@ def problem_of(settings: RunSettings, source: ImageSource) -> Problem:
 def build_method(config: MethodConfig, problem: Problem, seed: int) -> Method:
     """Build the method with initial weights that depend on the seed alone.
 
-    Raises ValueError with the method's own sentence when it cannot treat the problem.
+    Raises UserError with the method's own sentence when it cannot treat the problem.
     """
     reason = config.refuse(problem)
     if reason is not None:
-        raise ValueError(reason)
+        raise UserError(reason)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "initial weights"))
         return config.build(problem)
@@ -100,7 +100,7 @@ def method_from(checkpoint: Checkpoint, scale: float, options: MethodConfig | No
         )
     reason = config.refuse(wanted)
     if reason is not None:
-        raise ValueError(reason)
+        raise UserError(reason)
     method = build_method(config, problem, seed=0)
     load_weights(method, checkpoint.best_weights, checkpoint.folder)
     method.eval()

@@ -8,6 +8,7 @@ from typing import cast
 
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.source import ImageSource
 from rsdiff.metrics import niqe
 from rsdiff.metrics.colour import luma, quantise, rgb_planes
@@ -24,14 +25,14 @@ DEFAULT_OUTPUT = Path("weights/niqe_rs.npz")
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Fit the model and write it to `output=`.
 
-    Raises ValueError when the data have no HR images, too few bands or too few sharp blocks.
+    Raises UserError when the data have no HR images, too few bands or too few sharp blocks.
     """
     options = cast(FitNiqeTask, settings.task)
     source = settings.split("train")
     if "hr" not in source.gives:
-        raise ValueError(f"dataset={settings.choices['dataset']} has no HR images, of which NIQE learns; choose data that have.")
+        raise UserError(f"dataset={settings.choices['dataset']} has no HR images, of which NIQE learns; choose data that have.")
     if source.bands == 2 or max(options.rgb_bands) >= max(source.bands, 3):
-        raise ValueError(
+        raise UserError(
             f"task.rgb_bands={list(options.rgb_bands)} are not colours of {source.bands} bands; name the red, green and blue one."
         )
     output = settings.output or DEFAULT_OUTPUT

@@ -119,7 +119,7 @@ class PreviewTask(TaskOptions):
     def __post_init__(self) -> None:
         for name in ("images", "columns", "draws", "patch"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} was given; give at least 1.")
+                raise UserError(f"{name}={getattr(self, name)} was given; give at least 1.")
 
 
 @config
@@ -233,9 +233,9 @@ class FitNiqeTask(TaskOptions):
 
     def __post_init__(self) -> None:
         if self.block < 16 or self.block % 2:
-            raise ValueError(f"block={self.block} was given; give an even number of at least 16 pixels.")
+            raise UserError(f"block={self.block} was given; give an even number of at least 16 pixels.")
         if not 0 <= self.sharpness < 1:
-            raise ValueError(f"sharpness={self.sharpness} was given; give a share from 0 to below 1.")
+            raise UserError(f"sharpness={self.sharpness} was given; give a share from 0 to below 1.")
 
 
 @config
@@ -259,6 +259,6 @@ class TablesTask(TaskOptions):
 
     def __post_init__(self) -> None:
         if self.table is None and not self.tables:
-            raise ValueError("no table was named; choose sweeps=tables/NAME, or task.tables=[NAME, ..] or [all].")
+            raise UserError("no table was named; choose sweeps=tables/NAME, or task.tables=[NAME, ..] or [all].")
         if self.seeds < 1:
-            raise ValueError(f"seeds={self.seeds} was given; give at least 1.")
+            raise UserError(f"seeds={self.seeds} was given; give at least 1.")

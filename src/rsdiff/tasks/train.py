@@ -154,7 +154,7 @@ def validation_of(
     ((_, degradation),) = named_cases(degradation_for(settings, held_out).for_tests().build())
     draw = draw_of(degradation, held_out)
     samples = TestSamples(held_out, settings.scale, settings.seed, draw, size_rule=settings.dataset.size_rule)
-    evaluator = settings.metrics.for_validation().build(
+    evaluator = settings.metrics.for_validation(settings.trainer.best_metric).build(
         held_out.bands, True, None if draw is None else degradation, accelerator.device, baseline
     )
 
@@ -209,5 +209,5 @@ def lr_of(degradation: Degradation, hr: Tensor, decisions: Sequence[Any]) -> Ten
     """Return the LR images of hr (N, C, H, W) for training images that each have their own scale."""
     made = degradation.apply(hr, decisions)
     if made.hr.shape != hr.shape:
-        raise ValueError("trainer.scale_per=image needs a degradation that leaves the target as it is; choose another, or scale_per=batch.")
+        raise UserError("trainer.scale_per=image needs a degradation that leaves the target as it is; choose another, or scale_per=batch.")
     return made.lr

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.config.ours import typed
 from rsdiff.methods.base import Problem
 from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig, QueryConfig
 from rsdiff.weights.keymaps.encoders import DEAD, encoder_name, encoder_options, linear_widths, swinir_constants
@@ -63,7 +65,11 @@ class QueryKeyMap:
         found = encoder_options(published, self.encoder_naming, self.prefix)
         if config is not None and config.encoder != found["encoder"]:
             raise UserError(f"the file has no encoder {config.encoder}; set model.encoder={found['encoder']}.")
-        config = config or self.infer(arguments, published, found)
+        found |= stored_options(arguments, found)
+        made = self.infer(arguments, published, found)
+        if config is not None:
+            require_told(arguments, config, made)
+        config = config or made
         name = self.naming(config)
         first = name("encoder.shallow1.weight" if config.encoder == "rdn" else "encoder.head.weight")
         bands, lr_bands = self.bands(published, config), published[first].shape[1]
@@ -83,6 +89,45 @@ class QueryKeyMap:
                 raise UserError(f"the file holds a model '{inner.get('name')}' and this is '{self.names[0]}'; choose the other.")
             return inner.get("args", {}), dict(inner["sd"])
         return {}, {key: value for key, value in inner.items() if isinstance(value, Tensor)}
+
+
+STORED = {
+    "local_ensemble": "ensemble",
+    "feat_unfold": "unfold",
+    "cell_decode": "cell",
+    "softmax_scale": "temperature",
+    "multi_scale": "scales",
+    "local_size": "neighbourhood",
+}
+"""Constructor arguments of published files -> our options."""
+ENCODER = "encoder_spec"
+RESIDUAL_SCALE = {"edsr": 0.1}
+"""`res_scale` of published encoders that do not store it; others have 1."""
+
+
+def stored_options(arguments: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the encoder's options as far as the file stores what no shape tells: the factor of EDSR's residual blocks."""
+    stored = arguments.get(ENCODER)
+    if found["encoder"] != "edsr" or not isinstance(stored, Mapping):
+        return {}
+    scale = (stored.get("args") or {}).get("res_scale", RESIDUAL_SCALE.get(str(stored.get("name")), 1.0))
+    return {"edsr": replace(found["edsr"], residual_scale=float(scale))}
+
+
+def require_told(arguments: Mapping[str, Any], config: QueryConfig, made: QueryConfig) -> None:
+    """Raise UserError where a config contradicts what a file stores of its network; `made` is the config of the file."""
+    pairs = {
+        option: (getattr(config, option), getattr(made, option))
+        for key, option in STORED.items()
+        if key in arguments and hasattr(config, option)
+    }
+    if ENCODER in arguments and config.encoder == "edsr":
+        pairs["edsr.residual_scale"] = (config.edsr.residual_scale, made.edsr.residual_scale)
+    for option, (chosen, stored) in pairs.items():
+        if chosen != stored:
+            raise UserError(
+                f"the file's network has {option}={typed(stored)} and {typed(chosen)} was chosen; set model.{option} to the file's."
+            )
 
 
 class LIIFKeyMap(QueryKeyMap):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,7 +54,16 @@ class SADNKeyMap:
         )
         if published is None:
             raise UserError("the file has no upsampler of SADN; choose the model it belongs to.")
-        config = config or self._config(content, published)
+        made = self._config(content, published)
+        stored = find_settings(content, ("interpolate_mode",)) or {}
+        chosen = config or made
+        given, told = [(its.interpolate, its.edsr.residual_scale) for its in (chosen, made)]
+        if stored and given != told:
+            raise UserError(
+                f"the file's network has interpolate={told[0]} and edsr.residual_scale={told[1]:g}, and {given[0]} and {given[1]:g} were "
+                "chosen; set model.interpolate and model.edsr.residual_scale to the file's."
+            )
+        config = config or made
         bands = published[f"{UPSAMPLERS[config.body]}fuse.8.bias"].shape[0]
         with torch.device("meta"):
             own = config.build(Problem(scale=4, bands=bands, lr_bands=bands)).state_dict()
@@ -76,7 +86,7 @@ class SADNKeyMap:
             "mean_shift": "sub_mean.weight" in state,
             "interpolate": settings.get("interpolate_mode", "bilinear"),
         }
-        return SADNConfig(**options, **(_body_options(state) if body == "sadn" else _encoder_options(state)))
+        return SADNConfig(**options, **(_body_options(state) if body == "sadn" else _encoder_options(state, settings)))
 
     def _name(self, config: SADNConfig) -> Name:
         bodies: dict[str, Name] = {
@@ -122,5 +132,8 @@ def _body_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _encoder_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {key: value for key, value in encoder_options(state, encoder_name, prefix="").items() if key != "encoder"}
+def _encoder_options(state: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: value for key, value in encoder_options(state, encoder_name, prefix="").items() if key != "encoder"}
+    if "edsr" in found:
+        found["edsr"] = replace(found["edsr"], residual_scale=float(settings.get("res_scale", 1.0)))
+    return found

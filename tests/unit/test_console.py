@@ -1,0 +1,41 @@
+"""What a run says reaches the terminal in any encoding, and the log of its folder."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from rsdiff.runs.console import LOG, accept_any_encoding, logging_to, say
+from rsdiff.runs.sweep import text_table
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
+def test_a_table_is_shown_in_a_terminal_of_any_encoding(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    accept_any_encoding()
+    say([text_table([{"run": 0, "psnr": 30.5, "place": "Zürich → 東京"}])])
+    sys.stdout.flush()
+    shown = sys.stdout.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert "30.5" in shown
+    assert ("Zürich" in shown) == (encoding != "ascii")
+
+
+def test_the_log_has_what_was_said_and_the_warnings_of_every_attempt(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for attempt in ("first", "second"):
+        with logging_to(tmp_path, f"python run.py seed={attempt}"):
+            say([f"the {attempt} attempt"])
+            warnings.warn(f"careful with the {attempt}", stacklevel=1)
+            logging.getLogger("a library").warning("%s warning", attempt)
+    say(["outside"])
+    log = (tmp_path / LOG).read_text()
+    for attempt in ("first", "second"):
+        for text in (f"seed={attempt}", f"the {attempt} attempt", f"careful with the {attempt}", f"{attempt} warning"):
+            assert log.count(text) == 1
+    assert "outside" not in log
+    assert capsys.readouterr().out == "the first attempt\nthe second attempt\noutside\n"
