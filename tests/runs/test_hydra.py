@@ -181,6 +181,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="climber", node={"_targ
 """
 
 
+@pytest.mark.slow  # three evaluations in a process of their own
 def test_a_sweeper_that_chooses_as_it_goes_gets_the_figure_of_every_run(tmp_path: Path) -> None:
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "climber.py").write_text(SEARCH)
