@@ -141,7 +141,7 @@ def test_folders_are_where_hydra_is_told_to_put_them(toys: Command, tmp_path: Pa
     assert status(Path("here/one"))["state"] == "finished"
     assert not folders()
     assert "already finished" in toys("hydra.run.dir=here/one").out
-    assert "holds a run of other settings" in toys("hydra.run.dir=here/one", "seed=3").err
+    assert "holds another run" in toys("hydra.run.dir=here/one", "seed=3").err
 
     ended = toys("-m", "seed=1,2", "hydra.sweep.dir=there")
     assert ended.code == 0, ended.err
