@@ -12,7 +12,7 @@ import torch
 
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion import SamplerConfig, ScheduleConfig, SeededNoise
-from rsdiff.diffusion.bases import RegressionConfig
+from rsdiff.diffusion.regression_base import RegressionConfig
 from rsdiff.inference.images import restore
 from rsdiff.methods.base import Method, Problem, Stage
 from rsdiff.methods.regression import SpectralCNNConfig

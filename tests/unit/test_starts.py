@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rsdiff.diffusion.bases import EnlargedConfig, RegressionConfig
+from rsdiff.diffusion.bases import EnlargedConfig
+from rsdiff.diffusion.regression_base import RegressionConfig
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.perceptual import PerceptualLossConfig
 from rsdiff.methods.adversaries import PatchConfig

@@ -9,11 +9,10 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from rsdiff.config import UserError, config
+from rsdiff.config import config
 from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import Tagged
 from rsdiff.data.enlarging import enlarge
-from rsdiff.networks.running_regression import RunningRegression
 
 
 class Target(Protocol):
@@ -59,27 +58,6 @@ class Enlarged(Base):
         return enlarge(lr, size)
 
 
-class Regression(Base):
-    """An affine regression per pixel, of images whose pixels are those of the target."""
-
-    adds: ClassVar[bool] = True
-    learns: ClassVar[bool] = True
-
-    def __init__(self, lr_bands: int, bands: int, ridge: float) -> None:
-        super().__init__()
-        self.regression = RunningRegression(lr_bands, bands, ridge)
-
-    def observe(self, lr: Tensor, target: Tensor, valid: Tensor | None) -> None:
-        self.regression.accumulate(lr, target, valid)
-
-    def settle(self) -> None:
-        self.regression.solve()
-
-    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        image: Tensor = self.regression(lr)
-        return image
-
-
 class BaseConfig(Tagged):
     """The family of bases."""
 
@@ -88,7 +66,7 @@ class BaseConfig(Tagged):
         {
             "enlarged": "rsdiff.diffusion.bases:EnlargedConfig",
             "none": "rsdiff.diffusion.bases:NoBaseConfig",
-            "regression": "rsdiff.diffusion.bases:RegressionConfig",
+            "regression": "rsdiff.diffusion.regression_base:RegressionConfig",
         }
     )
 
@@ -121,25 +99,3 @@ class EnlargedConfig(BaseConfig):
 
     def build_base(self, problem: Target) -> Base:
         return Enlarged()
-
-
-@config
-class RegressionConfig(BaseConfig):
-    """A linear regression of the target's bands on the input's, fitted while training."""
-
-    kind: ClassVar[str] = "regression"
-
-    ridge: float = 1e-4
-    """Penalty on its weights, as a share of the mean energy of the inputs."""
-
-    def __post_init__(self) -> None:
-        if self.ridge < 0:
-            raise UserError(f"ridge={self.ridge} was given; choose 0 or more.")
-
-    def refuse_base(self, model: str, problem: Target) -> str | None:
-        if problem.scale != 1:
-            return f"model.base=regression keeps the pixels and the scale is {problem.scale:g}; set model.base=enlarged or scale=1."
-        return None
-
-    def build_base(self, problem: Target) -> Base:
-        return Regression(problem.lr_bands, problem.bands, self.ridge)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
@@ -11,11 +11,13 @@ from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import Tagged
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.methods.base import Losses, frozen
-from rsdiff.networks.patch_discriminator import PatchDiscriminator
-from rsdiff.networks.unet_discriminator import UNetDiscriminator
-from rsdiff.networks.vgg_discriminator import VGGDiscriminator
 
-Discriminator = UNetDiscriminator | PatchDiscriminator | VGGDiscriminator
+if TYPE_CHECKING:
+    from rsdiff.networks.patch_discriminator import PatchDiscriminator
+    from rsdiff.networks.unet_discriminator import UNetDiscriminator
+    from rsdiff.networks.vgg_discriminator import VGGDiscriminator
+
+    Discriminator = UNetDiscriminator | PatchDiscriminator | VGGDiscriminator
 
 
 class DiscriminatorConfig(Tagged):
@@ -56,6 +58,8 @@ class VGGConfig(DiscriminatorConfig):
             raise UserError(f"width={self.width} must be at least 1 and size={self.size} at least 8; change them.")
 
     def build(self, bands: int, larger: int = 0) -> Discriminator:
+        from rsdiff.networks.vgg_discriminator import VGGDiscriminator
+
         return VGGDiscriminator(bands, self.width, self.size + larger, "esrgan" if self.biases else "basicsr")
 
 
@@ -78,6 +82,8 @@ class UNetConfig(DiscriminatorConfig):
                 f"discriminator=unet needs sides that are multiples of 8, and what it is to judge is {larger} pixels larger than targets; "
                 "choose vgg or patch."
             )
+        from rsdiff.networks.unet_discriminator import UNetDiscriminator
+
         return UNetDiscriminator(bands, self.width)
 
 
@@ -97,6 +103,8 @@ class PatchConfig(DiscriminatorConfig):
             raise UserError(f"width={self.width} and layers={self.layers} must be at least 1; change them.")
 
     def build(self, bands: int, larger: int = 0) -> Discriminator:
+        from rsdiff.networks.patch_discriminator import PatchDiscriminator
+
         return PatchDiscriminator(bands, self.width, self.layers, padding=2, norm="none", spectral=True)
 
 

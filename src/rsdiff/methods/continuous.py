@@ -8,7 +8,7 @@ and `Batch.sizes` holds the true ones. Coordinates are those of the crop, not of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.coordinates import pixel_centres
@@ -27,6 +25,10 @@ from rsdiff.networks.layers import mirror_to
 from rsdiff.networks.liif import LIIF, MetaSR, QueryNetwork
 from rsdiff.networks.rdn import RDN, RDNConfig
 from rsdiff.networks.swinir import SwinIR, SwinIRConfig
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config

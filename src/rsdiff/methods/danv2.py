@@ -10,6 +10,7 @@ from loop to loop. Unlike the published code:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -18,13 +19,15 @@ from torch import Tensor
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.pca import KernelBasisConfig
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.danv2 import ESTIMATOR_WIDTH, DANv2
 from rsdiff.networks.restorers import refuse_fraction
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config

@@ -7,15 +7,13 @@ them, checkpoints keep key encoder and queue, so that a resumed run goes on with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.contrastive import contrastive_loss
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
@@ -24,6 +22,10 @@ from rsdiff.methods.joint_blind import ContrastConfig
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.dasr import DASRNetwork
 from rsdiff.networks.restorers import refuse_fraction
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config

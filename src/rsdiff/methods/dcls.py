@@ -11,7 +11,7 @@ Restorer and estimator are one optimiser group: both rates are 4e-4.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor
@@ -19,14 +19,16 @@ from torch import Tensor
 from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import ResizeBackend, resize
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.kernel_target import lr_kernel
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.dcls import DCLS, FILTER_SIZES, KernelNorm
 from rsdiff.networks.restorers import refuse_fraction
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config

@@ -8,15 +8,13 @@ are kept as such (its `best` file holds the last ones).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.contrastive import nt_xent
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
@@ -25,6 +23,10 @@ from rsdiff.networks.degradation_encoder import DegradationEncoder
 from rsdiff.networks.drsr import DRSRNetwork
 from rsdiff.networks.modulated import ModulatedNetwork
 from rsdiff.networks.restorers import refuse_fraction
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 Network = TypeVar("Network", bound=ModulatedNetwork)
 

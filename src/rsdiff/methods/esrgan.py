@@ -10,7 +10,7 @@ As published, the discriminator sees the image that the generator made before it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.sharpening import sharpen
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
-from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.masked import with_missing_of
@@ -32,6 +31,9 @@ from rsdiff.methods.restoring import InitialWeights, Restoring, initialise
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
 
 
 @config

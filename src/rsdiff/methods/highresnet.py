@@ -8,7 +8,7 @@ nothing. Unlike the published code: no ShiftNet, which registers the target to t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.restorers import refuse_fraction
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config

@@ -19,12 +19,11 @@ Unlike the published code:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
-from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.methods.base import Losses, MethodConfig, Problem, Stage
 from rsdiff.methods.restoring import InitialWeights, Restoring
@@ -36,6 +35,9 @@ from rsdiff.networks.mst import MSTLNetConfig, MSTPlusPlusNetConfig
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.networks.spectral_cnn import SpectralCNNNetConfig
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
 
 RELATIVE = ImageLossConfig(l1=0.0, relative=1.0)
 

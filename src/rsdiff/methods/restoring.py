@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from rsdiff.config import UserError
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Method, Problem, Stage
 from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.restorers import RestorerConfig
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 InitialWeights = Literal["kaiming", "orthogonal"]
 ORTHOGONAL_GAIN = 0.2

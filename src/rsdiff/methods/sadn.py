@@ -6,7 +6,7 @@ Source: hanlinwu/SADN. Unlike it, the biases of dynamic kernels start at 0, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.continuous_upsampling import CSUM
@@ -23,6 +21,10 @@ from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.rdn import RDNConfig
 from rsdiff.networks.sadn import FeedbackBody
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 HIGHEST_TEMPERATURE, TEMPERATURE_STEP = 34.0, 3.0
 STAIRS = 11  # 34, 31, .. 4, then 1

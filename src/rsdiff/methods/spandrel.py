@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.foreign import read_checkpoint
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.methods.whole_scale import require_scale
@@ -24,6 +22,9 @@ from rsdiff.networks.halo_tiles import HaloTilesConfig
 
 if TYPE_CHECKING:  # the library takes seconds to import
     from spandrel import ImageModelDescriptor, ModelDescriptor
+
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config

@@ -8,19 +8,21 @@ restores, because averages of weights (`trainer.ema`) would lag behind.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.restorers import refuse_other_scales
 from rsdiff.networks.running_regression import RunningRegression
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config

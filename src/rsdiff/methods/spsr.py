@@ -16,7 +16,7 @@ Unlike the published code:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from rsdiff.config import UserError, config
 from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.masked import masked_l1, masked_mse, with_missing_of
@@ -35,6 +34,9 @@ from rsdiff.methods.esrgan import ESRGANConfig, GeneratorObjective
 from rsdiff.methods.restoring import Restoring, initialise
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.spsr import SPSRNet, SPSRNetConfig, gradient_map
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
 
 LARGER = 2
 """Padding of the maps that are compared and judged, which makes them as many pixels larger than the image."""

@@ -1,7 +1,9 @@
 """NIQE (Mittal, Soundararajan and Bovik 2012): distance of block statistics from those of pristine images, and the fit of such a model.
 
-Blocks are numbered block column by block column. Everything is float64; the published code mixes float32 in, which moves single features
-by one step of the shape grid (0.001) and scores by 1e-5.
+Blocks are numbered block column by block column. The normalised image is made in float32 as in the published code, everything after it in
+float64. In flat regions, such as clouds that saturate, float32 makes differences from the local mean exactly 0, which count as neither
+positive nor negative, where float64 leaves rounding noise of 5e-14 that does (0.03 of a score). The published code also sums the half-size
+image in float32; what that adds in flat regions depends on the order of its sums and is not reproduced.
 """
 
 from __future__ import annotations
@@ -84,16 +86,18 @@ def block_features(luma: Tensor, block: int = BLOCK, valid: Tensor | None = None
 
 def half_size(image: Tensor) -> Tensor:
     """Return an image (H, W) of 0..255 at half size: MATLAB's antialiased bicubic."""
-    return resize(image[None, None] / 255, (image.shape[0] // 2, image.shape[1] // 2), "matlab")[0, 0] * 255
+    made = resize(image[None, None] / 255, (image.shape[0] // 2, image.shape[1] // 2), "matlab")[0, 0]
+    return (made.float() * 255).double()  # stored in float32, as published
 
 
 def normalise(image: Tensor) -> tuple[Tensor, Tensor]:
     """Return ((x - m) / (s + 1), s) of an image (H, W): local mean m and standard deviation s under a 7x7 Gaussian, edges repeated."""
     half = WINDOW // 2
     padded = F.pad(image[None, None], (half, half, half, half), mode="replicate")[0, 0]
-    mean, square = gaussian_filter(torch.stack((padded, padded.square())), WINDOW, SIGMA).unbind()
+    squares = padded.float().square().double()
+    mean, square = gaussian_filter(torch.stack((padded, squares)), WINDOW, SIGMA).float().unbind()
     deviation = (square - mean.square()).abs().sqrt()
-    return (image - mean) / (deviation + 1), deviation
+    return ((image.float() - mean) / (deviation + 1)).double(), deviation.double()
 
 
 def statistics(blocks: Tensor) -> Tensor:
