@@ -1,4 +1,4 @@
-"""The matrix of what goes with what: answers in one sentence, the table of docs/features.md made of them, and every allowed pair does what it promises.
+"""The matrix of what goes with what: answers in one sentence, the table of docs/features.md, and every allowed pair does what it promises.
 
 `make matrix` (slow, a line per model) lets every allowed (model kind, data set kind, degradation) take one training step and restore an
 image with its small variant, and every small model restore with every sampler; the ordinary tests take a sample of both.
