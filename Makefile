@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+.PHONY: docs help env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
 
 TABLE ?= all
 BUDGET ?= quick
@@ -20,6 +20,10 @@ $(STAMP): pyproject.toml requirements.lock
 	touch $(STAMP)
 
 env: $(STAMP)
+
+# The targets, each with the sentence above it.
+help:
+	@awk '/^# /{text = text substr($$0, 3) " "; next} /^[a-z-]+:/{split($$0, name, ":"); if (text) printf "%-18s %s\n", name[1], text} {text = ""}' Makefile
 
 # Renews requirements.lock: the newest of everything that pyproject.toml allows, tried by an environment made from it. Versions only: no local
 # parts such as +cu130 and no hashes, so that the registry and its mirrors, CPU and CUDA builds, serve the same lock. The CUDA libraries are
@@ -74,7 +78,7 @@ MODELS ?=
 matrix: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -n $(JOBS) --dist load -m slow tests/runs/test_matrix.py $(MODELS)
 
-# The table of features in README.md, from that matrix.
+# The table of docs/features.md, from that matrix.
 feature-table: $(STAMP)
 	$(BIN)/python -m rsdiff.app.matrix
 
@@ -110,6 +114,10 @@ test-faults: $(STAMP)
 # Speed and memory as ratios; not part of the tests, because a busy machine proves nothing.
 benchmark: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks
+
+# The documentation in site/: pages of docs/, a reference made of the code; a broken link is an error.
+docs: $(STAMP)
+	PYTHONPATH=src NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

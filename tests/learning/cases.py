@@ -395,4 +395,4 @@ CASES: dict[str, Case] = {
 }
 
 LONG_RUNS = {"ddpm", "idm", "diffbsr_ddpm"}
-"""Cases whose sampler makes 1000 evaluations or more."""
+"""Cases whose sampler makes 1000 evaluations or more: `make test-learning` has them, CI has their twins."""

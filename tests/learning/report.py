@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
 from tests.learning.cases import CASES, world
-from tests.learning.checks import check_levels, check_loss, samples_of
+from tests.learning.checks import Loss, Samples, check_levels, check_loss, samples_of
 from tests.learning.test_faults import FAULTS
 
 HEAD = """# What each diffusion is worth with a perfect network
@@ -32,11 +33,19 @@ A spread below 1 is a property of the published sampler, not of a training: few 
 """
 
 
-def page() -> str:
+Row = tuple[Samples, Loss, float]
+
+
+def measured() -> dict[str, Row]:
+    """Return samples, loss and levels of every case."""
+    return {name: (samples_of(case), check_loss(case), check_levels(case)) for name, case in CASES.items()}
+
+
+def page(rows: Mapping[str, Row]) -> str:
     """Return the page."""
     lines = [HEAD]
     for name, case in CASES.items():
-        found, loss, levels = samples_of(case), check_loss(case), check_levels(case)
+        found, loss, levels = rows[name]
         pairs = [f"{a:.2f} ({b:.2f})" for a, b in zip(found.spread, found.expected_spread, strict=True)]
         lines.append(
             f"| {name} | `{case.sampler}` | {levels:.2f} | {loss.mean / loss.expected:.3f} | {loss.best_share:.3f} | "
@@ -54,5 +63,5 @@ def page() -> str:
 
 if __name__ == "__main__":
     target = Path(REPOSITORY / "docs" / "learning.md")
-    target.write_text(page())
+    target.write_text(page(measured()))
     print(f"Written: {target.relative_to(REPOSITORY)}")

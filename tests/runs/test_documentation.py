@@ -22,8 +22,9 @@ from tests.conftest import REPOSITORY
 
 
 def commands() -> Iterator[str]:
-    """Yield the arguments of every `python run.py` in the README and in the help; '#' or two spaces begin their comments."""
-    for line in [*(REPOSITORY / "README.md").read_text().splitlines(), *INTRODUCTION.splitlines()]:
+    """Yield the arguments of every `python run.py` in README, docs/ and help; '#' or two spaces begin their comments."""
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    for line in [*(line for page in pages for line in page.read_text().splitlines()), *INTRODUCTION.splitlines()]:
         found = re.match(r"\s*(?:python|accelerate launch) run\.py ?(.*)", line)
         if found:
             yield re.split(r"  |#", found[1])[0].strip()

@@ -141,7 +141,7 @@ def test_folders_are_where_hydra_is_told_to_put_them(toys: Command, tmp_path: Pa
     assert status(Path("here/one"))["state"] == "finished"
     assert not folders()
     assert "already finished" in toys("hydra.run.dir=here/one").out
-    assert "holds a run of other settings" in toys("hydra.run.dir=here/one", "seed=3").err
+    assert "holds another run" in toys("hydra.run.dir=here/one", "seed=3").err
 
     ended = toys("-m", "seed=1,2", "hydra.sweep.dir=there")
     assert ended.code == 0, ended.err
@@ -181,6 +181,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="climber", node={"_targ
 """
 
 
+@pytest.mark.slow  # three evaluations in a process of their own
 def test_a_sweeper_that_chooses_as_it_goes_gets_the_figure_of_every_run(tmp_path: Path) -> None:
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "climber.py").write_text(SEARCH)

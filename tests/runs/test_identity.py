@@ -120,7 +120,7 @@ def test_other_training_images_are_another_run_and_other_test_images_another_sco
     assert len(runs_of(tmp_path / "o")) == 2
 
 
-@pytest.mark.parametrize("remedy", ["removed", "repaired"])
+@pytest.mark.parametrize("remedy", ["removed", pytest.param("repaired", marks=pytest.mark.slow)])
 def test_a_damaged_image_costs_no_step_whatever_is_done_about_it(run_command: Command, tmp_path: Path, remedy: str) -> None:
     data = images(tmp_path / "data", 10)
     whole = (data / "004.png").read_bytes()

@@ -1,4 +1,4 @@
-"""The matrix of what goes with what: answers in one sentence, README's table made of them, and every allowed pair does what it promises.
+"""The matrix of what goes with what: answers in one sentence, the table of docs/features.md, and every allowed pair does what it promises.
 
 `make matrix` (slow, a line per model) lets every allowed (model kind, data set kind, degradation) take one training step and restore an
 image with its small variant, and every small model restore with every sampler; the ordinary tests take a sample of both.
@@ -33,8 +33,8 @@ def answers() -> Sequence[Combination]:
     return list(options().combinations())
 
 
-def test_readme_holds_the_table_of_this_version() -> None:
-    text = (REPOSITORY / "README.md").read_text()
+def test_the_table_of_features_is_that_of_this_version() -> None:
+    text = (REPOSITORY / "docs" / "features.md").read_text()
     assert text == with_features(text, feature_table(options(), answers())), "the table of features is stale; run `make feature-table`"
 
 

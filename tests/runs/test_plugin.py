@@ -6,6 +6,8 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY
 from tests.runs.test_hydra import type_commands
 
@@ -21,6 +23,7 @@ def install(folder: Path) -> None:
     (info / "entry_points.txt").write_text("[rsdiff.plugins]\nmysr = mysr\n")
 
 
+@pytest.mark.slow  # four processes import PyTorch; test_extending.py has a plugin in this one
 def test_a_package_of_ones_own_trains_in_workers_and_is_evaluated(tmp_path: Path) -> None:
     install(tmp_path / "installed")
     path = os.pathsep.join([str(REPOSITORY / "src"), str(PLUGIN), str(tmp_path / "installed")])

@@ -160,6 +160,19 @@ def test_a_released_second_stage_is_imported_with_its_averages_and_schedule() ->
         import_weights("ldcsr", published, replace(config, schedule=replace(config.schedule, end=0.5)))
 
 
+def test_the_older_second_stage_is_exported_under_its_published_names_and_comes_back() -> None:
+    config = replace(SECOND, architecture="unet_atom", unet=replace(UNET, head_channels=32))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = config.build(PROBLEM).state_dict()
+    published = export_weights("ldcsr", config, state)
+    assert "model.diffusion_model.first_conv_x.weight" in published
+    found, again = import_weights("ldcsr", published, config)
+    assert found == config
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[name], value) for name, value in state.items())
+
+
 def test_a_missing_perceptual_network_is_said_before_the_first_step(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     method = replace(FIRST, perceptual_weight=1.0, weight_folders=(str(tmp_path),)).build(PROBLEM)

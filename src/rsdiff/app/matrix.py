@@ -1,4 +1,4 @@
-"""Which model goes with which data set, degradation and scale: every combination asked, and README's table of features made of the answers.
+"""Which model goes with which data set, degradation and scale: every combination asked, and docs/features.md's table made of the answers.
 
 The answers come from the same check that a command line goes through before anything runs. Samplers are no part of it: a diffusion takes
 any of them, other methods ignore theirs.
@@ -178,19 +178,19 @@ def _named(some: set[str], everything: set[str]) -> str:
     return ", ".join(sorted(found)) or "none"
 
 
-def with_features(readme: str, table: str) -> str:
-    """Return README's text with its table replaced; raises UserError where the marks between which it stands are missing."""
-    head, start, rest = readme.partition(START)
+def with_features(page: str, table: str) -> str:
+    """Return the page with its table replaced; raises UserError where the marks between which it stands are missing."""
+    head, start, rest = page.partition(START)
     _, end, tail = rest.partition(END)
     if not start or not end:
-        raise UserError(f"README.md must hold the marks '{START}' and '{END}'; put them where the table belongs.")
+        raise UserError(f"docs/features.md must hold the marks '{START}' and '{END}'; put them where the table belongs.")
     return f"{head}{START}\n{table}{END}{tail}"
 
 
 def main(repository: Path) -> None:
-    """Write the table of features into README.md."""
+    """Write the table of features into docs/features.md."""
     register_schemas()
-    path = repository / "README.md"
+    path = repository / "docs" / "features.md"
     options = shipped(repository / "conf")
     table = feature_table(options, options.combinations())
     path.write_text(with_features(path.read_text(), table))

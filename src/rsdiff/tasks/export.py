@@ -79,7 +79,8 @@ def export_published(checkpoint: Checkpoint, scale: float, output: Path, form: s
         output.unlink()
         raise UserError(f"the weights of kind {kind} were not read back from the file, which was removed: {error}") from error
     count = sum(value.numel() for value in published.values())
-    told = [f"{len(published)} tensors of kind {kind} under their published names, {count:,} numbers; read back alike".replace(",", " ")]
+    numbers = f"{count:,}".replace(",", " ")
+    told = [f"{len(published)} tensors of kind {kind} under their published names, {numbers} numbers; read back alike"]
     if untold:
         told.append(f"the file does not tell {' '.join(untold)}: type them with task=import")
     return told

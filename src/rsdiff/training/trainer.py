@@ -224,13 +224,12 @@ class Trainer:
         batches = [degrade_on(batch, device, self.degradation, self.config.channels_last) for batch in micro_batches]
         batches = [replace(batch, step_images=self.config.batch) for batch in batches]
         images_seen = self.step * self.config.batch
-        scheduled = self.schedule_start
+        begin = self.schedule_start
+        scheduled = self.step - begin, images_seen - begin * self.config.batch, self.config.steps - begin
         logged: dict[str, Tensor] = {}
         with step_randomness(self.seed, self.step, self.accelerator.process_index, device):
             for group in stage.groups:
-                self.optimisers[group].prepare(
-                    self.step - scheduled, images_seen - scheduled * self.config.batch, self.config.steps - scheduled
-                )
+                self.optimisers[group].prepare(*scheduled)
             for part in self.method.passes(replace(stage, step=self.step)):
                 totals: dict[str, list[Tensor]] = {group: [] for group in part.groups}
                 terms: dict[str, dict[str, Tensor]] = {group: {} for group in part.groups}

@@ -24,6 +24,7 @@ from rsdiff.weights.keymaps.ldcsr_autoencoder import (
     encoder_name,
 )
 from rsdiff.weights.keymaps.renaming import Name, ours_from_published, published_from_ours
+from rsdiff.weights.keymaps.unet_atom import unet_atom_name
 from rsdiff.weights.state_dicts import find_state_dict
 
 UNET, EMA, FIRST, CONDITION = "model.diffusion_model.", "model_ema.", "first_stage_model.", "cond_stage_model."
@@ -84,7 +85,8 @@ class LDCSRKeyMap:
     """The `KeyMap` of the second stage: the averaged U-Net where the file has one, everything else as trained."""
 
     def to_ours(self, content: Mapping[str, Any], config: LDCSRConfig | None) -> tuple[LDCSRConfig, dict[str, Tensor]]:
-        published = dict(find_state_dict(content, f"{UNET}input_blocks.0.0.weight").tensors)
+        is_atom = config is not None and config.architecture == "unet_atom"
+        published = dict(find_state_dict(content, UNET + ("first_conv_x.weight" if is_atom else "input_blocks.0.0.weight")).tensors)
         if config is None:
             config = ldcsr_config(published)
         unet_keys = [key.removeprefix(UNET) for key in published if key.startswith(UNET)]
@@ -108,7 +110,8 @@ class LDCSRKeyMap:
         return {**named, **averages, **config.schedule.build().buffers()}
 
     def _name(self, config: LDCSRConfig) -> Name:
-        unet = unet_name(config.unet)
+        sizes = config.unet
+        unet = unet_atom_name(len(sizes.multipliers), sizes.blocks) if config.architecture == "unet_atom" else unet_name(sizes)
         first = autoencoder_name(levels_of(config.first_stage))
 
         def name(key: str) -> str:

@@ -1,0 +1,9 @@
+# docker build -t rsdiff .                                PyTorch with CUDA; needs the NVIDIA container toolkit to use a GPU
+# docker build -t rsdiff --build-arg TORCH_INDEX=URL .    PyTorch from another index: the one of CPU builds that pytorch.org names
+# docker run --rm -v $PWD:/work -w /work rsdiff task=restore checkpoint=RUN input=scene.tif output=scene_x4.tif
+FROM python:3.11-slim
+ARG TORCH_INDEX=
+RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/*
+COPY . /rsdiff
+RUN pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url $TORCH_INDEX} --constraint /rsdiff/requirements.lock /rsdiff
+ENTRYPOINT ["rsdiff"]

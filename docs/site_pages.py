@@ -1,0 +1,28 @@
+"""MkDocs hook: the start page is README.md, the reference is made of the code, and pages of the repository's root join the site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+from rsdiff.app.reference import pages
+
+ROOT = Path(__file__).resolve().parent.parent
+MOVED = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}
+"""Pages of the root and where the site has them."""
+
+
+def on_files(files: Files, config: Any) -> Files:
+    made = {"index.md": (ROOT / "README.md").read_text().replace("(docs/", "("), **pages()}
+    made |= {place: (ROOT / name).read_text() for name, place in MOVED.items()}
+    for place, text in made.items():
+        files.append(File.generated(config, place, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    for name, place in MOVED.items():
+        markdown = markdown.replace(f"(../{name}", f"({place}").replace(f"({name}", f"({place}")
+    return markdown.replace("(CITATION.cff)", "(https://citation-file-format.github.io)")
