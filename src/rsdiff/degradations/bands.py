@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.data.transfer import constant
 from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
 from rsdiff.degradations.resizing import ResizeBackend, resize, resize_reach
 
@@ -35,7 +36,7 @@ class BandsConfig(DegradationConfig):
     def reduced(self, hr: Tensor) -> Tensor:
         """Return the bands of hr (N, C, H, W) that are taken."""
         self.lr_bands(hr.shape[1])
-        return hr[:, [band - 1 for band in self.bands]]
+        return hr.index_select(1, constant(tuple(band - 1 for band in self.bands), hr.device, torch.int64))
 
     def build(self) -> FewerBands:
         return FewerBands(self)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError, config
 from rsdiff.data.modality import Modality
+from rsdiff.data.transfer import like
 from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
 
 
@@ -84,7 +85,7 @@ class Looks:
         size = common_lr_size(len(hr), [d.lr_size for d in decisions])
 
         def put(tensors: Sequence[Tensor]) -> Tensor:
-            return torch.stack(list(tensors)).to(hr)
+            return like(torch.stack(list(tensors)), hr)
 
         shifts, count = put([d.shifts for d in decisions]), self.config.count
         images = hr[:, None].expand(-1, count, -1, -1, -1).flatten(0, 1)
