@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: docs help env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+.PHONY: docs help test-devices env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
 
 TABLE ?= all
 BUDGET ?= quick
@@ -84,7 +84,12 @@ feature-table: $(STAMP)
 
 # One test process per core and one thread each: PyTorch's threads and pytest's processes would fight over the cores.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not cuda" --ignore tests/benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not cuda" --ignore tests/benchmarks --ignore tests/devices
+	$(MAKE) test-devices
+
+# Every tiny model, degradation and metric on a pretended accelerator, in processes of their own.
+test-devices: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/devices
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/benchmarks

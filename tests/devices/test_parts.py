@@ -22,8 +22,6 @@ from tests import scene_methods
 from tests.devices.pretended import NAME, PretendedAccelerator, device
 from tests.runs.pairs import BANDS, CONF, data_kinds, degradation_for, options, options_of
 
-pytestmark = pytest.mark.xdist_group("matrix")  # the options are composed once
-
 
 @pytest.mark.parametrize("kind", ["synthetic", "synthetic48"])
 @pytest.mark.parametrize("name", [name for name in options_of(CONF / "degradation") if name != "paired"])

@@ -21,8 +21,6 @@ from tests.devices.pretended import Kind, PretendedAccelerator, Tally
 from tests.devices.stand import Work, train
 from tests.runs.pairs import Pair
 
-pytestmark = pytest.mark.xdist_group("matrix")  # the options are composed once
-
 MODEL = Work(Pair("sr3_tiny", "synthetic", "bicubic", 4.0), 32)
 
 

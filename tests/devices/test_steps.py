@@ -15,8 +15,6 @@ WAITS = {"hat_l_tiny": 1}
 spandrel's HAT copies the mask of its shifted windows for images of another size than it was built for.
 """
 
-pytestmark = pytest.mark.xdist_group("matrix")  # the options are composed once
-
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_host_never_waits_in_a_steady_step_or_a_restoration(model: str, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from rsdiff.app.groups import GROUPS
 from rsdiff.app.help import field_sentences
-from rsdiff.config import Ours, marks_of, options_of_ours
+from rsdiff.config import Ours, UserError, marks_of, options_of_ours
+from rsdiff.config.tagged import family_of
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps import KEY_MAPS
 
@@ -36,6 +37,8 @@ def values_of_ours(mark: Ours, kind: Any, default: Any) -> list[Any]:
         choices: tuple[Any, ...] = typing.get_args(kind)
     elif kind is bool:
         choices = (False, True)
+    elif (family := family_of(default)) is not None:
+        choices = tuple(family.class_of(name)() for name in family.kinds)
     else:
         choices = ((7,),) if typing.get_origin(kind) is tuple else (0.25,)
     return [value for value in choices if value not in published]
@@ -46,6 +49,15 @@ def with_value(config: Any, path: Path, value: Any) -> Any:
     return dataclasses.replace(config, **{path[0]: inner})
 
 
+def is_allowed(config: Any, path: Path, value: Any) -> bool:
+    """Say whether an option may have a value while the others are as published."""
+    try:
+        with_value(config, path, value)
+    except UserError:
+        return False
+    return True
+
+
 OF_WEIGHTS = [
     (kind, path, value)
     for kind, cls in GROUPS["model"].items()
@@ -53,6 +65,7 @@ OF_WEIGHTS = [
     for path, mark, hint, default in marked(cls)
     if mark.changes == "weights"
     for value in values_of_ours(mark, hint, default)
+    if is_allowed(cls(), path, value)
 ]
 
 

@@ -102,7 +102,7 @@ def test_a_crop_keeps_the_target_and_all_beside_it_on_the_same_ground() -> None:
         lr_size=LR,
         hr=hr,
         ref=hr,
-        valid=hr[:, :1],
+        change_mask=hr[:, :1],
         decisions=[[d] for d in decisions],
     )
     made = degrade(batch, degradation)
@@ -112,7 +112,7 @@ def test_a_crop_keeps_the_target_and_all_beside_it_on_the_same_ground() -> None:
         top, left = 4 * decision.crop.top, 4 * decision.crop.left
         assert torch.equal(made.need("hr")[index], hr[index, :, top : top + 20, left : left + 20])
     assert torch.equal(made.need("ref"), made.need("hr"))
-    assert torch.equal(made.need("valid"), made.need("hr")[:, :1])
+    assert torch.equal(made.need("change_mask"), made.need("hr")[:, :1])
     assert BsrganConfig(crop=5).for_tests().crop is None
 
 

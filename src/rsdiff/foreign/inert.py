@@ -194,7 +194,8 @@ class _Inert(_Unpickler):  # type: ignore[misc]
             raise UnsafeFileError(f"the pickle adds members to a {type(target).__name__}.")
 
     def load_frozenset(self) -> None:
-        self.append(frozenset(map(checked_key, self.pop_mark())))
+        members = self.pop_mark()  # first: it changes where `append` appends to
+        self.append(frozenset(map(checked_key, members)))
 
     def load_bytearray8(self) -> None:
         (length,) = struct.unpack("<Q", self.read(8))

@@ -64,7 +64,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         else:
             begin(method, settings.model, settings.resolved["model"]["kind"], (problem.bands, problem.lr_bands), start)
             say([f"starting from {start}"])
-    baseline = baseline_for(settings, problem, source)
+    baseline = baseline_for(settings, problem, everything)  # as task=evaluate will, which holds nothing out
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
     say([*cases[0].evaluator.check(), *config.cautions()])
     parameters = method.parameter_count()
