@@ -117,7 +117,8 @@ class Work:
 
 def works_for(model: str) -> Iterator[Work]:
     """Yield the first allowed pair of a model with images of every size, the smallest first."""
-    pair = next(iter(pairs([model])))
+    # What only libraries of the CPU can make of an image is made in the loader's workers.
+    pair = next(pair for pair in pairs([model]) if not degradation_for(pair.degradation, data_kinds()[pair.data]).in_workers)
     for side in SIDES:
         yield Work(pair, side)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rsdiff.app.groups import FAMILIES, GROUPS
+from rsdiff.app.plugins import NAMED, _loaded
 from tests.conftest import REPOSITORY, Command
 from tests.runs.test_network_choice import BRIEF, run_of
 
@@ -17,6 +20,20 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
 COMMANDS = [shlex.split(line)[2:] for kind, text in BLOCKS if kind == "console" for line in text.splitlines()]
 
 
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take out of the tables of this process what plugins put in."""
+    monkeypatch.setenv(NAMED, "")
+    tables = [*GROUPS.values(), *(family.kinds for family in FAMILIES.values())]
+    before = [set(table) for table in tables]
+    yield
+    for table, names in zip(tables, before, strict=True):
+        for name in set(table) - names:
+            del table[name]  # type: ignore[attr-defined]
+    _loaded.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_the_example_of_the_documentation_runs(run_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, first = tmp_path / "own", None
     for kind, text in BLOCKS:

@@ -18,6 +18,7 @@ from torch import Tensor
 from rsdiff.config import UserError, config
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.denoisers import DataRange, Network, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
@@ -94,17 +95,17 @@ class ShiftDenoiser:
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
         index = self._nearest(sigma.to(torch.float64).expand(len(y)))
-        eta = per_image(self.etas.to(index.device)[index], y)
+        eta = per_image(to_device(self.etas, index.device)[index], y)
         x = (1 - eta) * y + eta * self.image.to(y)
         shown = (x / (3 * self.kappa * eta.sqrt() + 1)).to(self.image.dtype)  # within about [-1, 1], as published for pixels
-        return self.network(torch.cat([shown, self.image], dim=1), index.to(y.device)).to(y.dtype)
+        return self.network(torch.cat([shown, self.image], dim=1), to_device(index, y.device)).to(y.dtype)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """See Denoiser."""
-        return self.logarithms.exp().to(sigma.device)[self._nearest(sigma)].to(sigma.dtype)
+        return to_device(self.logarithms.exp(), sigma.device)[self._nearest(sigma)].to(sigma.dtype)
 
     def _nearest(self, sigma: Tensor) -> Tensor:
-        distance = sigma.log().reshape(-1, 1) - self.logarithms.to(sigma.device)
+        distance = sigma.log().reshape(-1, 1) - to_device(self.logarithms, sigma.device)
         return distance.abs().argmin(1).reshape(sigma.shape)
 
     def step(self, y: Tensor, sigma: float, sigma_next: float, noise: NoiseSource) -> tuple[Tensor, Tensor]:
@@ -130,7 +131,7 @@ class ResShift(Method):
         denoiser = self.denoiser(image)
         assert denoiser.table is not None
         index = noise.integers(0, len(denoiser.table), (len(hr),), hr.device)
-        sigma = denoiser.table.to(hr.device)[index]
+        sigma = to_device(denoiser.table, hr.device)[index]
         y = hr + per_image(sigma, hr) * noise.normal(hr.shape, hr.device)
         return {"restorer": Losses.weighted({"clean": (1.0, masked_mse(denoiser(y, sigma), hr, batch.valid))})}
 
