@@ -202,7 +202,7 @@ class Model:
 
 
 def degrade(
-    image: Any, degradation: str, scale: float = 4, seed: int = 0, *, layout: Layout = "HWC", **options: Any
+    image: Any, degradation: str, scale: float = 4, seed: int = 0, *, layout: Layout = "HWC", peak: float | None = None, **options: Any
 ) -> tuple[Any, Any, Any]:
     """Return (lr, hr, decisions) of an image, of the kind that was given.
 
@@ -210,6 +210,7 @@ def degrade(
     options      of the degradation, instead of those in its file: rsdiff.degrade(image, 'iso', width=[1.0, 1.0])
     hr           the target that belongs to lr: cut to a multiple of the scale, or sharpened, where the degradation does so
     decisions    what was drawn
+    peak         the value that stands for 1: 10000 for reflectances of 16 bits
     Types and ranges are those of `rsdiff.degradations.degrade_array`.
 
     >>> import numpy, rsdiff
@@ -231,7 +232,7 @@ def degrade(
         else:
             composed = _composed([f"degradation={degradation}", f"scale={scale:g}", *given])
             config = group_config(composed, "degradation")
-    lr, hr, decisions = degrade_by(config.build(), np.moveaxis(picture.values, 0, -1), scale, seed)
+    lr, hr, decisions = degrade_by(config.build(), np.moveaxis(picture.values, 0, -1), scale, seed, peak)
     height, width = (np.array(lr.shape[:2]) * scale).round().astype(int)
     cut = replace(picture, values=picture.values[:, :height, :width])
     return cut.made(np.moveaxis(lr, -1, 0)), cut.made(np.moveaxis(hr, -1, 0)), decisions

@@ -221,4 +221,16 @@ def test_arrays_that_are_no_image_are_refused_with_what_to_give() -> None:
         degrade_array(np.zeros((4, 64, 64), np.uint8), "bicubic")
     with pytest.raises(ValueError, match="masked array"):
         degrade_array(np.ma.masked_equal(np.zeros((64, 64), np.uint8), 0), "bicubic")
+    reflectances = (smooth(3, 64, 64, 300, 3360).transpose(1, 2, 0)).round().astype(np.uint16)
+    with pytest.raises(ValueError, match=r"no value above 33[0-9][0-9].*give the value that stands for 1, for example peak=10000"):
+        degrade_array(reflectances, "bsrgan")
+    lr, hr, _ = degrade_array(reflectances, "bsrgan", peak=10000)
+    assert np.array_equal(hr, reflectances)
+    assert lr.max() < 12000  # noise of some hundred, not of thousands
+    real = reflectances.astype(np.float32)
+    with pytest.raises(ValueError, match="give the value that stands for 1, for example peak=10000"):
+        degrade_array(real, "bicubic")
+    assert degrade_array(real, "bicubic", peak=10000)[0].mean() == pytest.approx(real.mean(), rel=0.01)
+    with pytest.raises(ValueError, match="subtract the lowest value"):
+        degrade_array(real - 1000, "bicubic", peak=10000)
     assert degrade_array(np.zeros((64, 64, 4), np.uint8), "bicubic", scale=2.5)[0].shape == (25, 25, 4)  # type: ignore[arg-type]
