@@ -48,7 +48,7 @@ def place_of(outputs: Path, cell: int) -> tuple[int, str] | None:
     """Process and Slurm job that train a cell and have saved a checkpoint, from the sweep's own record."""
     for path in outputs.glob(f"sweeps/*/run_{cell:05d}.json"):
         record = json.loads(path.read_text())
-        if record["state"] == "running" and list(Path(record["folder"]).glob("checkpoints/step_*/card.json")):
+        if record["state"] == "running" and list((path.parent / record["folder"]).glob("checkpoints/step_*/card.json")):
             pid, job = re.fullmatch(r".* pid (\d+), Slurm job (\S+)", record["place"]).groups()  # type: ignore[union-attr]
             return int(pid), job
     return None
@@ -90,7 +90,7 @@ def check_sweep_with_interruptions(
     assert weights(cut) == weights(whole)
     for cell in interrupted:
         (record,) = cut.glob(f"sweeps/*/run_{cell:05d}.json")
-        run = Path(json.loads(record.read_text())["folder"])
+        run = record.parent / json.loads(record.read_text())["folder"]
         assert len((run / "provenance.jsonl").read_text().splitlines()) == 2, f"cell {cell} was not interrupted"
     said = run_command("task=status", f"outputs={cut}").out
     print(out, said, sep="\n")
