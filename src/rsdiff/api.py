@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from rsdiff.runs.settings import RunSettings
 
 if TYPE_CHECKING:
     import pandas
+    from torch import Tensor
 
     from rsdiff.data.normalisation import Normaliser
     from rsdiff.diffusion.sampler import SamplerConfig
@@ -140,7 +142,10 @@ class Model:
         if picture.values.dtype.kind == "f":
             chosen = {"scaling": "none", **chosen}
         with tempfile.TemporaryDirectory(prefix="rsdiff-") as folder:
-            made = self._restored(picture, wanted, seed, chosen, sampler, Path(folder))
+            try:
+                made = self._restored(picture, wanted, seed, chosen, sampler, Path(folder))
+            except UserError as error:
+                raise UserError(_in_python(str(error), Path(folder) / "in.tif")) from error
         images = [picture.made(values) for values in made]
         return images[0] if samples == 1 else tuple(images)
 
@@ -239,12 +244,14 @@ def degrade(
 
 
 def score(
-    sr: Any, hr: Any, protocol: str = "standard", scale: float = 4, *, layout: Layout = "HWC", **options: Any
+    sr: Any, hr: Any, protocol: str = "standard", scale: float = 4, *, layout: Layout = "HWC", peak: float | None = None, **options: Any
 ) -> list[dict[str, Any]]:
     """Return one row of metric values per image that was restored elsewhere, under a protocol of the group `metrics`.
 
-    sr, hr    an image, or a list of images of the same kinds, each of the size of its HR image; integers by the range of their type, floats
-              in [0, 1]; or two folders (or files), as paths, as task=score takes them
+    sr, hr    an image, or a list of images of the same kinds, each of the size of its HR image; or two folders (or files), as paths, as
+              task=score takes them
+    peak      of images, the value that stands for 1: 255 for uint8, 1 for floats, 65535 for uint16 that fill that range; 10000 for
+              reflectances of 16 bits. Only 8-bit images are rounded to 256 levels
     protocol  an option of the group: 'basicsr_y', 'standard', ...
     scale     of the restoration: some protocols leave out as many border pixels
     options   of the metrics, instead of those in its file: metrics=['psnr']
@@ -269,13 +276,16 @@ def score(
     rows: list[dict[str, Any]] = []
     evaluator = None
     for number, (image, reference) in enumerate(zip(images, references, strict=True)):
-        restored, target = (torch.from_numpy(_unit_range(part, layout)) for part in (image, reference))
+        target, largest = _unit_range(reference, layout, peak)
+        restored, _ = _unit_range(image, layout, peak, like=reference, largest=largest)
         if restored.shape != target.shape:
             raise UserError(
                 f"image {number} has the shape {tuple(restored.shape)} and its reference {tuple(target.shape)}; give equal sizes."
             )
         size = (target.shape[1], target.shape[2])
-        evaluator = evaluator or Evaluator(config, len(target), True, None, torch.device("cpu"))
+        if evaluator is None:
+            config = replace(config, protocol=config.protocol.for_values((0.0,), (255.0 if largest == 1 else largest,)))
+            evaluator = Evaluator(config, len(target), True, None, torch.device("cpu"))
         small = (round(size[0] / scale), round(size[1] / scale))
         batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None])
         rows += [dict(row) for row in evaluator.rows(batch, restored[None], 0.0)]
@@ -327,6 +337,17 @@ def _options(group: str) -> list[str]:
     return options_of_group(group)
 
 
+def _in_python(message: str, file: Path) -> str:
+    """Return a message of task=restore with its advice as arguments of `Model.restore`, and "the image" in place of its file."""
+
+    def argument(found: re.Match[str]) -> str:
+        value = found[2]
+        return f"{found[1]}={value}" if re.fullmatch(r"[-\d.e]+|\[.*", value) else f"{found[1]}={value!r}"
+
+    plain = re.sub(r"task\.(\w+)=(\[[^\]]*\]|[\w.+-]*\w)", argument, message.replace(str(file), "the image"))
+    return re.sub(r"(\w+='\w+') (\w+=)", r"\1, \2", plain)
+
+
 def _typed(value: Any) -> str:
     """Return a value as Hydra's grammar writes it."""
     if isinstance(value, str):
@@ -336,11 +357,18 @@ def _typed(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _unit_range(image: Any, layout: Layout) -> Any:
+def _unit_range(image: Any, layout: Layout, peak: float | None, like: Any = None, largest: float | None = None) -> tuple[Tensor, float]:
+    """Return an image (C, H, W) with the value that stands for 1 divided out, and that value.
+
+    like, largest  an image of the same type and its value: what was restored is measured as its reference is, whatever it overshoots
+    """
     import numpy as np
+    import torch
 
     from rsdiff.degradations.array import peak_of
     from rsdiff.inference.pictures import picture_of
 
     values = picture_of(image, layout).values
-    return np.ascontiguousarray(values, dtype=np.float32) / np.float32(peak_of(np.moveaxis(values, 0, -1)))
+    if largest is None or picture_of(like, layout).values.dtype != values.dtype:
+        largest = peak_of(np.moveaxis(values, 0, -1), peak)
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32) / np.float32(largest)), largest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,38 @@ def test_a_trained_model_restores_and_is_evaluated_without_a_word(run_command: C
     printed = capfd.readouterr()
     assert printed.out == ""
     assert printed.err == ""
+
+
+def test_sixteen_bits_are_scored_by_a_peak_that_is_given_and_not_rounded() -> None:
+    generator = np.random.default_rng(0)
+    reference = generator.integers(300, 3360, (32, 32, 3)).astype(np.uint16)
+    restored = reference + generator.integers(-20, 21, reference.shape).astype(np.int16).astype(np.uint16)
+    with pytest.raises(UserError, match="for example peak=10000"):
+        rsdiff.score(restored, reference, metrics=["psnr"])
+    error = np.mean((restored.astype(np.float64) - reference) ** 2)
+    for kind in (np.uint16, np.float32):
+        (row,) = rsdiff.score(restored.astype(kind), reference.astype(kind), "basicsr_rgb", metrics=["psnr"], peak=10000, scale=1)
+        inner = (slice(1, -1), slice(1, -1))  # of the border that the protocol leaves out at scale 1
+        error = np.mean((restored.astype(np.float64) - reference)[inner] ** 2)
+        assert row["psnr"] == pytest.approx(10 * np.log10(10000**2 / error), abs=1e-3)
+
+
+def test_an_overshoot_of_what_was_restored_is_no_reason_to_refuse() -> None:
+    reference = np.full((32, 32, 3), 0.999, np.float32)
+    (row,) = rsdiff.score(reference + np.float32(0.01), reference, metrics=["psnr"])
+    assert row["psnr"] > 30
+
+
+def test_advice_of_a_restoration_is_given_in_python_and_works() -> None:
+    reflectances = np.random.default_rng(0).integers(300, 3360, (24, 24, 3)).astype(np.uint16)
+    model = rsdiff.load("zoo:any_scale")
+    with pytest.raises(UserError) as refused:
+        model.restore(reflectances, scale=2)
+    said = str(refused.value)
+    assert said.startswith("the image holds")
+    advised = re.findall(r"scaling='(\w+)'(?:, gain=([\d.e-]+))?", said)
+    assert advised
+    for scaling, gain in advised:
+        options = {"gain": float(gain)} if gain else {}
+        restored = model.restore(reflectances, scale=2, scaling=scaling, **options)
+        assert 0.5 < restored.mean() / reflectances.mean() < 2

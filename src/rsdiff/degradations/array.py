@@ -81,7 +81,7 @@ def peak_of(image: Image, given: float | None = None) -> float:
         raise UserError(f"an image of {image.dtype} has values from {low:g} to {high:g}, outside of 0 to {peak:g}; {advice}.")
     if given is None and image.dtype == np.uint16 and 0 < high < peak * SPARSE_TYPE:
         raise UserError(
-            f"an image of uint16 has no value above {high:g}, and noise and JPEG would be measured by 65535; "
+            f"an image of uint16 has no value above {high:g}, and 65535 would be taken for the largest; "
             "give the value that stands for 1, for example peak=10000 for reflectances."
         )
     return peak
