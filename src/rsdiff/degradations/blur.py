@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.precision import in_float32
 from rsdiff.data.transfer import like
 
 BlurBorder = Literal["reflect", "circular"]
@@ -27,6 +28,7 @@ LARGEST_SPLIT = 330
 """Taps from which the Fourier transform is faster than several direct filters, at 288 x 288 pixels."""
 
 
+@in_float32
 def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect") -> Tensor:
     """Cross-correlate every band of image n with kernel n (the kernel is not flipped); output has the size of the input.
 
@@ -51,6 +53,7 @@ def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect") -> Ten
     return F.conv2d(padded.flatten(0, 1)[None], weights, groups=count * bands).view_as(images)
 
 
+@in_float32
 def blur_mirrored(images: Tensor, kernels: Tensor) -> Tensor:
     """`blur` with border "reflect" for images of any size: where a kernel reaches beyond an image, it is mirrored repeatedly.
 

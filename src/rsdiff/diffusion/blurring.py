@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.precision import in_float32
 from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.levels import edm_levels
 from rsdiff.diffusion.noise import NoiseSource
@@ -30,6 +31,7 @@ def dct_matrix(size: int, like: Tensor) -> Tensor:
     return matrix.to(like)
 
 
+@in_float32
 def patch_dct(images: Tensor, patch: int, inverse: bool = False) -> Tensor:
     """Return the orthonormal DCT-II (or its inverse) of every patch x patch block of images (B, C, H, W), in place of the block.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.data.precision import Precision
 from rsdiff.inference.scene_view import SceneView
 
 
@@ -20,6 +21,8 @@ class SceneOptions:
     """Pixels that neighbouring tiles share and over which they are blended."""
     batch: int = 1
     """Tiles restored together on an accelerator; halved where its memory is too small. A CPU restores them one after the other."""
+    precision: Precision = "no"
+    """Mixed precision of the networks; 'no' is float32. What surrounds them stays as it is."""
     fuse: int = 1
     """Side of a group of tiles, in tiles, whose clean estimates are blended at every step of the sampler; 1 restores tiles alone."""
     samples: int = 1

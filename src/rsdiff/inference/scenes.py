@@ -164,7 +164,7 @@ class _Run:
             images[name] = torch.zeros(1, self.bands if name == "ref" else 1, size, size, device=self.job.device)
         batch = Batch([SampleMeta("probe")], (size, size), (side, side), code=self.code, **images)  # type: ignore[arg-type]
         with torch.no_grad():
-            return restore(self.job.method, batch, short, TileNoise(("probe",), [(0, 0)], (size, size)))
+            return restore(self.job.method, batch, short, TileNoise(("probe",), [(0, 0)], (size, size)), self.options.precision)
 
     def smaller_tile(self, tile: int) -> int:
         """Return half of a tile side that was too large; raises UserError where none is smaller."""
@@ -344,7 +344,7 @@ class _Work:
         if len(inside) > 1:
             noise = FusedTileNoise(key, origins, size, len(inside), int(rows.overlap * rows.scale))
         with torch.no_grad():
-            restored = restore(job.method, batch.to(job.device), job.sampler, noise).float().cpu().numpy()
+            restored = restore(job.method, batch.to(job.device), job.sampler, noise, self.run.options.precision).cpu().numpy()
         if len(inside) > 1:
             group = Grid(rows, columns, max(rows.target_length, columns.target_length))
             groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])

@@ -93,11 +93,23 @@ def evaluate_case(
     waiting = [index for index in range(total) if case.samples.name(index) not in done]
     share = waiting[accelerator.process_index :: accelerator.num_processes]
     samples = (case.samples[index] for index in share)
-    task = settings.task if isinstance(settings.task, EvaluateTask) else EvaluateTask()
-    ensemble = task.ensemble
-    restoring = restore_images(method, samples, case.degradation, settings.sampler, settings.seed, accelerator.device, ensemble=ensemble)
+    # A training ends with an evaluation in the batches of its validations.
+    task = settings.task if isinstance(settings.task, EvaluateTask) else EvaluateTask(batch=settings.trainer.validation_batch)
+    restoring = restore_images(
+        method,
+        samples,
+        case.degradation,
+        settings.sampler,
+        settings.seed,
+        accelerator.device,
+        batch_size=task.batch,
+        ensemble=task.ensemble,
+        precision=task.precision,
+        warms_up=True,
+    )
+    mine = 0
     with during("evaluation"):
-        for number, restored in enumerate(restoring, start=1):
+        for restored in restoring:
             rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds)
             kernels = kernels_of(method, restored.batch)
             for position, row in enumerate(rows):
@@ -109,7 +121,8 @@ def evaluate_case(
                     draw_panel(settings, restored, position, row, folder / "panels", kernels)
                     draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
             kept.add(accelerator.process_index, rows)
-            progress(min(len(done) + number * accelerator.num_processes, total), total)
+            mine += len(rows)
+            progress(min(len(done) + mine * accelerator.num_processes, total), total)
     wait_for_all(accelerator)
     found = kept.read()
     ordered = [found[case.samples.name(index)] for index in range(total)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 from rsdiff.config import UserError, config_from_mapping
+from rsdiff.data.precision import Precision
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import Draw
@@ -23,7 +24,7 @@ from rsdiff.training.processes import process_timeout
 from rsdiff.training.starting import load_weights
 
 
-def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no") -> Accelerator:
+def make_accelerator(precision: Precision = "no") -> Accelerator:
     """Return the Accelerate handle of this process, which waits for others no longer than `process_timeout` says."""
     accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=process_timeout())])
     if accelerator.device.type == "cpu":

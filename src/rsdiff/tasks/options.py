@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import require_at_least
+from rsdiff.data.precision import Precision
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.runs.options import TaskOptions
 from rsdiff.tasks.table_options import TableConfig
@@ -31,11 +33,19 @@ class EvaluateTask(TaskOptions):
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
+    result_neutral: ClassVar[frozenset[str]] = frozenset({"batch"})
 
+    batch: int = 1
+    """Images of one size restored together; more than 1 serves an accelerator. Every image keeps its own noise."""
+    precision: Precision = "no"
+    """Mixed precision of the networks; 'no' is float32. Sampler, resizing and metrics stay as they are."""
     save_images: bool = False
     """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
     """Restore the eight flips and transposes of every input and take the mean or the (lower) median of the results."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, batch=1)
 
 
 @config

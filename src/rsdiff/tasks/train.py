@@ -161,8 +161,10 @@ def validation_of(
     def validate(step: int) -> dict[str, float]:
         share = range(accelerator.process_index, len(samples), accelerator.num_processes)
         rows = []
+        images = (samples[i] for i in share)
+        batch_size = settings.trainer.validation_batch
         for restored in restore_images(
-            method, (samples[i] for i in share), degradation, settings.sampler, settings.seed, accelerator.device
+            method, images, degradation, settings.sampler, settings.seed, accelerator.device, batch_size=batch_size
         ):
             rows += evaluator.rows(restored.batch, restored.image, restored.seconds)
             if accelerator.is_main_process and restored.batch.metas[0].index == 0:
