@@ -123,15 +123,18 @@ def works_for(model: str) -> Iterator[Work]:
         yield Work(pair, side)
 
 
-def on_the_device(model: str, store: Path) -> tuple[Tally, Work, Method]:
-    """Train a model on images that are large enough for it; return what was counted, and what restores further images."""
+def on_the_device(model: str, store: Path, sampler: SamplerConfig | None = None) -> tuple[Tally, Work, Method]:
+    """Train a model on images that are large enough for it; return what was counted, and what restores further images.
+
+    sampler  with which it restores, None for the model's own
+    """
     for work in works_for(model):
         accelerator = PretendedAccelerator()
         try:
             with accelerator as tally:
                 method = work.ready() if options().models[model].is_ready else train(work, store, tally)
                 for tally.phase in ("warm-up", "restore"):
-                    work.restore(method)
+                    work.restore(method, sampler)
         except UserError:  # too small for the network
             continue
         return tally, work, method
