@@ -21,6 +21,13 @@ def mixed(precision: Precision, device: torch.device) -> AbstractContextManager[
     return nullcontext() if precision == "no" else torch.autocast(device.type, dtype=_DTYPES[precision])
 
 
+def set_float32(tf32: bool, cudnn_benchmark: bool) -> None:
+    """Say for this process how a GPU computes in float32; see the options of these names. A CPU computes as it always does."""
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32  # PyTorch's own default is True for convolutions and False for products
+    torch.backends.cudnn.benchmark = cudnn_benchmark
+
+
 def in_float32(function: Callable[_Arguments, Tensor]) -> Callable[_Arguments, Tensor]:
     """Return `function`, whose first argument is a tensor, computing in float32 also where the networks around it do not.
 

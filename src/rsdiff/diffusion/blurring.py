@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.data.precision import in_float32
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.levels import edm_levels
 from rsdiff.diffusion.noise import NoiseSource
@@ -133,7 +134,7 @@ def relay_sampler(
     Draws: the start, then one per slope; the last step returns the clean estimate.
     """
     tau = law.tau(levels.clamp(min=1e-12)) * (levels > 0)
-    factors = law.coefficients(tau).to(image.device).repeat(1, image.shape[-2] // law.patch, image.shape[-1] // law.patch)
+    factors = to_device(law.coefficients(tau), image.device).repeat(1, image.shape[-2] // law.patch, image.shape[-1] // law.patch)
     factor_of = dict(zip(levels.tolist(), factors[:, None, None], strict=True))
     kept = math.sqrt(1 - noise_share**2)
 

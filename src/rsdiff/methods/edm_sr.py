@@ -16,6 +16,7 @@ from torch import Tensor
 from rsdiff.config import config
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
 from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import NoiseSource
@@ -117,7 +118,7 @@ class EdmSr(Method):
         lr = enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement)
         if self.options.augments:
             drawn = draw_augmentation(self.options.augmentation, noise, len(batch), batch.size)
-            hr, lr, labels = drawn.apply(hr), drawn.apply(lr), drawn.labels.to(hr.device)
+            hr, lr, labels = drawn.apply(hr), drawn.apply(lr), to_device(drawn.labels, hr.device)
             valid = None if valid is None else drawn.apply_validity(valid)
         error = denoising_error(self.denoiser(lr, labels), self.levels, hr, noise).error
         mean = masked_mean(error, valid)
