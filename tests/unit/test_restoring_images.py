@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.data.modality import Modality
-from rsdiff.data.precision import mixed
+from rsdiff.data.precision import Precision, mixed
 from rsdiff.data.sample import Batch, Sample, SampleMeta
 from rsdiff.data.views import TestSamples
 from rsdiff.degradations.blur import blur, blur_mirrored
@@ -20,12 +20,13 @@ from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
 from rsdiff.diffusion.blurring import patch_dct
 from rsdiff.diffusion.noise import SeededNoise
-from rsdiff.inference.images import combined, pad_to_multiple, restore_images
+from rsdiff.inference.images import Execution, combined, pad_to_multiple, restore_images
 from rsdiff.losses.image_terms import ssim_loss
 from rsdiff.methods.base import Method
 from rsdiff.tasks.experiment import draw_of
 from tests.runs.pairs import MODELS, SIDES, data_kinds, degradation_for, pairs, sampler_of, trained
 
+PRECISIONS: tuple[Precision, ...] = ("no", "bf16")
 CHEAP = ("sr3_quick", "ldcsr_quick", "liif_tiny", "highresnet_tiny")
 IMAGES = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
 KERNELS = torch.full((1, 5, 5), 1 / 25)
@@ -79,8 +80,8 @@ def test_mixed_precision_is_that_of_the_network_alone() -> None:
     method, samples, built = ready("sr3_quick")
     sampler, device = sampler_of("sr3_quick"), torch.device("cpu")
     found = {}
-    for precision in ("no", "bf16"):
-        (restored,) = restore_images(method, [samples[0]], built, sampler, 0, device, precision=precision)  # type: ignore[arg-type]
+    for precision in PRECISIONS:
+        (restored,) = restore_images(method, [samples[0]], built, sampler, 0, device, execution=Execution(precision))  # type: ignore[arg-type]
         found[precision] = restored.image
     assert found["bf16"].dtype == torch.float32
     difference = float((found["bf16"] - found["no"]).abs().mean())

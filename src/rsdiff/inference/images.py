@@ -17,6 +17,7 @@ from rsdiff.data.transfer import has_queue, wait_for
 from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.inference.compilation import Compile, compile_regions
 from rsdiff.methods.base import Method
 
 Combination = Literal["mean", "median"]
@@ -24,6 +25,15 @@ Ensemble = Literal["none", "mean", "median"]
 Transform = tuple[bool, bool, bool]  # flip rows, flip columns, transpose
 VARIANTS: Sequence[Transform] = [(rows, columns, swap) for swap in (False, True) for columns in (False, True) for rows in (False, True)]
 """The eight geometric variants of an image."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the networks compute; the sampler and what surrounds them stay as they are."""
+
+    precision: Precision = "no"
+    compile: Compile = False
+    channels_last: bool = False
 
 
 @dataclass
@@ -83,19 +93,26 @@ def restore_images(
     device: torch.device,
     batch_size: int = 1,
     ensemble: Ensemble = "none",
-    precision: Precision = "no",
+    execution: Execution = Execution(),
     warms_up: bool = False,
+    say: Callable[[Sequence[str]], None] = print,
 ) -> Iterator[Restored]:
     """Degrade and restore test samples in order; images of equal size that follow each other share a batch.
 
     An image's result depends on (seed, name) only, not on the batch it was in. `ensemble` combines those of the eight flips and transposes.
     With `warms_up` an accelerator restores the first batch twice and the second time counts: the first loads kernels and reserves memory.
     """
-    is_cold = warms_up and has_queue(device)
+    is_cold, precision = warms_up and has_queue(device), execution.precision
+    is_compiled = not execution.compile
     for group in batches_of_equal_size(samples, batch_size):
         batch = collate(group).to(device)
         if batch.lr is None:
             batch = degrade(batch, degradation)
+        if execution.channels_last:
+            batch = batch.with_memory_format(torch.channels_last)
+        if not is_compiled:
+            say([compiled_for(method, batch, sampler, execution)])
+            is_compiled, is_cold = True, warms_up
         for _ in range(2 if is_cold else 1):
             wait_for(device)  # the clock counts neither the copy nor the degradation, which may still be queued
             start = time.perf_counter()
@@ -108,6 +125,22 @@ def restore_images(
             seconds = time.perf_counter() - start
         is_cold = False
         yield Restored(batch, image, seconds / len(batch))
+
+
+def compiled_for(method: Method, batch: Batch, sampler: SamplerConfig, execution: Execution) -> str:
+    """Compile what the restoration of `batch` calls, and return a sentence of what that is."""
+
+    def run() -> None:
+        with torch.no_grad():
+            restore_seeded(method, batch, shortened(sampler), 0, precision=execution.precision)
+
+    found = compile_regions(method, execution.compile, run, batch.need("lr").device)
+    return f"task.compile={str(execution.compile).lower()}: {found}"
+
+
+def shortened(sampler: SamplerConfig) -> SamplerConfig:
+    """Return a sampler of as few steps as it can take, for trials."""
+    return replace(sampler, steps=min(2, sampler.steps)) if sampler.grid != "list" else sampler
 
 
 def restore_seeded(method: Method, batch: Batch, sampler: SamplerConfig, seed: int, draw: int = 0, precision: Precision = "no") -> Tensor:

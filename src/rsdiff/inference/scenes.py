@@ -29,7 +29,8 @@ from rsdiff.data.source import mask_values
 from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.noise import TileNoise
-from rsdiff.inference.images import restore
+from rsdiff.inference.compilation import compile_regions
+from rsdiff.inference.images import restore, shortened
 from rsdiff.inference.memory import LARGEST_TARGET, SHARE, best_tile, free_memory, is_out_of_memory, measured_growth
 from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader, filled
 from rsdiff.inference.scene_job import Progress, SceneJob, SceneResult, Team
@@ -49,6 +50,7 @@ def restore_scene(job: SceneJob, team: Team, progress: Progress) -> SceneResult:
     with rasterio.Env(**STRICT), without_warnings(), ExitStack() as stack:
         run = _Run(job, team, stack)
         tile = run.first_tile()
+        run.compile()
         while True:
             try:
                 return run.restore(tile, progress)
@@ -155,9 +157,16 @@ class _Run:
         allowed = SHARE * free_memory(self.job.device) / (self.together * self.options.fuse**2)
         return self.team.smallest(best_tile(sides, allowed, needs, works, self.overlap_of))
 
+    def compile(self) -> None:
+        """Compile what restores a tile, where that is wanted; a second scene finds it compiled."""
+        if self.options.compile:
+            found = compile_regions(self.job.method, self.options.compile, lambda: self._probe(self.smallest), self.job.device)
+            if self.team.rank == 0:
+                print(f"task.compile={str(self.options.compile).lower()}: {found}", flush=True)
+
     def _probe(self, side: int) -> Tensor:
         """Restore one tile of nothing, in as few steps as a sampler can take."""
-        short = replace(self.job.sampler, steps=min(2, self.job.sampler.steps)) if self.job.sampler.grid != "list" else self.job.sampler
+        short = shortened(self.job.sampler)
         size = int(side * self.scale)
         images = {"lr": torch.zeros(1, self.job.problem.lr_bands, side, side, device=self.job.device)}
         for name in self.aligned:
@@ -183,6 +192,7 @@ class _Run:
             "overlap": self.options.overlap,
             "fuse": self.options.fuse,
             "samples": self.options.samples,
+            "precision": self.options.precision,
             "seed": self.job.seed,
             "scale": str(self.scale),
             "input": [str(self.job.input), state.st_size, state.st_mtime_ns],
@@ -344,7 +354,10 @@ class _Work:
         if len(inside) > 1:
             noise = FusedTileNoise(key, origins, size, len(inside), int(rows.overlap * rows.scale))
         with torch.no_grad():
-            restored = restore(job.method, batch.to(job.device), job.sampler, noise, self.run.options.precision).cpu().numpy()
+            there = batch.to(job.device)
+            if self.run.options.channels_last:
+                there = there.with_memory_format(torch.channels_last)
+            restored = restore(job.method, there, job.sampler, noise, self.run.options.precision).cpu().numpy()
         if len(inside) > 1:
             group = Grid(rows, columns, max(rows.target_length, columns.target_length))
             groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])

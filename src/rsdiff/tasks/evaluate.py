@@ -22,6 +22,7 @@ from rsdiff.tasks import used_data
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, problem_of
+from rsdiff.tasks.options import EvaluateTask
 from rsdiff.tasks.results import page_facts, summary_row, write_results
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
@@ -30,7 +31,9 @@ from rsdiff.training.origin import origin_of
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Evaluate `settings.checkpoint`, or the method with its initial weights where it has none to learn."""
-    accelerator = make_accelerator()
+    task = settings.task
+    assert isinstance(task, EvaluateTask)
+    accelerator = make_accelerator(tf32=task.tf32)
     checkpoint = read_checkpoint(settings.checkpoint) if settings.checkpoint is not None else None
     test = settings.split("test")
     used_data.require_new(settings, test, checkpoint)
@@ -49,6 +52,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         method = build_method(settings.model, problem, settings.seed)
         method.eval()
     method.to(accelerator.device)
+    if task.channels_last:
+        method.to(memory_format=torch.channels_last)
     baseline = BICUBIC
     if needs_training_images(settings, problem):
         try:

@@ -17,13 +17,14 @@ from rasterio.transform import Affine
 
 from rsdiff.config.errors import during
 from rsdiff.data.durable import write_whole
+from rsdiff.data.loading import read_ahead
 from rsdiff.data.normalisation import as_integers
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.sample import Batch
 from rsdiff.data.source import ImageSource, Window
 from rsdiff.data.views import TestSamples
 from rsdiff.degradations import Degradation, RecordValue, named_cases
-from rsdiff.inference.images import Restored, restore_images
+from rsdiff.inference.images import Execution, Restored, restore_images
 from rsdiff.methods.base import Method
 from rsdiff.metrics import Evaluator
 from rsdiff.metrics.baseline import BICUBIC, Baseline, bicubic
@@ -31,6 +32,7 @@ from rsdiff.metrics.kernel import KERNEL_PSNR, kernel_psnr
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting.panels import Panel, write_panel
 from rsdiff.reporting.spectra import FEWEST_BANDS, SpectralImages, write_spectra
+from rsdiff.runs.console import say
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import degradation_for, draw_of
 from rsdiff.tasks.options import EvaluateTask
@@ -92,20 +94,20 @@ def evaluate_case(
     total = len(case.samples)
     waiting = [index for index in range(total) if case.samples.name(index) not in done]
     share = waiting[accelerator.process_index :: accelerator.num_processes]
-    samples = (case.samples[index] for index in share)
     # A training ends with an evaluation in the batches of its validations.
     task = settings.task if isinstance(settings.task, EvaluateTask) else EvaluateTask(batch=settings.trainer.validation_batch)
     restoring = restore_images(
         method,
-        samples,
+        read_ahead(case.samples, share, task.workers),
         case.degradation,
         settings.sampler,
         settings.seed,
         accelerator.device,
         batch_size=task.batch,
         ensemble=task.ensemble,
-        precision=task.precision,
+        execution=Execution(task.precision, task.compile, task.channels_last),
         warms_up=True,
+        say=say,
     )
     mine = 0
     with during("evaluation"):

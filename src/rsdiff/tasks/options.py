@@ -33,19 +33,28 @@ class EvaluateTask(TaskOptions):
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
-    result_neutral: ClassVar[frozenset[str]] = frozenset({"batch"})
+    result_neutral: ClassVar[frozenset[str]] = frozenset({"batch", "workers"})
 
     batch: int = 1
     """Images of one size restored together; more than 1 serves an accelerator. Every image keeps its own noise."""
     precision: Precision = "no"
     """Mixed precision of the networks; 'no' is float32. Sampler, resizing and metrics stay as they are."""
+    compile: bool | Literal["blocks", "graphs"] = False
+    """torch.compile: true takes what is called of the networks, blocks the repeated blocks in it; graphs also records the launches on a GPU
+    (for samplers of small networks and images of one size)."""
+    channels_last: bool = False
+    """Store images and weights channels-last (faster convolutions in mixed precision)."""
+    tf32: bool = False
+    """On a GPU, products and convolutions of float32 read 10 of the 23 bits of a mantissa: faster, and no longer what a CPU computes."""
+    workers: int = 0
+    """Processes that read the images ahead; 0 reads each when it is due. More than 0 serves an accelerator."""
     save_images: bool = False
     """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
     """Restore the eight flips and transposes of every input and take the mean or the (lower) median of the results."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, batch=1)
+        require_at_least(self, batch=1, workers=0)
 
 
 @config

@@ -176,12 +176,19 @@ class TrainerConfig:
     """Averages of the weights."""
     precision: Precision = "no"
     """Mixed precision of Accelerate; 'no' is float32."""
+    tf32: bool = True
+    """On a GPU, products and convolutions of float32 read 10 of the 23 bits of a mantissa (TF32): several times faster than exact ones."""
+    cudnn_benchmark: bool = True
+    """On a GPU, cuDNN tries its algorithms for every shape of a convolution and keeps the fastest; worth it for crops of one size."""
+    fused: bool = True
+    """On a GPU, Adam and SGD move all weights in one kernel, and under fp16 the host does not wait for the overflow flags."""
     clip_norm: float | None = None
     """Largest gradient norm per group; None means no clipping."""
     replace_nan_gradients: bool = False
     """Set NaN gradients to 0 and infinite ones to +-1e5 (EDM)."""
-    compile: bool = False
-    """torch.compile every network."""
+    compile: bool | Literal["blocks"] = False
+    """torch.compile: true takes what a step calls of the networks, blocks the repeated blocks in it (compiled once for all, in seconds).
+    What is compiled, and what is not, is said when the training begins."""
     channels_last: bool = False
     """Store images and weights channels-last (faster convolutions on CUDA)."""
     validate_every_steps: int = 500
