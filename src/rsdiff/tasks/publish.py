@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -108,7 +108,7 @@ def require_small(folder: Path, place: Path) -> None:
 
 
 def figures(settings: RunSettings, task: PublishTask) -> tuple[Mapping[str, Any], ...]:
-    """Return the figures of the evaluations that `task.results` names: each metric beside bicubic's."""
+    """Return the figures of the evaluations that `task.results` names: each metric beside bicubic's, and the command."""
     rows = []
     for result in task.results:
         run_folder = locate(result, settings.outputs)
@@ -116,9 +116,10 @@ def figures(settings: RunSettings, task: PublishTask) -> tuple[Mapping[str, Any]
         title = (
             (run_folder / "results.md").read_text().partition("\n")[0].removeprefix("# ") if (run_folder / "results.md").exists() else ""
         )
+        measured = {"images": title or result, "command": command_of(run_folder)}
         for metric, value in summary.items():
             if isinstance(value, int | float) and f"bicubic_{metric}" in summary:
-                rows.append({"images": title or result, "metric": metric, "value": float(value), "bicubic": summary[f"bicubic_{metric}"]})
+                rows.append({**measured, "metric": metric, "value": float(value), "bicubic": summary[f"bicubic_{metric}"]})
     if not rows:
         raise ConfigError(
             "a card needs figures: add task.results=[EVALUATION_RUN,..], run folders of task=evaluate with a bicubic baseline."
@@ -128,10 +129,14 @@ def figures(settings: RunSettings, task: PublishTask) -> tuple[Mapping[str, Any]
 
 def recipe_of(checkpoint: Checkpoint) -> str:
     """Return the command that trained a checkpoint, as its run's folder tells."""
-    run_folder = checkpoint.folder.parent.parent
-    lines = (run_folder / "provenance.jsonl").read_text().splitlines() if (run_folder / "provenance.jsonl").exists() else []
-    command = json.loads(lines[0]).get("command", "") if lines else ""
-    text = command if isinstance(command, str) else " ".join(command)
-    if not text:
+    command = command_of(checkpoint.folder.parent.parent)
+    if not command:
         raise ConfigError("nothing tells how these weights were trained; add task.recipe='python run.py ...'.")
-    return re.sub(r"^(?!python )", "python ", text)
+    return command
+
+
+def command_of(run_folder: Path) -> str:
+    """Return the command line that began a run, as one types it, or '' where its folder does not tell."""
+    lines = (run_folder / "provenance.jsonl").read_text().splitlines() if (run_folder / "provenance.jsonl").exists() else []
+    words = json.loads(lines[0]).get("command", []) if lines else []
+    return f"python {shlex.join(words)}" if words else ""
