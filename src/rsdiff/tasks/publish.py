@@ -26,7 +26,7 @@ from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import FORMAT, Checkpoint, read_checkpoint
 from rsdiff.training.origin import IMPORTED, origin_of, sha256
 from rsdiff.weights.about import CARD, PAGE, WEIGHTS, About, about_of, page_of
-from rsdiff.weights.stores import ALL_BYTES, MOST_BYTES, ZOO, publish, require_intact, zoo_entries
+from rsdiff.weights.stores import ALL_BYTES, MOST_BYTES, is_zoo, publish, require_intact, typed_name, zoo_entries
 
 KEPT = ("problem", "normaliser", "wavelengths", "version", "trained_on")
 """What of a checkpoint's card others need."""
@@ -42,7 +42,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         raise ConfigError("task=publish needs a place; add output=FOLDER (zoo/NAME), or task.repository=OWNER/NAME.")
     checkpoint = read_checkpoint(settings.checkpoint)
     place = settings.output or folder.path / "published"
-    name = f"hf:{task.repository}" if task.repository else f"zoo:{place.name}" if is_zoo(place) else str(place)
+    name = f"hf:{task.repository}" if task.repository else typed_name(place)
     write_published(checkpoint, settings, task, place, name)
     messages = [f"{place / file}" for file in (WEIGHTS, CARD, PAGE)]
     if task.repository:
@@ -75,7 +75,12 @@ def write_published(checkpoint: Checkpoint, settings: RunSettings, task: Publish
             **{key: checkpoint.card[key] for key in KEPT if key in checkpoint.card},
             "parameters": method.parameter_count(),
             "weights_sha256": digest,
-            IMPORTED: {"file": name, "sha256": digest, "source": f"published weights: {about.title}; made of {origin}"},
+            IMPORTED: {
+                "file": name,
+                "sha256": digest,
+                "source": f"{about.title}, {origin.source}" if origin else about.title,
+                "made_of": str(origin),
+            },
             "about": about.to_json(),
         }
         (temporary / CARD).write_text(json.dumps(card, indent=1))
@@ -89,11 +94,6 @@ def write_published(checkpoint: Checkpoint, settings: RunSettings, task: Publish
         temporary.rename(place)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def is_zoo(place: Path) -> bool:
-    """Whether a folder is one of the zoo."""
-    return place.resolve().parent == ZOO.resolve()
 
 
 def require_small(folder: Path, place: Path) -> None:
