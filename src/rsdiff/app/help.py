@@ -28,7 +28,7 @@ rsdiff: composable experiments in remote-sensing super-resolution.
 
   python run.py                                                a small network on generated scenes: train, evaluate, report
   python run.py model=sr3 degradation=iso scale=4              an option of each group; model=NAME is the published configuration
-  python run.py trainer.steps=2000 model.width=32              any setting
+  python run.py trainer.steps=2000 trainer.batch=8             any setting
   python run.py dataset=folder dataset.root=/data/AIRS         your images
   python run.py task=evaluate checkpoint=RUN_FOLDER            everything you do not override is taken from the checkpoint
   python run.py task=restore checkpoint=RUN_FOLDER input=scene.tif output=scene_x4.tif
