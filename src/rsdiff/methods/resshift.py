@@ -76,7 +76,7 @@ class ResShiftConfig(MethodConfig):
     """ResShift in pixels. The shift is the published one, the network's size that of SR3."""
 
     network: DDPMUNetConfig = DDPMUNetConfig(multipliers=(1, 2, 4, 8, 8))
-    """The U-Net, which is shown the enlarged LR image beside the noisy one and told the step."""
+    """The U-Net; its inputs are the noisy image, the enlarged LR image and the step."""
     shift: ShiftConfig = ShiftConfig()
     """The process."""
 
