@@ -8,16 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import DiscreteDenoiser, EdmDenoiser
-from rsdiff.diffusion.hooks import Clamped, Consistent, TwoCall, clamp_to_quantile
-from rsdiff.diffusion.preconditioning import (
-    EdmPreconditioning,
-    IddpmPreconditioning,
-    VePreconditioning,
-    VpPreconditioning,
-)
-from rsdiff.diffusion.predictions import Prediction, right_output
-from rsdiff.diffusion.schedules import BETAS, DiscreteSchedule, ScheduleConfig, make_betas
+from rsdiff.diffusion.denoisers import Clamped, Prediction, right_output
+from rsdiff.diffusion.guidance import Consistent, TwoCall, clamp_to_quantile
+from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning, IddpmPreconditioning, VePreconditioning, VpPreconditioning
+from rsdiff.diffusion.schedules import BETAS, DiscreteDenoiser, DiscreteSchedule, ScheduleConfig, make_betas
 
 CLEAN = torch.linspace(-1, 1, 2 * 3 * 4 * 4, dtype=torch.float64).reshape(2, 3, 4, 4)
 NOISE = torch.randn(CLEAN.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config, default_values
 from rsdiff.diffusion import levels as grids
-from rsdiff.diffusion.denoisers import Denoiser
-from rsdiff.diffusion.fusion import FusedTileNoise
-from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
-from rsdiff.diffusion.hooks import Clamped
+from rsdiff.diffusion.denoisers import Clamped, Denoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.solvers import SILENT, Observers, SteppingDenoiser, ddim, ddpm, dpmpp_2m, native
 
@@ -127,6 +124,15 @@ def _problem(config: SamplerConfig) -> str | None:
     return next((sentence for holds, sentence in checks if not holds), None)
 
 
+@runtime_checkable
+class BlendingNoise(Protocol):
+    """Noise of tiles that are sampled together, see rsdiff.diffusion.fusion."""
+
+    def fuse(self, denoiser: Denoiser) -> Denoiser:
+        """Return `denoiser` with the estimates of overlapping tiles blended."""
+        ...
+
+
 def sigma_range(config: SamplerConfig, denoiser: Denoiser) -> tuple[float, float]:
     """Return (sigma_min, sigma_max) of the continuous grids, clipped to the model's range."""
     low, high = max(config.sigma_min, denoiser.sigma_min), min(config.sigma_max, denoiser.sigma_max)
@@ -215,13 +221,13 @@ def sample(
     """Return clean images of `shape` (B, C, H, W) in the denoiser's range and the config's dtype.
 
     image  (B, C, H, W) in that range, for starts that need one: usually the enlarged input
-    Estimates of tiles whose noise source is a `FusedTileNoise` are blended.
+    Estimates of tiles whose noise source is a `BlendingNoise` are blended.
     The first draw is the start state, then come the solver's. Differentiable, for methods that train through their sampler.
     """
     levels = make_levels(config, denoiser)
     if config.clip and denoiser.data_range is not None:
         denoiser = Clamped(denoiser, *denoiser.data_range)
-    if isinstance(noise, FusedTileNoise):
+    if isinstance(noise, BlendingNoise):
         if config.solver == "native":
             raise UserError("tiles cannot be fused with sampler.solver=native, whose steps are the model's own; set task.fuse=1.")
         denoiser = noise.fuse(denoiser)
@@ -250,6 +256,8 @@ def _solve(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor,
 
 
 def _solve_ode(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor, noise: NoiseSource, observers: Observers) -> Tensor:
+    from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun  # the others are read without it
+
     churn = Churn(config.churn, config.churn_min, config.churn_max, config.churn_noise)
     trajectory = Trajectory(config.time_schedule, config.scaling)
     if config.time_schedule == "vp":

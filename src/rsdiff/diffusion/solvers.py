@@ -42,7 +42,7 @@ class Observers:
 
     callback     called after each step
     before_step  returns the state to use in place of (y, sigma), before each step (dynamic clamping of SCDM)
-    around_step  takes a solver's step and returns the one to use in its place (guidance of whole steps, see rsdiff.diffusion.hooks)
+    around_step  takes a solver's step and returns the one to use in its place (guidance of whole steps, see rsdiff.diffusion.guidance)
     """
 
     callback: Callable[[StepRecord], None] | None = None

@@ -19,14 +19,12 @@ from torch import Tensor
 from rsdiff.config import UserError, config
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import denoising_error
-from rsdiff.diffusion.preconditioning import Coefficients
+from rsdiff.diffusion.preconditioning import Coefficients, EdmDenoiser
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.patch_sizes import require_multiple
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNetConfig
 from rsdiff.networks.layers import reflect_to
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError
 from rsdiff.degradations.transfer import apply_transfer, least_squares_inverse, transfer_function
-from rsdiff.networks.gates import ChannelGate
-from rsdiff.networks.layers import DualPathGroup, shuffle_upscale
+from rsdiff.networks.layers import ChannelGate, DualPathGroup, shuffle_upscale
 
 SLOPE = 0.1
 HIDDEN = 16

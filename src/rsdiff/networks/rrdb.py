@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_fraction
+from rsdiff.data.problem import Problem
+from rsdiff.networks.restorers import RestorerConfig
 
 RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residuals are shrunk so that a trunk without normalisation stays stable
 SLOPE = 0.2
@@ -62,7 +63,7 @@ class RRDBNetConfig(RRDBConfig, RestorerConfig):
     and 4), or the head has one stage per factor 2 or 3 of the scale (KAIR, BSRGAN; 2, 3, 4, 6, 8). They are the same at 4."""
 
     def refuse_network(self, problem: Problem) -> str | None:
-        fraction = refuse_fraction(self.kind, problem)
+        fraction = problem.refuse_fraction(self.kind)
         if fraction is not None:
             return fraction
         try:

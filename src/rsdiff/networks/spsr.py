@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.restorers import Problem
+from rsdiff.data.problem import Problem
 from rsdiff.networks.rrdb import RRDB, SLOPE, RRDBNet, RRDBNetConfig, enlarge_nearest, shrink_weights
 
 FLAT = 1e-6

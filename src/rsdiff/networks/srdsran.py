@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError
-from rsdiff.networks.gates import ChannelGate, PixelGate, Pooling
-from rsdiff.networks.layers import attended
+from rsdiff.networks.layers import ChannelGate, PixelGate, Pooling, attended
 
 Gates = Literal["CA", "SA", "CA-SA", "SA-CA", "CA|SA"]
 """CA: channel attention, SA: spatial attention; '-' one after the other, '|' both at once and mixed by a 1x1 convolution."""

@@ -24,8 +24,8 @@ from rsdiff.data.sample import Batch
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.degradations.base import Degradation
 from rsdiff.inference.memory import PeakMemory
-from rsdiff.losses.contrastive import MomentumContrast
 from rsdiff.methods.base import Method, Stage
+from rsdiff.networks.degradation_encoder import MomentumContrast
 from rsdiff.training import checkpoints
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.finite import Evidence, FiniteWatch, not_finite
