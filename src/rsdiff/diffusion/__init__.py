@@ -1,4 +1,4 @@
-"""The diffusion layer: schedules, denoisers, level grids, solvers, hooks, noise sources."""
+"""The diffusion layer: schedules, denoisers, level grids, solvers, guidance, noise sources."""
 
 from __future__ import annotations
 
