@@ -168,7 +168,7 @@ def to_torchscript(network: nn.Module, image: Tensor, output: Path) -> Callable[
 def to_onnx(network: nn.Module, image: Tensor, output: Path) -> Callable[[Tensor], Tensor]:
     """Write an ONNX program with free batch, height and width, and return it as ONNX Runtime runs it."""
     try:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
     except ImportError:
         raise ConfigError("task.format=onnx needs the packages onnx, onnxscript and onnxruntime; pip install 'rsdiff[onnx]'.") from None
     axes = {0: "batch", 2: "height", 3: "width"}
