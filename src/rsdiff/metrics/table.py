@@ -251,6 +251,7 @@ _SPECTRAL = (
     ),
 )
 
+
 def _octave(octave: int) -> Metric:
     high, low = ("1/2" if octave == 0 else f"1/{2 ** (octave + 1)}"), f"1/{2 ** (octave + 2)}"
     return Metric(
