@@ -110,7 +110,7 @@ SAMPLERS: list[dict[str, Any]] = [
     {"solver": "heun", "grid": "edm", "steps": 5, "start": "edm", "churn": 0.8, "churn_min": 0.05, "churn_max": 50.0},
     {"solver": "ddim", "grid": "list", "sigmas": (40.0, 4.0, 0.4)},
     {"solver": "dpmpp_2m", "grid": "ve", "steps": 5},
-    {"solver": "residual_shift", "steps": 5, "start": "image_vp"},
+    {"solver": "ddim", "steps": 5, "start": "image_vp", "start_deviation": 0.5},
 ]
 
 

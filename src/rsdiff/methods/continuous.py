@@ -51,7 +51,7 @@ class QueryConfig(MethodConfig):
     chunk: int = 30_000
     """Pixels answered at once in restoration."""
     largest_told: float = 0.0
-    """Beyond this enlargement restoration tells the network the pixels of this one (LTE and LMF: 4); 0 tells the true ones."""
+    """Largest enlargement whose pixel size the network gets as input in restoration (LTE and LMF: 4); 0: always the true one."""
 
     def __post_init__(self) -> None:
         if self.queries < 0 or self.chunk < 1:
@@ -80,7 +80,7 @@ class LIIFConfig(QueryConfig):
     unfold: bool = True
     """A cell's feature includes its eight neighbours'."""
     cell: bool = True
-    """The MLP is told the size of the queried pixel."""
+    """The size of the queried pixel is an input of the MLP."""
 
     def build(self, problem: Problem) -> ContinuousRegression:
         encoder = self.build_encoder(problem.lr_bands)

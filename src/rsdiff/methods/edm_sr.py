@@ -54,7 +54,7 @@ class EdmSrConfig(MethodConfig):
     enlargement: Enlargement = "bicubic"
     """How the LR is brought to target size."""
     augmentation: AugmentationConfig = AugmentationConfig(probability=0.0)
-    """Transforms of training images, the same for target and LR, that the network is told of; probability 0 means none."""
+    """Transforms of training images, the same for target and LR; their parameters are an input of the network; probability 0 means none."""
 
     @property
     def requires(self) -> frozenset[str]:

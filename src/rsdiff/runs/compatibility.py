@@ -47,13 +47,13 @@ def check_compatible(
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, offers)
     if "lr" in given["dataset"] - settings.degradation.requires:
         raise ConfigError(
-            f"dataset={choices['dataset']} brings its own LR, to which degradation={choices['degradation']} would not be applied; choose "
-            "degradation=paired."
+            f"dataset={choices['dataset']} has LR images of its own, to which degradation={choices['degradation']} would not be applied; "
+            "choose degradation=paired."
         )
     if "trainer" in settings.task.uses and settings.model.views > 1 and "lr" in given["dataset"]:
         raise ConfigError(
-            f"model={choices['model']} is trained on several LR views of one degradation, and dataset={choices['dataset']} brings one LR "
-            "of its own; choose data without LR, of which a degradation makes them."
+            f"model={choices['model']} is trained on several LR views of one degradation, and dataset={choices['dataset']} has one LR "
+            "of its own; choose data without LR images, so that the degradation makes them."
         )
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
     require_fields(f"model={choices['model']}", requires, given, choices, offers)

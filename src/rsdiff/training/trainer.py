@@ -40,7 +40,7 @@ class TrainingError(UserError):
 
 
 class Journal(Protocol):
-    """Where the loop reports to; the tracking room implements it."""
+    """Where the loop reports to; the package `tracking` implements it."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
     def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None: ...
