@@ -44,7 +44,6 @@ CONFIGS: list[dict[str, Any]] = [
     {"solver": "ddim", "eta": 0.7, "steps": 8, "clip": True},
     {"solver": "heun", "grid": "edm", "steps": 6, "churn": 4.0, "start": "edm"},
     {"solver": "dpmpp_2m", "steps": 8, "dtype": "float32"},
-    {"solver": "residual_shift", "steps": 5},
 ]
 
 

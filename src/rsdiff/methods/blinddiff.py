@@ -120,7 +120,7 @@ class BlindDiffConfig(MethodConfig):
     schedule: ScheduleConfig = ScheduleConfig(name="linear", steps=1000, start=1e-4, end=2e-2)
     """Noise levels from which those of training are taken."""
     kept_steps: int = 500
-    """Levels of training, evenly spaced in the schedule; the network is told their index there."""
+    """Levels of training, evenly spaced in the schedule; the network's time input is their index there."""
     data_range: Annotated[Literal["unit", "signed"], Ours("weights")] = "unit"
     """Range of images inside the diffusion: [0, 1] (published) or [-1, 1], which the variational bound is made for."""
     bound_weight: float = 1.0

@@ -40,7 +40,7 @@ class BlindSRSNFUNetConfig(SkeletonConfig):
     attention_levels: tuple[int, ...] = ()
     """Levels with self-attention, from 0; the middle always has it."""
     fold: int = 2
-    """The image is taken apart into cells of fold x fold pixels, so that the U-Net runs at a fraction of the size."""
+    """Blocks of fold x fold pixels become channels, so that the U-Net runs at a fraction of the size."""
     normalise_second: Annotated[bool, Ours("weights")] = False
     """Normalise before the degradation-aware convolution. The published code computes that and throws the result away (False)."""
 

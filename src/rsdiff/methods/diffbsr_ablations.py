@@ -88,7 +88,7 @@ class DiffBSRSRDiffConfig(JointBlindConfig):
 
 @config
 class DDPMUNetConfig(SkeletonConfig):
-    """The plain noise predictor: SR3's skeleton told an integer step."""
+    """The plain noise predictor: SR3's skeleton with an integer step as its time."""
 
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
     """Channels of each level in units of `width`; the image is halved between levels."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
@@ -34,6 +35,12 @@ from rsdiff.networks.song_unet import SongUNetConfig
 class EdmSrConfig(MethodConfig):
     """EDM conditioned on the LR image. The defaults are DDPM++ as EDM trains it at 64 pixels, with dropout 0.05 and no augmentation."""
 
+    read_with: ClassVar[ReadWith] = {
+        "song": ("architecture", ("song",)),
+        "dhariwal": ("architecture", ("dhariwal",)),
+        "levels": ("preconditioning", ("edm",)),
+    }
+
     architecture: Literal["song", "dhariwal"] = "song"
     """song: DDPM++ or NCSN++, by the options of `song`; dhariwal: ADM."""
     song: SongUNetConfig = SongUNetConfig(dropout=0.05)
@@ -47,7 +54,7 @@ class EdmSrConfig(MethodConfig):
     enlargement: Enlargement = "bicubic"
     """How the LR is brought to target size."""
     augmentation: AugmentationConfig = AugmentationConfig(probability=0.0)
-    """Transforms of training images, the same for target and LR, that the network is told of; probability 0 means none."""
+    """Transforms of training images, the same for target and LR; their parameters are an input of the network; probability 0 means none."""
 
     @property
     def requires(self) -> frozenset[str]:

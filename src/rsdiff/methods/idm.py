@@ -42,7 +42,7 @@ class IDMConfig(NoisePredictorConfig):
     encoder: EDSRConfig = EDSRConfig()
     """The encoder that makes the condition of the LR."""
     largest_scale: float = 8.0
-    """The enlargement that the network is told as 1; it is told 0 for none."""
+    """The enlargement for which the network's scale input is 1; it is 0 where nothing is enlarged."""
     draw_scale: Annotated[bool, Ours("training")] = True
     """Shrink the targets of every training batch to a random size between the LR's and theirs; without it, trainer.scale_range rules."""
     prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"

@@ -47,7 +47,7 @@ class LCMSRConfig(LatentDiffusionConfig):
                 f"{self.schedule.steps - 1}, and 0 or more below 1."
             )
         if self.architecture == "unet_atom":
-            raise UserError("architecture=unet_atom is told levels and a consistency function needs steps; use architecture=latent_unet.")
+            raise UserError("architecture=unet_atom takes levels and a consistency function needs steps; use architecture=latent_unet.")
 
     def build(self, problem: Problem) -> LCMSR:
         return LCMSR(self, problem)

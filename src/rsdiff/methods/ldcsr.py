@@ -101,7 +101,7 @@ class LatentDiffusionConfig(MethodConfig):
     condition: GAPEncoderConfig = GAPEncoderConfig()
     """The condition encoder; it must shrink images as the first stage's encoder does."""
     architecture: Literal["latent_unet", "unet_atom"] = "latent_unet"
-    """latent_unet: told step, scale and height; unet_atom: SR3's network, told the noise level only (unpublished variants)."""
+    """latent_unet: step, scale and height are inputs; unet_atom: SR3's network, with the noise level only (unpublished variants)."""
     unet: LatentUNetConfig = LatentUNetConfig()
     """Sizes of the noise predictor."""
     schedule: ScheduleConfig = ScheduleConfig(name="quad", steps=4, start=0.1, end=0.99)
@@ -109,7 +109,7 @@ class LatentDiffusionConfig(MethodConfig):
     prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
     """What the network predicts: the noise, as published, or the clean latent (ours)."""
     scale_told: Annotated[Literal["truncated", "exact"], Ours("weights")] = "truncated"
-    """The scale that the network is told: rounded down to an integer, as published, or as it is."""
+    """The scale that the network gets as input: rounded down to an integer, as published, or as it is."""
     distillation_weight: float = 1.0
     """Factor of the mean squared distance between condition and latent."""
     latent_scale: Annotated[Literal["measured", "published"], Ours("training", published=("published",))] = "measured"

@@ -76,7 +76,7 @@ class SR3Config(NoisePredictorConfig):
     """SR3 and its DDPM twin. The defaults are VANILLA's: x4 remote sensing."""
 
     time: Literal["continuous", "discrete"] = "continuous"
-    """What the network is told: the continuous level sqrt(alpha_bar) (SR3), or the integer step (DDPM twin)."""
+    """The network's time input: the continuous level sqrt(alpha_bar) (SR3), or the integer step (DDPM twin)."""
     condition: Literal["bicubic", "pillow_8bit", "none"] = "bicubic"
     """How the LR is enlarged: float bicubic, unclamped (VANILLA); Pillow's, rounded to 8 bits (ORIG); `none` generates unconditionally."""
 

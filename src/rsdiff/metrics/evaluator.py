@@ -210,7 +210,7 @@ def _reason_unavailable(metric: Metric, config: MetricsConfig, bands: int, has_h
     if "hr" in metric.needs and not has_hr:
         return "it compares with the HR image and this data set has none."
     if "degradation" in metric.needs and degradation is None:
-        return "it needs the operator that made the LR images, and this data set brings its own LR."
+        return "it needs the operator that made the LR images, and this data set has LR images of its own."
     if bands > 3 and max(config.rgb_bands) >= bands:
         return f"metrics.rgb_bands={list(config.rgb_bands)} but the images have {bands} bands; choose indices below {bands}."
     if "rgb" in metric.needs and bands == 2:

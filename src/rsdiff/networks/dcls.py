@@ -40,7 +40,7 @@ class PlainResidualBlock(nn.Module):
                 conv.weight.mul_(0.1)  # as published: residuals start small
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.leaky_relu(self.conv1(x), SLOPE))
+        return x + self.conv2(F.leaky_relu(self.conv1(x), SLOPE, inplace=True))
 
 
 class DualPathAttentionBlock(nn.Module):
@@ -56,12 +56,12 @@ class DualPathAttentionBlock(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         u, v = self.deblurred(a), self.plain(b)
-        mixed = self.mix(F.leaky_relu(torch.cat([u, v], dim=1), SLOPE))
+        mixed = self.mix(F.leaky_relu(torch.cat([u, v], dim=1), SLOPE, inplace=True))
         return a + self.gate_deblurred(mixed), b + self.gate_plain(v)
 
 
 def _two_convolutions(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(SLOPE), nn.Conv2d(width, width, 3, padding=1))
+    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True), nn.Conv2d(width, width, 3, padding=1))
 
 
 class DeepConstrainedLeastSquares(nn.Module):
@@ -76,9 +76,9 @@ class DeepConstrainedLeastSquares(nn.Module):
         self.reduce = nn.Conv2d(width, narrow, 1)
         self.smoother = nn.Sequential(
             nn.Conv2d(narrow, narrow, 3),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(narrow, narrow, 3),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(narrow, narrow, 3),
             nn.AdaptiveAvgPool2d(3),
             nn.Conv2d(narrow, narrow, 1),
@@ -178,7 +178,7 @@ class Estimator(nn.Module):
         self.body = nn.Sequential(*(PlainResidualBlock(width) for _ in range(3)))
         self.tail = nn.Sequential(
             nn.Conv2d(width, width, 3),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(width, width, 3),
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(width, latent, 1),

@@ -18,11 +18,13 @@ class DegradationEncoder(nn.Module):
         plan = [(width, 1), (width, 1), (2 * width, 2), (2 * width, 1), (4 * width, 2), (4 * width, 1)]
         layers: list[nn.Module] = []
         for channels, stride in plan:
-            layers += [nn.Conv2d(in_channels, channels, 3, stride, 1), nn.BatchNorm2d(channels), nn.LeakyReLU(0.1)]
+            layers += [nn.Conv2d(in_channels, channels, 3, stride, 1), nn.BatchNorm2d(channels), nn.LeakyReLU(0.1, inplace=True)]
             in_channels = channels
         self.code_channels = in_channels
         self.trunk = nn.Sequential(*layers)
-        self.projection = nn.Sequential(nn.Linear(in_channels, in_channels), nn.LeakyReLU(0.1), nn.Linear(in_channels, in_channels))
+        self.projection = nn.Sequential(
+            nn.Linear(in_channels, in_channels), nn.LeakyReLU(0.1, inplace=True), nn.Linear(in_channels, in_channels)
+        )
 
     def forward(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         """Return (code, projection), both (B, 4 * width), of lr (B, in_channels, h, w) in the range the method uses.

@@ -53,7 +53,7 @@ class Distillation(nn.Module):
         """Map (B, width, h, w) to the same shape."""
         kept, rest = [], x
         for conv in (self.conv1, self.conv2, self.conv3):
-            part = F.leaky_relu(conv(rest), SLOPE)
+            part = F.leaky_relu(conv(rest), SLOPE, inplace=True)
             kept.append(part[:, : self.kept])
             rest = part[:, self.kept :]
         kept.append(self.conv4(rest))
@@ -75,14 +75,14 @@ class RefinementUnit(nn.Module):
         for distillation in self.distillations:
             last = distillation(last)
             results.append(last)
-        return x + self.conv(F.leaky_relu(self.join(torch.cat(results, dim=1)), SLOPE))
+        return x + self.conv(F.leaky_relu(self.join(torch.cat(results, dim=1)), SLOPE, inplace=True))
 
 
 def modulate(image: Tensor, latent: Tensor, image_weight: Tensor, latent_weight: Tensor) -> Tensor:
     """Return LeakyReLU(image * a + latent * b), (B, C, h, w), with the weights a, b (C,) first brought to a^2 + b^2 = 1 per channel."""
     norm = (image_weight.square() + latent_weight.square() + 1e-8).rsqrt()
     a, b = ((weight * norm)[:, None, None] for weight in (image_weight, latent_weight))
-    return F.leaky_relu(image * a + latent * b, 0.01)
+    return F.leaky_relu(image * a + latent * b, 0.01, inplace=True)
 
 
 class LatentLevel(nn.Module):

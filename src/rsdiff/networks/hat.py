@@ -38,7 +38,7 @@ class HATNetConfig(RestorerConfig):
     squeeze: int = 30
     """The channel attention's weights are made from so many times fewer channels."""
     conv_scale: float = 0.01
-    """Weight of the convolutional branch beside the window attention; files of weights do not tell it."""
+    """Weight of the convolutional branch beside the window attention; weights files do not contain it."""
     mlp_ratio: float = 2.0
     """Width of the MLPs' hidden layer in units of `width`."""
     head_width: int = 64

@@ -282,7 +282,7 @@ class MSTL(nn.Module):
         return self.leave
 
     def forward(self, lr: Tensor) -> Tensor:
-        entered = F.leaky_relu(self.enter(lr), SLOPE)
-        mask = F.leaky_relu(self.enter_mask(lr[:1] if self.mask_of_first else lr), SLOPE)
+        entered = F.leaky_relu(self.enter(lr), SLOPE, inplace=True)
+        mask = F.leaky_relu(self.enter_mask(lr[:1] if self.mask_of_first else lr), SLOPE, inplace=True)
         result = self.leave(self.unet(entered, mask))
         return entered + result if self.adds else result

@@ -95,7 +95,7 @@ class DenseBlock(nn.Module):
         """Map (B, width, h, w) to the same shape."""
         known = x
         for conv in self.convs[:-1]:
-            known = torch.cat([known, F.leaky_relu(conv(known), SLOPE)], dim=1)
+            known = torch.cat([known, F.leaky_relu(conv(known), SLOPE, inplace=True)], dim=1)
         return x + RESIDUAL_SCALE * self.convs[-1](known)
 
 
@@ -151,7 +151,7 @@ class RRDBNet(nn.Module):
     def head(self, feature: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Enlarge a trunk feature (B, width, h, w) to the image, which is not clamped; the last stage goes to `size` (H, W) if given."""
         feature = enlarge_nearest(feature, self.enlargements, self.conv_up, size)
-        return self.conv_last(F.leaky_relu(self.conv_hr(feature), SLOPE))
+        return self.conv_last(F.leaky_relu(self.conv_hr(feature), SLOPE, inplace=True))
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Return the enlarged image (B, out_channels, H, W) of x (B, in_channels, h, w), not clamped. `size`: see `head`."""
@@ -164,7 +164,7 @@ def enlarge_nearest(
     """Enlarge a feature by stages: nearest-neighbour by each factor, convolution, activation; the last to `size` (H, W) if given."""
     for stage, (factor, conv) in enumerate(zip(enlargements, convs, strict=True), start=1):
         to = size if size is not None and stage == len(enlargements) else (feature.shape[-2] * factor, feature.shape[-1] * factor)
-        feature = F.leaky_relu(conv(F.interpolate(feature, size=to, mode="nearest")), SLOPE)
+        feature = F.leaky_relu(conv(F.interpolate(feature, size=to, mode="nearest")), SLOPE, inplace=True)
     return feature
 
 

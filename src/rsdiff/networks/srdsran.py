@@ -51,7 +51,7 @@ class ResidualAttentionBlock(nn.Module):
         self.attention = AttentionPair(width, gates, ChannelGate(width, pooling=pooling), PixelGate(pooling), mix)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.attention(self.reduce(F.leaky_relu(self.expand(x), 0.2)))
+        return x + self.attention(self.reduce(F.leaky_relu(self.expand(x), 0.2, inplace=True)))
 
 
 class ResidualGroup(nn.Module):
@@ -107,7 +107,7 @@ class MultiScaleBlock(nn.Module):
         self.mix = nn.Conv2d(3 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(self.mix(torch.cat([self.wide(x), self.deep(x), self.point(x)], dim=1)), 0.2)
+        return F.leaky_relu(self.mix(torch.cat([self.wide(x), self.deep(x), self.point(x)], dim=1)), 0.2, inplace=True)
 
 
 class SRDSRAN(nn.Module):
@@ -145,14 +145,14 @@ class SRDSRAN(nn.Module):
         self.leave = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        feature = F.leaky_relu(self.enter(x), 0.01)
+        feature = F.leaky_relu(self.enter(x), 0.01, inplace=True)
         total = self.multi_scale(x) + feature
         for group in self.groups:
             feature = group(feature)
             total = total + feature
         total = self.attention(total)
         for _ in range(self.stages):
-            total = F.leaky_relu(F.pixel_shuffle(self.enlarge(total), self.factor), 0.01)
+            total = F.leaky_relu(F.pixel_shuffle(self.enlarge(total), self.factor), 0.01, inplace=True)
         return self.leave(total)
 
 

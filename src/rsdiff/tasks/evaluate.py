@@ -26,6 +26,7 @@ from rsdiff.tasks.results import page_facts, summary_row, write_results
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
 from rsdiff.training.origin import origin_of
+from rsdiff.weights.stores import typed_name
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -104,7 +105,7 @@ def report(
             f"report   {written.page}",
             f"records  {folder.path / 'evaluation' / 'records.csv'}",
             *(
-                [f"next     python run.py task=restore checkpoint={checkpoint.folder} input=IMAGE output=RESTORED.tif"]
+                [f"next     python run.py task=restore checkpoint={typed_name(checkpoint.folder)} input=IMAGE output=RESTORED.tif"]
                 if checkpoint
                 else []
             ),

@@ -179,7 +179,8 @@ def told(settings: RunSettings, results: Mapping[Path, SceneResult], failures: M
     for source, result in results.items():
         (h, w), (H, W) = result.input_size, result.size
         seams = "" if np.isnan(result.seam_score) else f", seam score {result.seam_score:.3f}"
-        messages.append(f"{source.name}: {w} x {h} to {W} x {H} pixels in {result.tiles} tiles of {result.tile}{seams}")
+        tiles = "one tile" if result.tiles == 1 else f"{result.tiles} tiles"
+        messages.append(f"{source.name}: {w} x {h} to {W} x {H} pixels in {tiles} of {result.tile}{seams}")
         if result.outside:
             messages.append(f"  {result.outside_told}")
         messages += [f"  {path}" for path in result.outputs]
