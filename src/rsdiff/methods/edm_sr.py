@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import Ours, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
@@ -34,6 +35,12 @@ from rsdiff.networks.song_unet import SongUNetConfig
 @config
 class EdmSrConfig(MethodConfig):
     """EDM conditioned on the LR image. The defaults are DDPM++ as EDM trains it at 64 pixels, with dropout 0.05 and no augmentation."""
+
+    read_with: ClassVar[ReadWith] = {
+        "song": ("architecture", ("song",)),
+        "dhariwal": ("architecture", ("dhariwal",)),
+        "levels": ("preconditioning", ("edm",)),
+    }
 
     architecture: Literal["song", "dhariwal"] = "song"
     """song: DDPM++ or NCSN++, by the options of `song`; dhariwal: ADM."""
