@@ -130,7 +130,9 @@ def test_what_is_missing_stays_missing_and_what_stands_there_changes_nothing() -
         np.testing.assert_array_equal(valid, ~enlarged, err_msg=kind)
         np.testing.assert_array_equal(pixels_of(made)[valid], pixels_of(model.restore(second[kind], scale=2))[valid], err_msg=kind)
         unit = 1 if pixels_of(made).dtype.kind == "u" else 255
-        assert abs((pixels_of(made)[..., 1] * float(unit)).clip(0, 255) - whole[..., 1]).max() <= 1, kind  # a band of which everything is known
+        assert abs((pixels_of(made)[..., 1] * float(unit)).clip(0, 255) - whole[..., 1]).max() <= 1, (
+            kind
+        )  # a band of which everything is known
         lr, hr, _ = rsdiff.degrade(image, "bicubic", scale=2)
         np.testing.assert_array_equal(picture_of(hr).valid.transpose(1, 2, 0), ~MISSING, err_msg=kind)
         known = picture_of(lr).valid.transpose(1, 2, 0)
