@@ -16,7 +16,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, config_from_mapping
 from rsdiff.config.reading import require_effect
-from rsdiff.config.typed import nearest
+from rsdiff.config.typed import nearest, required
 from rsdiff.methods.former import present_groups
 from rsdiff.runs.options import RunOptions, TaskOptions
 from rsdiff.runs.settings import CARRIED, RunSettings
@@ -129,19 +129,20 @@ def _typed(group: str, values: Mapping[str, Any] | None) -> Any:
     table = GROUPS[group]
     if kind not in table:
         raise ConfigError(f"{group}.kind={kind} is not known{nearest(str(kind), list(table))}; the kinds are {', '.join(sorted(table))}.")
-    missing = _first_missing(options, group)
-    if missing is not None:
-        raise ConfigError(f"{missing} is required and was not given; set it with {missing}=VALUE.")
+    missing = _first_missing(options)
+    if missing:
+        raise ConfigError(required(table[kind], missing, ".".join((group, *missing))))
     return config_from_mapping(table[kind], options, group)
 
 
-def _first_missing(values: Mapping[str, Any], path: str) -> str | None:
+def _first_missing(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the way to the first option whose value Hydra marks as missing; nothing where all have one."""
     for key, value in values.items():
         if value == "???":
-            return f"{path}.{key}"
-        if isinstance(value, Mapping) and (found := _first_missing(value, f"{path}.{key}")) is not None:
-            return found
-    return None
+            return (key,)
+        if isinstance(value, Mapping) and (found := _first_missing(value)):
+            return (key, *found)
+    return ()
 
 
 def _with_settings_of(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config, default_values
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.diffusion import levels as grids
 from rsdiff.diffusion.denoisers import Clamped, Denoiser
 from rsdiff.diffusion.noise import NoiseSource
@@ -34,12 +35,23 @@ READ_BY: Mapping[str, tuple[str, frozenset[str]]] = {
     "sigmas": ("grid", frozenset({"list"})),
     "start_deviation": ("start", frozenset({"vp", "image_vp"})),
 }
-"""Options that only some choices read: option -> (the option it depends on, the choices that read it)."""
+"""Options that only some choices read: option -> (the option it depends on, the choices that read it). Elsewhere they keep their default,
+also in a file; what `read_with` of `SamplerConfig` adds may stand in a file that another option overrides."""
 
 
 @config
 class SamplerConfig:
     """How a diffusion is run backwards. Regression methods ignore it."""
+
+    read_with: ClassVar[ReadWith] = {
+        "steps": (
+            ("stride", (0,)),
+            ("grid", ("model", "table", "edm", "vp", "ve", "iddpm", "fastdpm_quadratic", "fastdpm_linear")),
+        ),
+        "churn_min": ("churn", (ABOVE_0,)),
+        "churn_max": ("churn", (ABOVE_0,)),
+        "churn_noise": ("churn", (ABOVE_0,)),
+    }
 
     solver: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "native"] = "ddim"
     """Rule of a step; `native` is the model's own, where it published one."""

@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.denoisers import DataRange, Network, Prediction, TimeInput, clean_of, per_image
 
@@ -84,6 +85,12 @@ def make_betas(name: ScheduleName, steps: int, start: float, end: float, offset:
 @config
 class ScheduleConfig:
     """The noise schedule a network is trained with."""
+
+    read_with: ClassVar[ReadWith] = {
+        "start": ("name", ("linear", "quad", "warmup10", "warmup50", "linear_cosine")),
+        "end": ("name", ("linear", "quad", "const", "warmup10", "warmup50", "linear_cosine")),
+        "offset": ("name", ("cosine", "linear_cosine")),
+    }
 
     name: ScheduleName = "linear"
     """Shape of beta over t."""
