@@ -33,18 +33,16 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations.blur import blur
 from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.denoisers import per_image
-from rsdiff.diffusion.hooks import GuidedSteps
+from rsdiff.diffusion.guidance import GuidedSteps
 from rsdiff.diffusion.learned_variance import LearnedVarianceDenoiser, ReverseSteps, variational_bound
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig, respaced
 from rsdiff.diffusion.solvers import SILENT, Observers
 from rsdiff.losses.masked import image_means
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import require_scale
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.mcformer import MCFormer
-from rsdiff.networks.restorers import refuse_fraction
 
 ESTIMATION = SamplerConfig(solver="native", steps=10, spacing="linspace")
 """How kernels are estimated for result rows: the kernel of the last of a few unguided steps."""
@@ -149,7 +147,7 @@ class BlindDiffConfig(MethodConfig):
                 f"model blinddiff compares its re-blurred image with the LR and they have {problem.bands} and {problem.lr_bands} bands; "
                 "choose a degradation that keeps the bands."
             )
-        return refuse_fraction("blinddiff", problem)
+        return problem.refuse_fraction("blinddiff")
 
     def build(self, problem: Problem) -> BlindDiff:
         return BlindDiff(self, problem)

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.diffusion.denoisers import Prediction
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.predictions import Prediction
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
 from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNet
+from rsdiff.networks.diffusion_unet import SkeletonConfig
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
-from rsdiff.networks.skeleton import SkeletonConfig
 
 
 @config

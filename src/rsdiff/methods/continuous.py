@@ -8,13 +8,14 @@ and `Batch.sizes` holds the true ones. Coordinates are those of the crop, not of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
 from rsdiff.losses.masked import masked_l1
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 @config
 class QueryConfig(MethodConfig):
     """What methods with an encoder and queries have in common."""
+
+    read_with: ClassVar[ReadWith] = {name: ("encoder", (name,)) for name in ("edsr", "rdn", "swinir")}
 
     encoder: Literal["edsr", "rdn", "swinir"] = "edsr"
     """Which encoder makes the feature map."""

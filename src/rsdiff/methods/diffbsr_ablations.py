@@ -23,8 +23,8 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import SRDSRANConfig, refuse_scale
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
 from rsdiff.networks.ddpm_unet import DDPMUNet
+from rsdiff.networks.diffusion_unet import SkeletonConfig
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
-from rsdiff.networks.skeleton import SkeletonConfig
 from rsdiff.networks.srdiff_unet import EVERY, SRDiffUNet
 
 

@@ -20,9 +20,9 @@ from rsdiff.data.enlarging import enlarge
 from rsdiff.data.missing import eroded, validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
-from rsdiff.diffusion.denoisers import DiscreteDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.diffusion.schedules import DiscreteDenoiser
 from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, Problem, Stage
 from rsdiff.methods.sr3 import Noised, NoisePredictorConfig, noised_continuously

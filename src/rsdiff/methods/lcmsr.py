@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser, per_image
+from rsdiff.diffusion.denoisers import Denoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.schedules import ScheduleConfig
+from rsdiff.diffusion.schedules import DiscreteDenoiser, ScheduleConfig
 from rsdiff.diffusion.solvers import evaluate
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Problem, Stage

@@ -25,17 +25,15 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser
+from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.levels import to_zero
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import ddpm
-from rsdiff.losses.gaussian import inverse_deviation
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Predecessor, Problem, Stage
-from rsdiff.methods.ldcsr_vae import refuse_scale
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig, enlarged
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig, enlarged, inverse_deviation
 from rsdiff.networks.latent_unet import LatentUNet
 from rsdiff.networks.unet_atom import UNetAtom
 
@@ -135,7 +133,7 @@ class LatentDiffusionConfig(MethodConfig):
         return Predecessor("ldcsr_vae", {"autoencoder": self.first_stage})
 
     def refuse(self, problem: Problem) -> str | None:
-        return refuse_scale(self.first_stage, problem)
+        return self.first_stage.refuse(problem)
 
 
 @config

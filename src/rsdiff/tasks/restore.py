@@ -236,9 +236,9 @@ def require_space(
     The finished blocks are stored uncompressed until the raster is written, beside two rows of tiles.
     """
     written, largest = 0, 0
-    for path in inputs:
+    for path, output in zip(inputs, outputs, strict=True):
         with SceneReader(path, options.view()) as reader:
-            form = output_form(reader, options, bands)
+            form = output_form(reader, options, bands, output)
             pixels = round(reader.height * scale) * round(reader.width * scale)
             size = pixels * (form.stored_bands * form.dtype.itemsize + (4 * bands if options.samples > 1 else 0))
             rows = 2 * 1024 * round(reader.width * scale) * bands * 4 * options.samples
