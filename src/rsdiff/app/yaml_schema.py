@@ -80,7 +80,7 @@ def _choice(kinds: Mapping[str, type[Any]], needs_kind: bool = True) -> Schema:
         for name, option in schema["properties"].items():
             every.setdefault(name, option if all(other["properties"].get(name, option) == option for other in objects.values()) else {})
     every |= {"kind": {"enum": list(objects), "description": "Which of these it is."}, "defaults": _defaults()}
-    own = [
+    own: list[Schema] = [
         {"if": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}, "then": {"properties": _with_kind(schema, kind)}}
         for kind, schema in objects.items()
     ]
