@@ -13,11 +13,10 @@ from torch import Tensor
 
 from rsdiff.config import config_from_mapping
 from rsdiff.diffusion import levels as grids
-from rsdiff.diffusion.denoisers import DiscreteDenoiser, EdmDenoiser
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
-from rsdiff.diffusion.preconditioning import EdmPreconditioning
+from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, make_levels, sample
-from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig, make_betas
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig, make_betas
 
 SHAPE = (2, 3, 4, 4)
 SHIPPED = sorted((Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
@@ -44,7 +43,6 @@ CONFIGS: list[dict[str, Any]] = [
     {"solver": "ddim", "eta": 0.7, "steps": 8, "clip": True},
     {"solver": "heun", "grid": "edm", "steps": 6, "churn": 4.0, "start": "edm"},
     {"solver": "dpmpp_2m", "steps": 8, "dtype": "float32"},
-    {"solver": "residual_shift", "steps": 5},
 ]
 
 

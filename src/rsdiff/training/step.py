@@ -12,8 +12,8 @@ from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed
 from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.diffusion.noise import SeededNoise
-from rsdiff.losses.contrastive import MomentumContrast
 from rsdiff.methods.base import Stage
+from rsdiff.networks.degradation_encoder import MomentumContrast
 
 
 def degrade_on(batch: Batch, device: torch.device, degradation: Degradation, channels_last: bool = False) -> Batch:
