@@ -133,6 +133,15 @@ class Tally:
         """Return how often `kind` happened, in a phase or in all."""
         return sum(n for (at, found, _, _), n in self.events.items() if found == kind and phase in (None, at))
 
+    def functions(self, kind: Kind, phase: str) -> dict[str, int]:
+        """Return how often a kind happened in a phase, by file and function: names that stay when lines move."""
+        found: Counter[str] = Counter()
+        for (at, of, line, _), n in self.events.items():
+            if of == kind and at == phase:
+                file, _, function = line.partition(" ")
+                found[f"{file.partition(':')[0]} {function}".strip()] += n
+        return dict(sorted(found.items()))
+
     def lines(self, kind: Kind, phase: str | None = None) -> list[str]:
         """Return where and what of a kind, the most frequent first."""
         found: Counter[str] = Counter()
@@ -147,7 +156,7 @@ def _asking_line() -> str:
     while frame is not None:
         name = frame.f_code.co_filename
         if "/src/rsdiff/" in name:
-            return f"{name.split('/src/rsdiff/')[1]}:{frame.f_lineno}"
+            return f"{name.split('/src/rsdiff/')[1]}:{frame.f_lineno} {frame.f_code.co_name}"
         frame = frame.f_back  # type: ignore[assignment]
     return "torch"
 

@@ -14,11 +14,15 @@ from tests.devices.pretended import PretendedAccelerator
 from tests.devices.stand import FIRST_SCALE, works_for
 from tests.runs.pairs import MODELS, options
 
-autocast.register()
 NEAR: dict[Precision, float] = {"bf16": 0.02, "fp16": 0.005}
 """Largest difference of a loss from that of float32, as a share of it."""
 CHEAP = ("sr3_quick", "ldcsr_quick", "dcls_tiny", "rrdb_quick")
 TRAINED = [name for name in MODELS if not options().models[name].is_ready]
+
+
+@pytest.fixture(autouse=True)
+def lists_of_cuda() -> None:
+    autocast.register()  # not when tests are only collected: the process would have the device for good
 
 
 def losses(model: str, precision: Precision, store: Path, steps: int = 3) -> list[float]:
@@ -55,3 +59,19 @@ def test_three_steps_in_mixed_precision_are_near_those_of_float32(model: str, tm
         print(f"{model} {precision}: {worst:.1e}")
         assert all(map(math.isfinite, found))
         assert worst < near, f"{precision}: {found} instead of {exact}"
+
+
+def test_the_loss_scale_moves_once_a_step_whatever_the_groups(tmp_path: Path) -> None:
+    (work, *_) = works_for("bsrgan_quick")
+    with PretendedAccelerator():
+        trainer = work.trainer(tmp_path, "fp16")
+        scaler = trainer.accelerator.scaler
+        assert scaler is not None
+        scaler.set_growth_interval(1)
+        trainer.method.train()
+        trainer.method.prepare_training()
+        stage = trainer.stages[-1][1]
+        trainer.method.start_stage(stage)
+        assert len(stage.groups) == 2
+        trainer._optimise(stage, [work.batch()])
+        assert scaler.get_scale() == 2 * FIRST_SCALE

@@ -51,7 +51,7 @@ class GradientBuckets:
         if self._world == 1:
             return
         owners = [parameter for parameter in reversed(self._parameters) if parameter.requires_grad]
-        if [parameter for bucket in self._buckets for parameter in bucket] != owners:
+        if [id(parameter) for bucket in self._buckets for parameter in bucket] != [id(parameter) for parameter in owners]:
             self._buckets = buckets(owners, self._bucket_bytes)
             self._bucket_of = {parameter: n for n, bucket in enumerate(self._buckets) for parameter in bucket}
         self._missing = [len(bucket) for bucket in self._buckets]
