@@ -25,7 +25,7 @@ from tests.conftest import REPOSITORY, Command
 
 def commands() -> Iterator[str]:
     """Yield the arguments of every `python run.py` in README, docs/ and help; '#' or two spaces begin their comments."""
-    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
     texts = [*(page.read_text() for page in pages), INTRODUCTION]
     for line in "\n".join(re.sub(r"\\\n\s*", "", text) for text in texts).splitlines():  # a backslash goes on in the next line
         found = re.match(r"\s*(?:python|accelerate launch) run\.py ?(.*)", line)

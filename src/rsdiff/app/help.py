@@ -37,6 +37,7 @@ rsdiff: composable experiments in remote-sensing super-resolution.
   python run.py task=preview degradation=bsrgan
   python run.py task=import model=sr3 source=released_weights.pth
   python run.py -m scale=2,4 seed=0,1                          a sweep; hydra/launcher=joblib or slurm spreads it
+  python run.py task=board                                     one page of all runs, to sort, filter and compare
   python run.py task=status                                    the state of every run of a sweep
   accelerate launch run.py model=sr3                           several GPUs or nodes
 

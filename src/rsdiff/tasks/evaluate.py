@@ -14,11 +14,11 @@ from rsdiff.inference.images import Restored
 from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.reporting import RunFacts
-from rsdiff.runs.console import say
+from rsdiff.runs.console import say, say_once
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks import used_data
+from rsdiff.tasks import plan, used_data
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, problem_of
@@ -61,7 +61,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if accelerator.is_main_process:
         tracker.rewind(0)
         say(said)
-        say(cases[0].evaluator.check())
+        say_once(cases[0].evaluator.check())
+        say([plan.evaluation(settings, method.parameter_count(), len(test), accelerator)])
     return report(settings, method, cases, checkpoint, folder, tracker, accelerator, said)
 
 

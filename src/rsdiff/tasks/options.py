@@ -137,6 +137,25 @@ class StatusTask(TaskOptions):
 
 
 @config
+class BoardTask(TaskOptions):
+    """Write the page index.html of the outputs folder: all runs, sweeps and tables, to sort, filter and compare."""
+
+    module: ClassVar[str] = "rsdiff.tasks.board"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    only_looks: ClassVar[bool] = True
+
+
+@config
+class SchemaTask(TaskOptions):
+    """Write JSON schemas of all settings into the folder output=, with which editors complete and check YAML files."""
+
+    module: ClassVar[str] = "rsdiff.app.yaml_schema"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset({"output"})
+    only_looks: ClassVar[bool] = True
+
+
+@config
 class ImportTask(TaskOptions):
     """Convert released weights into a checkpoint of rsdiff, executing nothing of the file."""
 

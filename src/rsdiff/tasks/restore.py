@@ -26,10 +26,12 @@ from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method, Problem
 from rsdiff.reporting import BeforeAfter, write_scene_page
 from rsdiff.reporting.display import busiest_window
+from rsdiff.runs.console import say
 from rsdiff.runs.inputs import outputs_of
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
+from rsdiff.tasks import plan
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
 from rsdiff.tasks.options import RestoreTask
 from rsdiff.tracking import Tracker
@@ -89,6 +91,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if accelerator.is_main_process:
         with without_warnings():
             require_space(readable, outputs, folder, settings.scale, task, restorer.problem.bands)
+        say([plan.restoration(settings, restorer.method.parameter_count(), readable, accelerator)])
     results: dict[Path, SceneResult] = {}
     for number, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
         if source in failures:
