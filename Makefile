@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: docs help test-devices env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+.PHONY: learn docs help test-devices env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
 
 TABLE ?= all
 BUDGET ?= quick
@@ -98,13 +98,20 @@ test-slow: $(STAMP)
 test-learning: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/learning
 
-# A published objective and sampler on real images, small: METHOD=edm_sr, sr3, blindsrsnf, diffbsr or ediffsr, DATA_ROOT the folder that holds
-# aid_small (see docs/proof.md). The same command continues a training that was stopped.
+# A published objective and sampler on real images, small: METHOD=edm_sr, sr3, blindsrsnf, diffbsr, blinddiff, ediffsr, idm, ldcsr, refdiff or scdm,
+# DATA_ROOT the folder that holds aid_small and hsi (see docs/proof.md). The same command continues a training that was stopped.
 METHOD ?= edm_sr
 proof: $(STAMP)
-	$(BIN)/python run.py experiments=$(METHOD)/small dataset.root=$(or $(DATA_ROOT),data)/aid_small outputs=$(OUTPUTS)
+	RSDIFF_DATA=$(or $(DATA_ROOT),data) $(BIN)/python run.py outputs=$(OUTPUTS) $(if $(filter ldcsr,$(METHOD)), \
+	  -m experiments=ldcsr/small_stage1$(comma)ldcsr/small_stage2,experiments=$(METHOD)/small)
+comma := ,
 
-# docs/learning.md, from those tests.
+# Fresh networks trained on the world of those tests, two hours of one core: all, or NAMES="rrdb edm_sr". Goes on where it was stopped.
+NAMES ?=
+learn: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.trainings $(NAMES)
+
+# docs/learning.md, from those tests and trainings.
 learning-page: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report
 

@@ -56,6 +56,7 @@ def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs
     from rsdiff.app.groups import GROUPS
     from rsdiff.data.normalisation import Normaliser
     from rsdiff.diffusion.sampler import SamplerConfig
+    from rsdiff.methods.former import present_groups
     from rsdiff.runs.predecessor import locate
     from rsdiff.tasks.experiment import method_from
     from rsdiff.training.checkpoints import read_checkpoint
@@ -65,7 +66,7 @@ def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs
         return Model(place, GROUPS["model"][place](), None, None, None, SamplerConfig(), chosen)
     checkpoint = read_checkpoint(locate(str(place), Path(outputs)))
     trained = method_from(checkpoint, checkpoint.card["problem"]["scale"])
-    config = dict(checkpoint.card["config"])
+    config = present_groups(checkpoint.card["config"])
     model, sampler = ({name: value for name, value in config[group].items() if name != "kind"} for group in ("model", "sampler"))
     return Model(
         checkpoint.card.get("choices", {}).get("model", config["model"]["kind"]),
@@ -120,10 +121,11 @@ class Model:
         sampler: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Any:
-        """Return the image enlarged, of the kind and type that was given; georeference and coordinates go along.
+        """Return the image enlarged, of the kind and type that was given; georeference, coordinates and missing pixels go along.
 
         image    NumPy (H, W) or (H, W, C), or (C, H, W) with layout='CHW'; a tensor (C, H, W); a Pillow image; an open rasterio data set;
-                 an xarray DataArray. Floats are taken for values in [0, 1], unless scaling='trained' says that they are stored values
+                 an xarray DataArray. Masked values, NaN and what a data set says is missing stay missing. Floats are taken for values
+                 in [0, 1], unless scaling='trained' says that they are stored values
         scale    target pixels per input pixel; None takes the scale the model was trained for (4 without weights)
         seed     the same image, seed and options give the same result
         samples  from 2 on, restorations drawn of every pixel: returns (mean, standard deviation)
@@ -143,10 +145,9 @@ class Model:
             chosen = {"scaling": "none", **chosen}
         with tempfile.TemporaryDirectory(prefix="rsdiff-") as folder:
             try:
-                made = self._restored(picture, wanted, seed, chosen, sampler, Path(folder))
+                images = self._restored(picture, wanted, seed, chosen, sampler, Path(folder))
             except UserError as error:
                 raise UserError(_in_python(str(error), Path(folder) / "in.tif")) from error
-        images = [picture.made(values) for values in made]
         return images[0] if samples == 1 else tuple(images)
 
     def _scale(self, scale: float | None) -> float:
@@ -159,30 +160,30 @@ class Model:
     def _restored(
         self, picture: Any, scale: float, seed: int, options: Mapping[str, Any], sampler: Mapping[str, Any] | None, folder: Path
     ) -> list[Any]:
-        """Return the restored values (C, H, W), and of several samples their spread, by the way of task=restore: a raster in `folder`."""
+        """Return the restored image, and of several samples their spread, by the way of task=restore: a raster in `folder`."""
         import numpy as np
-        import rasterio
 
         from rsdiff.data.opening import without_warnings
+        from rsdiff.inference.scene_input import SceneReader
         from rsdiff.inference.scene_job import Alone, SceneJob
         from rsdiff.inference.scene_options import SceneOptions
         from rsdiff.inference.scenes import restore_scene
         from rsdiff.methods.base import Problem
         from rsdiff.tasks.experiment import build_method
 
-        values = picture.values.astype(np.float32) if picture.values.dtype == np.float16 else picture.values
-        if values.dtype.kind not in "uif":
-            raise UserError(f"an image of {values.dtype} was given; give integers or floats.")
-        count, h, w = values.shape
-        problem, method = self.problem, self._method
-        if problem is None or method is None:
-            problem = Problem(scale, count, count)
-            method = build_method(self.config, problem, seed).to(self.device).eval()
-        form = {"driver": "GTiff", "count": count, "height": h, "width": w, "dtype": values.dtype.name}
+        dtype = picture.values.dtype
+        if dtype.kind not in "uif":
+            raise UserError(f"an image of {dtype} was given; give integers or floats.")
+        written = replace(picture, values=picture.values.astype(np.float32)) if dtype == np.float16 else picture
+        chosen = config_from_mapping(SceneOptions, options, "options")
         plain = replace(self.sampler, **sampler) if sampler else self.sampler
         with without_warnings():
-            with rasterio.open(folder / "in.tif", "w", **form, crs=picture.crs, transform=picture.transform, nodata=picture.nodata) as file:
-                file.write(values)
+            written.write(folder / "in.tif")
+            problem, method = self.problem, self._method
+            if problem is None or method is None:
+                with SceneReader(folder / "in.tif", chosen.view()) as reader:
+                    problem = Problem(scale, len(reader.bands), len(reader.bands))
+                method = build_method(self.config, problem, seed).to(self.device).eval()
             job = SceneJob(
                 input=folder / "in.tif",
                 output=folder / "out.tif",
@@ -191,7 +192,7 @@ class Model:
                 problem=problem,
                 scale=scale,
                 sampler=plain,
-                options=config_from_mapping(SceneOptions, options, "options"),
+                options=chosen,
                 trained=self._trained,
                 needs=self.config.requires - {"hr", "lr"},
                 seed=seed,
@@ -199,11 +200,8 @@ class Model:
                 identity=self.name,
             )
             result = restore_scene(job, Alone(), lambda done, total: None)
-            made = []
-            for path in result.outputs:
-                with rasterio.open(path) as file:
-                    made.append(file.read())
-        return [made[0].astype(picture.values.dtype), *made[1:]]
+            form = dtype if chosen.dtype == "input" else None
+            return [picture.read_back(path, form if path == job.output else None) for path in result.outputs]
 
 
 def degrade(
@@ -226,7 +224,7 @@ def degrade(
     import numpy as np
 
     from rsdiff.degradations import DEGRADATIONS
-    from rsdiff.degradations.array import degrade_by
+    from rsdiff.degradations.array import degraded, peak_of
     from rsdiff.inference.pictures import picture_of
 
     picture = picture_of(image, layout)
@@ -237,10 +235,10 @@ def degrade(
         else:
             composed = _composed([f"degradation={degradation}", f"scale={scale:g}", *given])
             config = group_config(composed, "degradation")
-    lr, hr, decisions = degrade_by(config.build(), np.moveaxis(picture.values, 0, -1), scale, seed, peak)
-    height, width = (np.array(lr.shape[:2]) * scale).round().astype(int)
+    made = degraded(config.build(), picture.values, picture.valid, scale, seed, peak_of(picture.values, peak, picture.valid))
+    height, width = (np.array(made.lr.shape[1:]) * scale).round().astype(int)
     cut = replace(picture, values=picture.values[:, :height, :width])
-    return cut.made(np.moveaxis(lr, -1, 0)), cut.made(np.moveaxis(hr, -1, 0)), decisions
+    return cut.made(made.lr, made.lr_valid), cut.made(made.hr, made.hr_valid), made.decisions
 
 
 def score(
@@ -276,8 +274,8 @@ def score(
     rows: list[dict[str, Any]] = []
     evaluator = None
     for number, (image, reference) in enumerate(zip(images, references, strict=True)):
-        target, largest = _unit_range(reference, layout, peak)
-        restored, _ = _unit_range(image, layout, peak, like=reference, largest=largest)
+        target, known, largest = _unit_range(reference, layout, peak)
+        restored, made, _ = _unit_range(image, layout, peak, like=reference, largest=largest)
         if restored.shape != target.shape:
             raise UserError(
                 f"image {number} has the shape {tuple(restored.shape)} and its reference {tuple(target.shape)}; give equal sizes."
@@ -287,7 +285,8 @@ def score(
             config = replace(config, protocol=config.protocol.for_values((0.0,), (255.0 if largest == 1 else largest,)))
             evaluator = Evaluator(config, len(target), True, None, torch.device("cpu"))
         small = (round(size[0] / scale), round(size[1] / scale))
-        batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None])
+        valid = None if bool((known & made).all()) else (known & made).float()[None]
+        batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None], valid=valid)
         rows += [dict(row) for row in evaluator.rows(batch, restored[None], 0.0)]
     return rows
 
@@ -357,8 +356,10 @@ def _typed(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _unit_range(image: Any, layout: Layout, peak: float | None, like: Any = None, largest: float | None = None) -> tuple[Tensor, float]:
-    """Return an image (C, H, W) with the value that stands for 1 divided out, and that value.
+def _unit_range(
+    image: Any, layout: Layout, peak: float | None, like: Any = None, largest: float | None = None
+) -> tuple[Tensor, Tensor, float]:
+    """Return an image (C, H, W) with the value that stands for 1 divided out (0 where it is missing), what is valid, and that value.
 
     like, largest  an image of the same type and its value: what was restored is measured as its reference is, whatever it overshoots
     """
@@ -368,7 +369,9 @@ def _unit_range(image: Any, layout: Layout, peak: float | None, like: Any = None
     from rsdiff.degradations.array import peak_of
     from rsdiff.inference.pictures import picture_of
 
-    values = picture_of(image, layout).values
+    picture = picture_of(image, layout)
+    values, valid = picture.values, picture.valid
     if largest is None or picture_of(like, layout).values.dtype != values.dtype:
-        largest = peak_of(np.moveaxis(values, 0, -1), peak)
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32) / np.float32(largest)), largest
+        largest = peak_of(values, peak, valid)
+    known = np.where(valid, values, values.dtype.type(0))
+    return torch.from_numpy(known.astype(np.float32) / np.float32(largest)), torch.from_numpy(valid), largest

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from PIL import Image, ImageCms
+from affine import Affine
+from PIL import Image, ImageCms, ImageOps
 from rasterio.enums import ColorInterp
 
 from rsdiff.data.opening import without_warnings
+from rsdiff.data.rasters import open_file, read_raster
+from rsdiff.data.source import Window
 from tests.cases.scene_cases import bicubic_job, smooth
 from tests.scene_methods import pixels, restored, write_raster
 
@@ -87,6 +90,27 @@ def test_a_picture_that_lies_on_its_side_is_restored_upright_and_says_so_no_more
     plain = restored(bicubic_job(tmp_path, tmp_path / "upright.png", 3, "plain.png")).outputs[0]
     np.testing.assert_array_equal(pixels(turned), pixels(plain))
     assert Image.open(turned).getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 6, 7])
+def test_a_tiff_without_a_place_lies_as_its_tag_says_and_one_with_a_place_as_it_is_stored(tmp_path: Path, orientation: int) -> None:
+    stored = np.asarray(picture((20, 32))).transpose(2, 0, 1)
+    picture((20, 32)).save(tmp_path / "photo.tif", tiffinfo={0x0112: orientation})
+    seen = ImageOps.exif_transpose(Image.open(tmp_path / "photo.tif"))
+    expected = np.asarray(seen).transpose(2, 0, 1)
+    raster = read_raster(tmp_path / "photo.tif")
+    np.testing.assert_array_equal(raster.values, expected)
+    with open_file(tmp_path / "photo.tif") as file:
+        np.testing.assert_array_equal(file.read(Window(3, 5, 10, 8), [1, 3]).values, expected[[0, 2], 3:13, 5:13])
+    seen.save(tmp_path / "upright.png")
+    turned, plain = (
+        restored(bicubic_job(tmp_path, tmp_path / name, 3, f"{name[:3]}.tif")).outputs[0] for name in ("photo.tif", "upright.png")
+    )
+    np.testing.assert_array_equal(pixels(turned), pixels(plain))
+    assert Image.open(turned).getexif().get(0x0112, 1) == 1
+    with rasterio.open(tmp_path / "photo.tif", "r+") as placed:
+        placed.crs, placed.transform = "EPSG:32633", Affine(10, 0, 500_000, 0, -10, 5_000_000)
+    np.testing.assert_array_equal(read_raster(tmp_path / "photo.tif").values, stored)
 
 
 def test_a_window_and_a_box_have_the_place_and_the_noise_of_the_whole(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rsdiff.data.normalisation import Normaliser
+from rsdiff.config import UserError
+from rsdiff.data.normalisation import Normaliser, NormaliserConfig, measured
 from tests.cases.scene_cases import bicubic_job, enlarged_mask, interpolated, masks, smooth
 from tests.scene_methods import job, pixels, regression, restored, write_raster
 
@@ -48,6 +49,35 @@ def test_bicubic_changes_no_value_beyond_interpolation(tmp_path: Path, name: str
     assert found.dtype == values.dtype
     np.testing.assert_allclose(found.astype(np.float64), expected, rtol=0, atol=tolerance)
     assert result.outside == 0
+
+
+def test_every_band_keeps_its_digits_beside_one_of_another_order(tmp_path: Path) -> None:
+    values = np.concatenate([smooth(1, 40, 50, 0.01, 0.6), smooth(1, 40, 50, -400, 8e6), np.full((1, 40, 50), 3e7)]).astype(np.float32)
+    output = restored(bicubic_job(tmp_path, write_raster(tmp_path / "scene.tif", values), 3)).outputs[0]
+    for band in (0, 1):
+        np.testing.assert_allclose(pixels(output)[band], interpolated(values[band : band + 1])[0], rtol=0, atol=1e-5 * np.ptp(values[band]))
+    np.testing.assert_allclose(pixels(output)[2], 3e7, rtol=1e-6)
+
+
+def test_a_range_is_measured_on_what_is_known_and_refused_where_nothing_is() -> None:
+    images = np.stack([smooth(1, 20, 20, 3, 7)[0], np.full((20, 20), np.nan)]).astype(np.float32)
+    found = measured([images], (0, 100), clip=False)
+    assert found.low == (3, 3)
+    assert found.high == (7, 7)
+    config = NormaliserConfig(rule="maximum")
+    assert config.build(np.dtype(np.float32), 2, lambda count: iter([images[1:], images])).high == (7,)
+    for rule in ("maximum", "percentile", "measured"):
+        with pytest.raises(UserError, match=r"is missing; give images with known pixels, or .*dataset.range=\[LOW,HIGH\]"):
+            NormaliserConfig(rule=rule).build(np.dtype(np.float32), 2, lambda count: iter([images[1:]]))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_picture_marks_what_is_missing_though_it_knows_no_nodata(tmp_path: Path, ending: str) -> None:
+    values = smooth(3, 40, 50, 20, 230).astype(np.uint8)
+    values[:, 5:12, 8:20] = 0
+    source = write_raster(tmp_path / "scene.tif", values, nodata=0)
+    output = restored(bicubic_job(tmp_path, source, 3, f"out.{ending}")).outputs[0]
+    np.testing.assert_array_equal(masks(output, 3), enlarged_mask(values != 0))
 
 
 def clouded(seed: int = 0) -> NDArray[np.uint16]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from rsdiff.degradations.bands import BandsConfig
 from rsdiff.diffusion.noise import SeededNoise
-from rsdiff.losses.gaussian import DiagonalGaussian
 from rsdiff.methods.base import Problem
 from rsdiff.methods.ldcsr import LDCSR
 from rsdiff.methods.scdm import SCDM
+from rsdiff.networks.kl_autoencoder import DiagonalGaussian
 from tests.learning.cases import DDPM_1000, all_terms, build, published_sampler
 from tests.learning.exact import level_of_signal
 from tests.learning.spreads import ancestral

@@ -85,7 +85,7 @@ class GaussianWorld:
     def __init__(
         self,
         side: int = 16,
-        scale: int = 2,
+        scale: float = 2,
         bands: int = 1,
         texture: Texture | None = None,
         degradation: DegradationConfig | None = None,
@@ -104,7 +104,7 @@ class GaussianWorld:
     @property
     def lr_side(self) -> int:
         """Pixels per side of the LR."""
-        return self.side // self.scale
+        return round(self.side / self.scale)
 
     @property
     def values(self) -> int:

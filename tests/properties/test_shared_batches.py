@@ -15,8 +15,8 @@ from rsdiff.config import UserError
 from rsdiff.data.sample import Batch
 from rsdiff.degradations import degrade
 from rsdiff.diffusion.noise import SeededNoise
-from rsdiff.losses.contrastive import MomentumContrast
 from rsdiff.methods.base import Method
+from rsdiff.networks.degradation_encoder import MomentumContrast
 from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.trainer import Trainer

@@ -8,22 +8,24 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from PIL import Image
 
 from rsdiff.app.command_line import check_command
 from rsdiff.app.help import INTRODUCTION
 from rsdiff.app.words import for_hydra, words_of
 from rsdiff.training.checkpoints import CheckpointError
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Command
 
 
 def commands() -> Iterator[str]:
     """Yield the arguments of every `python run.py` in README, docs/ and help; '#' or two spaces begin their comments."""
-    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
     texts = [*(page.read_text() for page in pages), INTRODUCTION]
     for line in "\n".join(re.sub(r"\\\n\s*", "", text) for text in texts).splitlines():  # a backslash goes on in the next line
         found = re.match(r"\s*(?:python|accelerate launch) run\.py ?(.*)", line)
@@ -39,6 +41,28 @@ def test_every_documented_command_is_accepted(command: str, monkeypatch: pytest.
         check_command(REPOSITORY / "conf", for_hydra(words)[len(words.flags) :], words.is_multirun)
     except CheckpointError as error:
         assert "RUN_FOLDER does not exist" in str(error)  # noqa: PT017 - the user has one, the test has not
+
+
+def test_the_first_steps_lead_where_the_page_says(run_command: Command, tmp_path: Path) -> None:
+    """Its commands one after another and its Python lines; two training steps stand for 600, noise for the user's images."""
+    page = (REPOSITORY / "docs/first_steps.md").read_text()
+    images = np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8)
+    (tmp_path / "FOLDER").mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"FOLDER/{number}.png")
+    Image.fromarray(images[0][:24, :32]).save(tmp_path / "photo.png")
+    Image.fromarray(images[1][:16, :16]).save(tmp_path / "scene.tif")
+    for command in re.findall(r"^python run.py (.*)$", page, re.MULTILINE):
+        few = ["trainer.steps=2", "trainer.batch=1", "metrics.panels=1"] if "task=" not in command else []
+        runs = [str(report.parent) for report in tmp_path.glob("outputs/train/rrdb_quick-folder/*/report.html")]
+        ended = run_command(*shlex.split(command.replace("RUN_FOLDER", runs[0] if runs else "RUN_FOLDER")), *few)
+        assert ended.code == 0, (command, ended.err)
+    assert (tmp_path / "scene_x4.tif").exists()
+    assert Image.open(tmp_path / "photo_x4.png").size == (128, 96)
+    (lines,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, np.ndarray] = {"image": images[0][:16, :16]}
+    exec(lines, names)
+    assert names["image_x4"].shape == (64, 64, 3)
 
 
 def locked_versions() -> dict[str, Version]:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Command, Ended
+from tests.runs.test_training import start
 
 TINY = ["model=rrdb_tiny", "dataset=folder", "trainer.batch=2", "trainer.patch=32", "trainer.workers=0", "metrics.metrics=[psnr]"]
 TINY += ["trainer.validation_images=1", "dataset.test_limit=1", "trainer.save_every_steps=1", "trainer.validate_every_steps=0"]
@@ -82,6 +84,31 @@ def test_a_stopped_training_goes_on_from_copied_data_in_moved_outputs_bit_for_bi
     assert "report " in log
 
 
+@pytest.mark.slow
+def test_a_killed_training_goes_on_from_copied_and_touched_data_in_moved_outputs(run_command: Command, tmp_path: Path) -> None:
+    data, copied = images(tmp_path / "data"), tmp_path / "node" / "data"
+    command = [*TINY, "trainer.steps=60", "trainer.save_every_steps=5"]
+    assert run_command(*command, f"dataset.root={data}", "outputs=whole").code == 0
+    process = start(*command, f"dataset.root={data}", f"outputs={tmp_path / 'first'}")
+    while not list(tmp_path.glob("first/train/*/*/checkpoints/step_00000020/card.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    (killed,) = runs_of(tmp_path / "first")
+    assert not (killed / "checkpoints" / "step_00000060").exists()
+    shutil.copytree(data, copied)
+    shutil.rmtree(data)
+    for path in copied.iterdir():
+        path.touch()
+    (tmp_path / "first").rename(tmp_path / "moved")
+    ended = run_command(*command, f"dataset.root={copied}", "outputs=moved")
+    assert ended.code == 0, ended.err
+    (whole,), (mine,) = runs_of(tmp_path / "whole"), runs_of(tmp_path / "moved")
+    assert weights(mine, 60) == weights(whole, 60)
+    assert len((mine / "provenance.jsonl").read_text().splitlines()) == 2
+
+
 def test_a_figure_is_never_of_other_images_than_there_are(run_command: Command, tmp_path: Path) -> None:
     hr, sr = images(tmp_path / "own" / "hr", 3), tmp_path / "own" / "sr"
     for number in range(3):
@@ -120,7 +147,7 @@ def test_other_training_images_are_another_run_and_other_test_images_another_sco
     assert len(runs_of(tmp_path / "o")) == 2
 
 
-@pytest.mark.parametrize("remedy", ["removed", pytest.param("repaired", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("remedy", ["removed", "skipped", pytest.param("repaired", marks=pytest.mark.slow)])
 def test_a_damaged_image_costs_no_step_whatever_is_done_about_it(run_command: Command, tmp_path: Path, remedy: str) -> None:
     data = images(tmp_path / "data", 10)
     whole = (data / "004.png").read_bytes()
@@ -136,6 +163,8 @@ def test_a_damaged_image_costs_no_step_whatever_is_done_about_it(run_command: Co
     assert list((run / "checkpoints").glob("step_*")), "the image is not the first one, so that there is something to lose"
     if remedy == "removed":
         (data / "004.png").unlink()
+    elif remedy == "skipped":
+        command.append("dataset.odd=skip")
     else:
         (data / "004.png").write_bytes(whole)
     ended = run_command(*command)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rsdiff.training.checkpoints import read_checkpoint
+from rsdiff.config import config_from_mapping
+from rsdiff.methods.regression import RRDBMethodConfig
+from rsdiff.training.checkpoints import read_card, read_checkpoint
 from tests.conftest import Command
 from tests.runs.test_training import SMALL
 
@@ -57,3 +59,14 @@ def test_former_names_of_options_go_on_working(run_command: Command, tmp_path: P
     model = read_checkpoint(run_of(tmp_path)).card["config"]["model"]
     assert model["network"] == {"kind": "rrdb", "width": 8, "blocks": 1, "growth": 4, "head": "always_x4"}
     assert model["base"] == {"kind": "enlarged"}
+
+
+def test_cards_of_former_versions_are_read_by_present_names(tmp_path: Path) -> None:
+    model = {"kind": "rrdb", "generator": {"width": 8}, "starts_bicubic": True}
+    sampler = {"kind": "solver", "solver": "ddim", "shift_deviation": 2.0}
+    (tmp_path / "card.json").write_text(json.dumps({"config": {"model": model, "sampler": sampler, "scale": 4}}))
+    config = read_card(tmp_path)["config"]
+    config_from_mapping(RRDBMethodConfig, {name: value for name, value in config["model"].items() if name != "kind"}, "model")
+    assert config["model"]["base"] == {"kind": "enlarged"}
+    assert config["sampler"] == {"kind": "solver", "solver": "ddim"}
+    assert config["scale"] == 4

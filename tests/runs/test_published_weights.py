@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 import torch
 
 import rsdiff
+from rsdiff.app.command_line import check_command
+from rsdiff.app.words import for_hydra, words_of
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.weights import stores
 from rsdiff.weights.about import about_of
 from rsdiff.weights.stores import ALL_BYTES, MOST_BYTES, ZOO, zoo_entries
-from tests.conftest import Command
+from tests.conftest import REPOSITORY, Command
 from tests.runs.test_export import imported
 
 __all__ = ["imported"]
@@ -46,6 +49,7 @@ def test_published_weights_are_used_like_any_checkpoint_and_results_name_them(
     folder = tmp_path / "hub/me/small"
     about = about_of(folder)
     assert {"psnr"} == {row["metric"] for row in about.figures}
+    assert f"python run.py task=evaluate checkpoint={imported} " in (folder / "README.md").read_text()
     assert "checkpoint=hf:me/small" in (folder / "README.md").read_text()
     assert all(torch.equal(value, read_checkpoint(imported).weights[key]) for key, value in read_checkpoint(folder).weights.items())
     scored = run_command("task=evaluate", f"checkpoint={published}", "seed=1", *SCENES)
@@ -70,8 +74,7 @@ def test_weights_that_are_not_those_of_the_card_are_refused(run_command: Command
 def test_the_zoo_lists_its_entries_and_takes_no_large_one(
     run_command: Command, tmp_path: Path, imported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("rsdiff.weights.stores.ZOO", "rsdiff.tasks.publish.ZOO"):
-        monkeypatch.setattr(module, tmp_path / "zoo")
+    monkeypatch.setattr("rsdiff.weights.stores.ZOO", tmp_path / "zoo")
     (tmp_path / "zoo").mkdir()
     scored = run_command("task=evaluate", f"checkpoint={imported}", *SCENES)
     (result,) = (tmp_path / "outputs/evaluate").glob("*/*")
@@ -110,3 +113,7 @@ def test_the_zoo_of_this_repository_is_small_and_complete() -> None:
         assert size <= MOST_BYTES, name
         stores.require_intact(ZOO / name)
         assert all(row["value"] is not None for row in about.figures)
+        for command in {row["command"] for row in about.figures}:
+            words = words_of(shlex.split(command.removeprefix("python run.py ")))
+            assert f"checkpoint=zoo:{name}" in words.overrides, "figures of other weights"
+            check_command(REPOSITORY / "conf", for_hydra(words)[len(words.flags) :], words.is_multirun)

@@ -118,7 +118,7 @@ def test_the_command_that_submits_ends_when_cells_are_gone_for_good(cluster: Clu
         process.kill()
     print(out)
     assert process.returncode == 1, out
-    assert "error: a cell left Slurm's queue without a result" in out
+    assert "error: a run left Slurm's queue without a result" in out
     assert ") interrupted: stopped after step" in out
     assert ") killed: its process ended without a word" in out
     assert "1 of 3 runs finished" in out

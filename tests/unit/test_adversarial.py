@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdiff.losses.adversarial import AdversarialKind, AdversarialLossConfig, answer_loss
-from rsdiff.losses.perceptual import PerceptualLossConfig, VGG19Features, read_vgg19
+from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features, read_vgg19
 from rsdiff.networks.patch_discriminator import PatchDiscriminator
 from rsdiff.networks.spectral_norm import SpectralConv2d
 from rsdiff.networks.unet_discriminator import UNetDiscriminator

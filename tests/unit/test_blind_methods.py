@@ -19,12 +19,11 @@ from rsdiff.data.sample import Batch, SampleMeta, collate
 from rsdiff.data.views import TestSamples
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import JointBlindDiffusion, add_residual, residual
 from rsdiff.networks.degradation_aware import DegradationAwareConv
-from rsdiff.networks.degradation_encoder import DegradationEncoder
+from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 from rsdiff.networks.srdsran import SRDSRAN
 from tests.method_losses import losses_of

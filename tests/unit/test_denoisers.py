@@ -8,16 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import DiscreteDenoiser, EdmDenoiser
-from rsdiff.diffusion.hooks import Clamped, Consistent, TwoCall, clamp_to_quantile
-from rsdiff.diffusion.preconditioning import (
-    EdmPreconditioning,
-    IddpmPreconditioning,
-    VePreconditioning,
-    VpPreconditioning,
-)
-from rsdiff.diffusion.predictions import Prediction, right_output
-from rsdiff.diffusion.schedules import BETAS, DiscreteSchedule, ScheduleConfig, make_betas
+from rsdiff.diffusion.denoisers import Clamped, Prediction, right_output
+from rsdiff.diffusion.guidance import TwoCall, clamp_to_quantile
+from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning, IddpmPreconditioning, VePreconditioning, VpPreconditioning
+from rsdiff.diffusion.schedules import BETAS, DiscreteDenoiser, DiscreteSchedule, ScheduleConfig, make_betas
 
 CLEAN = torch.linspace(-1, 1, 2 * 3 * 4 * 4, dtype=torch.float64).reshape(2, 3, 4, 4)
 NOISE = torch.randn(CLEAN.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -108,13 +102,6 @@ def test_two_call_guidance_is_linear_in_the_predicted_noise() -> None:
     eps, eps_without = ((Y - d(Y, SIGMA)) / sigma for d in (with_condition, without))
     expected = Y - sigma * ((1 + weight) * eps - weight * eps_without)
     torch.testing.assert_close(TwoCall(with_condition, without, weight)(Y, SIGMA), expected)
-
-
-def test_consistency_projection_reproduces_the_lr() -> None:
-    lr = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    shrink = torch.nn.AvgPool2d(2)
-    hooked = Consistent(shifted(0.0), lr, shrink, torch.nn.Upsample(scale_factor=2))
-    torch.testing.assert_close(shrink(hooked(Y, SIGMA)), lr)
 
 
 def test_quantile_clamp_bounds_each_image_by_its_own_quantile() -> None:

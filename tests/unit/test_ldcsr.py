@@ -12,12 +12,11 @@ import torch
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.losses.gaussian import DiagonalGaussian
 from rsdiff.methods.base import Problem, Stage
 from rsdiff.methods.lcmsr import LCMSRConfig, boundary_weights
 from rsdiff.methods.ldcsr import LatentUNetConfig, LDCSRConfig
 from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVaeConfig
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPDecoderConfig, GAPEncoderConfig
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian, GAPDecoderConfig, GAPEncoderConfig
 from rsdiff.weights import export_weights, import_weights
 from tests.method_losses import losses_of
 

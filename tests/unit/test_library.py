@@ -101,6 +101,49 @@ def test_floats_are_values_in_unit_range_and_layouts_are_named() -> None:
     assert mean.shape == spread.shape == (40, 48, 3)
 
 
+MISSING = (np.add.outer(np.arange(20) // 3, np.arange(24) // 4) % 5 == 0)[..., None] & np.array([True, False, True])
+
+
+def images_with_holes(under: int) -> dict[str, object]:
+    """Return an image of which `MISSING` is not known, as each kind tells it, with `under` in the missing pixels of the masks."""
+    values = np.where(MISSING, under, np.maximum(PIXELS, 1))
+    memory, floats = MemoryFile(), np.where(MISSING, np.nan, values / np.float32(255)).astype(np.float32)
+    with memory.open(driver="GTiff", count=3, height=20, width=24, dtype="uint8", crs="EPSG:32633", transform=GRID, nodata=0) as file:
+        file.write(np.where(MISSING, 0, values).astype(np.uint8).transpose(2, 0, 1))
+    return {
+        "masked": np.ma.MaskedArray(values.astype(np.uint8), MISSING),
+        "numpy": floats,
+        "tensor": torch.from_numpy(floats.transpose(2, 0, 1).copy()),
+        "rasterio": memory.open(),
+        "xarray": xarray.DataArray(np.where(MISSING, 0, values).astype(np.uint8), dims=["y", "x", "band"], attrs={"_FillValue": 0}),
+    }
+
+
+def test_what_is_missing_stays_missing_and_what_stands_there_changes_nothing() -> None:
+    model, enlarged = rsdiff.load("bicubic"), MISSING.repeat(2, 0).repeat(2, 1)
+    whole = model.restore(np.maximum(PIXELS, 1), scale=2)
+    first, second = images_with_holes(200), images_with_holes(3)
+    for kind, image in first.items():
+        made = model.restore(image, scale=2)
+        assert type(made) is type(image), kind
+        valid = picture_of(made).valid.transpose(1, 2, 0)
+        np.testing.assert_array_equal(valid, ~enlarged, err_msg=kind)
+        np.testing.assert_array_equal(pixels_of(made)[valid], pixels_of(model.restore(second[kind], scale=2))[valid], err_msg=kind)
+        unit = 1 if pixels_of(made).dtype.kind == "u" else 255
+        assert abs((pixels_of(made)[..., 1] * float(unit)).clip(0, 255) - whole[..., 1]).max() <= 1, (
+            kind
+        )  # a band of which everything is known
+        lr, hr, _ = rsdiff.degrade(image, "bicubic", scale=2)
+        np.testing.assert_array_equal(picture_of(hr).valid.transpose(1, 2, 0), ~MISSING, err_msg=kind)
+        known = picture_of(lr).valid.transpose(1, 2, 0)
+        assert known[..., 1].all(), kind
+        assert not known[::3, ::4, 0].all(), kind
+        assert rsdiff.score(image, np.maximum(PIXELS, 1), metrics=["psnr"])[0]["psnr"] > 60, kind
+    holes = np.ma.MaskedArray(PIXELS, np.ones(PIXELS.shape, np.bool_))
+    with pytest.raises(UserError, match="every pixel of an image is missing"):
+        rsdiff.degrade(holes, "bicubic", scale=2)
+
+
 def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path) -> None:
     model = rsdiff.load("bicubic")
     with pytest.raises(UserError, match=r"open it first"):

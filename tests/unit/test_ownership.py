@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -11,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from rsdiff.runs.ownership import DEAD_AFTER_S, RECORD, OwnedElsewhereError, Ownership, forget_dead_owner, is_owned, read_owner
+from rsdiff.runs.ownership import (
+    DEAD_AFTER_S,
+    RECORD,
+    TAKEOVER,
+    OwnedElsewhereError,
+    Ownership,
+    forget_dead_owner,
+    is_owned,
+    read_owner,
+)
 
 HOLD = """
 import fcntl, os, sys, time
@@ -77,6 +87,33 @@ def test_a_living_owner_is_seen_and_a_dead_one_forgotten(tmp_path: Path) -> None
         assert is_owned(tmp_path) == lives
         forget_dead_owner(tmp_path)
         assert (read_owner(tmp_path) is not None) == lives
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_takeover_that_was_killed_on_this_host_holds_nobody_up(tmp_path: Path, locks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    record(tmp_path, os.uname().nodename, ended.pid, 0.0)
+    (tmp_path / TAKEOVER).write_text((tmp_path / RECORD).read_text())
+    if not locks:
+
+        def no_locks(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "no locks here")
+
+        monkeypatch.setattr("fcntl.lockf", no_locks)
+    with Ownership(tmp_path) as mine:
+        assert read_owner(tmp_path) == mine.owner
+    assert not (tmp_path / TAKEOVER).exists()
+
+
+def test_a_takeover_of_a_living_process_is_respected(tmp_path: Path) -> None:
+    record(tmp_path, "elsewhere", 1, age=2 * DEAD_AFTER_S)
+    (tmp_path / TAKEOVER).write_text(json.dumps({"host": "elsewhere too", "pid": 1, "since": "now"}))
+    with pytest.raises(OwnedElsewhereError), Ownership(tmp_path):
+        pass
+    os.utime(tmp_path / TAKEOVER, (1, 1))
+    with Ownership(tmp_path):
+        pass
 
 
 RACE = """

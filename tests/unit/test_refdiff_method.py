@@ -12,9 +12,8 @@ from rsdiff.diffusion.bases import EnlargedConfig
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.change_mask import estimate_change
 from rsdiff.methods.edm_sr import EdmSrConfig
-from rsdiff.methods.refdiff import RefDiffConfig
+from rsdiff.methods.refdiff import RefDiffConfig, estimate_change
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 from rsdiff.networks.song_unet import SongUNetConfig

@@ -15,10 +15,10 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.losses.perceptual import PerceptualLossConfig, VGG19Features
 from rsdiff.methods.adversaries import DiscriminatorConfig, PatchConfig, UNetConfig, VGGConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig
+from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features
 from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.networks.rrdb import RRDBNetConfig

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from rsdiff.config import UserError, config_from_mapping
 from rsdiff.diffusion import levels as grids
-from rsdiff.diffusion.denoisers import DiscreteDenoiser, EdmDenoiser
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
-from rsdiff.diffusion.preconditioning import EdmPreconditioning
+from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, make_levels, require_stable, sample
-from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig, make_betas
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig, make_betas
 
 SHAPE = (2, 3, 4, 4)
 SHIPPED = sorted((Path(__file__).parents[2] / "conf" / "sampler").glob("*.yaml"))
@@ -47,7 +46,6 @@ CONFIGS: list[dict[str, Any]] = [
     {"solver": "unipc", "order": 3, "steps": 8},
     {"solver": "deis", "order": 3, "steps": 8, "clip": True},
     {"solver": "dpmpp_3m", "steps": 20},
-    {"solver": "residual_shift", "steps": 5},
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.control import GroundControlPoint
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.rpc import RPC
+from rasterio.transform import from_origin
 
 from rsdiff.data.source import DataError
 from rsdiff.inference import scratch
+from rsdiff.inference.scene_input import AlignedRaster, SceneReader
 from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.inference.scene_view import SceneView
 from tests.scene_methods import ROTATED, job, landscape, pixels, regression, restored, write_raster
 
 
@@ -226,3 +230,32 @@ def test_a_scratch_folder_half_deleted_by_a_kill_is_not_taken_for_a_whole_one(tm
         kept.remove()
     kept.open()
     assert not kept.done().any()
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["same grid", "warped"])
+def test_a_raster_beside_the_scene_is_read_as_scenes_are(tmp_path: Path, is_moved: bool) -> None:
+    scene = write_raster(tmp_path / "scene.tif", landscape(3, 10, 12))  # from 500000, 5000000, pixels of 10 m
+    corner = from_origin(500_020 if is_moved else 500_000, 5_000_000, 5, 5)
+    values, codes = landscape(3, 20, 24), (landscape(1, 20, 24) % 3).astype(np.uint8)
+    write_raster(tmp_path / "plain.tif", values, transform=corner)
+    with rasterio.open(write_raster(tmp_path / "codes.tif", codes, transform=corner), "r+") as file:
+        file.write_colormap(1, {0: (0, 0, 0, 255), 1: (255, 0, 0, 255), 2: (0, 255, 0, 255)})
+    shift = 4 if is_moved else 0
+    with SceneReader(scene, SceneView()) as reader:
+
+        def read(name: str, resampling: Resampling = Resampling.nearest) -> Any:
+            raster = AlignedRaster(tmp_path / name, reader, Fraction(2), (20, 24), resampling)
+            found = raster.window(0, 0, 20, 24)
+            raster.close()
+            return found
+
+        for name, expected in (("plain.tif", values), ("codes.tif", codes)):
+            found, valid = read(name)
+            np.testing.assert_array_equal(found[..., shift:], expected[..., : 24 - shift])
+            assert valid[..., shift:].all()
+            assert not valid[..., :shift].any(), "ground beside the raster"
+        if is_moved:
+            with pytest.raises(DataError, match="has a palette, whose colours cannot be brought to the grid"):
+                read("codes.tif", Resampling.cubic)
+        else:
+            assert read("codes.tif", Resampling.cubic)[0].shape == (3, 20, 24)  # a reference is seen in its colours

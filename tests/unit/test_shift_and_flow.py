@@ -8,8 +8,8 @@ from torch import Tensor
 
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch, SampleMeta
-from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
+from rsdiff.diffusion.preconditioning import EdmDenoiser
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.methods.flow import FlowConfig, FlowLevels, FlowPreconditioning
@@ -17,52 +17,97 @@ from rsdiff.methods.resshift import ResShiftConfig, ShiftConfig, ShiftDenoiser
 from rsdiff.networks.ddpm_unet import DDPMUNetConfig
 from tests.method_losses import losses_of
 
-CLEAN, IMAGE = torch.rand(2, 3, 8, 8).double() * 2 - 1, torch.rand(2, 3, 8, 8).double() * 2 - 1
+CLEAN, IMAGE = torch.rand(2, 2, 3, 8, 8, dtype=torch.float64) * 2 - 1
 SMALL = DDPMUNetConfig(width=16, multipliers=(1, 2), blocks=1, norm_groups=8)
 SHIFT = SamplerConfig(solver="native", steps=15, start="image_edm")
 FLOW = SamplerConfig(solver="ddim", steps=10, start="edm")
 
 
-def knows(x: Tensor, time: Tensor) -> Tensor:
-    return CLEAN.to(x)
+EARLY = (0.02, 0.11716508, 0.17630456, 0.23362892, 0.29157413, 0.35100928, 0.41235614, 0.47585773)
+LATE = (0.54167168, 0.60990993, 0.68065802, 0.75398526, 0.82995066, 0.90860639, 0.99)
+FIFTEEN = (*EARLY, *LATE)
+FOUR = (0.1, 0.52009637, 0.76138199, 0.99)
+SHIFTS = [(ShiftConfig(), FIFTEEN), (ShiftConfig(steps=4, lowest_noise=0.2), FOUR)]
+"""Published settings, and the square roots of eta that the authors' own get_named_eta_schedule (3ce1d81) returned for them."""
 
 
-def test_the_shift_rises_from_the_lowest_noise_to_almost_the_whole_difference() -> None:
-    etas = ShiftConfig().etas()
-    assert len(etas) == 15
-    assert float(etas[0].sqrt()) == pytest.approx(0.04 / 2)
-    assert float(etas[-1].sqrt()) == pytest.approx(0.99)
-    assert bool((etas.diff() > 0).all())
-    middle = (0.02 ** (1 - 0.5**0.3)) * 0.99 ** (0.5**0.3)  # a third parameter, by the published formula
-    assert float(etas[7].sqrt()) == pytest.approx(middle)
+@pytest.mark.parametrize(("shift", "roots"), SHIFTS, ids=["15", "4"])
+def test_the_shift_grows_as_the_published_code_makes_it_grow(shift: ShiftConfig, roots: tuple[float, ...]) -> None:
+    assert shift.etas().sqrt().tolist() == pytest.approx(roots, abs=1e-8)
 
 
-def test_a_step_of_the_shift_is_the_published_posterior() -> None:
-    shift = ShiftConfig()
-    denoiser, etas = ShiftDenoiser(knows, shift, IMAGE), shift.etas()
-    eta, following, alpha = etas[9], etas[8], etas[9] - etas[8]
-    x, drawn = torch.randn(2, 3, 8, 8).double(), torch.randn(2, 3, 8, 8).double()
-    sigma, sigma_next = (float(shift.kappa * value.sqrt() / (1 - value)) for value in (eta, following))
-    y, _ = denoiser.step((x - eta * IMAGE) / (1 - eta), sigma, sigma_next, ReplayNoise([drawn]))
-    expected = following / eta * x + alpha / eta * CLEAN + shift.kappa * (following / eta * alpha).sqrt() * drawn
-    torch.testing.assert_close((1 - following) * y + following * IMAGE, expected)
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"steps": 1}, "at least 2 steps"),
+        ({"end": 1.0}, "an end between 0 and 1"),
+        ({"lowest_noise": 2.5}, "choose a smaller lowest_noise"),
+    ],
+)
+def test_numbers_that_make_no_shift_are_refused(options: dict[str, float], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        ShiftConfig(**options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("steps", [15, 4])
-def test_a_perfect_network_is_told_every_step_and_gives_the_image(steps: int) -> None:
-    told = []
-
+@pytest.mark.parametrize(("shift", "roots"), SHIFTS, ids=["15", "4"])
+def test_an_image_is_drawn_as_by_the_published_sampler(shift: ShiftConfig, roots: tuple[float, ...]) -> None:
     def network(x: Tensor, time: Tensor) -> Tensor:
-        told.append(int(time[0]))
-        assert x.abs().max() < 3
-        return CLEAN.to(x)
+        return 1.4 * torch.sin(3 * x[:, :3] + x[:, 3:]) + 0.02 * time.reshape(-1, 1, 1, 1)  # any, which leaves [-1, 1]
 
-    denoiser = ShiftDenoiser(network, ShiftConfig(steps=steps), IMAGE.float())
-    config = SamplerConfig(solver="native", steps=steps, start="image_edm")
-    noise = SeededNoise([("a",), ("b",)])
-    made = sample(config, denoiser, tuple(IMAGE.shape), noise, device="cpu", image=IMAGE.float())  # type: ignore[arg-type]
-    torch.testing.assert_close(made, CLEAN, atol=1e-6, rtol=0)
-    assert told == list(range(steps))[::-1]
+    draws = list(torch.randn(shift.steps, *IMAGE.shape, dtype=torch.float64))
+    x, clipped = IMAGE + shift.kappa * roots[-1] * draws[0], 0
+    for step in reversed(range(shift.steps)):  # in x_t, as published: input, clipped estimate, posterior
+        eta, before = roots[step] ** 2, roots[step - 1] ** 2 if step else 0.0
+        shown = x / (3 * shift.kappa * roots[step] + 1)
+        clean = network(torch.cat([shown, IMAGE], dim=1), torch.full((2,), step))
+        clipped += int((clean.abs() > 1).sum())
+        x = before / eta * x + (eta - before) / eta * clean.clamp(-1, 1)
+        if step:
+            x = x + shift.kappa * (before / eta * (eta - before)) ** 0.5 * draws[shift.steps - step]
+    assert clipped > 0
+    config = SamplerConfig(solver="native", steps=shift.steps, start="image_edm")
+    made = sample(config, ShiftDenoiser(network, shift, IMAGE), tuple(IMAGE.shape), ReplayNoise(draws), device="cpu", image=IMAGE)
+    torch.testing.assert_close(made, x, rtol=0, atol=1e-5)  # the roots have eight digits
+
+
+def test_the_loss_of_a_shift_is_the_plain_error_of_the_clean_image() -> None:
+    method = ResShiftConfig(network=SMALL).build(Problem(2, 3, 3))
+    network, clean = Recorded(), torch.rand(2, 3, 8, 8)
+    method.network = network
+    batch = Batch([SampleMeta(str(i)) for i in range(2)], (8, 8), (4, 4), hr=clean, lr=torch.rand(2, 3, 4, 4))
+    steps, drawn = torch.tensor([9, 2]), torch.randn(2, 3, 8, 8)
+    loss = losses_of(method, batch, Given(steps, drawn)).total
+    eta, root = (torch.tensor([FIFTEEN[9] ** k, FIFTEEN[2] ** k]).reshape(-1, 1, 1, 1) for k in (2, 1))
+    image = enlarge_signed(batch.need("lr"), (8, 8))
+    x = 2 * clean - 1 + eta * (image - (2 * clean - 1)) + 2 * root * drawn
+    torch.testing.assert_close(network.shown, torch.cat([x / (6 * root + 1), image], dim=1), rtol=1e-4, atol=1e-5)
+    assert network.time.tolist() == steps.tolist()
+    torch.testing.assert_close(loss, (0.3 - (2 * clean - 1)).square().mean())
+
+
+class Recorded(torch.nn.Module):
+    """Answers 0.3 everywhere and keeps what it was shown."""
+
+    shown: Tensor
+    time: Tensor
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        self.shown, self.time = x, time
+        return torch.full_like(x[:, :3], 0.3)
+
+
+class Given(SeededNoise):
+    """Gives these steps and this noise."""
+
+    def __init__(self, steps: Tensor, drawn: Tensor) -> None:
+        super().__init__([(0,), (1,)])
+        self.steps, self.drawn = steps, drawn
+
+    def integers(self, *arguments: object, **options: object) -> Tensor:
+        return self.steps
+
+    def normal(self, *arguments: object, **options: object) -> Tensor:
+        return self.drawn
 
 
 def test_a_flow_is_walked_in_equal_steps_of_time_along_the_velocity() -> None:

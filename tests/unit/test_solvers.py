@@ -24,8 +24,8 @@ from rsdiff.diffusion.solvers import (
     ddim_rule,
     ddpm,
     dpmpp_2m,
+    first_order,
     native,
-    residual_shift,
     residual_shift_rule,
 )
 
@@ -86,7 +86,17 @@ def test_deterministic_solvers_find_the_flow_and_draw_nothing(name: str) -> None
 
 
 # A corrector adds an order to its predictor.
-ORDERS = [("ddim", 1), ("euler", 1), ("heun", 2), ("dpmpp_2m", 2), ("dpmpp_3m", 3), ("unipc", 3), ("unipc_3", 4), ("deis", 2), ("deis_3", 3)]
+ORDERS = [
+    ("ddim", 1),
+    ("euler", 1),
+    ("heun", 2),
+    ("dpmpp_2m", 2),
+    ("dpmpp_3m", 3),
+    ("unipc", 3),
+    ("unipc_3", 4),
+    ("deis", 2),
+    ("deis_3", 3),
+]
 
 
 @pytest.mark.parametrize(("name", "order"), ORDERS)
@@ -184,7 +194,7 @@ STOCHASTIC: dict[str, Callable[[Tensor, Tensor, NoiseSource], Tensor]] = {
     "ddim_half": lambda levels, y, noise: ddim(Gaussian(), levels, y, noise, eta=0.5),
     "churned_heun": lambda levels, y, noise: heun(Gaussian(), levels, y, noise, churn=Churn(20.0)),
     "churned_euler": lambda levels, y, noise: euler(Gaussian(), levels, y, noise, churn=Churn(20.0)),
-    "residual_shift": lambda levels, y, noise: residual_shift(Gaussian(), levels, y, noise, deviation=2.0),
+    "residual_shift": lambda levels, y, noise: first_order(Gaussian(), levels, y, noise, residual_shift_rule(2.0)),
 }
 
 
@@ -240,7 +250,7 @@ def test_residual_shift_equals_the_published_step_in_x() -> None:
         clean = Gaussian()((x - etas[t] * image) / (1 - etas[t]), sigmas[t])
         before = etas[t - 1] if t > 0 else torch.zeros(())
         x = before / etas[t] * x + (1 - before / etas[t]) * clean + k * (before / etas[t] * (etas[t] - before)).sqrt() * draws[8 - t]
-    result = residual_shift(Gaussian(), grids.to_zero(sigmas.flip(0)), y, ReplayNoise(draws[:8]), deviation=k)
+    result = first_order(Gaussian(), grids.to_zero(sigmas.flip(0)), y, ReplayNoise(draws[:8]), residual_shift_rule(k))
     torch.testing.assert_close(result, x, rtol=1e-9, atol=1e-9)
 
 

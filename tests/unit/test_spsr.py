@@ -12,9 +12,9 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore
 from rsdiff.losses.adversarial import AdversarialLossConfig
-from rsdiff.losses.perceptual import PerceptualLossConfig
 from rsdiff.methods.adversaries import UNetConfig, VGGConfig
 from rsdiff.methods.base import Problem
+from rsdiff.methods.perceptual import PerceptualLossConfig
 from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.methods.spsr import SPSR, SPSRConfig
 from rsdiff.networks.spsr import SPSRNetConfig, gradient_map

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from rsdiff.diffusion.bases import EnlargedConfig
 from rsdiff.diffusion.regression_base import RegressionConfig
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.losses.perceptual import PerceptualLossConfig
 from rsdiff.methods.adversaries import PatchConfig
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.idm import IDMConfig
+from rsdiff.methods.perceptual import PerceptualLossConfig
 from rsdiff.methods.regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, RegressionMethodConfig, RRDBMethodConfig
 from rsdiff.methods.sadn import SADNConfig
 from rsdiff.methods.spsr import SPSRConfig

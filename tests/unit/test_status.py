@@ -1,4 +1,4 @@
-"""task=status tells how the cells of a sweep stand and runs those again that failed."""
+"""task=status tells the state of every run of a sweep and runs those again that failed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_state_of_a_cell_is_told_and_none_hides_another(run_command: Comma
     record(outputs, 1).unlink()
     change(record(outputs, 2), state="failed", error="the disk is full.", log="/somewhere/2.err")
     said = run_command("task=status", f"outputs={outputs}").out
-    assert "4 cells, 1 finished, 1 waiting, 1 failed, 1 killed" in said
+    assert "4 runs, 1 finished, 1 waiting, 1 failed, 1 killed" in said
     assert "run 2 failed: the disk is full. Log: /somewhere/2.err" in said
     assert "run 0 killed: its process ended without a word" in said
     assert "task.retry_failed=true" in said
@@ -52,7 +52,7 @@ def test_failed_cells_are_run_again_and_the_others_left_alone(run_command: Comma
     change(failed / "status.json", state="failed", error="something.")
     ended = run_command("task=status", "task.retry_failed=true", f"outputs={outputs}")
     assert ended.code == 0, ended.err
-    assert "2 cells, 2 finished" in ended.out
+    assert "2 runs, 2 finished" in ended.out
     assert (record(outputs, 0).read_bytes(), (kept / "provenance.jsonl").read_bytes()) == before
     assert len((failed / "provenance.jsonl").read_text().splitlines()) == 2
 

@@ -81,6 +81,21 @@ def test_a_log_file_gets_the_last_step_and_few_lines(tmp_path: Path) -> None:
     assert len(lines) <= 4
 
 
+def test_a_log_file_says_soon_how_long_it_takes_and_then_less_and_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("rsdiff.tracking.progress.time.monotonic", lambda: now)
+    with (tmp_path / "log").open("w") as stream:
+        progress = Progress(Console(file=stream))
+        for step in range(1, 3601):
+            now += 1.0
+            progress.advance(step, 3600, {"total": 0.5}, 12.0)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines[1].startswith("step 6/3600")
+    assert "59 min 54 s left" in lines[1]
+    assert len(lines) <= 20
+    assert lines[-1].startswith("step 3600/3600")
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(12.4, "12 s"), (303, "5 min 03 s"), (3900, "1 h 05 min")])
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
     assert duration(seconds) == text

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from rsdiff.training import checkpoints
 from rsdiff.training.config import EmaConfig, LearningRateConfig, OptimiserConfig, TrainerConfig
 from rsdiff.training.starting import load_what_fits
 from rsdiff.training.trainer import Trainer, TrainingError
+from tests.faults.server import FileOperations
 
 
 class OneWeight(Method):
@@ -103,6 +107,44 @@ def test_a_validation_that_fails_costs_no_step_and_is_repeated(tmp_path: Path) -
     assert validated == [5, 10]
     trainer_of(tmp_path / "whole", options()).fit()
     assert weights_at(tmp_path, 10) == weights_at(tmp_path / "whole", 10)
+
+
+def test_a_training_that_ends_before_any_of_its_file_operations_ends_with_the_same_files(tmp_path: Path) -> None:
+    config = options(steps=4, validate_every_steps=2, keep_checkpoints=1, log_every_steps=2)
+
+    def files(run: Path) -> dict[str, Any]:
+        return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file() and path.suffix != ".pt"}
+
+    with refusing(tmp_path / "whole") as operations:
+        trainer_of(tmp_path / "whole", config).fit()
+    for moment in range(1, operations.count + 1):
+        run = tmp_path / str(moment)
+        with refusing(run, moment), suppress(OSError):
+            trainer_of(run, config).fit()
+        again = trainer_of(run, config)
+        again.resume()
+        again.fit()
+        assert files(run) == files(tmp_path / "whole"), f"after operation {moment}"
+    assert operations.count > 15
+
+
+@contextmanager
+def refusing(folder: Path, moment: int | None = None) -> Iterator[FileOperations]:
+    """Context in which the file operations below `folder` are counted, and fail from one of them on as if the process were dead."""
+    refusal = None if moment is None else {"errno": errno.EIO, "name": "", "at_operation": moment}
+    operations = FileOperations(folder, None, refusal)
+    if not ASKED:
+        ASKED.append(None)
+        sys.addaudithook(lambda event, arguments: ASKED[-1](event, arguments) if ASKED[-1] else None)
+    ASKED.append(operations)
+    try:
+        yield operations
+    finally:
+        ASKED.append(None)
+
+
+ASKED: list[FileOperations | None] = []
+"""The last one is asked about every file operation: what watches cannot be taken away again."""
 
 
 @pytest.mark.parametrize("fault", ["bad_at", "bad_gradient_at"])

@@ -1,4 +1,4 @@
-"""A plugin of rsdiff. Its tables say what it brings: 'module:Class' is imported when it is used, so that `rsdiff --help` stays quick."""
+"""A plugin of rsdiff. Its dictionaries say what it adds: 'module:Class' is imported when it is used, so `rsdiff --help` stays quick."""
 
 METHODS = {"mysr": "mysr.method:MySRConfig"}
 NETWORKS = {"shuffle": "mysr.network:ShuffleNetConfig"}

@@ -7,7 +7,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from rsdiff.config import config
-from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_fraction
+from rsdiff.data.problem import Problem
+from rsdiff.networks.restorers import RestorerConfig
 
 
 @config
@@ -20,7 +21,7 @@ class ShuffleNetConfig(RestorerConfig):
     """Channels between the convolutions."""
 
     def refuse_network(self, problem: Problem) -> str | None:
-        return refuse_fraction(self.kind, problem)
+        return problem.refuse_fraction(self.kind)
 
     def build_network(self, problem: Problem) -> nn.Module:
         return ShuffleNet(self, problem)

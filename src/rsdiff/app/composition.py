@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -16,9 +15,9 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, config_from_mapping
-from rsdiff.config.former import present_values
 from rsdiff.config.reading import require_effect
-from rsdiff.config.typed import nearest
+from rsdiff.config.typed import nearest, required
+from rsdiff.methods.former import present_groups
 from rsdiff.runs.options import RunOptions, TaskOptions
 from rsdiff.runs.settings import CARRIED, RunSettings
 
@@ -45,8 +44,7 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
 def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> RunSettings:
     """Check the composed config as plain values and return the typed settings; see `settings_from`."""
     _refuse_without_value(plain, choices, overrides)
-    if isinstance(plain.get("model"), Mapping):
-        plain["model"] = _present(plain["model"])
+    plain |= present_groups(plain)
     task = cast(TaskOptions, _typed("task", plain["task"]))
     options = _options(plain)
     if options.checkpoint is not None:
@@ -82,7 +80,7 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
 def group_config(composed: DictConfig, group: str) -> Any:
     """Return the typed config of one group of a composed config; raises ConfigError."""
     values = plain_config(composed)[group]
-    return _typed(group, _present(values) if group == "model" else values)
+    return _typed(group, present_groups({group: values}).get(group, values))
 
 
 def _interpolation_sentence(error: OmegaConfBaseException) -> str:
@@ -120,12 +118,6 @@ def _takes_checkpoint(model: Mapping[str, Any]) -> bool:
     return bool(getattr(cls, "takes_checkpoint", False))
 
 
-def _present(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's settings with former options under their present names."""
-    cls = GROUPS["model"].get(str(model.get("kind")))
-    return dict(model) if cls is None else present_values(model, [field.name for field in fields(cls)])
-
-
 def _options(plain: Mapping[str, Any]) -> RunOptions:
     return config_from_mapping(RunOptions, {key: value for key, value in plain.items() if key not in GROUPS}, "")
 
@@ -137,19 +129,20 @@ def _typed(group: str, values: Mapping[str, Any] | None) -> Any:
     table = GROUPS[group]
     if kind not in table:
         raise ConfigError(f"{group}.kind={kind} is not known{nearest(str(kind), list(table))}; the kinds are {', '.join(sorted(table))}.")
-    missing = _first_missing(options, group)
-    if missing is not None:
-        raise ConfigError(f"{missing} is required and was not given; set it with {missing}=VALUE.")
+    missing = _first_missing(options)
+    if missing:
+        raise ConfigError(required(table[kind], missing, ".".join((group, *missing))))
     return config_from_mapping(table[kind], options, group)
 
 
-def _first_missing(values: Mapping[str, Any], path: str) -> str | None:
+def _first_missing(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the way to the first option whose value Hydra marks as missing; nothing where all have one."""
     for key, value in values.items():
         if value == "???":
-            return f"{path}.{key}"
-        if isinstance(value, Mapping) and (found := _first_missing(value, f"{path}.{key}")) is not None:
-            return found
-    return None
+            return (key,)
+        if isinstance(value, Mapping) and (found := _first_missing(value)):
+            return (key, *found)
+    return ()
 
 
 def _with_settings_of(
@@ -160,9 +153,9 @@ def _with_settings_of(
     What the user typed wins: a whole group (`dataset=whu`, or every group but the model where `experiments=` is given), a single option
     (`sampler.steps=10`), `scale`; also what a typed data set decides by its nature, see `_decided_by`.
     """
-    from rsdiff.training.checkpoints import find_checkpoint
+    from rsdiff.training.checkpoints import find_checkpoint, read_card
 
-    card = json.loads((find_checkpoint(checkpoint) / "card.json").read_text())
+    card = read_card(find_checkpoint(checkpoint))
     trained, names = card.get("config", {}), card.get("choices", {})
     # Of a choice inside an option ('network@model.network=hat'), the setting that it stands for.
     typed = [parsed.package or parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)]
@@ -175,7 +168,7 @@ def _with_settings_of(
                 raise ConfigError(f"{checkpoint} holds a model={holds} and model={choices['model']} was given; leave model= out.")
         elif group in typed or group in decided or "experiments" in typed:
             continue
-        merged[group] = _present(trained[group]) if group == "model" else dict(trained[group])
+        merged[group] = dict(trained[group])
         chosen[group] = names.get(group, choices[group])
         for key in (key for key in typed if key.startswith(f"{group}.")):
             _copy_option(key.split("."), plain, merged)

@@ -63,6 +63,11 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
         if override.key_or_group in groups and not override.is_delete() and not override.is_sweep_override() and override.value() is None:
             group = override.key_or_group
             return f"{text_of(override)} names no option; choose {group}=NAME, or ~{group} where the task needs none."
+    removed = {override.key_or_group: text_of(override) for override in parsed if override.is_delete() and override.key_or_group in groups}
+    for override in parsed:
+        group, dot, _ = override.key_or_group.partition(".")
+        if dot and group in removed:
+            return f"{text_of(override)} sets an option of {group}, which {removed[group]} removes; leave one of the two out."
     for override in parsed:
         key = override.key_or_group
         if override.package is not None and key in FAMILIES:

@@ -47,7 +47,7 @@ def shares_of(gpus: Sequence[str], per_cell: float) -> list[list[str]]:
         raise ConfigError(f"gpus_per_cell={per_cell:g} was given and this machine has {len(gpus)}; give at most that.")
     cells_per_gpu = 1 / per_cell
     if per_cell < 0 or (per_cell >= 1 and per_cell % 1) or (per_cell < 1 and abs(cells_per_gpu - round(cells_per_gpu)) > 1e-6):
-        raise ConfigError(f"gpus_per_cell={per_cell:g} was given; give a whole number, or 0.5, 0.25, .. for cells that share a GPU.")
+        raise ConfigError(f"gpus_per_cell={per_cell:g} was given; give a whole number, or 0.5, 0.25, .. for runs that share a GPU.")
     if per_cell < 1:
         return [[gpu] for _ in range(round(cells_per_gpu)) for gpu in gpus]
     size = round(per_cell)
@@ -69,7 +69,7 @@ def _taken(gpus: tuple[str, ...], per_cell: float) -> tuple[list[str], list[Text
             if locks is not None:
                 return share, locks
         if attempt == 0:
-            print(f"waiting for a GPU: the {len(shares)} cells that {len(gpus)} GPUs have room for are at work.", file=sys.stderr)
+            print(f"waiting for a GPU: {len(shares)} runs of sweeps on this machine use the {len(gpus)} GPUs.", file=sys.stderr)
         time.sleep(ASKED_EVERY_S)
     raise AssertionError("unreachable")
 

@@ -26,17 +26,19 @@ from rsdiff.runs.options import RunOptions
 INTRODUCTION = """\
 rsdiff: composable experiments in remote-sensing super-resolution.
 
-  python run.py                                                a tiny model on generated scenes: train, evaluate, report
+  python run.py                                                a small network on generated scenes: train, evaluate, report
   python run.py model=sr3 degradation=iso scale=4              an option of each group; model=NAME is the published configuration
-  python run.py model=sr3_quick sampler=ddim sampler.steps=10   any setting
+  python run.py trainer.steps=2000 trainer.batch=8             any setting
   python run.py dataset=folder dataset.root=/data/AIRS         your images
-  python run.py task=evaluate checkpoint=RUN_FOLDER            any checkpoint; what is not chosen comes from it
+  python run.py task=evaluate checkpoint=RUN_FOLDER            everything you do not override is taken from the checkpoint
   python run.py task=restore checkpoint=RUN_FOLDER input=scene.tif output=scene_x4.tif
+  python run.py task=restore checkpoint=zoo:any_scale input=photo.png output=photo_x4.png
   python run.py task=prepare dataset=folder source=/data/AIRS output=airs.h5
   python run.py task=preview degradation=bsrgan
   python run.py task=import model=sr3 source=released_weights.pth
   python run.py -m scale=2,4 seed=0,1                          a sweep; hydra/launcher=joblib or slurm spreads it
-  python run.py task=status                                    how the cells of a sweep stand
+  python run.py task=board                                     one page of all runs, to sort, filter and compare
+  python run.py task=status                                    the state of every run of a sweep
   accelerate launch run.py model=sr3                           several GPUs or nodes
 
   python run.py model=sr3 --help                               what every setting of a choice means

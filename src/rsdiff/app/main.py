@@ -35,7 +35,8 @@ from rsdiff.app.schemas import register_schemas
 from rsdiff.app.words import Words, for_hydra, words_of
 from rsdiff.config import ConfigError, UserError
 from rsdiff.runs import sweep
-from rsdiff.runs.console import accept_any_encoding
+from rsdiff.runs.board import renew_board
+from rsdiff.runs.console import SAID, accept_any_encoding
 from rsdiff.runs.errors import OK, RUN_ERROR, exit_code, print_error, stops_everything, wants_traceback
 from rsdiff.runs.identity import signature_of
 from rsdiff.runs.ownership import OwnedElsewhereError
@@ -94,6 +95,7 @@ def _with_hydra(conf: Path, words: Words) -> int:
     sys.argv = [sys.argv[0], *arguments]
     os.environ[SWEEP] = signature_of({"overrides": sorted(overrides)})
     os.environ.pop(FOLDER, None)
+    os.environ.pop(SAID, None)
     failed = 0
     try:
         with _hydra_raising():
@@ -105,6 +107,7 @@ def _with_hydra(conf: Path, words: Words) -> int:
     finally:
         if FOLDER in os.environ:
             failed = sweep.conclude(Path(os.environ[FOLDER]))
+            renew_board(Path(os.environ[FOLDER]).parents[1])
     return failed
 
 

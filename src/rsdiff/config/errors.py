@@ -19,7 +19,7 @@ class ConfigError(UserError):
 
 
 class Interrupted(RuntimeError):  # noqa: N818 - it is no error
-    """Training stopped in good order and can be continued by the same command; signal `signal` asked for it, or (None) the time limit."""
+    """Training stopped cleanly and can be continued by the same command; signal `signal` asked for it, or (None) the time limit."""
 
     def __init__(self, message: str, signal: int | None) -> None:
         super().__init__(message)

@@ -26,6 +26,10 @@ def _predicted(value: Any) -> Mapping[str, Any]:
     return {"prediction": "noise" if value == "noise" else "clean"} | added
 
 
+def _gone(value: Any) -> Mapping[str, Any]:
+    return {}
+
+
 FORMER: Sequence[tuple[str, Translation]] = (
     ("generator.starts_bicubic", _on_enlarged),
     ("generator", _moved("network")),
@@ -39,15 +43,18 @@ FORMER: Sequence[tuple[str, Translation]] = (
     ("predicts", _predicted),
 )
 """Former options of models, those inside others first."""
+OF_SAMPLERS: Sequence[tuple[str, Translation]] = (("shift_deviation", _gone),)  # that of ResShift, which now says it itself
+"""Former options of samplers."""
 
 
-def present_values(values: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
-    """Return the plain values of a model with former options under their present names.
+def present_values(values: Mapping[str, Any], known: Sequence[str], former: Sequence[tuple[str, Translation]] = FORMER) -> dict[str, Any]:
+    """Return the plain values of a model, or of another group, with former options under their present names.
 
-    known  names of the model's options: what is one of them still has its old meaning
+    known   names of its options: what is one of them still has its old meaning
+    former  the former options of its group
     """
     present = _copied(values)
-    for path, translate in FORMER:
+    for path, translate in former:
         *place, name = path.split(".")
         if (place or [name])[0] in known and not place:
             continue

@@ -4,7 +4,9 @@ A config class declares them in the class variable `read_with`: option -> (the o
 
     read_with: ClassVar[ReadWith] = {"milestones": ("shape", ("multistep",))}
 
-An option that is not read is left out of what identifies a run, and typing one is refused.
+Where an option depends on several others, it is read if all of these conditions hold: {"steps": (("stride", (0,)), ("grid", ("edm",)))}.
+An option of another group is named with it ("sampler.solver"). An option that is not read, with all options inside it, is left out of
+what identifies a run (unless another group decides), and typing one is refused.
 """
 
 from __future__ import annotations
@@ -15,45 +17,69 @@ from typing import Any
 
 from rsdiff.config.errors import ConfigError, UserError
 
-ANY_VALUE = "any value"
-"""Among the values of `read_with`: every one but None."""
-ReadWith = Mapping[str, tuple[str, tuple[Any, ...]]]
+ANY_VALUE, ABOVE_0 = "any value", "above 0"
+"""Among the values of `read_with`: every one but None; every number above 0."""
+PLACEHOLDERS = {ANY_VALUE: "VALUE", ABOVE_0: "NUMBER (above 0)"}
+Condition = tuple[str, tuple[Any, ...]]
+ReadWith = Mapping[str, Condition | tuple[Condition, ...]]
 
 
 def is_read(config: Any, option: str) -> bool:
     """Return whether `option` of a config has any effect beside the config's other options."""
-    rules: ReadWith = getattr(type(config), "read_with", {})
-    if option not in rules:
-        return True
-    other, values = rules[option]
-    chosen = getattr(config, other)
-    return chosen in values or (ANY_VALUE in values and chosen is not None)
+    return _unmet(config, option, {}) is None
 
 
-def unread_options(config: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield (option, sentence that says what it has no effect with) for the options that are not read; `path` is the config's own."""
+def _unmet(config: Any, option: str, groups: Mapping[str, Any]) -> Condition | None:
+    """Return the first condition of `option` that does not hold, or None where it is read; other groups than `groups` are not asked."""
+    rule: Any = getattr(type(config), "read_with", {}).get(option, ())
+    conditions: tuple[Condition, ...] = (rule,) if rule and isinstance(rule[0], str) else rule
+    for other, values in conditions:
+        owner, name = _owner(config, other, groups)
+        if owner is None:
+            continue
+        chosen = getattr(owner, name)
+        is_any = ANY_VALUE in values and chosen is not None
+        is_above = ABOVE_0 in values and isinstance(chosen, int | float) and chosen > 0
+        if not (chosen in values or is_any or is_above):
+            return other, values
+    return None
+
+
+def _owner(config: Any, option: str, groups: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return (the config that has an option, its name there) for 'rule' of `config` itself or 'sampler.solver' of another group."""
+    group, dot, name = option.rpartition(".")
+    return (groups.get(group), name) if dot else (config, name)
+
+
+def unread_options(config: Any, path: str, groups: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (option, what it has no effect with and what to do) for the options that are not read; `path` is the config's own."""
     for field in dataclasses.fields(config):
         value, place = getattr(config, field.name), f"{path}.{field.name}"
-        if not is_read(config, field.name):
-            other, values = type(config).read_with[field.name]
-            accepted = " or ".join(f"{path}.{other}={'VALUE' if value == ANY_VALUE else _typed(value)}" for value in values)
-            yield place, f"{place} has no effect with {path}.{other}={_typed(getattr(config, other))}; leave it out, or set {accepted}."
+        unmet = _unmet(config, field.name, groups)
+        if unmet is not None:
+            other, values = unmet
+            owner, name = _owner(config, other, groups)
+            typed = other if "." in other else f"{path}.{other}"
+            accepted = " or ".join(f"{typed}={PLACEHOLDERS.get(value, _typed(value))}" for value in values)
+            way = f"choose a {other.partition('.')[0]} with" if "." in other else "set"
+            yield place, f"has no effect with {typed}={_typed(getattr(owner, name))}; leave it out, or {way} {accepted}."
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            yield from unread_options(value, place)
+            yield from unread_options(value, place, groups)
         elif isinstance(value, Mapping):
             for key, item in value.items():
                 if dataclasses.is_dataclass(item) and not isinstance(item, type):
-                    yield from unread_options(item, f"{place}.{key}")
+                    yield from unread_options(item, f"{place}.{key}", groups)
 
 
 def require_effect(groups: Mapping[str, Any], typed: Iterable[str]) -> None:
     """Raise ConfigError where an option that was typed ('trainer.learning_rate.floor') is not read beside the other options chosen."""
-    wanted = set(typed)
+    wanted = list(typed)
     for group, config in groups.items():
         if dataclasses.is_dataclass(config) and not isinstance(config, type):
-            for option, sentence in unread_options(config, group):
-                if option in wanted:
-                    raise ConfigError(sentence)
+            for option, sentence in unread_options(config, group, groups):
+                for word in wanted:
+                    if word == option or word.startswith(f"{option}."):
+                        raise ConfigError(f"{word} {sentence}")
 
 
 def require_at_least(config: Any, **lowest: float) -> None:

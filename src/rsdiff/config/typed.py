@@ -11,7 +11,7 @@ import difflib
 import functools
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast, dataclass_transform
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -94,7 +94,7 @@ def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
             among = f"the options of {place} are" if place else "the options are"
             return f"{path} is not an option{nearest(location[-1], known)}; {among} {', '.join(sorted(known)) or 'none'}."
         case "missing" | "missing_argument":
-            return f"{path} is required and was not given; set it with {path}=VALUE."
+            return required(cls, location, path)
         case "literal_error":
             expected = first.get("ctx", {}).get("expected", "")
             options = [option.strip(" '") for option in str(expected).replace(" or ", ", ").split(",")]
@@ -106,6 +106,15 @@ def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
                 f"; write a list: {path}=[{given}]" if first["type"] in ("tuple_type", "list_type") and not isinstance(given, dict) else ""
             )
             return f"{path}={given!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}{hint}."
+
+
+def required(cls: type[Any], location: Sequence[str], path: str) -> str:
+    """Return the sentence for a required option that was not given: `location` leads to it from `cls`, `path` is what is typed."""
+    *outer, name = location
+    owners = functools.reduce(_inside, outer, [cls])
+    hints = [typing.get_type_hints(owner).get(name) for owner in owners]
+    value = "[VALUE,..]" if any(typing.get_origin(hint) in (tuple, list) for hint in hints) else "VALUE"
+    return f"{path} is required and was not given; set it with {path}={value}."
 
 
 def _refuse_no_numbers(annotation: Any, value: Any, path: str) -> None:
@@ -139,13 +148,15 @@ def _takes_bool(annotation: Any) -> bool:
 
 def _options_at(cls: type[Any], location: list[str]) -> list[str]:
     """Return the option names of the config class found by following `location` through the fields of `cls`."""
-    classes = [cls]
-    for name in location:
-        hints = [typing.get_type_hints(owner) for owner in classes]
-        found = [part for owner in hints for part in _config_classes(owner.get(name))]
-        # A step that is not a field (an index, the key of a mapping, pydantic's name of a union member) stays in the same class.
-        classes = found or classes
-    return list(dict.fromkeys(field.name for owner in classes for field in dataclasses.fields(owner)))
+    owners = functools.reduce(_inside, location, [cls])
+    return list(dict.fromkeys(field.name for owner in owners for field in dataclasses.fields(owner)))
+
+
+def _inside(owners: list[type[Any]], name: str) -> list[type[Any]]:
+    """Return the config classes of the option `name` of any of `owners`."""
+    found = [part for owner in owners for part in _config_classes(typing.get_type_hints(owner).get(name))]
+    # A step that is not a field (an index, the key of a mapping, pydantic's name of a union member) stays in the same class.
+    return found or owners
 
 
 def _config_classes(annotation: Any) -> list[type[Any]]:

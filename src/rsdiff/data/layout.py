@@ -24,7 +24,7 @@ class LayoutDataset(SplitDataset):
     test_folders: tuple[str, ...] = ()
     """Folders of test images below `root`; the first that exists is taken."""
     image_folders: tuple[str, ...] = ()
-    """Folders of all images, for downloads without a split; `split` tells train from test. The first that exists is taken."""
+    """Folders of all images, for downloads without a split: the first that exists is taken, and `split` divides its images."""
     tile: int = 0
     """Side in pixels of the squares that images are cut into, side by side and whole ones only; 0 leaves images whole."""
     tiles_per_image: int | None = None

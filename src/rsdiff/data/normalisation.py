@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 from rsdiff.config import UserError, config
 
 _PIXELS_PER_IMAGE = 20_000
+_NOTHING_KNOWN = (
+    "every pixel of the images in which the range was measured is missing; give images with known pixels, or say what is 0 and what is 1 "
+    "with dataset.range=[LOW,HIGH]."
+)
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,10 @@ class NormaliserConfig:
         if self.rule == "percentile":
             return measured(images(self.images), self.percentiles, self.clip)
         if self.rule == "maximum":
-            return Normaliser((0.0,), (max(float(np.nanmax(image)) for image in images(self.images)),), self.clip)
+            highest = [float(np.nanmax(image)) for image in images(self.images) if np.isfinite(image).any()]
+            if not highest:
+                raise UserError(_NOTHING_KNOWN)
+            return Normaliser((0.0,), (max(highest),), self.clip)
         if self.rule == "measured":
             own = measured(images(self.images), self.percentiles, self.clip)
             return Normaliser((min(own.low),), (max(own.high),), self.clip)
@@ -145,7 +152,12 @@ def measured(images: Iterable[NDArray[Any]], percentiles: tuple[float, float], c
         step = max(1, pixels.shape[1] // _PIXELS_PER_IMAGE)
         parts.append(pixels[:, ::step].astype(np.float64))
     values = np.concatenate(parts, axis=1)
-    low, high = np.nanpercentile(values, percentiles, axis=1)
+    known = np.isfinite(values).any(axis=1)
+    if not known.any():
+        raise UserError(_NOTHING_KNOWN)
+    low, high = np.zeros(len(values)), np.zeros(len(values))
+    low[known], high[known] = np.nanpercentile(values[known], percentiles, axis=1)
+    low[~known], high[~known] = low[known].min(), high[known].max()  # of a band without a known value nothing counts
     high = np.where(high > low, high, low + 1.0)  # a constant band maps to 0
     return Normaliser(tuple(low.tolist()), tuple(high.tolist()), clip)
 

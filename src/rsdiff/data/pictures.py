@@ -13,23 +13,13 @@ from PIL import Image
 from rasterio.transform import Affine
 
 from rsdiff.data.opening import open_raster
+from rsdiff.data.orientation import TRANSPOSES, as_stored, lies_on_its_side, orientation_of
 from rsdiff.data.plausible import require_plausible
 from rsdiff.data.raster_files import OpenedFile, Raster, RasterInfo
 from rsdiff.data.source import DataError, Window
 
 _PILLOW_BANDS = {"1": 1, "L": 1, "P": 3, "PA": 4, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
 _SHOWN = {"1": "L", "P": "RGB", "PA": "RGBA"}
-_EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes an image upright, by its EXIF orientation."""
 
 
 class Picture(OpenedFile):
@@ -43,7 +33,7 @@ class Picture(OpenedFile):
             require_plausible(path, bands * image.height * image.width, [path])
             height, width = image.height, image.width
             self._orientation = orientation_of(image)
-            if self._orientation >= 5:
+            if lies_on_its_side(self._orientation):
                 height, width = width, height
             alpha = bands if image.mode in ("LA", "RGBA", "PA") else None
             dtype = np.dtype(np.uint16 if image.mode == "I;16" else np.uint8)
@@ -59,18 +49,8 @@ class Picture(OpenedFile):
 
     @property
     def as_stored(self) -> Affine | None:
-        """See RasterFile; columns and rows count from the corner of the first pixel."""
-        columns, rows = self.info.width, self.info.height
-        by_orientation = {
-            2: (-1, 0, columns, 0, 1, 0),
-            3: (-1, 0, columns, 0, -1, rows),
-            4: (1, 0, 0, 0, -1, rows),
-            5: (0, 1, 0, 1, 0, 0),
-            6: (0, 1, 0, -1, 0, columns),
-            7: (0, -1, rows, -1, 0, columns),
-            8: (0, -1, rows, 1, 0, 0),
-        }
-        return Affine(*by_orientation[self._orientation]) if self._orientation in by_orientation else None
+        """See RasterFile."""
+        return as_stored(self._orientation, self.info.height, self.info.width)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is not None:
@@ -95,18 +75,11 @@ class Picture(OpenedFile):
         with Image.open(self.path) as image:
             require_plausible(self.path, 4 * image.height * image.width, [self.path])
             _bands_of_mode(image.mode, self.path)
-            turn = _UPRIGHT.get(self._orientation)
+            turn = TRANSPOSES.get(self._orientation)
             image.load()
             shown = image if turn is None else image.transpose(turn)
             hides = "transparency" in image.info and not (self._as_codes and image.mode == "P")
             return shown, shown.convert("RGBA").getchannel("A") if hides else None
-
-
-def orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 (upright) to 8, from what stands before its pixels."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # asking Pillow would decode the image in search of it
-    return int(image.getexif().get(_EXIF_ORIENTATION, 1))
 
 
 def _channels_first(image: Image.Image) -> NDArray[Any]:

@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 
 from rsdiff.data import cubes
 from rsdiff.data.opening import in_one_sentence, local_file, open_netcdf, open_raster, without_warnings
+from rsdiff.data.orientation import as_stored, lies_on_its_side, orientation_in_file, stored_window, turned
 from rsdiff.data.palettes import palette_of
 from rsdiff.data.plausible import require_plausible
 from rsdiff.data.sample import Georeference
@@ -141,7 +142,7 @@ class Cube(OpenedFile):
 
 
 class GdalRaster(OpenedFile):
-    """A raster that GDAL reads, in windows where its format allows it."""
+    """A raster that GDAL reads, in windows where its format allows it; a picture without a place on the ground is turned upright."""
 
     def __init__(self, path: Path, as_codes: bool, variable: str, head: bytes) -> None:
         with without_warnings():
@@ -158,6 +159,10 @@ class GdalRaster(OpenedFile):
     def dataset(self) -> Any | None:
         return self._file
 
+    @property
+    def as_stored(self) -> Affine | None:
+        return as_stored(self._orientation, self.info.height, self.info.width)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
 
@@ -168,17 +173,21 @@ class GdalRaster(OpenedFile):
             raise DataError(f"{path} holds no raster; check the file, or leave it out with dataset.extensions.")
         if len(types) > 1:
             raise DataError(f"{path} mixes bands of types {', '.join(sorted(types))}; export it with one type.")
+        if file.dtypes[0].startswith("complex"):
+            raise DataError(f"{path} holds complex numbers; integers and real ones are accepted: export their amplitude.")
         dtype = np.dtype(file.dtypes[0])
         block = max(rows * columns for rows, columns in file.block_shapes) * dtype.itemsize
         require_plausible(path, block * (file.count if file.interleaving == Interleaving.pixel else 1), [*file.files, local_file(path)])
-        if dtype.kind not in "uif":
-            raise DataError(f"{path} holds values of type {dtype}; integers and real numbers are accepted: export it as such.")
+        # In a map the tag is left alone, as GDAL leaves it: its coordinates are those of the stored pixels.
+        has_place = file.crs is not None or not file.transform.is_identity or bool(file.gcps[0]) or file.rpcs is not None
+        self._orientation = 1 if has_place else orientation_in_file(path, file.driver)
+        sides = (file.width, file.height) if lies_on_its_side(self._orientation) else (file.height, file.width)
         placed = file.crs is not None and not file.transform.is_identity
         kinds, palette = file.colorinterp, self._palette
         return RasterInfo(
             bands=file.count if palette is None else palette.bands,
-            height=file.height,
-            width=file.width,
+            height=sides[0],
+            width=sides[1],
             dtype=dtype if palette is None else np.dtype(np.uint8),
             has_nodata=_declares_missing(file) or dtype.kind == "f" or (palette is not None and palette.has_missing),
             has_windows=file.driver not in ("PNG", "JPEG", "WEBP", "BMP", "GIF"),
@@ -188,6 +197,15 @@ class GdalRaster(OpenedFile):
         )
 
     def _pixels(self, window: Window | None, bands: list[int], size: tuple[int, int] | None) -> Raster:
+        turn = self._orientation
+        if turn == 1:
+            return self._stored(window, bands, size)
+        part = None if window is None else stored_window(window, turn, self.info.height, self.info.width)
+        found = self._stored(part, bands, size[::-1] if size is not None and lies_on_its_side(turn) else size)
+        return Raster(turned(found.values, turn), None if found.valid is None else turned(found.valid, turn))
+
+    def _stored(self, window: Window | None, bands: list[int], size: tuple[int, int] | None) -> Raster:
+        """Return the bands of a window of the stored image, reduced to `size`."""
         file = self._file
         part = None if window is None else rasterio.windows.Window(window.left, window.top, window.width, window.height)
         if window is None:

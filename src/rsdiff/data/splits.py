@@ -142,7 +142,10 @@ def _named(line: str, whole: set[str], by_last: Mapping[str, Sequence[str]], pat
             raise DataError(f"{path} names '{line}', which may be {found[0]} or {found[1]}; write the name with its folder.")
         if found:
             return found[0]
-    raise DataError(f"{path} names '{line}', which is not among the {len(whole)} images of the data set; correct the list.")
+    raise DataError(
+        f"{path} names '{line}', which is not among the {len(whole)} images of the data set; write names as it has them, below its "
+        f"folder, such as '{min(whole)}'."
+    )
 
 
 class _DataOnly(pickle.Unpickler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsdiff.config import UserError, config_from_mapping
+from rsdiff.data.missing import fill_missing
+from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.data.value_range import SPARSE_TYPE
-from rsdiff.degradations.base import Degradation
+from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.degradations.table import DEGRADATIONS
 
 Image = NDArray[Any]
+Mask = NDArray[np.bool_]
 
 
 def degrade_array(
@@ -24,7 +28,7 @@ def degrade_array(
 ) -> tuple[Image, Image, Any]:
     """Return (lr, hr, decisions) of one image by the degradation `kind` ('bsrgan', 'real_esrgan', 'gaussian', ...).
 
-    image    (H, W) or (H, W, C), any number of bands: uint8, uint16, or floats from 0 to `peak`
+    image    (H, W) or (H, W, C), any number of bands: uint8, uint16, or floats from 0 to `peak`, NaN where a value is missing
     scale    target pixels per LR pixel and side; the image is cut at the bottom and right to a multiple of it
     seed     the same image, kind, scale, seed and options give the same result
     peak     the value that stands for 1, in which noise and JPEG are measured: 255 for uint8, 1 for floats, and 65535 for uint16 that fill
@@ -37,40 +41,78 @@ def degrade_array(
     if kind not in DEGRADATIONS or kind in ("paired", "grid"):
         kinds = sorted(set(DEGRADATIONS) - {"paired", "grid"})
         raise UserError(f"kind={kind!r} is not a degradation of one image; choose among {', '.join(kinds)}.")
-    return degrade_by(config_from_mapping(DEGRADATIONS[kind], options, kind).build(), image, scale, seed, peak)
+    require_bands_last(image)
+    bands_first = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+    valid = np.isfinite(bands_first) if image.dtype.kind == "f" else np.ones(bands_first.shape, np.bool_)
+    degradation = config_from_mapping(DEGRADATIONS[kind], options, kind).build()
+    made = degraded(degradation, bands_first, valid, scale, seed, peak_of(bands_first, peak, valid))
+
+    def as_given(values: Image, known: Mask) -> Image:
+        marked = np.where(known, values, values.dtype.type(np.nan)) if image.dtype.kind == "f" else values
+        return marked[0] if image.ndim == 2 else marked.transpose(1, 2, 0)
+
+    return as_given(made.lr, made.lr_valid), as_given(made.hr, made.hr_valid), made.decisions
 
 
-def degrade_by(degradation: Degradation, image: Image, scale: float, seed: int, peak: float | None = None) -> tuple[Image, Image, Any]:
-    """Return (lr, hr, decisions) of one image; see `degrade_array`."""
-    peak = peak_of(image, peak)
-    height, width = (int(side // scale) for side in image.shape[:2])
+@dataclass(frozen=True)
+class DegradedArrays:
+    """LR (c, h, w) and the target (C, H, W) that belongs to it, in the type of the image, which of their pixels are known, and the draw."""
+
+    lr: Image
+    lr_valid: Mask
+    hr: Image
+    hr_valid: Mask
+    decisions: Any
+
+
+def degraded(degradation: Degradation, image: Image, valid: Mask, scale: float, seed: int, peak: float) -> DegradedArrays:
+    """Return what a degradation makes of an image (C, H, W) whose known pixels are `valid`; what is missing does not matter."""
+    height, width = (int(side // scale) for side in image.shape[1:])
     if min(height, width) < 1:
-        raise UserError(f"an image of {image.shape[0]}x{image.shape[1]} pixels is too small for scale={scale:g}; lower scale.")
-    cut = image[: round(height * scale), : round(width * scale)]
-    bands_first = cut[None] if image.ndim == 2 else cut.transpose(2, 0, 1)
-    hr = torch.from_numpy(np.ascontiguousarray(bands_first, dtype=np.float32) / np.float32(peak))
-    (decisions,) = degradation.draw(keyed_generator(seed, "array"), (hr.shape[0], hr.shape[1], hr.shape[2]), (height, width))
-    made = degradation.apply(hr[None], [decisions])
+        raise UserError(f"an image of {image.shape[1]}x{image.shape[2]} pixels is too small for scale={scale:g}; lower scale.")
+    H, W = round(height * scale), round(width * scale)
+    known = torch.from_numpy(np.ascontiguousarray(valid[:, :H, :W]))
+    hr = torch.from_numpy(np.ascontiguousarray(image[:, :H, :W], dtype=np.float32) / np.float32(peak))
+    if is_partial := not bool(known.all()):
+        hr = fill_missing(hr[None], known[None])[0]
+    (decisions,) = degradation.draw(keyed_generator(seed, "array"), (hr.shape[0], H, W), (height, width))
+    mask = known.float()[None] if is_partial else None
+    batch = Batch([SampleMeta("array")], (H, W), (height, width), hr=hr[None], valid=mask, decisions=[[decisions]])
+    made = degrade(batch, degradation)
 
-    def restored(tensor: Tensor) -> Image:
-        values = (tensor * peak).numpy() if np.issubdtype(image.dtype, np.floating) else (tensor.clamp(0, 1) * peak).round().numpy()
-        return (values[0] if image.ndim == 2 else values.transpose(1, 2, 0)).astype(image.dtype)
+    def stored(values: Tensor) -> Image:
+        is_real = np.issubdtype(image.dtype, np.floating)
+        found: Image = (values[0] * peak).numpy() if is_real else (values[0].clamp(0, 1) * peak).round().numpy()
+        return found.astype(image.dtype)
 
-    return restored(made.lr[0]), restored(made.hr[0]), decisions
+    def validity(mask: Tensor | None, values: Tensor) -> Mask:
+        return np.ones(values.shape[1:], np.bool_) if mask is None else np.asarray(mask[0].expand(values.shape[1:]).numpy() > 0)
+
+    lr, target = made.need("lr"), made.need("hr")
+    # A target that is the image itself keeps what was known of it, beside missing pixels, too.
+    own = known[None] if target.shape == batch.need("hr").shape else made.valid
+    return DegradedArrays(stored(lr), validity(made.lr_valid, lr), stored(target), validity(own, target), decisions)
 
 
-def peak_of(image: Image, given: float | None = None) -> float:
-    """Return the value that stands for 1; raises UserError for one that the values of `image` do not go with."""
+def require_bands_last(image: Image) -> None:
+    """Raise UserError for arrays that are no image of (H, W) or (H, W, C)."""
     if np.ma.isMaskedArray(image):
-        raise UserError("a masked array was given and masks are not followed; give its values with the missing ones filled.")
+        raise UserError("a masked array was given; use rsdiff.degrade, which follows masks, or give its values with NaN where they miss.")
     if image.ndim == 3 and image.shape[0] <= 4 < min(image.shape[1:]):
         raise UserError(f"an array of shape {image.shape} looks channels first; give (H, W, C), for example image.transpose(1, 2, 0).")
     if image.ndim not in (2, 3):
         raise UserError(f"an array of shape {image.shape} is no image; give (H, W) or (H, W, C).")
+
+
+def peak_of(image: Image, given: float | None, valid: Mask) -> float:
+    """Return the value that stands for 1; raises UserError for one that the valid values of `image` do not go with."""
     is_real = np.issubdtype(image.dtype, np.floating)
     if not is_real and image.dtype not in (np.uint8, np.uint16):
         raise UserError(f"an image of {image.dtype} was given; give uint8, uint16 or floats.")
-    low, high = float(image.min()), float(image.max())
+    known = image[valid]
+    if not known.size:
+        raise UserError("every pixel of an image is missing; give one with known pixels.")
+    low, high = float(known.min()), float(known.max())
     peak = given or (1.0 if is_real else float(np.iinfo(image.dtype).max))
     if not (low >= 0 and high <= peak):
         advice = (

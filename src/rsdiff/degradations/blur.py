@@ -64,7 +64,9 @@ def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect", backen
         if border == "reflect":
             return blur_opencv(images, kernels.detach().cpu().expand(count, size, size))
         wrapped = F.pad(images, (before, after, before, after), mode="circular")
-        return blur_opencv(wrapped, kernels.detach().cpu().expand(count, size, size))[..., before : before + height, before : before + width]
+        return blur_opencv(wrapped, kernels.detach().cpu().expand(count, size, size))[
+            ..., before : before + height, before : before + width
+        ]
     padded = F.pad(images, (before, after, before, after), mode=border)
     weights = like(kernels, images).expand(count, size, size).repeat_interleave(bands, 0)[:, None]
     return F.conv2d(padded.flatten(0, 1)[None], weights, groups=count * bands).view_as(images)

@@ -1,4 +1,4 @@
-"""The data set brings its own LR: nothing is drawn, nothing is applied."""
+"""The data set has LR images of its own: nothing is drawn, nothing is applied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The diffusion layer: schedules, denoisers, level grids, solvers, hooks, noise sources."""
+"""The diffusion layer: schedules, denoisers, level grids, solvers, guidance, noise sources."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from rsdiff.config.kinds import Kinds, on_demand
 
 if TYPE_CHECKING:
-    from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser, EdmDenoiser
+    from rsdiff.diffusion.denoisers import Denoiser
     from rsdiff.diffusion.noise import NoiseSource, ReplayNoise, SeededNoise, TileNoise
+    from rsdiff.diffusion.preconditioning import EdmDenoiser
     from rsdiff.diffusion.sampler import SamplerConfig, sample
-    from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
+    from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
     from rsdiff.diffusion.solvers import Observers
 
 SAMPLERS = Kinds(

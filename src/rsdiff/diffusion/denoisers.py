@@ -1,6 +1,12 @@
 """The only interface between networks and solvers: D(y, sigma) -> x0, for y = x0 + sigma * noise.
 
-A wrapper turns a network into a denoiser. The network is a plain callable `network(x, time)`: a method binds its conditions in a closure.
+A wrapper turns a network into a denoiser: `DiscreteDenoiser` (schedules), `EdmDenoiser` (preconditioning), or a method's own. The network
+is a plain callable `network(x, time)`: a method binds its conditions in a closure. A hook wraps a denoiser and is one, so that hooks
+compose in any order and with any solver.
+
+What a network predicts, and what that says of the clean image, is known here alone, for every method. A variance-preserving state is
+x = a x0 + b n with a^2 + b^2 = 1; solvers see y = x / a and sigma = b / a. EDM's F is that of its preconditioning, because its
+coefficients depend on the data.
 """
 
 from __future__ import annotations
@@ -8,13 +14,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor
 
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.preconditioning import Preconditioning
-from rsdiff.diffusion.predictions import Prediction, clean_of
-from rsdiff.diffusion.schedules import DiscreteSchedule, variance_preserving_scale
+
+Prediction = Literal["noise", "clean", "velocity"]
+"""The noise n (DDPM), the clean image x0, or the velocity a n - b x0 (Salimans and Ho, 2022)."""
+
+
+def clean_of(prediction: Prediction, y: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
+    """Return x0 (B, C, H, W) from a network's output; y is the state at sigma (B, 1, 1, 1)."""
+    match prediction:
+        case "noise":
+            return y - sigma * output
+        case "clean":
+            return output
+        case "velocity":
+            total = 1 + sigma.square()
+            return y / total - output * sigma / total.sqrt()
+
+
+def right_output(prediction: Prediction, clean: Tensor, noise: Tensor, signal: Tensor, deviation: Tensor) -> Tensor:
+    """Return what a network should have said of x = signal clean + deviation noise; signal and deviation are (B, 1, 1, 1)."""
+    match prediction:
+        case "noise":
+            return noise
+        case "clean":
+            return clean
+        case "velocity":
+            return signal * noise - deviation * clean
+
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """network(x, time): x (B, C, H, W) in the network's dtype, time (B,); returns (B, C', H, W), C' >= C."""
@@ -51,98 +80,30 @@ def per_image(values: Tensor, image: Tensor) -> Tensor:
     return to_device(values.reshape(-1, *[1] * (image.ndim - 1)), image.device, image.dtype)
 
 
-class DiscreteDenoiser:
-    """A network trained on a variance-preserving schedule, seen as a denoiser.
+class DenoiserHook:
+    """A denoiser with the levels and data range of another one."""
 
-    network     see Network; further channels of its output (learned variances) do not enter the estimate
-    schedule    the levels it was trained with
-    time        what the network is told: 'level' = sqrt(alpha_bar), valid for every sigma in the range (SR3);
-                'index' = the schedule's time index, int64, of the nearest level; 'fractional_index' = that index interpolated in
-                log sigma, for embeddings that take floats
-    prediction  what it predicts
-    data_range  bounds of clean images
-    dtype       the network's dtype; y may be wider
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        schedule: DiscreteSchedule,
-        prediction: Prediction = "noise",
-        *,
-        time: TimeInput = "level",
-        data_range: DataRange | None = (-1.0, 1.0),
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        table = schedule.sigmas
-        self.network = network
-        self.prediction: Prediction = prediction
-        self.time = time
-        self.data_range = data_range
-        self.dtype = dtype
-        self.sigma_min = float(table[0])
-        self.sigma_max = float(table[-1])
-        self.table: Tensor | None = table
-        self._schedule = schedule
-
-    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        return self.evaluate(y, sigma)[0]
-
-    def evaluate(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return x0, and the further channels (B, C' - C, H, W) of the network's output, both in y's dtype."""
-        levels = sigma.to(torch.float64).expand(len(y))
-        state = per_image(variance_preserving_scale(levels), y) * y
-        output = self.network(state.to(self.dtype), to_device(self.time_of(levels), y.device)).to(y.dtype)
-        return clean_of(self.prediction, y, per_image(levels, y), output[:, : y.shape[1]]), output[:, y.shape[1] :]
-
-    def time_of(self, sigma: Tensor) -> Tensor:
-        """Return the network's time input (B,) for sigma (B,): int64 for 'index', else the network's dtype."""
-        if self.time == "level":
-            return variance_preserving_scale(sigma).to(self.dtype)
-        if self.time == "index":
-            return self._schedule.on(sigma.device, "indices")[self._nearest(sigma)]
-        table, indices = self._schedule.on(sigma.device, "sigmas").log(), self._schedule.on(sigma.device, "indices").to(sigma.dtype)
-        above = torch.searchsorted(table, sigma.log()).clamp(1, len(table) - 1)
-        share = ((sigma.log() - table[above - 1]) / (table[above] - table[above - 1])).clamp(0, 1)
-        return torch.lerp(indices[above - 1], indices[above], share).to(self.dtype)
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.sigma_min = denoiser.sigma_min
+        self.sigma_max = denoiser.sigma_max
+        self.table = denoiser.table
+        self.data_range: DataRange | None = denoiser.data_range
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        if self.time == "index":
-            return self._schedule.on(sigma.device, "sigmas")[self._nearest(sigma)].to(sigma.dtype)
-        return sigma.clamp(self.sigma_min, self.sigma_max)
-
-    def _nearest(self, sigma: Tensor) -> Tensor:
-        distance = sigma.log().reshape(-1, 1) - self._schedule.on(sigma.device, "sigmas").log()
-        return distance.abs().argmin(1).reshape(sigma.shape)
+        return self.denoiser.round_sigma(sigma)
 
 
-class EdmDenoiser:
-    """A network in EDM form, D = c_skip y + c_out F(c_in y, c_noise), under any of the four preconditionings.
+class Clamped(DenoiserHook):
+    """Clamps the clean estimate to [low, high], of all pixels or of each, at every evaluation (SR3's clip_denoised)."""
 
-    Everything is evaluated in `dtype`, as published; D is widened to y's dtype. Further output channels (iDDPM) are cut off.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        preconditioning: Preconditioning,
-        *,
-        data_range: DataRange | None = (-1.0, 1.0),
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.network = network
-        self.preconditioning = preconditioning
-        self.data_range = data_range
-        self.dtype = dtype
-        self.sigma_min = self.preconditioning.sigma_min
-        self.sigma_max = self.preconditioning.sigma_max
-        self.table: Tensor | None = self.preconditioning.table
+    def __init__(self, denoiser: Denoiser, low: float | Tensor, high: float | Tensor) -> None:
+        super().__init__(denoiser)
+        self.low = low
+        self.high = high
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        state = y.to(self.dtype)
-        c = self.preconditioning.coefficients(sigma.to(dtype=self.dtype).expand(len(y)))
-        output = self.network(per_image(c.into, state) * state, to_device(c.noise, y.device))[:, : y.shape[1]]
-        return (per_image(c.skip, state) * state + per_image(c.out, state) * output.to(self.dtype)).to(y.dtype)
-
-    def round_sigma(self, sigma: Tensor) -> Tensor:
-        return self.preconditioning.round_sigma(sigma)
+        clean = self.denoiser(y, sigma)
+        if isinstance(self.low, Tensor) and isinstance(self.high, Tensor):
+            return clean.clamp(self.low.to(clean), self.high.to(clean))
+        return clean.clamp(float(self.low), float(self.high))

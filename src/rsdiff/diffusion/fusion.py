@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import Denoiser
-from rsdiff.diffusion.hooks import DenoiserHook
+from rsdiff.diffusion.denoisers import Denoiser, DenoiserHook
 from rsdiff.diffusion.noise import TileNoise
 
 

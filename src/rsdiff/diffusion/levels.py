@@ -5,6 +5,7 @@ Sources: EDM's generate.py (edm, vp, ve, iddpm), diffusers (linspace, leading, t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.diffusion.preconditioning import iddpm_levels
 
 Spacing = Literal["linspace", "leading", "trailing", "strided", "fastdpm_linear", "fastdpm_quadratic"]
 VP_SHORTEST_TIME = 1e-3  # EDM's epsilon_s: t of the lowest level of the vp grid
@@ -134,3 +134,17 @@ def _bisect(falling: Callable[[float], float], low: float, high: float, target: 
         low, high = (low, middle) if value < target else (middle, high)
         middle = (low + high) / 2
     return middle
+
+
+def iddpm_levels(steps: int = 1000, lowest_ratio: float = 0.001, offset: float = 0.008, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return u (steps+1,), descending to u[steps] = 0: the levels of improved DDPM's cosine schedule as EDM writes them.
+
+    alpha_bar is float32 and the recursion is in `dtype`, as published (float32 in the network, float64 in the sampler's grid).
+    """
+    index = torch.arange(steps + 1)
+    alphas_bar = (0.5 * math.pi * index / steps / (offset + 1)).sin() ** 2
+    ratios = (alphas_bar[:-1] / alphas_bar[1:]).clamp(min=lowest_ratio)
+    levels = torch.zeros(steps + 1, dtype=dtype)
+    for j in range(steps, 0, -1):
+        levels[j - 1] = ((levels[j] ** 2 + 1) / ratios[j - 1] - 1).sqrt()
+    return levels

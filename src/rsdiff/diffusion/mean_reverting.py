@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
-from rsdiff.diffusion.denoisers import DataRange, DiscreteDenoiser, Network, TimeInput
+from rsdiff.diffusion.denoisers import DataRange, Network, Prediction, TimeInput
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.predictions import Prediction
-from rsdiff.diffusion.schedules import DiscreteSchedule
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule
 
 Rule = Literal["sde", "ode"]
 

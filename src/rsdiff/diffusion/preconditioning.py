@@ -1,4 +1,4 @@
-"""The four preconditionings of EDM: D(x; sigma) = c_skip x + c_out F(c_in x, c_noise).
+"""The four preconditionings of EDM: D(x; sigma) = c_skip x + c_out F(c_in x, c_noise), and the denoiser they make.
 
 Source: Karras et al., arXiv 2206.00364, table 1. Every formula is evaluated in the dtype of the sigma it is given: published networks
 were trained with float32 expressions whose cancellation at small sigma (VP) is part of what the network has seen.
@@ -12,6 +12,10 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from rsdiff.data.transfer import to_device
+from rsdiff.diffusion.denoisers import DataRange, Network, per_image
+from rsdiff.diffusion.levels import iddpm_levels
 
 
 class Coefficients(NamedTuple):
@@ -109,20 +113,6 @@ class VePreconditioning:
         return sigma
 
 
-def iddpm_levels(steps: int = 1000, lowest_ratio: float = 0.001, offset: float = 0.008, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return u (steps+1,), descending to u[steps] = 0: the levels of improved DDPM's cosine schedule as EDM writes them.
-
-    alpha_bar is float32 and the recursion is in `dtype`, as published (float32 in the network, float64 in the sampler's grid).
-    """
-    index = torch.arange(steps + 1)
-    alphas_bar = (0.5 * math.pi * index / steps / (offset + 1)).sin() ** 2
-    ratios = (alphas_bar[:-1] / alphas_bar[1:]).clamp(min=lowest_ratio)
-    levels = torch.zeros(steps + 1, dtype=dtype)
-    for j in range(steps, 0, -1):
-        levels[j - 1] = ((levels[j] ** 2 + 1) / ratios[j - 1] - 1).sqrt()
-    return levels
-
-
 class IddpmPreconditioning:
     """Improved DDPM: eps-prediction with a table of levels.
 
@@ -150,3 +140,35 @@ class IddpmPreconditioning:
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         return self.levels.to(sigma.device)[self.index(sigma)].to(sigma.dtype)
+
+
+class EdmDenoiser:
+    """A network in EDM form, D = c_skip y + c_out F(c_in y, c_noise), under any of the four preconditionings.
+
+    Everything is evaluated in `dtype`, as published; D is widened to y's dtype. Further output channels (iDDPM) are cut off.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        preconditioning: Preconditioning,
+        *,
+        data_range: DataRange | None = (-1.0, 1.0),
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.network = network
+        self.preconditioning = preconditioning
+        self.data_range = data_range
+        self.dtype = dtype
+        self.sigma_min = self.preconditioning.sigma_min
+        self.sigma_max = self.preconditioning.sigma_max
+        self.table: Tensor | None = self.preconditioning.table
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        state = y.to(self.dtype)
+        c = self.preconditioning.coefficients(sigma.to(dtype=self.dtype).expand(len(y)))
+        output = self.network(per_image(c.into, state) * state, to_device(c.noise, y.device))[:, : y.shape[1]]
+        return (per_image(c.skip, state) * state + per_image(c.out, state) * output.to(self.dtype)).to(y.dtype)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.preconditioning.round_sigma(sigma)

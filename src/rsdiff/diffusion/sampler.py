@@ -5,21 +5,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config, default_values
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.diffusion import levels as grids
-from rsdiff.diffusion.denoisers import Denoiser
-from rsdiff.diffusion.fusion import FusedTileNoise
-from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
-from rsdiff.diffusion.hooks import Clamped
-from rsdiff.diffusion.multistep import deis, dpmpp_3m, unipc
+from rsdiff.diffusion.denoisers import Clamped, Denoiser
 from rsdiff.diffusion.noise import NoiseSource, ReplayNoise
-from rsdiff.diffusion.solvers import SILENT, Observers, SteppingDenoiser, ddim, ddpm, dpmpp_2m, native, residual_shift
-from rsdiff.diffusion.stability import errors_where_unstable
+from rsdiff.diffusion.solvers import SILENT, Observers, SteppingDenoiser, ddim, ddpm, dpmpp_2m, native
 
 MULTISTEP = frozenset({"dpmpp_2m", "dpmpp_3m", "unipc", "deis"})
 """Solvers that extrapolate past evaluations."""
@@ -27,7 +23,6 @@ MULTISTEP = frozenset({"dpmpp_2m", "dpmpp_3m", "unipc", "deis"})
 READ_BY: Mapping[str, tuple[str, frozenset[str]]] = {
     "eta": ("solver", frozenset({"ddim"})),
     "variance": ("solver", frozenset({"ddpm"})),
-    "shift_deviation": ("solver", frozenset({"residual_shift"})),
     "churn": ("solver", frozenset({"euler", "heun"})),
     "churn_min": ("solver", frozenset({"euler", "heun"})),
     "churn_max": ("solver", frozenset({"euler", "heun"})),
@@ -35,8 +30,8 @@ READ_BY: Mapping[str, tuple[str, frozenset[str]]] = {
     "time_schedule": ("solver", frozenset({"euler", "heun"})),
     "scaling": ("solver", frozenset({"euler", "heun"})),
     "alpha": ("solver", frozenset({"heun"})),
-    "draw_unused": ("solver", frozenset({"ddpm", "ddim", "euler", "heun", "residual_shift"})),
-    "clip": ("solver", frozenset({"ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "residual_shift"})),
+    "draw_unused": ("solver", frozenset({"ddpm", "ddim", "euler", "heun"})),
+    "clip": ("solver", frozenset({"ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis"})),
     "order": ("solver", frozenset({"unipc", "deis"})),
     "spacing": ("grid", frozenset({"model", "table"})),
     "sigma_min": ("grid", frozenset({"edm", "vp", "ve", "iddpm"})),
@@ -46,14 +41,25 @@ READ_BY: Mapping[str, tuple[str, frozenset[str]]] = {
     "sigmas": ("grid", frozenset({"list"})),
     "start_deviation": ("start", frozenset({"vp", "image_vp"})),
 }
-"""Options that only some choices read: option -> (the option it depends on, the choices that read it)."""
+"""Options that only some choices read: option -> (the option it depends on, the choices that read it). Elsewhere they keep their default,
+also in a file; what `read_with` of `SamplerConfig` adds may stand in a file that another option overrides."""
 
 
 @config
 class SamplerConfig:
     """How a diffusion is run backwards. Regression methods ignore it."""
 
-    solver: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "residual_shift", "native"] = "ddim"
+    read_with: ClassVar[ReadWith] = {
+        "steps": (
+            ("stride", (0,)),
+            ("grid", ("model", "table", "edm", "vp", "ve", "iddpm", "fastdpm_quadratic", "fastdpm_linear")),
+        ),
+        "churn_min": ("churn", (ABOVE_0,)),
+        "churn_max": ("churn", (ABOVE_0,)),
+        "churn_noise": ("churn", (ABOVE_0,)),
+    }
+
+    solver: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "native"] = "ddim"
     """Rule of a step; `native` is the model's own, where it published one."""
     steps: int = 50
     """Levels of the grid; `heun` evaluates the network twice per level, the others once."""
@@ -81,8 +87,6 @@ class SamplerConfig:
     """Stochasticity of ddim, 0 (none) to 1 (ancestral)."""
     variance: Literal["posterior", "beta"] = "posterior"
     """Variance of a ddpm step."""
-    shift_deviation: float = 2.0
-    """kappa of residual_shift."""
     churn: float = 0.0
     """EDM's S_churn: noise added over the run, 0 for a deterministic solver."""
     churn_min: float = 0.0
@@ -127,7 +131,6 @@ def _problem(config: SamplerConfig) -> str | None:
         (config.steps >= 1, f"steps={config.steps} was given; choose at least 1."),
         (config.stride >= 0, f"stride={config.stride} was given; choose at least 1, or 0 to derive it from steps."),
         (0 <= config.eta <= 1, f"eta={config.eta} was given; choose 0 to 1."),
-        (config.shift_deviation > 0, f"shift_deviation={config.shift_deviation} was given; choose a positive number."),
         (0 < config.alpha <= 1, f"alpha={config.alpha} was given; choose a share of the step above 0 and up to 1."),
         (config.order in (2, 3), f"order={config.order} was given; choose 2 or 3."),
         (config.churn >= 0, f"churn={config.churn} was given; choose 0 or more."),
@@ -140,6 +143,15 @@ def _problem(config: SamplerConfig) -> str | None:
         ),
     )
     return next((sentence for holds, sentence in checks if not holds), None)
+
+
+@runtime_checkable
+class BlendingNoise(Protocol):
+    """Noise of tiles that are sampled together, see rsdiff.diffusion.fusion."""
+
+    def fuse(self, denoiser: Denoiser) -> Denoiser:
+        """Return `denoiser` with the estimates of overlapping tiles blended."""
+        ...
 
 
 def sigma_range(config: SamplerConfig, denoiser: Denoiser) -> tuple[float, float]:
@@ -230,7 +242,7 @@ def sample(
     """Return clean images of `shape` (B, C, H, W) in the denoiser's range and the config's dtype.
 
     image  (B, C, H, W) in that range, for starts that need one: usually the enlarged input
-    Estimates of tiles whose noise source is a `FusedTileNoise` are blended.
+    Estimates of tiles whose noise source is a `BlendingNoise` are blended.
     The first draw is the start state, then come the solver's. Differentiable, for methods that train through their sampler.
     """
     levels = make_levels(config, denoiser)
@@ -238,7 +250,7 @@ def sample(
         require_stable(config, tuple(levels.tolist()))
     if config.clip and denoiser.data_range is not None:
         denoiser = Clamped(denoiser, *denoiser.data_range)
-    if isinstance(noise, FusedTileNoise):
+    if isinstance(noise, BlendingNoise):
         if config.solver == "native":
             raise UserError("tiles cannot be fused with sampler.solver=native, whose steps are the model's own; set task.fuse=1.")
         denoiser = noise.fuse(denoiser)
@@ -250,6 +262,8 @@ def sample(
 @functools.lru_cache(maxsize=64)
 def require_stable(config: SamplerConfig, levels: tuple[float, ...]) -> None:
     """Raise UserError where a multistep solver is worse on these levels than a first-order one, see rsdiff.diffusion.stability."""
+    from rsdiff.diffusion.stability import errors_where_unstable
+
     plain = replace(config, clip=False)
 
     def solve(denoiser: Denoiser, grid: Tensor, y: Tensor) -> Tensor:
@@ -271,16 +285,10 @@ def _solve(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor,
             return ddpm(denoiser, levels, y, noise, variance=config.variance, draw_unused=unused, observers=observers)
         case "ddim":
             return ddim(denoiser, levels, y, noise, eta=config.eta, draw_unused=unused, observers=observers)
-        case "residual_shift":
-            return residual_shift(denoiser, levels, y, noise, deviation=config.shift_deviation, draw_unused=unused, observers=observers)
         case "dpmpp_2m":
             return dpmpp_2m(denoiser, levels, y, noise, observers=observers)
-        case "dpmpp_3m":
-            return dpmpp_3m(denoiser, levels, y, noise, observers=observers)
-        case "unipc":
-            return unipc(denoiser, levels, y, noise, order=config.order, observers=observers)
-        case "deis":
-            return deis(denoiser, levels, y, noise, order=config.order, observers=observers)
+        case "dpmpp_3m" | "unipc" | "deis":
+            return _solve_multistep(config, denoiser, levels, y, noise, observers)
         case "native":
             if not hasattr(denoiser, "step"):
                 raise UserError(
@@ -291,7 +299,20 @@ def _solve(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor,
             return _solve_ode(config, denoiser, levels, y, noise, observers)
 
 
+def _solve_multistep(
+    config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor, noise: NoiseSource, observers: Observers
+) -> Tensor:
+    from rsdiff.diffusion.multistep import deis, dpmpp_3m, unipc
+
+    if config.solver == "dpmpp_3m":
+        return dpmpp_3m(denoiser, levels, y, noise, observers=observers)
+    solve = unipc if config.solver == "unipc" else deis
+    return solve(denoiser, levels, y, noise, order=config.order, observers=observers)
+
+
 def _solve_ode(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor, noise: NoiseSource, observers: Observers) -> Tensor:
+    from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun  # the others are read without it
+
     churn = Churn(config.churn, config.churn_min, config.churn_max, config.churn_noise)
     trajectory = Trajectory(config.time_schedule, config.scaling)
     if config.time_schedule == "vp":

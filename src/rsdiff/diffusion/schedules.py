@@ -1,4 +1,4 @@
-"""Discrete noise schedules: betas, everything derived from them in float64, and the sigma table that solvers see.
+"""Discrete noise schedules: betas, everything derived from them in float64, the sigma table that solvers see, and the denoiser.
 
 Notation: x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) n; y = x_t / sqrt(alpha_bar_t) = x0 + sigma_t n.
 """
@@ -9,13 +9,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.transfer import to_device
+from rsdiff.diffusion.denoisers import DataRange, Network, Prediction, TimeInput, clean_of, per_image
 
 ScheduleName = Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "linear_cosine"]
 LOWEST_VARIANCE = 1e-20  # below it the published code clips posterior variances before taking the logarithm
@@ -83,6 +85,12 @@ def make_betas(name: ScheduleName, steps: int, start: float, end: float, offset:
 @config
 class ScheduleConfig:
     """The noise schedule a network is trained with."""
+
+    read_with: ClassVar[ReadWith] = {
+        "start": ("name", ("linear", "quad", "warmup10", "warmup50", "linear_cosine")),
+        "end": ("name", ("linear", "quad", "const", "warmup10", "warmup50", "linear_cosine")),
+        "offset": ("name", ("cosine", "linear_cosine")),
+    }
 
     name: ScheduleName = "linear"
     """Shape of beta over t."""
@@ -210,3 +218,68 @@ def respaced(length: int, count: int) -> list[int]:
 def variance_preserving_scale(sigma: Tensor) -> Tensor:
     """Return a = 1 / sqrt(1 + sigma^2), the factor of x = a y in a variance-preserving process, in float64."""
     return (1 + sigma.to(torch.float64).square()).rsqrt()
+
+
+class DiscreteDenoiser:
+    """A network trained on a variance-preserving schedule, seen as a denoiser.
+
+    network     see Network; further channels of its output (learned variances) do not enter the estimate
+    schedule    the levels it was trained with
+    time        what the network is told: 'level' = sqrt(alpha_bar), valid for every sigma in the range (SR3);
+                'index' = the schedule's time index, int64, of the nearest level; 'fractional_index' = that index interpolated in
+                log sigma, for embeddings that take floats
+    prediction  what it predicts
+    data_range  bounds of clean images
+    dtype       the network's dtype; y may be wider
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        schedule: DiscreteSchedule,
+        prediction: Prediction = "noise",
+        *,
+        time: TimeInput = "level",
+        data_range: DataRange | None = (-1.0, 1.0),
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        table = schedule.sigmas
+        self.network = network
+        self.prediction: Prediction = prediction
+        self.time = time
+        self.data_range = data_range
+        self.dtype = dtype
+        self.sigma_min = float(table[0])
+        self.sigma_max = float(table[-1])
+        self.table: Tensor | None = table
+        self._schedule = schedule
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        return self.evaluate(y, sigma)[0]
+
+    def evaluate(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x0, and the further channels (B, C' - C, H, W) of the network's output, both in y's dtype."""
+        levels = sigma.to(torch.float64).expand(len(y))
+        state = per_image(variance_preserving_scale(levels), y) * y
+        output = self.network(state.to(self.dtype), to_device(self.time_of(levels), y.device)).to(y.dtype)
+        return clean_of(self.prediction, y, per_image(levels, y), output[:, : y.shape[1]]), output[:, y.shape[1] :]
+
+    def time_of(self, sigma: Tensor) -> Tensor:
+        """Return the network's time input (B,) for sigma (B,): int64 for 'index', else the network's dtype."""
+        if self.time == "level":
+            return variance_preserving_scale(sigma).to(self.dtype)
+        if self.time == "index":
+            return self._schedule.on(sigma.device, "indices")[self._nearest(sigma)]
+        table, indices = self._schedule.on(sigma.device, "sigmas").log(), self._schedule.on(sigma.device, "indices").to(sigma.dtype)
+        above = torch.searchsorted(table, sigma.log()).clamp(1, len(table) - 1)
+        share = ((sigma.log() - table[above - 1]) / (table[above] - table[above - 1])).clamp(0, 1)
+        return torch.lerp(indices[above - 1], indices[above], share).to(self.dtype)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        if self.time == "index":
+            return self._schedule.on(sigma.device, "sigmas")[self._nearest(sigma)].to(sigma.dtype)
+        return sigma.clamp(self.sigma_min, self.sigma_max)
+
+    def _nearest(self, sigma: Tensor) -> Tensor:
+        distance = sigma.log().reshape(-1, 1) - self._schedule.on(sigma.device, "sigmas").log()
+        return distance.abs().argmin(1).reshape(sigma.shape)

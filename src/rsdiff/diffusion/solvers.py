@@ -42,7 +42,7 @@ class Observers:
 
     callback     called after each step
     before_step  returns the state to use in place of (y, sigma), before each step (dynamic clamping of SCDM)
-    around_step  takes a solver's step and returns the one to use in its place (guidance of whole steps, see rsdiff.diffusion.hooks)
+    around_step  takes a solver's step and returns the one to use in its place (guidance of whole steps, see rsdiff.diffusion.guidance)
     """
 
     callback: Callable[[StepRecord], None] | None = None
@@ -83,7 +83,7 @@ def first_order(
     draw_unused: bool = False,
     observers: Observers = SILENT,
 ) -> Tensor:
-    """Universal first-order step y' = D + down / sigma (y - D) + up n, which `rule` makes DDPM, DDIM or residual shifting."""
+    """Universal first-order step y' = D + down / sigma (y - D) + up n, which `rule` makes DDPM or DDIM."""
 
     def step(y: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor]:
         clean = evaluate(denoiser, y, sigma)
@@ -163,20 +163,6 @@ def ddim(
 ) -> Tensor:
     """DDIM (Song et al., 2021, eq. 12 and 16); the noise direction is derived anew from a clipped D. FastDPM is this on its own grids."""
     return first_order(denoiser, levels, y, noise, ddim_rule(eta), draw_unused=draw_unused, observers=observers)
-
-
-def residual_shift(
-    denoiser: Denoiser,
-    levels: Tensor,
-    y: Tensor,
-    noise: NoiseSource,
-    *,
-    deviation: float,
-    draw_unused: bool = False,
-    observers: Observers = SILENT,
-) -> Tensor:
-    """Ancestral sampling of a residual-shifting process (ResShift); `deviation` is its kappa."""
-    return first_order(denoiser, levels, y, noise, residual_shift_rule(deviation), draw_unused=draw_unused, observers=observers)
 
 
 def dpmpp_2m(denoiser: Denoiser, levels: Tensor, y: Tensor, noise: NoiseSource, *, observers: Observers = SILENT) -> Tensor:

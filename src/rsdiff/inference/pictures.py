@@ -1,5 +1,6 @@
 """Images as people hold them in Python, and back: NumPy and PyTorch arrays, Pillow images, rasterio data sets, xarray arrays.
 
+What is missing is told as each of them does: masks of NumPy, NaN and infinity, masks and nodata of rasterio, _FillValue of xarray.
 xarray is not required: an object is taken for one of its arrays by its attributes.
 """
 
@@ -13,10 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 import torch
 from affine import Affine
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
+from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from rsdiff.config import UserError
@@ -25,31 +28,104 @@ Layout = Literal["HWC", "CHW"]
 Values = NDArray[Any]
 
 
+Mask = NDArray[np.bool_]
+_STORED_AS = ("_FillValue", "missing_value", "scale_factor", "add_offset", "dtype", "units", "calendar", "grid_mapping")
+"""What holds of xarray's encoding whatever the size is."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """An image taken apart.
 
-    values     (C, H, W), stored values
-    back       makes an image of the kind that was given of (C, H, W) values and a `Picture` that says where it lies
+    values     (C, H, W), stored values, in the byte order of this machine
+    back       makes an image of the kind that was given of (C, H, W) values, which of them are valid, and a `Picture` that says where
+               it lies
+    mask       (C, H, W), True for pixels that are valid as far as a mask says, or None
     crs        coordinate system as rasterio reads it, or None
     transform  pixel (column, row) -> (x, y)
     nodata     stored value that marks missing pixels, or None
+    meaning    (scale, offset): what a stored value means is value * scale + offset
+    data_set   the open data set that was given, which knows more
     """
 
     values: Values
-    back: Callable[[Values, Picture], Any]
+    back: Callable[[Values, Mask, Picture], Any]
+    mask: Mask | None = None
     crs: Any = None
     transform: Affine = Affine.identity()  # noqa: RUF009 - it is immutable
     nodata: float | None = None
+    meaning: tuple[float, float] = (1.0, 0.0)
+    data_set: rasterio.io.DatasetReader | None = None
+
+    @property
+    def valid(self) -> Mask:
+        """Which values (C, H, W) are known."""
+        known: Mask = np.ones(self.values.shape, np.bool_) if self.mask is None else self.mask
+        if self.values.dtype.kind == "f":
+            known = known & np.isfinite(self.values)
+        if self.nodata is not None and not np.isnan(self.nodata):
+            known = known & (self.values != self.nodata)
+        return known
 
     def at(self, size: tuple[int, int]) -> Picture:
         """Return where the same area lies when it has `size` (H, W) pixels."""
         H, W = self.values.shape[1:]
         return replace(self, transform=self.transform * Affine.scale(W / size[1], H / size[0]))
 
-    def made(self, values: Values) -> Any:
-        """Return an image of the kind that was given, of the same area, with `values` (C, H, W)."""
-        return self.back(values, self.at((values.shape[1], values.shape[2])))
+    def made(self, values: Values, valid: Mask | None = None) -> Any:
+        """Return an image of the kind that was given, of the same area, with `values` (C, H, W); None: all of them are valid."""
+        known: Mask = np.ones(values.shape, np.bool_) if valid is None else valid
+        marker = self.nodata if self.nodata is not None else np.nan if values.dtype.kind == "f" else None
+        if marker is not None and not known.all():
+            values = np.where(known, values, values.dtype.type(marker))
+        return self.back(values, known, self.at((values.shape[1], values.shape[2])))
+
+    def write(self, path: Path) -> None:
+        """Write the image as a GeoTIFF that tells what is missing."""
+        if self.data_set is not None:
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+                rasterio.shutil.copy(self.data_set, path, driver="GTiff")
+            return
+        values, nodata = self.values, self.nodata
+        if self.mask is not None and not self.mask.all():
+            nodata = marker_of(values, self.mask) if nodata is None else nodata
+            values = np.where(self.mask, values, values.dtype.type(nodata))
+        with rasterio.open(path, "w", **_profile(values, self, nodata)) as file:
+            file.write(values)
+            if self.meaning != (1.0, 0.0):
+                file.scales, file.offsets = ((value,) * file.count for value in self.meaning)
+
+    def read_back(self, path: Path, dtype: np.dtype[Any] | None = None) -> Any:
+        """Return what a restoration wrote at `path` as an image of the kind that was given, of `dtype` (None: as it is stored)."""
+        if self.data_set is not None:
+            memory = MemoryFile()
+            memory.write(path.read_bytes())  # given to its constructor, the bytes would not outlive it
+            return memory.open()
+        with rasterio.open(path) as file:
+            values, valid = file.read(), file.read_masks() > 0
+        if values.dtype.kind == "f":
+            valid &= np.isfinite(values)
+        values = values if dtype is None else values.astype(dtype)
+        return self.back(values, valid, self.at((values.shape[1], values.shape[2])))
+
+
+def marker_of(values: Values, valid: Mask) -> float:
+    """Return a value that no valid pixel has, to mark those that are missing; raises UserError where a type of integers has none left."""
+    if values.dtype.kind == "f":
+        return float("nan")
+    limits = np.iinfo(values.dtype)
+    taken = set(np.unique(values[valid]).tolist())
+    free = next((value for value in range(limits.max, max(limits.min, limits.max - len(taken)) - 1, -1) if value not in taken), None)
+    if free is None:
+        raise UserError(f"the known pixels of a masked image have all values of {values.dtype}; give it in a wider type.")
+    return float(free)
+
+
+def _profile(values: Values, place: Picture, nodata: float | None) -> dict[str, Any]:
+    """Return what rasterio needs to write values (C, H, W) as a GeoTIFF; GDAL would take the fourth of four 8-bit bands for alpha."""
+    count, height, width = values.shape
+    form = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": values.dtype.name, "photometric": "minisblack"}
+    return {**form, "crs": place.crs, "transform": place.transform, "nodata": nodata}
 
 
 def picture_of(image: Any, layout: Layout = "HWC") -> Picture:
@@ -64,7 +140,7 @@ def picture_of(image: Any, layout: Layout = "HWC") -> Picture:
     if isinstance(image, Image.Image):
         return _of_pillow(image)
     if isinstance(image, rasterio.io.DatasetReader):
-        return Picture(image.read(), _data_set, image.crs, image.transform, image.nodata)
+        return _of_data_set(image)
     if isinstance(image, np.ndarray):
         return _of_array(image, layout)
     if hasattr(image, "dims") and hasattr(image, "coords") and hasattr(image, "transpose"):
@@ -76,11 +152,23 @@ def picture_of(image: Any, layout: Layout = "HWC") -> Picture:
 def _of_array(image: Values, layout: Layout) -> Picture:
     if image.ndim not in (2, 3):
         raise UserError(f"an array of shape {image.shape} is no image; give (H, W), (H, W, C), or (C, H, W) with layout='CHW'.")
-    if image.ndim == 2:
-        return Picture(image[None], lambda values, _: values[0] if len(values) == 1 else values.transpose(1, 2, 0))
-    if layout == "CHW":
-        return Picture(image, lambda values, _: values)
-    return Picture(image.transpose(2, 0, 1), lambda values, _: np.ascontiguousarray(values.transpose(1, 2, 0)))
+
+    def first(array: Values) -> Values:
+        return array[None] if array.ndim == 2 else array if layout == "CHW" else array.transpose(2, 0, 1)
+
+    def back(made: Values, valid: Mask, _: Picture) -> Values:
+        found = np.ma.MaskedArray(made, ~valid) if isinstance(image, np.ma.MaskedArray) else made
+        if image.ndim == 2 and len(found) == 1:
+            return found[0]
+        return found if image.ndim == 3 and layout == "CHW" else found.transpose(1, 2, 0).copy()
+
+    plain = np.asarray(image.data if isinstance(image, np.ma.MaskedArray) else image)
+    mask = ~first(np.ma.getmaskarray(image)) if isinstance(image, np.ma.MaskedArray) else None
+    return Picture(_native(first(plain)), back, mask)
+
+
+def _native(values: Values) -> Values:
+    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
 
 
 def _of_tensor(image: torch.Tensor) -> Picture:
@@ -89,7 +177,7 @@ def _of_tensor(image: torch.Tensor) -> Picture:
     flat = image.ndim == 2
     values = image.detach().cpu().numpy()
 
-    def back(made: Values, _: Picture) -> torch.Tensor:
+    def back(made: Values, _: Mask, place: Picture) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(made)).to(image.device)
         return tensor[0] if flat and len(tensor) == 1 else tensor
 
@@ -99,23 +187,40 @@ def _of_tensor(image: torch.Tensor) -> Picture:
 def _of_pillow(image: Image.Image) -> Picture:
     if image.mode not in ("L", "RGB", "I;16"):
         raise UserError(f"a Pillow image of mode {image.mode} was given; convert it: image.convert('RGB') or image.convert('L').")
-    values = np.asarray(image)
+    upright = ImageOps.exif_transpose(image)
+    values = np.asarray(upright)
 
-    def back(made: Values, _: Picture) -> Image.Image:
+    def back(made: Values, _: Mask, place: Picture) -> Image.Image:
         if made.dtype.kind == "f":  # a spread
             made = (made * (255 if made.max(initial=0) <= 1 else 1)).round()
         pixels = made.astype(values.dtype)
-        return Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        found = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        if "icc_profile" in image.info:
+            found.info["icc_profile"] = image.info["icc_profile"]
+        return found
 
     return Picture(values[None] if values.ndim == 2 else values.transpose(2, 0, 1), back)
 
 
-def _data_set(values: Values, place: Picture) -> rasterio.io.DatasetReader:
+def _of_data_set(file: rasterio.io.DatasetReader) -> Picture:
+    bands = [band for band, kind in enumerate(file.colorinterp, 1) if kind != ColorInterp.alpha] or list(file.indexes)
+    values = file.read(bands)
+    valid = file.read_masks(bands) > 0
+    for position, band in enumerate(bands):
+        nodata = file.nodatavals[band - 1]
+        if nodata is not None and not np.isnan(nodata):
+            valid[position] &= values[position] != nodata
+    return Picture(values, _data_set, None if valid.all() else valid, file.crs, file.transform, file.nodata, data_set=file)
+
+
+def _data_set(values: Values, valid: Mask, place: Picture) -> rasterio.io.DatasetReader:
     """Return an open data set that lies in memory; it is closed like any other."""
     memory = MemoryFile()
-    count, H, W = values.shape
-    form = {"driver": "GTiff", "count": count, "height": H, "width": W, "dtype": values.dtype.name}
-    with memory.open(**form, crs=place.crs, transform=place.transform, nodata=place.nodata) as file:
+    nodata = place.nodata
+    if nodata is None and not valid.all():
+        nodata = marker_of(values, valid)
+        values = np.where(valid, values, values.dtype.type(nodata))
+    with memory.open(**_profile(values, place, nodata)) as file:
         file.write(values)
     return memory.open()
 
@@ -129,7 +234,7 @@ def _of_data_array(image: Any) -> Picture:
     values = np.asarray(ordered.values)
     crs = getattr(getattr(image, "rio", None), "crs", None)  # where rioxarray is in use
 
-    def back(made: Values, place: Picture) -> Any:
+    def back(made: Values, _: Mask, place: Picture) -> Any:
         xarray = sys.modules["xarray"]
         kept = {name: value for name, value in image.coords.items() if not {"y", "x"} & {str(dim) for dim in value.dims}}
         if band is not None and len(made) != image.sizes[band]:
@@ -140,13 +245,22 @@ def _of_data_array(image: Any) -> Picture:
         found = xarray.DataArray(
             data, dims=([band] if band else []) + ["y", "x"], coords={**kept, **fresh}, attrs=image.attrs, name=image.name
         )
+        found.encoding = {name: image.encoding[name] for name in _STORED_AS if name in image.encoding}
         return found.transpose(*dims)
 
     transform = Affine.identity()
     if all(side in image.coords and image.sizes[side] > 1 for side in ("y", "x")):
         (x0, dx), (y0, dy) = (_grid(image, side) for side in ("x", "y"))
         transform = Affine.translation(x0 - dx / 2, y0 - dy / 2) * Affine.scale(dx, dy)
-    return Picture(values if band else values[None], back, crs, transform, image.attrs.get("_FillValue"))
+    marker = image.attrs.get("_FillValue", image.attrs.get("missing_value"))
+    return Picture(
+        _native(values if band else values[None]),
+        back,
+        crs=crs,
+        transform=transform,
+        nodata=None if marker is None else float(marker),
+        meaning=(float(image.attrs.get("scale_factor", 1.0)), float(image.attrs.get("add_offset", 0.0))),
+    )
 
 
 def _grid(image: Any, side: str) -> tuple[float, float]:

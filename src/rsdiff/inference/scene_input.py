@@ -13,13 +13,13 @@ import numpy as np
 import rasterio
 import rasterio.windows
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
 from rsdiff.data.normalisation import Normaliser
-from rsdiff.data.opening import in_one_sentence, open_raster
-from rsdiff.data.rasters import Raster, open_file, raster_info
+from rsdiff.data.opening import in_one_sentence
+from rsdiff.data.rasters import Raster, open_file
 from rsdiff.data.source import DataError, Window
 from rsdiff.inference.scene_metadata import Metadata, read_metadata
 from rsdiff.inference.scene_view import SceneView
@@ -187,41 +187,49 @@ class AlignedRaster:
     def __init__(self, path: Path, scene: SceneReader, scale: Fraction, size: tuple[int, int], resampling: Resampling) -> None:
         self.path = path
         self.size = size
-        info = raster_info(path, as_codes=resampling == Resampling.nearest)
+        self.file = open_file(path, as_codes=resampling == Resampling.nearest)
+        info, own, other = self.file.info, scene.metadata, self.file.dataset
         self.dtype = info.dtype
-        with in_one_sentence(path):
-            self.source = open_raster(path)
-        self.dataset = self.source
-        own, other = scene.metadata, self.source
+        self.bands = tuple(band for band in range(1, info.bands + 1) if band != info.alpha)
+        self.warped: Any | None = None
         transform = own.enlarged_transform(float(scale)) or Affine.identity()
-        placed = own.crs is not None and other.crs is not None
-        if placed and (own.crs != other.crs or (other.height, other.width) != size or not transform.almost_equals(other.transform, 1e-6)):
-            grid = {"transform": transform, "height": size[0], "width": size[1]}
+        placed = own.crs is not None and other is not None and other.crs is not None
+        fits = (info.height, info.width) == size
+        if other is not None and placed and not (own.crs == other.crs and fits and transform.almost_equals(other.transform, 1e-6)):
+            if info.bands != other.count:
+                raise DataError(f"{path} has a palette, whose colours cannot be brought to the grid of {scene.path.name}; give it as RGB.")
+            # What has no value that marks missing pixels gets an alpha band, or the ground beside the raster would be black.
+            marks = other.nodata is not None or info.alpha is not None
+            grid = {"transform": transform, "height": size[0], "width": size[1], "add_alpha": not marks}
             with in_one_sentence(path):
-                self.dataset = WarpedVRT(other, crs=own.crs, resampling=resampling, **grid)
-        elif (other.height, other.width) != size:
+                self.warped = WarpedVRT(other, crs=own.crs, resampling=resampling, **grid)
+        elif not fits:
             raise DataError(
-                f"{path} is {other.height}x{other.width} pixels, the target of {scene.path.name} {size[0]}x{size[1]}, and they cannot be "
+                f"{path} is {info.height}x{info.width} pixels, the target of {scene.path.name} {size[0]}x{size[1]}, and they cannot be "
                 f"aligned without georeference; give rasters with a CRS or of the target's size."
             )
-        self.bands = tuple(band for band, kind in enumerate(self.source.colorinterp, 1) if kind != ColorInterp.alpha)
 
     def window(self, top: int, left: int, height: int, width: int) -> tuple[Values, Mask]:
         """Return (values, valid) (bands, height, width) of a window of target pixels that may reach beyond the scene."""
         inside_rows, inside_columns = min(height, self.size[0] - top), min(width, self.size[1] - left)
-        part = rasterio.windows.Window(left, top, inside_columns, inside_rows)
-        with in_one_sentence(self.path):
-            values = self.dataset.read(list(self.bands), window=part)
-            valid = self.dataset.read_masks(list(self.bands), window=part) > 0
-        if values.dtype.kind == "f":
-            valid &= np.isfinite(values)
+        if self.warped is None:
+            raster = self.file.read(Window(top, left, inside_rows, inside_columns), self.bands)
+            values, valid = raster.values, np.ones(raster.values.shape, np.bool_) if raster.valid is None else raster.valid
+        else:
+            part = rasterio.windows.Window(left, top, inside_columns, inside_rows)
+            with in_one_sentence(self.path):
+                values = self.warped.read(list(self.bands), window=part)
+                valid = self.warped.read_masks(list(self.bands), window=part) > 0
+            if values.dtype.kind == "f":
+                valid &= np.isfinite(values)
         beyond = ((0, 0), (0, height - inside_rows), (0, width - inside_columns))
         return np.pad(values, beyond, mode="symmetric"), np.pad(valid, beyond, mode="symmetric")
 
     def close(self) -> None:
         """Close the files."""
-        self.dataset.close()
-        self.source.close()
+        if self.warped is not None:
+            self.warped.close()
+        self.file.__exit__(None, None, None)
 
 
 def filled(image: NDArray[np.float32], valid: Mask, far: NDArray[np.float32]) -> NDArray[np.float32]:

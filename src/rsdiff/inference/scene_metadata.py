@@ -107,8 +107,14 @@ def read_metadata(file: Any | None, bands: Sequence[int], as_stored: Affine | No
         points_crs=crs,
         rpcs=file.rpcs if turn.is_identity else None,
         tags=_tags(file, 0),
-        bands=[_band(file, band) if band <= file.count and not palette else BandMetadata() for band in bands],
+        bands=[BandMetadata(kind=kind) for kind in _colours(bands)] if palette else [_band(file, band) for band in bands],
     )
+
+
+def _colours(bands: Sequence[int]) -> list[ColorInterp]:
+    """Return what the bands of an expanded palette are; of the bands of a file of 1 bit there is one, which is grey."""
+    kinds = (ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha)
+    return [ColorInterp.gray] if max(bands) == 1 else [kinds[band - 1] for band in bands]
 
 
 def _band(file: Any, band: int) -> BandMetadata:

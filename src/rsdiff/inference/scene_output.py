@@ -44,7 +44,7 @@ class OutputForm:
 
     keeps_bands  whether its bands are the input's, so that their names and colours are carried over
     has_mask     whether missing pixels are marked by a mask of the file's own
-    has_alpha    whether the last band is the input's alpha band
+    has_alpha    whether the last band is an alpha band: the input's, or one that marks missing pixels in a PNG
     """
 
     dtype: np.dtype[Any]
@@ -79,16 +79,19 @@ class OutputForm:
         return self.dtype.type(int(self.nodata) + 1 if self.nodata < limits.max else limits.max - 1)  # type: ignore[operator,arg-type]
 
 
-def output_form(reader: SceneReader, options: SceneOptions, bands: int) -> OutputForm:
-    """Return the form of the restored raster."""
+def output_form(reader: SceneReader, options: SceneOptions, bands: int, output: Path) -> OutputForm:
+    """Return the form of the restored raster; pictures, which know no nodata value, mark missing pixels by an alpha band or a mask."""
     dtype = np.dtype(np.float32) if options.dtype == "float32" else reader.dtype
     nodata = reader.nodata
     if nodata is None and dtype.kind == "f" and reader.marks_missing and reader.alpha is None:
         nodata = float("nan")
     if nodata is not None and dtype.kind in "ui" and not rasterio.dtypes.can_cast_dtype([nodata], dtype.name):
         nodata = None  # a value that no pixel of this type can have
-    has_alpha = reader.alpha is not None
-    return OutputForm(dtype, bands + has_alpha, nodata, bands == len(reader.metadata.bands), reader.has_mask and nodata is None, has_alpha)
+    has_alpha, has_mask = reader.alpha is not None, reader.has_mask and nodata is None
+    picture = PICTURES.get(output.suffix.lower())
+    if picture is not None and reader.marks_missing and not has_alpha:
+        nodata, has_alpha, has_mask = None, picture == "PNG", picture == "JPEG"
+    return OutputForm(dtype, bands + has_alpha, nodata, bands == len(reader.metadata.bands), has_mask, has_alpha)
 
 
 def spread_form(bands: int) -> OutputForm:
@@ -235,7 +238,8 @@ def require_writable_name(path: Path, form: OutputForm, kind: str) -> None:
     if suffix not in PICTURES:
         raise UserError(f"output={path} ends in '{suffix}'; rasters are written as .tif, pictures without loss of type as .png or .jpg.")
     types = ("uint8",) if PICTURES[suffix] == "JPEG" else ("uint8", "uint16")
-    if form.dtype.name not in types or form.bands > (3 if PICTURES[suffix] == "JPEG" else 4):
+    has_room = form.bands - form.has_alpha in (1, 3) and not (form.has_alpha and PICTURES[suffix] == "JPEG")
+    if form.dtype.name not in types or not has_room:
         raise UserError(f"{suffix} cannot hold {form.bands} bands of {form.dtype.name}; write output={path.with_suffix('.tif')}.")
 
 

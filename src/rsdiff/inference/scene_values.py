@@ -55,7 +55,7 @@ def scene_values(reader: SceneReader, options: SceneOptions, trained: Normaliser
         return SceneValues(UNIT, RangeUse())  # nothing to measure and nothing to restore
     low, high = float(np.nanmin(survey.low)), float(np.nanmax(survey.high))
     if trained is None:
-        own = own_range(reader.dtype, low, high)
+        own = own_range(reader.dtype, survey.low, survey.high)
         return SceneValues(own, RangeUse(survey.use("chosen").values if "chosen" in ranges else 0, 0, low, high), is_exact=True)
     if "chosen" not in ranges:  # the range of a type that has none that is useful: what is there
         return SceneValues(Normaliser((low,), (high if high > low else low + 1.0,)), RangeUse(0, 0, low, high))
@@ -74,12 +74,18 @@ def strips(reader: SceneReader) -> Iterator[tuple[NDArray[np.generic], NDArray[n
         yield values, None if valid.all() else valid
 
 
-def own_range(dtype: np.dtype[np.generic], low: float, high: float) -> Normaliser:
-    """Return a range for methods that only interpolate: that of small unsigned types, else one that also holds what cubics overshoot."""
+def own_range(dtype: np.dtype[np.generic], lows: NDArray[np.float64], highs: NDArray[np.float64]) -> Normaliser:
+    """Return a range for methods that only interpolate: that of small unsigned types, else one that also holds what cubics overshoot.
+
+    lows, highs  extreme values per band, NaN for a band without any. Every band has its own range: float32 would not hold reflectances
+                 in the range of heights
+    """
     if dtype.kind == "u" and dtype.itemsize <= 2:
         return type_range(dtype)
-    span = high - low if high > low else 1.0
-    return Normaliser((low - span,), (high + span,))
+    low, high = np.nan_to_num(lows), np.nan_to_num(highs)
+    # A constant band needs a span that its value can be told from in float64.
+    span = np.where(high > low, high - low, np.maximum(1.0, np.abs(low)))
+    return Normaliser(tuple((low - span).tolist()), tuple((high + span).tolist()))
 
 
 def _candidates(reader: SceneReader, options: SceneOptions, trained: Normaliser | None) -> dict[str, Normaliser]:
@@ -125,7 +131,7 @@ def file_range(reader: SceneReader) -> Normaliser | None:
 
 def _percentiles(reader: SceneReader, percentiles: tuple[float, float]) -> Normaliser:
     parts = [np.where(valid, values.astype(np.float64), np.nan) for values, valid in reader.samples()]
-    if not any(np.isfinite(part).any(axis=(1, 2)).all() for part in parts):
+    if not any(np.isfinite(part).any() for part in parts):
         return UNIT
     return measured(parts, percentiles, clip=True)
 

@@ -76,7 +76,7 @@ class _Run:
         self.size = (round(self.reader.height * self.scale), round(self.reader.width * self.scale))
         self.aligned = {name: self._align(name, stack) for name in ("ref", "change_mask") if name in job.needs}
         self.written_bands = 1 if self.reader.is_repeated else self.bands
-        self.forms = {"restored": output_form(self.reader, self.options, self.written_bands)}
+        self.forms = {"restored": output_form(self.reader, self.options, self.written_bands, job.output)}
         if self.options.samples > 1:
             self.forms["spread"] = spread_form(self.written_bands)
         require_writable_name(job.output, self.forms["restored"], self.options.format)
@@ -399,7 +399,9 @@ class _Work:
         form = run.forms["restored"]
         values = form.convert(drawn.mean(axis=0), valid)
         if form.has_alpha:
-            values = np.concatenate([values, alpha.astype(values.dtype)])
+            opaque = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
+            own = alpha if run.reader.alpha is not None else valid.all(axis=0, keepdims=True) * opaque
+            values = np.concatenate([values, own.astype(values.dtype)])
         if form.has_mask:
             values = np.concatenate([values, valid.all(axis=0, keepdims=True).astype(values.dtype)])
         images = {"restored": _padded(values)}

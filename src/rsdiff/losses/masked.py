@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.config import UserError
+
 
 def image_means(value: Tensor, valid: Tensor | None) -> Tensor:
     """Return the mean of each image (B,) of value (B, C, H, W) over what counts, 0 where nothing does."""
@@ -49,3 +51,21 @@ def with_missing_of(estimate: Tensor, target: Tensor, valid: Tensor | None) -> T
     discriminator's answer differs by known pixels alone and no gradient reaches the others.
     """
     return estimate if valid is None else torch.where((valid > 0.5).expand_as(estimate), estimate, target.to(estimate.dtype))
+
+
+Ramp = tuple[int, int]
+"""First and last step between which a weight rises linearly from 0 to its value; (0, 0) has it from the first step on."""
+
+
+def ramped(weight: float, ramp: Ramp, step: int) -> float:
+    """Return `weight` as it counts at `step`, which is 0 for the first."""
+    first, last = ramp
+    if step >= last:
+        return weight
+    return weight * max(step - first, 0) / (last - first)
+
+
+def require_ramp(name: str, ramp: Ramp) -> None:
+    """Raise UserError unless the ramp rises."""
+    if not 0 <= ramp[0] <= ramp[1] or (ramp[0] == ramp[1] and ramp[0] > 0):
+        raise UserError(f"{name}={list(ramp)} was given; give the step where the weight leaves 0 and a later one where it is whole.")

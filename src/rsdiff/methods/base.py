@@ -11,19 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
+from rsdiff.data.problem import Problem as Problem
 from rsdiff.data.sample import Batch
-from rsdiff.networks.restorers import Problem as Problem
-from rsdiff.networks.spectral_norm import SpectralConv2d
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
     from rsdiff.diffusion.sampler import SamplerConfig
-
-COUPLING: Sequence[tuple[type[nn.Module], str]] = (
-    (nn.modules.batchnorm._BatchNorm, "its batch normalisation takes the statistics of the images of a batch"),
-    (SpectralConv2d, "the spectral norm of its discriminator turns with every batch"),
-)
-"""Layers whose results for an image depend on the other images of the batch, or on the number of batches."""
 
 
 Term = tuple[float, Tensor]
@@ -131,6 +125,16 @@ class MethodConfig:
         raise NotImplementedError
 
 
+def coupling_of(layer: nn.Module) -> str:
+    """Return what makes the result of a layer for an image depend on other images, or on the number of batches; "" where nothing does.
+
+    A layer of ours says so itself, in `couples_images`.
+    """
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return "its batch normalisation takes the statistics of the images of a batch"
+    return str(getattr(layer, "couples_images", ""))
+
+
 @contextmanager
 def frozen(*modules: nn.Module) -> Iterator[None]:
     """Leave the parameters of `modules` out of the graph that is recorded meanwhile: what judges is not trained by what it judges."""
@@ -208,7 +212,7 @@ class Method(nn.Module):
         found here; a method that couples otherwise says so.
         """
         said = "its objective compares the images of a batch with each other" if self.couples_batch else ""
-        return next((words for module in self.modules() for kind, words in COUPLING if isinstance(module, kind)), said)
+        return next((words for module in self.modules() if (words := coupling_of(module))), said)
 
     def after_step(self, stage: Stage, step: int) -> None:
         """Called after all groups of a step were optimised (momentum updates, counters)."""
@@ -239,3 +243,22 @@ class Method(nn.Module):
     def pixel_multiple(self) -> int:
         """LR height and width must be multiples of this; callers pad by reflection and crop the result."""
         return 1
+
+
+def require_multiple(batch: Batch, multiple: int) -> None:
+    """Raise ValueError unless the targets' height and width are multiples of `multiple`."""
+    if batch.size[0] % multiple or batch.size[1] % multiple:
+        raise UserError(
+            f"training images of {batch.size[0]}x{batch.size[1]} pixels were given to a network that halves them; "
+            f"choose trainer.patch as a multiple of {multiple}."
+        )
+
+
+def require_scale(batch: Batch, scale: int) -> None:
+    """Raise ValueError unless the target is the LR enlarged by `scale`."""
+    h, w = batch.lr_size
+    if batch.size != (h * scale, w * scale):
+        raise UserError(
+            f"a target of {batch.size[0]}x{batch.size[1]} for an input of {h}x{w} was given to a model of scale {scale}; "
+            f"its targets are {h * scale}x{w * scale}: set scale={scale}."
+        )

@@ -33,18 +33,16 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations.blur import blur
 from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.denoisers import per_image
-from rsdiff.diffusion.hooks import GuidedSteps
+from rsdiff.diffusion.guidance import GuidedSteps
 from rsdiff.diffusion.learned_variance import LearnedVarianceDenoiser, ReverseSteps, variational_bound
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig, respaced
 from rsdiff.diffusion.solvers import SILENT, Observers
 from rsdiff.losses.masked import image_means
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import require_scale
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.mcformer import MCFormer
-from rsdiff.networks.restorers import refuse_fraction
 
 ESTIMATION = SamplerConfig(solver="native", steps=10, spacing="linspace")
 """How kernels are estimated for result rows: the kernel of the last of a few unguided steps."""
@@ -120,7 +118,7 @@ class BlindDiffConfig(MethodConfig):
     schedule: ScheduleConfig = ScheduleConfig(name="linear", steps=1000, start=1e-4, end=2e-2)
     """Noise levels from which those of training are taken."""
     kept_steps: int = 500
-    """Levels of training, evenly spaced in the schedule; the network is told their index there."""
+    """Levels of training, evenly spaced in the schedule; the network's time input is their index there."""
     data_range: Annotated[Literal["unit", "signed"], Ours("weights")] = "unit"
     """Range of images inside the diffusion: [0, 1] (published) or [-1, 1], which the variational bound is made for."""
     bound_weight: float = 1.0
@@ -149,7 +147,7 @@ class BlindDiffConfig(MethodConfig):
                 f"model blinddiff compares its re-blurred image with the LR and they have {problem.bands} and {problem.lr_bands} bands; "
                 "choose a degradation that keeps the bands."
             )
-        return refuse_fraction("blinddiff", problem)
+        return problem.refuse_fraction("blinddiff")
 
     def build(self, problem: Problem) -> BlindDiff:
         return BlindDiff(self, problem)

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.diffusion.denoisers import Prediction
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.predictions import Prediction
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
 from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNet
+from rsdiff.networks.diffusion_unet import SkeletonConfig
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
-from rsdiff.networks.skeleton import SkeletonConfig
 
 
 @config
@@ -40,7 +40,7 @@ class BlindSRSNFUNetConfig(SkeletonConfig):
     attention_levels: tuple[int, ...] = ()
     """Levels with self-attention, from 0; the middle always has it."""
     fold: int = 2
-    """The image is taken apart into cells of fold x fold pixels, so that the U-Net runs at a fraction of the size."""
+    """Blocks of fold x fold pixels become channels, so that the U-Net runs at a fraction of the size."""
     normalise_second: Annotated[bool, Ours("weights")] = False
     """Normalise before the degradation-aware convolution. The published code computes that and throws the result away (False)."""
 

@@ -8,13 +8,14 @@ and `Batch.sizes` holds the true ones. Coordinates are those of the crop, not of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
 from rsdiff.losses.masked import masked_l1
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 class QueryConfig(MethodConfig):
     """What methods with an encoder and queries have in common."""
 
+    read_with: ClassVar[ReadWith] = {name: ("encoder", (name,)) for name in ("edsr", "rdn", "swinir")}
+
     encoder: Literal["edsr", "rdn", "swinir"] = "edsr"
     """Which encoder makes the feature map."""
     edsr: EDSRConfig = EDSRConfig()
@@ -48,7 +51,7 @@ class QueryConfig(MethodConfig):
     chunk: int = 30_000
     """Pixels answered at once in restoration."""
     largest_told: float = 0.0
-    """Beyond this enlargement restoration tells the network the pixels of this one (LTE and LMF: 4); 0 tells the true ones."""
+    """Largest enlargement whose pixel size the network gets as input in restoration (LTE and LMF: 4); 0: always the true one."""
 
     def __post_init__(self) -> None:
         if self.queries < 0 or self.chunk < 1:
@@ -77,7 +80,7 @@ class LIIFConfig(QueryConfig):
     unfold: bool = True
     """A cell's feature includes its eight neighbours'."""
     cell: bool = True
-    """The MLP is told the size of the queried pixel."""
+    """The size of the queried pixel is an input of the MLP."""
 
     def build(self, problem: Problem) -> ContinuousRegression:
         encoder = self.build_encoder(problem.lr_bands)

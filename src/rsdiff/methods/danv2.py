@@ -20,10 +20,8 @@ from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.pca import KernelBasisConfig
 from rsdiff.losses.masked import masked_l1
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import require_scale
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.danv2 import ESTIMATOR_WIDTH, DANv2
-from rsdiff.networks.restorers import refuse_fraction
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
@@ -67,7 +65,7 @@ class DANv2Config(MethodConfig):
         return self.basis.kernel_size
 
     def refuse(self, problem: Problem) -> str | None:
-        return refuse_fraction("danv2", problem)
+        return problem.refuse_fraction("danv2")
 
     def network(self, problem: Problem) -> DANv2:
         """Return the network with fresh weights and an empty basis."""

@@ -14,14 +14,12 @@ from torch import Tensor
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.losses.contrastive import contrastive_loss
 from rsdiff.losses.masked import masked_l1
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.methods.drsr import PEAK, ModulatedConfig
 from rsdiff.methods.joint_blind import ContrastConfig
-from rsdiff.methods.whole_scale import require_scale
 from rsdiff.networks.dasr import DASRNetwork
-from rsdiff.networks.restorers import refuse_fraction
+from rsdiff.networks.degradation_encoder import contrastive_loss
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
@@ -48,7 +46,7 @@ class DASRConfig(MethodConfig):
         return 2
 
     def refuse(self, problem: Problem) -> str | None:
-        return refuse_fraction("dasr", problem)
+        return problem.refuse_fraction("dasr")
 
     def network(self, problem: Problem) -> DASRNetwork:
         """Return the restoration network with fresh weights."""

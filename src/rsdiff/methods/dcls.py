@@ -21,10 +21,8 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import ResizeBackend, resize
 from rsdiff.losses.kernel_target import lr_kernel
 from rsdiff.losses.masked import masked_l1
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import require_scale
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.dcls import DCLS, FILTER_SIZES, KernelNorm
-from rsdiff.networks.restorers import refuse_fraction
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
@@ -74,7 +72,7 @@ class DCLSConfig(MethodConfig):
                 f"model dcls needs input and target of the same bands and they have {problem.lr_bands} and {problem.bands}; "
                 "choose a degradation that keeps the bands."
             )
-        return refuse_fraction("dcls", problem)
+        return problem.refuse_fraction("dcls")
 
     def network(self, problem: Problem) -> DCLS:
         """Return the network with fresh weights."""

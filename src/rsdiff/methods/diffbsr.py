@@ -23,8 +23,8 @@ from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
 from rsdiff.networks.diffsr_unet import DiffSRUNet
-from rsdiff.networks.gates import Pooling
-from rsdiff.networks.skeleton import SkeletonConfig
+from rsdiff.networks.diffusion_unet import SkeletonConfig
+from rsdiff.networks.layers import Pooling
 from rsdiff.networks.srdsran import SRDSRAN, Gates, enlargement
 
 

@@ -23,8 +23,8 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import SRDSRANConfig, refuse_scale
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
 from rsdiff.networks.ddpm_unet import DDPMUNet
+from rsdiff.networks.diffusion_unet import SkeletonConfig
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
-from rsdiff.networks.skeleton import SkeletonConfig
 from rsdiff.networks.srdiff_unet import EVERY, SRDiffUNet
 
 
@@ -88,7 +88,7 @@ class DiffBSRSRDiffConfig(JointBlindConfig):
 
 @config
 class DDPMUNetConfig(SkeletonConfig):
-    """The plain noise predictor: SR3's skeleton told an integer step."""
+    """The plain noise predictor: SR3's skeleton with an integer step as its time."""
 
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
     """Channels of each level in units of `width`; the image is halved between levels."""

@@ -15,14 +15,11 @@ from torch import Tensor
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.losses.contrastive import nt_xent
 from rsdiff.losses.masked import masked_l1
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import require_scale
-from rsdiff.networks.degradation_encoder import DegradationEncoder
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
+from rsdiff.networks.degradation_encoder import DegradationEncoder, nt_xent
 from rsdiff.networks.drsr import DRSRNetwork
 from rsdiff.networks.modulated import ModulatedNetwork
-from rsdiff.networks.restorers import refuse_fraction
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
@@ -100,7 +97,7 @@ class DRSRConfig(MethodConfig):
                 f"model drsr contrasts HR views with an encoder of LR bands, and there are {problem.bands} and {problem.lr_bands}; "
                 "set model.hr_contrast_steps=0."
             )
-        return refuse_fraction("drsr", problem)
+        return problem.refuse_fraction("drsr")
 
     def network(self, problem: Problem) -> DRSRNetwork:
         """Return the restoration network with fresh weights."""

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import per_image
@@ -39,6 +40,11 @@ from rsdiff.networks.layers import zeroed
 @config
 class EDiffSRConfig(MethodConfig):
     """EDiffSR. The defaults are the published network of 20.4 million parameters."""
+
+    read_with: ClassVar[ReadWith] = {
+        "native_rule": ("sampler.solver", ("native",)),
+        "native_last_noise": (("sampler.solver", ("native",)), ("native_rule", ("sde",))),
+    }
 
     width: int = 64
     """Channels of the first level; each further level has twice as many."""

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
-from rsdiff.diffusion.denoisers import EdmDenoiser
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import EdmLevels, VeLevels, VpLevels, denoising_error
-from rsdiff.diffusion.preconditioning import EdmPreconditioning, Preconditioning, VePreconditioning, VpPreconditioning
+from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning, Preconditioning, VePreconditioning, VpPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.patch_sizes import require_multiple
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.song_unet import SongUNetConfig
@@ -33,6 +33,12 @@ from rsdiff.networks.song_unet import SongUNetConfig
 @config
 class EdmSrConfig(MethodConfig):
     """EDM conditioned on the LR image. The defaults are DDPM++ as EDM trains it at 64 pixels, with dropout 0.05 and no augmentation."""
+
+    read_with: ClassVar[ReadWith] = {
+        "song": ("architecture", ("song",)),
+        "dhariwal": ("architecture", ("dhariwal",)),
+        "levels": ("preconditioning", ("edm",)),
+    }
 
     architecture: Literal["song", "dhariwal"] = "song"
     """song: DDPM++ or NCSN++, by the options of `song`; dhariwal: ADM."""
@@ -46,8 +52,11 @@ class EdmSrConfig(MethodConfig):
     """Noise levels of training with preconditioning=edm."""
     enlargement: Enlargement = "bicubic"
     """How the LR is brought to target size."""
+    base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
+    """What is taken off the target before it is diffused, and added again (ours). Set levels.sigma_data to the deviation of the difference,
+    and levels.mean and sampler.sigma_max by it."""
     augmentation: AugmentationConfig = AugmentationConfig(probability=0.0)
-    """Transforms of training images, the same for target and LR, that the network is told of; probability 0 means none."""
+    """Transforms of training images, the same for target and LR; their parameters are an input of the network; probability 0 means none."""
 
     @property
     def requires(self) -> frozenset[str]:
@@ -74,7 +83,12 @@ class EdmSrConfig(MethodConfig):
                 f"model.augmentation changes colours, which needs 1 or 3 bands, and the data have {problem.bands} and {problem.lr_bands}; "
                 "set its brightness, contrast, luma_flip, hue and saturation to 0."
             )
-        return None
+        if self.augments and not isinstance(self.base, NoBaseConfig):
+            return (
+                "model.augmentation transforms whole images and model.base takes a part off them; set model.base=none or "
+                "model.augmentation.probability=0."
+            )
+        return self.base.refuse_base("edm_sr", problem)
 
     def build(self, problem: Problem) -> EdmSr:
         return EdmSr(self, problem)
@@ -93,6 +107,7 @@ class EdmSr(Method):
         super().__init__()
         self.options = options
         self.bands = problem.bands
+        self.base = options.base.build_base(problem)
         self.network = options.network_options().build(problem.bands + problem.lr_bands, problem.bands)
         self.levels: EdmLevels | VpLevels | VeLevels = options.levels
         self.preconditioning: Preconditioning = EdmPreconditioning(options.levels.sigma_data)
@@ -113,23 +128,31 @@ class EdmSr(Method):
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         """EDM's loss: per image the sum of the weighted squared error, averaged over the batch. Draws: augmentation, level, noise."""
         require_multiple(batch, self.options.size_multiple)
-        hr, labels, valid = 2 * batch.need("hr") - 1, None, batch.valid
-        lr = enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement)
+        small, labels, valid = 2 * batch.need("lr") - 1, None, batch.valid
+        target, lr = 2 * batch.need("hr") - 1, enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement)
+        self.base.observe(small, target, batch.whole_pixels)
+        target = self.base.taken_off(target, small)
         if self.options.augments:
             drawn = draw_augmentation(self.options.augmentation, noise, len(batch), batch.size)
-            hr, lr, labels = drawn.apply(hr), drawn.apply(lr), drawn.labels.to(hr.device)
+            target, lr, labels = drawn.apply(target), drawn.apply(lr), drawn.labels.to(lr.device)
             valid = None if valid is None else drawn.apply_validity(valid)
-        error = denoising_error(self.denoiser(lr, labels), self.levels, hr, noise).error
+        error = denoising_error(self.denoiser(lr, labels), self.levels, target, noise).error
         mean = masked_mean(error, valid)
         # The sum over an image, as if its missing pixels had the error of the others.
         return {"restorer": Losses(mean * error[0].numel(), {"weighted_error": mean.detach()})}
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.base.settle()
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         multiple = self.options.size_multiple
         height, width = (-(-length // multiple) * multiple for length in batch.size)
-        lr = reflect_to(enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement), height, width)
-        start = lr if lr.shape[1] == self.bands else None
+        small = 2 * batch.need("lr") - 1
+        enlarged = enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement)
+        lr = reflect_to(enlarged, height, width)
+        start = reflect_to(self.base.taken_off(enlarged, small), height, width) if lr.shape[1] == self.bands else None
         shape = (len(batch), self.bands, height, width)
         image = sample(sampler, self.denoiser(lr), shape, noise, device=lr.device, image=start)
-        return (image[..., : batch.size[0], : batch.size[1]].float() + 1) / 2
+        image = self.base.onto(image[..., : batch.size[0], : batch.size[1]], small.to(image.dtype))
+        return (image.float() + 1) / 2

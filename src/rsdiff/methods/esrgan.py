@@ -21,12 +21,10 @@ from rsdiff.degradations.sharpening import sharpen
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.losses.masked import with_missing_of
-from rsdiff.losses.perceptual import PerceptualLossConfig
-from rsdiff.losses.ramps import ramped
+from rsdiff.losses.masked import ramped, with_missing_of
 from rsdiff.methods.adversaries import DiscriminatorConfig, UNetConfig, deceiving, judging
 from rsdiff.methods.base import Losses, MethodConfig, Predecessor, Problem, Stage, Term
-from rsdiff.methods.perceptual import PerceptualTerm, refuse_bands
+from rsdiff.methods.perceptual import PerceptualLossConfig, PerceptualTerm, refuse_bands
 from rsdiff.methods.restoring import InitialWeights, Restoring, initialise
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.networks.restorers import RestorerConfig

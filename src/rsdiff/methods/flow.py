@@ -11,22 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import denoising_error
-from rsdiff.diffusion.preconditioning import Coefficients
+from rsdiff.diffusion.preconditioning import Coefficients, EdmDenoiser
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.patch_sizes import require_multiple
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNetConfig
 from rsdiff.networks.layers import reflect_to
 
@@ -37,6 +36,8 @@ TIMES = 1000
 @config
 class FlowLevels:
     """Times of training, and the weight with which the error of D is that of the velocity."""
+
+    read_with: ClassVar[ReadWith] = {"deviation": ("times", ("logit_normal",))}
 
     times: Literal["uniform", "logit_normal"] = "uniform"
     """Uniform in t, as rectified flow is published, or more often near the middle (Stable Diffusion 3)."""

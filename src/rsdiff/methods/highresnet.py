@@ -18,10 +18,8 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import require_scale
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.layers import zeroed
-from rsdiff.networks.restorers import refuse_fraction
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
@@ -50,7 +48,7 @@ class HighResNetConfig(MethodConfig):
         return frozenset({"hr", "lr", "looks"})
 
     def refuse(self, problem: Problem) -> str | None:
-        return refuse_fraction("highresnet", problem) or self.base.refuse_base("highresnet", problem)
+        return problem.refuse_fraction("highresnet") or self.base.refuse_base("highresnet", problem)
 
     def build(self, problem: Problem) -> HighResNet:
         return HighResNet(self, problem)

@@ -20,9 +20,9 @@ from rsdiff.data.enlarging import enlarge
 from rsdiff.data.missing import eroded, validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
-from rsdiff.diffusion.denoisers import DiscreteDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.diffusion.schedules import DiscreteDenoiser
 from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, Problem, Stage
 from rsdiff.methods.sr3 import Noised, NoisePredictorConfig, noised_continuously
@@ -42,7 +42,7 @@ class IDMConfig(NoisePredictorConfig):
     encoder: EDSRConfig = EDSRConfig()
     """The encoder that makes the condition of the LR."""
     largest_scale: float = 8.0
-    """The enlargement that the network is told as 1; it is told 0 for none."""
+    """The enlargement for which the network's scale input is 1; it is 0 where nothing is enlarged."""
     draw_scale: Annotated[bool, Ours("training")] = True
     """Shrink the targets of every training batch to a random size between the LR's and theirs; without it, trainer.scale_range rules."""
     prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"

@@ -110,7 +110,7 @@ class LMFLIIFConfig(LMFConfig):
     unfold: bool = True
     """The latent MLP sees a cell's eight neighbours."""
     cell: bool = True
-    """Both MLPs are told the size of the queried pixel."""
+    """The size of the queried pixel is an input of both MLPs."""
 
     def build(self, problem: Problem) -> CMSRRegression:
         encoder = self.build_encoder(problem.lr_bands)

@@ -17,16 +17,13 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, UserError, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import DiscreteDenoiser, TimeInput, per_image
+from rsdiff.diffusion.denoisers import Prediction, TimeInput, per_image
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.predictions import Prediction
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import ScheduleConfig
-from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
+from rsdiff.diffusion.schedules import DiscreteDenoiser, ScheduleConfig
 from rsdiff.losses.masked import masked_l1
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.whole_scale import require_scale
-from rsdiff.networks.degradation_encoder import DegradationEncoder
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
+from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
 
 
 @config

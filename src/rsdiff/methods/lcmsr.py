@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser, per_image
+from rsdiff.diffusion.denoisers import Denoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.schedules import ScheduleConfig
+from rsdiff.diffusion.schedules import DiscreteDenoiser, ScheduleConfig
 from rsdiff.diffusion.solvers import evaluate
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Problem, Stage
@@ -47,7 +47,7 @@ class LCMSRConfig(LatentDiffusionConfig):
                 f"{self.schedule.steps - 1}, and 0 or more below 1."
             )
         if self.architecture == "unet_atom":
-            raise UserError("architecture=unet_atom is told levels and a consistency function needs steps; use architecture=latent_unet.")
+            raise UserError("architecture=unet_atom takes levels and a consistency function needs steps; use architecture=latent_unet.")
 
     def build(self, problem: Problem) -> LCMSR:
         return LCMSR(self, problem)

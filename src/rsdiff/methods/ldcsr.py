@@ -25,17 +25,15 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser
+from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.levels import to_zero
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import ddpm
-from rsdiff.losses.gaussian import inverse_deviation
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Predecessor, Problem, Stage
-from rsdiff.methods.ldcsr_vae import refuse_scale
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig, enlarged
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig, enlarged, inverse_deviation
 from rsdiff.networks.latent_unet import LatentUNet
 from rsdiff.networks.unet_atom import UNetAtom
 
@@ -101,7 +99,7 @@ class LatentDiffusionConfig(MethodConfig):
     condition: GAPEncoderConfig = GAPEncoderConfig()
     """The condition encoder; it must shrink images as the first stage's encoder does."""
     architecture: Literal["latent_unet", "unet_atom"] = "latent_unet"
-    """latent_unet: told step, scale and height; unet_atom: SR3's network, told the noise level only (unpublished variants)."""
+    """latent_unet: step, scale and height are inputs; unet_atom: SR3's network, with the noise level only (unpublished variants)."""
     unet: LatentUNetConfig = LatentUNetConfig()
     """Sizes of the noise predictor."""
     schedule: ScheduleConfig = ScheduleConfig(name="quad", steps=4, start=0.1, end=0.99)
@@ -109,7 +107,7 @@ class LatentDiffusionConfig(MethodConfig):
     prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
     """What the network predicts: the noise, as published, or the clean latent (ours)."""
     scale_told: Annotated[Literal["truncated", "exact"], Ours("weights")] = "truncated"
-    """The scale that the network is told: rounded down to an integer, as published, or as it is."""
+    """The scale that the network gets as input: rounded down to an integer, as published, or as it is."""
     distillation_weight: float = 1.0
     """Factor of the mean squared distance between condition and latent."""
     latent_scale: Annotated[Literal["measured", "published"], Ours("training", published=("published",))] = "measured"
@@ -135,7 +133,7 @@ class LatentDiffusionConfig(MethodConfig):
         return Predecessor("ldcsr_vae", {"autoencoder": self.first_stage})
 
     def refuse(self, problem: Problem) -> str | None:
-        return refuse_scale(self.first_stage, problem)
+        return self.first_stage.refuse(problem)
 
 
 @config

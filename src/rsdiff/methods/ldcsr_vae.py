@@ -25,13 +25,12 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.losses.adaptive_gan import adaptive_weight, hinge_loss
-from rsdiff.losses.gaussian import DiagonalGaussian
+from rsdiff.losses.adversarial import adaptive_weight, hinge_loss
 from rsdiff.losses.masked import difference, masked_mean, with_missing_of
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, frozen
 from rsdiff.metrics.lpips import SMALLEST_SIDE, TRUNK_FILES, Lpips, read_trunk
 from rsdiff.metrics.weight_files import require_weight_file
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian
 from rsdiff.networks.patch_discriminator import PatchDiscriminator
 
 
@@ -86,23 +85,10 @@ class LDCSRVaeConfig(MethodConfig):
     def refuse(self, problem: Problem) -> str | None:
         if self.perceptual_weight and problem.bands != 3:
             return f"LPIPS needs 3 bands and the data have {problem.bands}; set model.perceptual_weight=0."
-        return refuse_scale(self.autoencoder, problem)
+        return self.autoencoder.refuse(problem)
 
     def build(self, problem: Problem) -> LDCSRVae:
         return LDCSRVae(self, problem)
-
-
-def refuse_scale(options: AutoencoderConfig, problem: Problem) -> str | None:
-    """Return a sentence where the decoder cannot treat the problem."""
-    if problem.bands != problem.lr_bands:
-        return (
-            f"LDCSR adds to the enlarged input, which has {problem.lr_bands} bands and the target {problem.bands}; use data with as many."
-        )
-    if problem.scale < 1:
-        return f"LDCSR enlarges images and the scale is {problem.scale:g}; choose scale=1 or more."
-    if options.decoder.upsampler == "fixed_x4" and problem.scale != 4:
-        return f"upsampler=fixed_x4 enlarges by 4 and the scale is {problem.scale:g}; set scale=4 or upsampler=csum."
-    return None
 
 
 @dataclass

@@ -21,21 +21,19 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
-from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.objectives import EdmLevels, denoising_error
-from rsdiff.diffusion.preconditioning import EdmPreconditioning
+from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.change_mask import estimate_change
-from rsdiff.methods.patch_sizes import require_multiple
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 
@@ -190,3 +188,22 @@ class RefDiff(Method):
         start = reflect_to(self.base.taken_off(lr[..., : batch.size[0], : batch.size[1]], small), height, width)
         image = sample(sampler, denoiser, lr.shape, noise, device=lr.device, image=start)[..., : batch.size[0], : batch.size[1]]
         return (self.base.onto(image, small.to(image.dtype)).float() + 1) / 2
+
+
+def estimate_change(lr: Tensor, ref: Tensor, threshold: float) -> Tensor:
+    """Return (B, 1, H, W) of 0 (unchanged) and 1 (changed), constant within every LR pixel.
+
+    lr         (B, C, h, w) in [0, 1]
+    ref        (B, C, H, W) in [0, 1]
+    threshold  difference beyond which a pixel counts as changed, in units of [0, 1]
+
+    The reference is averaged over LR pixels and brought to the LR image's mean and deviation per band, because light and season differ
+    between dates; the differences, averaged over bands and 3 x 3 LR pixels, are compared with the threshold. Source: ours.
+    """
+    small = F.interpolate(ref, size=lr.shape[-2:], mode="area")
+    axes = (-2, -1)
+    contrast = lr.std(axes, keepdim=True) / small.std(axes, keepdim=True).clamp(min=1e-4)
+    matched = (small - small.mean(axes, keepdim=True)) * contrast + lr.mean(axes, keepdim=True)
+    difference = (lr - matched).abs().mean(1, keepdim=True)
+    smooth = F.avg_pool2d(F.pad(difference, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return F.interpolate((smooth > threshold).to(lr.dtype), size=ref.shape[-2:], mode="nearest")

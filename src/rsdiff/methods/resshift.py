@@ -1,16 +1,19 @@
 """ResShift: a diffusion between the target and the enlarged LR image, in 15 steps or 4.
 
-Source: Yue et al., NeurIPS 2023, and zsyOOAOA/ResShift: x_t = x0 + eta_t (y0 - x0) + kappa sqrt(eta_t) n, from the target x0 to the
-enlarged LR image y0; the network predicts x0. Solvers see y = (x_t - eta y0) / (1 - eta) = x0 + sigma n, where sigma is
-kappa sqrt(eta) / (1 - eta).
+Source: Yue et al., NeurIPS 2023: x_t = x0 + eta_t (y0 - x0) + kappa sqrt(eta_t) n, from the target x0 to the enlarged LR image y0; the
+network predicts x0. Solvers see y = (x_t - eta y0) / (1 - eta) = x0 + sigma n, where sigma is kappa sqrt(eta) / (1 - eta).
 
-Unlike the published code: no autoencoder (the diffusion is of pixels), and a U-Net without Swin layers.
+Read beside zsyOAOA/ResShift at 3ce1d81, models/gaussian_diffusion.py: schedule lines 35-60, process 216-220, posterior 150-161, start
+517-529, loss 565-582 (weight 1, as in every published config), input 598-609 (its branch for pixels), clipping sampler.py 156. Settings:
+configs/realsr_swinunet_realesrgan256.yaml (15 steps) and realsr_swinunet_realesrgan256_journal.yaml (4 steps).
+
+Unlike the published code: no autoencoder, so the diffusion is of pixels, where the clean estimate is clipped in every step; a U-Net without
+Swin layers, which is shown the enlarged LR image instead of the LR image. The perceptual term of the 4-step configs is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,8 +27,7 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.solvers import evaluate, residual_shift_rule
 from rsdiff.losses.masked import masked_mse
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.patch_sizes import require_multiple
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNetConfig
 from rsdiff.networks.layers import reflect_to
 
@@ -35,11 +37,11 @@ class ShiftConfig:
     """How the shift eta grows: sqrt(eta) geometrically from `lowest_noise` / kappa to `end`, in times raised to `power`."""
 
     steps: int = 15
-    """T; the later release has 4."""
+    """T; the later release has 4, with lowest_noise=0.2."""
     kappa: float = 2.0
     """Standard deviation of the noise at eta = 1, in [-1, 1]."""
     lowest_noise: float = 0.04
-    """Standard deviation of the noise of the first step."""
+    """Standard deviation of the noise of the first step, in [-1, 1], where kappa is 1 or more."""
     end: float = 0.99
     """sqrt(eta) of the last step."""
     power: float = 0.3
@@ -51,12 +53,21 @@ class ShiftConfig:
                 f"steps={self.steps}, kappa={self.kappa}, lowest_noise={self.lowest_noise}, power={self.power} and end={self.end} make no "
                 "shift; choose at least 2 steps, numbers above 0, and an end between 0 and 1."
             )
+        if self.first >= self.end:
+            raise UserError(
+                f"lowest_noise={self.lowest_noise} begins the shift at {self.first:g}, not below its end={self.end}; "
+                "choose a smaller lowest_noise."
+            )
+
+    @property
+    def first(self) -> float:
+        """sqrt(eta) of the first step."""
+        return min(self.lowest_noise / self.kappa, self.lowest_noise)
 
     def etas(self) -> Tensor:
         """Return eta (T,), ascending, float64 on the CPU. Source: get_named_eta_schedule, 'exponential'."""
-        first = min(self.lowest_noise / self.kappa, self.lowest_noise, 0.001**0.5)
         times = torch.linspace(0, 1, self.steps, dtype=torch.float64, device="cpu") ** self.power
-        return (first * (self.end / first) ** times).square()
+        return (self.first * (self.end / self.first) ** times).square()
 
 
 @config
@@ -64,7 +75,7 @@ class ResShiftConfig(MethodConfig):
     """ResShift in pixels. The shift is the published one, the network's size that of SR3."""
 
     network: DDPMUNetConfig = DDPMUNetConfig(multipliers=(1, 2, 4, 8, 8))
-    """The U-Net, which is shown the enlarged LR image beside the noisy one and told the step."""
+    """The U-Net; its inputs are the noisy image, the enlarged LR image and the step."""
     shift: ShiftConfig = ShiftConfig()
     """The process."""
 
@@ -83,15 +94,16 @@ class ResShiftConfig(MethodConfig):
 class ShiftDenoiser:
     """A network of a shift towards `image` (B, C, H, W), seen as a denoiser; its own step is that of the published sampler."""
 
-    def __init__(self, network: Network, shift: ShiftConfig, image: Tensor, data_range: DataRange = (-1.0, 1.0)) -> None:
+    data_range: DataRange | None = (-1.0, 1.0)
+
+    def __init__(self, network: Network, shift: ShiftConfig, image: Tensor) -> None:
         self.network, self.image, self.kappa = network, image, shift.kappa
         self.etas = shift.etas()
-        sigmas = self.kappa * self.etas.sqrt() / (1 - self.etas)
-        self.table: Tensor | None = sigmas
-        self.data_range: DataRange | None = data_range
-        self.sigma_min, self.sigma_max = float(sigmas[0]), float(sigmas[-1])
+        self.sigmas = self.kappa * self.etas.sqrt() / (1 - self.etas)
+        self.table: Tensor | None = self.sigmas
+        self.sigma_min, self.sigma_max = float(self.sigmas[0]), float(self.sigmas[-1])
         self.rule = residual_shift_rule(self.kappa)
-        self.logarithms = sigmas.log()
+        self.logarithms = self.sigmas.log()
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
         index = self._nearest(sigma.to(torch.float64).expand(len(y)))
@@ -102,15 +114,15 @@ class ShiftDenoiser:
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """See Denoiser."""
-        return to_device(self.logarithms.exp(), sigma.device)[self._nearest(sigma)].to(sigma.dtype)
+        return to_device(self.sigmas, sigma.device)[self._nearest(sigma)].to(sigma.dtype)
 
     def _nearest(self, sigma: Tensor) -> Tensor:
         distance = sigma.log().reshape(-1, 1) - to_device(self.logarithms, sigma.device)
         return distance.abs().argmin(1).reshape(sigma.shape)
 
     def step(self, y: Tensor, sigma: float, sigma_next: float, noise: NoiseSource) -> tuple[Tensor, Tensor]:
-        """See SteppingDenoiser; nothing is drawn in a step to 0."""
-        clean = evaluate(self, y, sigma)
+        """See SteppingDenoiser; the clean estimate is clipped, and nothing is drawn in a step to 0."""
+        clean = evaluate(self, y, sigma).clamp(-1, 1)
         down, up = self.rule(sigma, sigma_next)
         following = clean + (down / sigma) * (y - clean)
         return (following + up * noise.normal(y.shape, y.device, y.dtype) if up > 0 else following), clean
@@ -123,15 +135,17 @@ class ResShift(Method):
         super().__init__()
         self.options = options
         self.network = options.network.build(problem.bands + problem.lr_bands, problem.bands)
-        self.denoiser = partial(ShiftDenoiser, self.network, options.shift)
+
+    def denoiser(self, image: Tensor) -> ShiftDenoiser:
+        """Return D of images in [-1, 1] for the enlarged LR (B, C, H, W)."""
+        return ShiftDenoiser(self.network, self.options.shift, image)
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         require_multiple(batch, self.options.network.size_multiple)
         hr, image = 2 * batch.need("hr") - 1, enlarge_signed(batch.need("lr"), batch.size)
         denoiser = self.denoiser(image)
-        assert denoiser.table is not None
-        index = noise.integers(0, len(denoiser.table), (len(hr),), hr.device)
-        sigma = to_device(denoiser.table, hr.device)[index]
+        index = noise.integers(0, len(denoiser.etas), (len(hr),), hr.device)
+        sigma = to_device(denoiser.sigmas, hr.device)[index]
         y = hr + per_image(sigma, hr) * noise.normal(hr.shape, hr.device)
         return {"restorer": Losses.weighted({"clean": (1.0, masked_mse(denoiser(y, sigma), hr, batch.valid))})}
 

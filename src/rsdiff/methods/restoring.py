@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from rsdiff.config import UserError
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig
-from rsdiff.methods.base import Method, Problem, Stage
-from rsdiff.methods.whole_scale import require_scale
+from rsdiff.methods.base import Method, Problem, Stage, require_scale
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.restorers import RestorerConfig

@@ -6,12 +6,13 @@ Source: hanlinwu/SADN. Unlike it, the biases of dynamic kernels start at 0, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.losses.masked import masked_l1
@@ -33,6 +34,13 @@ STAIRS = 11  # 34, 31, .. 4, then 1
 @config
 class SADNConfig(MethodConfig):
     """SADN. The defaults are those of sadn.yaml."""
+
+    read_with: ClassVar[ReadWith] = {
+        **dict.fromkeys(("width", "groups", "layers", "multiplier", "reduction", "kernels"), ("body", ("sadn",))),
+        "anneal_steps": (("body", ("sadn",)), ("kernels", (ABOVE_0,))),
+        "edsr": ("body", ("edsr",)),
+        "rdn": ("body", ("rdn",)),
+    }
 
     body: Literal["sadn", "edsr", "rdn"] = "sadn"
     """What makes the feature maps; the upsampler is the same."""

@@ -28,19 +28,17 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import Base, BaseConfig, NoBaseConfig
-from rsdiff.diffusion.denoisers import Denoiser, DiscreteDenoiser, per_image
-from rsdiff.diffusion.hooks import TwoCall, clamp_to_quantile
+from rsdiff.diffusion.denoisers import Denoiser, per_image
+from rsdiff.diffusion.guidance import TwoCall, clamp_to_quantile
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import Observers
+from rsdiff.losses.image_terms import spectral_angle_loss
 from rsdiff.losses.masked import masked_l1, masked_mse
-from rsdiff.losses.spectral import spectral_angle_loss
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.patch_sizes import require_multiple
-from rsdiff.networks.restorers import refuse_other_scales
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
+from rsdiff.networks.diffusion_unet import SkeletonConfig
 from rsdiff.networks.scdm_unet import SCDMUNet
-from rsdiff.networks.skeleton import SkeletonConfig
 
 
 @config
@@ -116,7 +114,7 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
         return False
 
     def refuse(self, problem: Problem) -> str | None:
-        other_scale = refuse_other_scales("scdm", problem)
+        other_scale = problem.refuse_other_scales("scdm")
         if other_scale is not None:
             return other_scale
         refusal = self.base.refuse_base("scdm", problem)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.foreign import read_checkpoint
-from rsdiff.methods.base import Method, MethodConfig, Problem
-from rsdiff.methods.whole_scale import require_scale
+from rsdiff.methods.base import Method, MethodConfig, Problem, require_scale
 from rsdiff.networks.halo_tiles import HaloTilesConfig
 
 if TYPE_CHECKING:  # the library takes seconds to import

@@ -17,7 +17,6 @@ from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.networks.restorers import refuse_other_scales
 from rsdiff.networks.running_regression import RunningRegression
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ class SpectralLinearConfig(MethodConfig):
             raise UserError(f"degree={self.degree} must be at least 1 and ridge={self.ridge} 0 or more.")
 
     def refuse(self, problem: Problem) -> str | None:
-        return refuse_other_scales("spectral_linear", problem)
+        return problem.refuse_other_scales("spectral_linear")
 
     def build(self, problem: Problem) -> SpectralLinear:
         return SpectralLinear(self, problem)

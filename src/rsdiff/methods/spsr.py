@@ -27,10 +27,10 @@ from rsdiff.data.sample import Batch
 from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.masked import masked_l1, masked_mse, with_missing_of
-from rsdiff.losses.perceptual import PerceptualLossConfig
 from rsdiff.methods.adversaries import DiscriminatorConfig, VGGConfig, deceiving, judging
 from rsdiff.methods.base import Losses, Predecessor, Problem, Stage
 from rsdiff.methods.esrgan import ESRGANConfig, GeneratorObjective
+from rsdiff.methods.perceptual import PerceptualLossConfig
 from rsdiff.methods.restoring import Restoring, initialise
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.spsr import SPSRNet, SPSRNetConfig, gradient_map

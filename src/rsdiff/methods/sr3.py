@@ -28,16 +28,15 @@ from rsdiff.config import UserError, config
 from rsdiff.data.enlarging import enlarge as enlarge_bicubically
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
-from rsdiff.diffusion.denoisers import DiscreteDenoiser, per_image
+from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_l1, masked_mse
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.patch_sizes import require_multiple
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNet
+from rsdiff.networks.diffusion_unet import SkeletonConfig
 from rsdiff.networks.layers import reflect_to
-from rsdiff.networks.skeleton import SkeletonConfig
 from rsdiff.networks.sr3_unet import SR3UNet
 
 
@@ -76,7 +75,7 @@ class SR3Config(NoisePredictorConfig):
     """SR3 and its DDPM twin. The defaults are VANILLA's: x4 remote sensing."""
 
     time: Literal["continuous", "discrete"] = "continuous"
-    """What the network is told: the continuous level sqrt(alpha_bar) (SR3), or the integer step (DDPM twin)."""
+    """The network's time input: the continuous level sqrt(alpha_bar) (SR3), or the integer step (DDPM twin)."""
     condition: Literal["bicubic", "pillow_8bit", "none"] = "bicubic"
     """How the LR is enlarged: float bicubic, unclamped (VANILLA); Pillow's, rounded to 8 bits (ORIG); `none` generates unconditionally."""
 

@@ -21,7 +21,7 @@ from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
 from rsdiff.metrics.options import MetricsConfig
 from rsdiff.metrics.summary import LEFT_OUT, VALID_SHARE, Summary, Unavailable, summarise
 from rsdiff.metrics.table import METRICS
-from rsdiff.metrics.weight_files import file_hash, find_weight_file, missing_sentence
+from rsdiff.metrics.weight_files import file_hash, find_weight_file, missing_lines, missing_sentence
 
 Row = dict[str, RecordValue]
 
@@ -59,8 +59,11 @@ class Evaluator:
         files: dict[str, Path] = {}
         for metric in (METRICS[name] for name in config.metrics):
             reason = _reason_unavailable(metric, config, bands, has_hr, self.degradation)
+            lacks_weights = reason is None and bool(metric.files) and find_weight_file(metric.files, config.weight_folders) is None
+            if lacks_weights:
+                reason = missing_sentence(metric.files, config.weight_folders)
             if reason is not None:
-                self.unavailable.append(Unavailable(metric.name, metric.title, reason))
+                self.unavailable.append(Unavailable(metric.name, metric.title, reason, lacks_weights))
                 continue
             self.metrics.append(metric)
             if metric.files:
@@ -75,8 +78,11 @@ class Evaluator:
         self._refused: dict[str, str] = {}
 
     def check(self) -> list[str]:
-        """Return a sentence for every metric that will be missing from the results."""
-        return [f"{entry.title} is left out: {entry.reason}" for entry in self.unavailable]
+        """Return what to say of the metrics that will be missing from the results: their weights in one place, other reasons one by one."""
+        lacking = [METRICS[entry.name] for entry in self.unavailable if entry.lacks_weights]
+        titles, files = [metric.title for metric in lacking], [metric.files for metric in lacking]
+        others = [f"{entry.title} is left out: {entry.reason}" for entry in self.unavailable if not entry.lacks_weights]
+        return [*others, *missing_lines(titles, files, self.config.weight_folders)]
 
     def keep_features_in(self, folder: Path) -> None:
         """Keep what values of a set are made of in `folder`: processes of one run share them there, and a killed evaluation finds them.
@@ -210,11 +216,9 @@ def _reason_unavailable(metric: Metric, config: MetricsConfig, bands: int, has_h
     if "hr" in metric.needs and not has_hr:
         return "it compares with the HR image and this data set has none."
     if "degradation" in metric.needs and degradation is None:
-        return "it needs the operator that made the LR images, and this data set brings its own LR."
+        return "it needs the operator that made the LR images, and this data set has LR images of its own."
     if bands > 3 and max(config.rgb_bands) >= bands:
         return f"metrics.rgb_bands={list(config.rgb_bands)} but the images have {bands} bands; choose indices below {bands}."
     if "rgb" in metric.needs and bands == 2:
         return "it sees one band or three and the images have 2."
-    if metric.files and find_weight_file(metric.files, config.weight_folders) is None:
-        return missing_sentence(metric.files, config.weight_folders)
     return None

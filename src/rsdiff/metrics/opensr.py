@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.metrics.phase_correlation import subpixel_shift
 
 Distance = Literal["nd", "l1", "l2", "sad", "pbias", "kl", "psnr", "mtf"]
@@ -29,6 +30,8 @@ _RATIO_LIMIT = 100.0
 @config
 class OpensrConfig:
     """Options of opensr-test; any of them changes the numbers, so a report repeats those that differ from these defaults."""
+
+    read_with: ClassVar[ReadWith] = {"patch_size": ("aggregation", ("patch",))}
 
     aggregation: Aggregation = "pixel"
     """Where distances are taken: per pixel, per square patch, or once per image."""

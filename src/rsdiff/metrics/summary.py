@@ -22,11 +22,15 @@ VALID_SHARE = "valid_share"
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A metric that was asked for and could not be computed, with a sentence that says why and what to do."""
+    """A metric that was asked for and could not be computed, with a sentence that says why and what to do.
+
+    lacks_weights  whether a file of weights that it needs is nowhere
+    """
 
     name: str
     title: str
     reason: str
+    lacks_weights: bool = False
 
 
 @dataclass(frozen=True)

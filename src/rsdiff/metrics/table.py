@@ -16,6 +16,7 @@ from rsdiff.metrics.fid import frechet_distance, kernel_distance
 from rsdiff.metrics.lpips import TRUNK_FILES, Lpips, Trunk, read_trunk
 from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
 from rsdiff.metrics.no_reference import average_gradient, entropy
+from rsdiff.metrics.octaves import OCTAVES, energy_share
 from rsdiff.metrics.psnr import cpsnr, empty_bands, ergas, ergas_diffbsr, mse, psnr
 from rsdiff.metrics.seams import seam_score
 from rsdiff.metrics.spectral import cc, flat_bands, mpsnr, mrae, mssim, rmse, sam, uiqi
@@ -250,6 +251,19 @@ _SPECTRAL = (
     ),
 )
 
+
+def _octave(octave: int) -> Metric:
+    high, low = ("1/2" if octave == 0 else f"1/{2 ** (octave + 1)}"), f"1/{2 ** (octave + 2)}"
+    return Metric(
+        f"energy_octave_{octave + 1}",
+        f"Energy {low} to {high}",
+        f"energy at {low} to {high} cycles per pixel relative to the HR image's; 1 is right, less is blurred, more is noise",
+        direction="none",
+        build=_ready(lambda view: energy_share(view, octave)),
+    )
+
+
+_OCTAVES = tuple(_octave(octave) for octave in range(OCTAVES))
 _CONSISTENCY = (
     Metric(
         "lr_psnr",
@@ -480,5 +494,5 @@ _OPENSR = (
 )
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric for group in (_FIDELITY, _SPECTRAL, _CONSISTENCY, _PERCEPTUAL, _NO_REFERENCE, _OPENSR) for metric in group
+    metric.name: metric for group in (_FIDELITY, _SPECTRAL, _CONSISTENCY, _OCTAVES, _PERCEPTUAL, _NO_REFERENCE, _OPENSR) for metric in group
 }

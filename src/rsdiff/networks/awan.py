@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.data.problem import Problem
 from rsdiff.networks.layers import attended
-from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_other_scales
+from rsdiff.networks.restorers import RestorerConfig
 
 SECOND_ORDER_REDUCTION = 8
 """Bands per channel of the second-order attention; fewer bands than this leave it none."""
@@ -97,7 +98,7 @@ class AWANNetConfig(RestorerConfig):
     def refuse_network(self, problem: Problem) -> str | None:
         if problem.bands < SECOND_ORDER_REDUCTION:
             return f"model awan needs at least {SECOND_ORDER_REDUCTION} target bands and there are {problem.bands}; choose model=mstpp."
-        return refuse_other_scales(self.kind, problem)
+        return problem.refuse_other_scales(self.kind)
 
     def build_network(self, problem: Problem) -> AWAN:
         return AWAN(self, problem.lr_bands, problem.bands)

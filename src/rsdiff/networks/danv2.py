@@ -37,7 +37,7 @@ class DualPathBlock(nn.Module):
 def _two_convolutions(width: int, kernel: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(width, width, kernel, padding=kernel // 2),
-        nn.LeakyReLU(SLOPE),
+        nn.LeakyReLU(SLOPE, inplace=True),
         nn.Conv2d(width, width, kernel, padding=kernel // 2),
     )
 

@@ -21,7 +21,9 @@ class PredictedFilter(ModulatedLayer):
 
     def __init__(self, width: int, reduction: int) -> None:
         super().__init__(width, reduction)
-        self.kernel = nn.Sequential(nn.Linear(width, width, bias=False), nn.LeakyReLU(SLOPE), nn.Linear(width, 9 * width, bias=False))
+        self.kernel = nn.Sequential(
+            nn.Linear(width, width, bias=False), nn.LeakyReLU(SLOPE, inplace=True), nn.Linear(width, 9 * width, bias=False)
+        )
         self.mix = nn.Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:

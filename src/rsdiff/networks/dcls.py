@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError
 from rsdiff.degradations.transfer import apply_transfer, least_squares_inverse, transfer_function
-from rsdiff.networks.gates import ChannelGate
-from rsdiff.networks.layers import DualPathGroup, shuffle_upscale
+from rsdiff.networks.layers import ChannelGate, DualPathGroup, shuffle_upscale
 
 SLOPE = 0.1
 HIDDEN = 16
@@ -40,7 +39,7 @@ class PlainResidualBlock(nn.Module):
                 conv.weight.mul_(0.1)  # as published: residuals start small
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.leaky_relu(self.conv1(x), SLOPE))
+        return x + self.conv2(F.leaky_relu(self.conv1(x), SLOPE, inplace=True))
 
 
 class DualPathAttentionBlock(nn.Module):
@@ -56,12 +55,12 @@ class DualPathAttentionBlock(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         u, v = self.deblurred(a), self.plain(b)
-        mixed = self.mix(F.leaky_relu(torch.cat([u, v], dim=1), SLOPE))
+        mixed = self.mix(F.leaky_relu(torch.cat([u, v], dim=1), SLOPE, inplace=True))
         return a + self.gate_deblurred(mixed), b + self.gate_plain(v)
 
 
 def _two_convolutions(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(SLOPE), nn.Conv2d(width, width, 3, padding=1))
+    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(SLOPE, inplace=True), nn.Conv2d(width, width, 3, padding=1))
 
 
 class DeepConstrainedLeastSquares(nn.Module):
@@ -76,9 +75,9 @@ class DeepConstrainedLeastSquares(nn.Module):
         self.reduce = nn.Conv2d(width, narrow, 1)
         self.smoother = nn.Sequential(
             nn.Conv2d(narrow, narrow, 3),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(narrow, narrow, 3),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(narrow, narrow, 3),
             nn.AdaptiveAvgPool2d(3),
             nn.Conv2d(narrow, narrow, 1),
@@ -178,7 +177,7 @@ class Estimator(nn.Module):
         self.body = nn.Sequential(*(PlainResidualBlock(width) for _ in range(3)))
         self.tail = nn.Sequential(
             nn.Conv2d(width, width, 3),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(width, width, 3),
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(width, latent, 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.skeleton import SkeletonConfig
+from rsdiff.networks.diffusion_unet import SkeletonConfig
 from rsdiff.networks.sr3_unet import SR3UNet
 
 

@@ -21,7 +21,9 @@ class DegradationAwareConv(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.kernel = nn.Sequential(
-            nn.Linear(COMPRESSED, COMPRESSED, bias=False), nn.LeakyReLU(SLOPE), nn.Linear(COMPRESSED, 9 * channels, bias=False)
+            nn.Linear(COMPRESSED, COMPRESSED, bias=False),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Linear(COMPRESSED, 9 * channels, bias=False),
         )
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
@@ -78,7 +80,7 @@ class CodeCompression(nn.Sequential):
     """Degradation code (B, code_channels) -> (B, 64), shared by all blocks of a network."""
 
     def __init__(self, code_channels: int) -> None:
-        super().__init__(nn.Linear(code_channels, COMPRESSED, bias=False), nn.LeakyReLU(SLOPE))
+        super().__init__(nn.Linear(code_channels, COMPRESSED, bias=False), nn.LeakyReLU(SLOPE, inplace=True))
 
 
 class DegradationAwareUNet(DiffusionUNet):

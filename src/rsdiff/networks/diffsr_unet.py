@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.networks.degradation_aware import DegradationAwareUNet
-from rsdiff.networks.gates import ChannelGate, PixelGate
-from rsdiff.networks.layers import orthogonal_
+from rsdiff.networks.layers import ChannelGate, PixelGate, orthogonal_
 
 
 class BicubicUpsample(nn.Module):

@@ -20,13 +20,13 @@ class DualModulation(ModulatedLayer):
 
     def __init__(self, width: int, reduction: int) -> None:
         super().__init__(width, reduction)
-        self.maps = nn.Sequential(nn.Linear(width, MAPS, bias=False), nn.LeakyReLU(SLOPE), nn.Linear(MAPS, MAPS, bias=False))
+        self.maps = nn.Sequential(nn.Linear(width, MAPS, bias=False), nn.LeakyReLU(SLOPE, inplace=True), nn.Linear(MAPS, MAPS, bias=False))
         self.conv1 = nn.Conv2d(width + MAPS, width // 2, 3, padding=1)
         self.conv2 = nn.Conv2d(width // 2, width, 3, padding=1)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         maps = self.maps(code)[:, :, None, None].expand(-1, -1, *x.shape[-2:])
-        h = F.leaky_relu(self.conv1(torch.cat([x, maps], dim=1)), SLOPE)
+        h = F.leaky_relu(self.conv1(torch.cat([x, maps], dim=1)), SLOPE, inplace=True)
         return self.conv2(h) + self.gate(x, code)
 
 

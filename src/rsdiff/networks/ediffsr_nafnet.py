@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.networks.gates import ChannelGate
-from rsdiff.networks.layers import ChannelNorm, SinusoidalEmbedding
+from rsdiff.networks.layers import ChannelGate, ChannelNorm, SinusoidalEmbedding
 
 EXPANSION = 8
 """The time code has half as many channels per channel of the first level."""

@@ -11,9 +11,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.data.problem import Problem
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.rdn import RDNConfig
-from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_fraction
+from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.rrdb import nearest_stages
 from rsdiff.networks.swinir import SwinIRConfig
 
@@ -39,7 +40,7 @@ class EncoderNet(RestorerConfig):
     """What the three have in common; a kind extends it and the encoder's own config."""
 
     def refuse_network(self, problem: Problem) -> str | None:
-        fraction = refuse_fraction(self.kind, problem)
+        fraction = problem.refuse_fraction(self.kind)
         if fraction is not None:
             return fraction
         try:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import nn
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_fraction
+from rsdiff.data.problem import Problem
+from rsdiff.networks.restorers import RestorerConfig
 
 if TYPE_CHECKING:  # the library takes seconds to import
     from spandrel.architectures.HAT import HAT
@@ -38,7 +39,7 @@ class HATNetConfig(RestorerConfig):
     squeeze: int = 30
     """The channel attention's weights are made from so many times fewer channels."""
     conv_scale: float = 0.01
-    """Weight of the convolutional branch beside the window attention; files of weights do not tell it."""
+    """Weight of the convolutional branch beside the window attention; weights files do not contain it."""
     mlp_ratio: float = 2.0
     """Width of the MLPs' hidden layer in units of `width`."""
     head_width: int = 64
@@ -64,7 +65,7 @@ class HATNetConfig(RestorerConfig):
             raise UserError(f"drop_path={self.drop_path} was given; choose 0 to less than 1.")
 
     def refuse_network(self, problem: Problem) -> str | None:
-        fraction = refuse_fraction("hat", problem)
+        fraction = problem.refuse_fraction("hat")
         if fraction is not None:
             return fraction
         scale = int(problem.scale)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_other_scales
+from rsdiff.data.problem import Problem
+from rsdiff.networks.restorers import RestorerConfig
 
 STREAM, GROWTH = 32, 32
 """Channels of a 3x3 convolution, and channels that every block adds."""
@@ -61,7 +62,7 @@ class HSCNNPlusNetConfig(RestorerConfig):
             raise UserError(f"blocks={self.blocks} was given; choose 0 or more.")
 
     def refuse_network(self, problem: Problem) -> str | None:
-        return refuse_other_scales(self.kind, problem)
+        return problem.refuse_other_scales(self.kind)
 
     def build_network(self, problem: Problem) -> HSCNNPlus:
         return HSCNNPlus(self, problem.lr_bands, problem.bands)

@@ -57,7 +57,7 @@ class BiasedLeakyReLU(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return math.sqrt(2) * F.leaky_relu(x + self.bias[:, None, None], 0.2)
+        return math.sqrt(2) * F.leaky_relu(x + self.bias[:, None, None], 0.2, inplace=True)
 
 
 class Blur(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -9,10 +11,8 @@ from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
 from rsdiff.data.enlarging import enlarge
-from rsdiff.losses.gaussian import DiagonalGaussian
-from rsdiff.networks.gap_decoder import Branches, GAPDecoder, Modulation, Upsampler
-from rsdiff.networks.gap_encoder import GAPEncoder
-from rsdiff.networks.gap_layers import NORM_GROUPS
+from rsdiff.data.problem import Problem
+from rsdiff.networks.gap_autoencoder import NORM_GROUPS, Branches, GAPDecoder, GAPEncoder, Modulation, Upsampler
 from rsdiff.networks.layers import zeroed
 
 
@@ -119,6 +119,19 @@ class AutoencoderConfig:
                 f"encoder_channels={self.encoder_channels} and latent_channels={self.latent_channels} were given; choose at least 1."
             )
 
+    def refuse(self, problem: Problem) -> str | None:
+        """Return a sentence where the decoder cannot treat the problem."""
+        if problem.bands != problem.lr_bands:
+            return (
+                f"LDCSR adds to the enlarged input, which has {problem.lr_bands} bands and the target {problem.bands}; "
+                "use data with as many."
+            )
+        if problem.scale < 1:
+            return f"LDCSR enlarges images and the scale is {problem.scale:g}; choose scale=1 or more."
+        if self.decoder.upsampler == "fixed_x4" and problem.scale != 4:
+            return f"upsampler=fixed_x4 enlarges by 4 and the scale is {problem.scale:g}; set scale=4 or upsampler=csum."
+        return None
+
     def build(self, bands: int, lr_bands: int) -> KLAutoencoder:
         """Return the autoencoder with fresh weights."""
         return KLAutoencoder(self, bands, lr_bands)
@@ -160,3 +173,43 @@ class KLAutoencoder(nn.Module):
 def enlarged(lr: Tensor, size: tuple[int, int]) -> Tensor:
     """Return lr (B, c, h, w) at `size`: bicubic, a = -0.75, half-pixel centres, no antialiasing, not clamped."""
     return enlarge(lr, size)
+
+
+LOWEST_LOG_VARIANCE, HIGHEST_LOG_VARIANCE = -30.0, 20.0
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """mean, log_variance: (B, C, y, x). Source: latent diffusion's DiagonalGaussianDistribution."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    @classmethod
+    def of_moments(cls, moments: Tensor) -> DiagonalGaussian:
+        """Return the Gaussian of an encoder's output (B, 2 C, y, x): means, then log-variances, which are limited to [-30, 20]."""
+        mean, log_variance = moments.chunk(2, dim=1)
+        return cls(mean, log_variance.clamp(LOWEST_LOG_VARIANCE, HIGHEST_LOG_VARIANCE))
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return mean + deviation * noise, for standard normal noise of the mean's shape."""
+        return self.mean + (0.5 * self.log_variance).exp() * noise
+
+    def divergence(self, other: DiagonalGaussian | None = None) -> Tensor:
+        """Return the Kullback-Leibler divergence to `other`, or to the standard normal, summed per image: (B,)."""
+        if other is None:
+            terms = self.mean.square() + self.log_variance.exp() - 1 - self.log_variance
+        else:
+            gap = (self.mean - other.mean).square() + self.log_variance.exp()
+            terms = gap / other.log_variance.exp() - 1 - self.log_variance + other.log_variance
+        return 0.5 * terms.flatten(1).sum(1)
+
+    def negative_log_likelihood(self, value: Tensor) -> Tensor:
+        """Return -log density of `value` (B, C, y, x), summed per image: (B,)."""
+        terms = math.log(2 * math.pi) + self.log_variance + (value - self.mean).square() / self.log_variance.exp()
+        return 0.5 * terms.flatten(1).sum(1)
+
+
+def inverse_deviation(latents: Tensor) -> Tensor:
+    """Return 1 / standard deviation over all elements, (): the factor that brings latents to unit variance."""
+    return 1 / latents.detach().flatten().std().clamp(min=torch.finfo(latents.dtype).tiny)

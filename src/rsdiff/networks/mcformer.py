@@ -80,7 +80,7 @@ class KernelHead(nn.Sequential):
     def __init__(self, in_channels: int, width: int, taps: int) -> None:
         layers: list[nn.Module] = []
         for index, stride in enumerate(KERNEL_STRIDES):
-            layers += [nn.Conv2d(width if index else in_channels, width, 5, stride, padding=2), nn.LeakyReLU(0.2)]
+            layers += [nn.Conv2d(width if index else in_channels, width, 5, stride, padding=2), nn.LeakyReLU(0.2, inplace=True)]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, taps, 1), nn.Flatten(), nn.Softmax(dim=1))
 
 

@@ -21,7 +21,7 @@ class CodeGate(nn.Module):
         super().__init__()
         self.gate = nn.Sequential(
             nn.Conv2d(width, width // reduction, 1, bias=False),
-            nn.LeakyReLU(SLOPE),
+            nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(width // reduction, width, 1, bias=False),
             nn.Sigmoid(),
         )
@@ -57,9 +57,9 @@ class ModulatedBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        h = F.leaky_relu(self.modulation1(x, code), SLOPE)
-        h = F.leaky_relu(self.conv1(h), SLOPE)
-        h = F.leaky_relu(self.modulation2(h, code), SLOPE)
+        h = F.leaky_relu(self.modulation1(x, code), SLOPE, inplace=True)
+        h = F.leaky_relu(self.conv1(h), SLOPE, inplace=True)
+        h = F.leaky_relu(self.modulation2(h, code), SLOPE, inplace=True)
         return self.conv2(h) + x
 
 
@@ -108,7 +108,7 @@ class ModulatedNetwork(nn.Module):
 
     def compressed(self, code: Tensor) -> Tensor:
         """Return the code (B, width) as all modulated layers see it."""
-        return F.leaky_relu(self.compress(code), SLOPE)
+        return F.leaky_relu(self.compress(code), SLOPE, inplace=True)
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
         compressed, first = self.compressed(code), self.head(lr)

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.data.problem import Problem
 from rsdiff.networks.layers import channel_attention
-from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_other_scales
+from rsdiff.networks.restorers import RestorerConfig
 
 SLOPE = 0.1
 
@@ -170,7 +171,7 @@ class HalvingNetConfig(RestorerConfig):
             raise UserError(f"blocks={list(self.blocks)} make no network; give a number of blocks, 0 or more, for every level.")
 
     def refuse_network(self, problem: Problem) -> str | None:
-        return refuse_other_scales(self.kind, problem)
+        return problem.refuse_other_scales(self.kind)
 
     def size_multiple(self, problem: Problem) -> int:
         # 8 as published, though these networks halve twice: attention sees the pixels that an image is extended by.
@@ -282,7 +283,7 @@ class MSTL(nn.Module):
         return self.leave
 
     def forward(self, lr: Tensor) -> Tensor:
-        entered = F.leaky_relu(self.enter(lr), SLOPE)
-        mask = F.leaky_relu(self.enter_mask(lr[:1] if self.mask_of_first else lr), SLOPE)
+        entered = F.leaky_relu(self.enter(lr), SLOPE, inplace=True)
+        mask = F.leaky_relu(self.enter_mask(lr[:1] if self.mask_of_first else lr), SLOPE, inplace=True)
         result = self.leave(self.unet(entered, mask))
         return entered + result if self.adds else result

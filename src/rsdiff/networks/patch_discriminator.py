@@ -38,13 +38,13 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         convolution = SpectralConv2d if spectral else nn.Conv2d
         widths = [min(width * 2**level, widest) for level in range(layers + 1)]
-        parts: list[nn.Module] = [convolution(in_channels, width, 4, stride=2, padding=padding), nn.LeakyReLU(0.2)]
+        parts: list[nn.Module] = [convolution(in_channels, width, 4, stride=2, padding=padding), nn.LeakyReLU(0.2, inplace=True)]
         for level in range(1, layers + 1):
             stride = 2 if level < layers else 1
             parts.append(convolution(widths[level - 1], widths[level], 4, stride=stride, padding=padding, bias=bias or norm == "none"))
             if norm != "none":
                 parts.append(nn.BatchNorm2d(widths[level]) if norm == "batch" else nn.InstanceNorm2d(widths[level]))
-            parts.append(nn.LeakyReLU(0.2))
+            parts.append(nn.LeakyReLU(0.2, inplace=True))
         self.main = nn.Sequential(*parts, convolution(widths[-1], 1, 4, padding=padding))
         for part in self.main:
             if isinstance(part, nn.Conv2d):

@@ -55,8 +55,8 @@ class SpatialFeatureTransform(nn.Module):
         The condition is resized by nearest neighbour (the top-left pixel of each cell), so that mask codes are never mixed.
         """
         joined = torch.cat([features, F.interpolate(condition, size=features.shape[-2:], mode="nearest")], dim=1)
-        mul = self.mul_conv2(F.leaky_relu(self.mul_conv1(joined), 0.1)).sigmoid()
-        return torch.addcmul(self.add_conv2(F.leaky_relu(self.add_conv1(joined), 0.1)), features, mul)
+        mul = self.mul_conv2(F.leaky_relu(self.mul_conv1(joined), 0.1, inplace=True)).sigmoid()
+        return torch.addcmul(self.add_conv2(F.leaky_relu(self.add_conv1(joined), 0.1, inplace=True)), features, mul)
 
 
 class ReferenceBlock(nn.Module):

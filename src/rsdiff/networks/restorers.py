@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
 from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import Tagged
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What must be known of data and degradation before a network is built.
-
-    scale     ratio of target to input pixels per side (the training scale; continuous-scale methods accept others at run time)
-    bands     C, bands of the target
-    lr_bands  c, bands of the input
-    """
-
-    scale: float
-    bands: int
-    lr_bands: int
+from rsdiff.data.problem import Problem
 
 
 class RestorerConfig(Tagged):
@@ -62,17 +48,3 @@ class RestorerConfig(Tagged):
         layer = getattr(network, "last_layer", None)
         assert isinstance(layer, nn.Module), f"{type(network).__name__} does not tell its last layer"
         return layer
-
-
-def refuse_fraction(model: str, problem: Problem) -> str | None:
-    """Return a sentence where the scale is no whole number of at least 1, else None."""
-    if problem.scale >= 1 and problem.scale == int(problem.scale):
-        return None
-    return f"model {model} enlarges by whole numbers and the scale is {problem.scale:g}; set scale=2, 3 or 4."
-
-
-def refuse_other_scales(name: str, problem: Problem) -> str | None:
-    """Return the sentence with which a network that keeps the pixels refuses any scale but 1, or None."""
-    if problem.scale == 1:
-        return None
-    return f"model {name} adds bands and keeps the pixels, and the scale is {problem.scale:g}; set scale=1."

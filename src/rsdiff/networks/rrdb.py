@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_fraction
+from rsdiff.data.problem import Problem
+from rsdiff.networks.restorers import RestorerConfig
 
 RESIDUAL_SCALE = 0.2  # ESRGAN, section 3.1: residuals are shrunk so that a trunk without normalisation stays stable
 SLOPE = 0.2
@@ -62,7 +63,7 @@ class RRDBNetConfig(RRDBConfig, RestorerConfig):
     and 4), or the head has one stage per factor 2 or 3 of the scale (KAIR, BSRGAN; 2, 3, 4, 6, 8). They are the same at 4."""
 
     def refuse_network(self, problem: Problem) -> str | None:
-        fraction = refuse_fraction(self.kind, problem)
+        fraction = problem.refuse_fraction(self.kind)
         if fraction is not None:
             return fraction
         try:
@@ -95,7 +96,7 @@ class DenseBlock(nn.Module):
         """Map (B, width, h, w) to the same shape."""
         known = x
         for conv in self.convs[:-1]:
-            known = torch.cat([known, F.leaky_relu(conv(known), SLOPE)], dim=1)
+            known = torch.cat([known, F.leaky_relu(conv(known), SLOPE, inplace=True)], dim=1)
         return x + RESIDUAL_SCALE * self.convs[-1](known)
 
 
@@ -151,7 +152,7 @@ class RRDBNet(nn.Module):
     def head(self, feature: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Enlarge a trunk feature (B, width, h, w) to the image, which is not clamped; the last stage goes to `size` (H, W) if given."""
         feature = enlarge_nearest(feature, self.enlargements, self.conv_up, size)
-        return self.conv_last(F.leaky_relu(self.conv_hr(feature), SLOPE))
+        return self.conv_last(F.leaky_relu(self.conv_hr(feature), SLOPE, inplace=True))
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Return the enlarged image (B, out_channels, H, W) of x (B, in_channels, h, w), not clamped. `size`: see `head`."""
@@ -164,7 +165,7 @@ def enlarge_nearest(
     """Enlarge a feature by stages: nearest-neighbour by each factor, convolution, activation; the last to `size` (H, W) if given."""
     for stage, (factor, conv) in enumerate(zip(enlargements, convs, strict=True), start=1):
         to = size if size is not None and stage == len(enlargements) else (feature.shape[-2] * factor, feature.shape[-1] * factor)
-        feature = F.leaky_relu(conv(F.interpolate(feature, size=to, mode="nearest")), SLOPE)
+        feature = F.leaky_relu(conv(F.interpolate(feature, size=to, mode="nearest")), SLOPE, inplace=True)
     return feature
 
 

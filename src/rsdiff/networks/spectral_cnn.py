@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.restorers import Problem, RestorerConfig, refuse_other_scales
+from rsdiff.data.problem import Problem
+from rsdiff.networks.restorers import RestorerConfig
 
 
 class SpectralBlock(nn.Module):
@@ -39,7 +40,7 @@ class SpectralCNNNetConfig(RestorerConfig):
             raise UserError(f"width={self.width}, blocks={self.blocks} make no network; choose numbers of at least 1.")
 
     def refuse_network(self, problem: Problem) -> str | None:
-        return refuse_other_scales(self.kind, problem)
+        return problem.refuse_other_scales(self.kind)
 
     def build_network(self, problem: Problem) -> SpectralCNN:
         return SpectralCNN(self, problem.lr_bands, problem.bands)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ class SpectralConv2d(nn.Conv2d):
     Source: Miyato et al., ICLR 2018; the order and the constant are those of the hook `torch.nn.utils.spectral_norm`, which published
     discriminators were trained with (the newer `parametrizations.spectral_norm` turns u first).
     """
+
+    couples_images: ClassVar[str] = "the spectral norm of its discriminator turns with every batch"
 
     weight_u: Tensor
     weight_v: Tensor

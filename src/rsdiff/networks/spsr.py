@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.restorers import Problem
+from rsdiff.data.problem import Problem
 from rsdiff.networks.rrdb import RRDB, SLOPE, RRDBNet, RRDBNetConfig, enlarge_nearest, shrink_weights
 
 FLAT = 1e-6
@@ -120,7 +120,7 @@ class SPSRNet(RRDBNet):
             branch = step(branch, features[tap - 1])
         branch = first + self.branch_body(branch)
         branch = enlarge_nearest(branch, self.enlargements, self.branch_up, size)
-        branch = self.branch_last(F.leaky_relu(self.branch_hr(branch), SLOPE))
+        branch = self.branch_last(F.leaky_relu(self.branch_hr(branch), SLOPE, inplace=True))
         joined = self.fusion["join"](branch, feature)
-        made = self.last_layer(F.leaky_relu(self.fusion["conv_hr"](joined), SLOPE))
+        made = self.last_layer(F.leaky_relu(self.fusion["conv_hr"](joined), SLOPE, inplace=True))
         return made, self.branch_map(branch)

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError
-from rsdiff.networks.gates import ChannelGate, PixelGate, Pooling
-from rsdiff.networks.layers import attended
+from rsdiff.networks.layers import ChannelGate, PixelGate, Pooling, attended
 
 Gates = Literal["CA", "SA", "CA-SA", "SA-CA", "CA|SA"]
 """CA: channel attention, SA: spatial attention; '-' one after the other, '|' both at once and mixed by a 1x1 convolution."""
@@ -51,7 +50,7 @@ class ResidualAttentionBlock(nn.Module):
         self.attention = AttentionPair(width, gates, ChannelGate(width, pooling=pooling), PixelGate(pooling), mix)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.attention(self.reduce(F.leaky_relu(self.expand(x), 0.2)))
+        return x + self.attention(self.reduce(F.leaky_relu(self.expand(x), 0.2, inplace=True)))
 
 
 class ResidualGroup(nn.Module):
@@ -107,7 +106,7 @@ class MultiScaleBlock(nn.Module):
         self.mix = nn.Conv2d(3 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(self.mix(torch.cat([self.wide(x), self.deep(x), self.point(x)], dim=1)), 0.2)
+        return F.leaky_relu(self.mix(torch.cat([self.wide(x), self.deep(x), self.point(x)], dim=1)), 0.2, inplace=True)
 
 
 class SRDSRAN(nn.Module):
@@ -145,14 +144,14 @@ class SRDSRAN(nn.Module):
         self.leave = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        feature = F.leaky_relu(self.enter(x), 0.01)
+        feature = F.leaky_relu(self.enter(x), 0.01, inplace=True)
         total = self.multi_scale(x) + feature
         for group in self.groups:
             feature = group(feature)
             total = total + feature
         total = self.attention(total)
         for _ in range(self.stages):
-            total = F.leaky_relu(F.pixel_shuffle(self.enlarge(total), self.factor), 0.01)
+            total = F.leaky_relu(F.pixel_shuffle(self.enlarge(total), self.factor), 0.01, inplace=True)
         return self.leave(total)
 
 

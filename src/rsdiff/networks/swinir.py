@@ -152,7 +152,7 @@ class SwinIR(nn.Module):
         for group in self.groups:
             tokens = group(tokens)
         x = x + self.tail(self.norm_out(tokens).movedim(-1, 1))
-        return x if self.last is None else F.leaky_relu(self.last(x), 0.01)
+        return x if self.last is None else F.leaky_relu(self.last(x), 0.01, inplace=True)
 
 
 def _windows(x: Tensor, window: int) -> Tensor:

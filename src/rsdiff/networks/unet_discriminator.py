@@ -40,14 +40,14 @@ class UNetDiscriminator(nn.Module):
                 f"the U-Net discriminator needs sides that are multiples of {MULTIPLE} and was given "
                 f"{images.shape[-2]}x{images.shape[-1]}; choose trainer.patch (or degradation.crop times the scale) accordingly."
             )
-        ways = [F.leaky_relu(self.conv0(images), SLOPE)]
+        ways = [F.leaky_relu(self.conv0(images), SLOPE, inplace=True)]
         for down in (self.conv1, self.conv2, self.conv3):
-            ways.append(F.leaky_relu(down(ways[-1]), SLOPE))
+            ways.append(F.leaky_relu(down(ways[-1]), SLOPE, inplace=True))
         feature = ways.pop()
         for up in (self.conv4, self.conv5, self.conv6):
             enlarged = F.interpolate(feature, scale_factor=2, mode="bilinear", align_corners=False)
-            feature = F.leaky_relu(up(enlarged), SLOPE)
+            feature = F.leaky_relu(up(enlarged), SLOPE, inplace=True)
             feature = feature + ways.pop() if self.skips else feature
         for conv in (self.conv7, self.conv8):
-            feature = F.leaky_relu(conv(feature), SLOPE)
+            feature = F.leaky_relu(conv(feature), SLOPE, inplace=True)
         return self.conv9(feature)

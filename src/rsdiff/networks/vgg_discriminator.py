@@ -56,7 +56,7 @@ class VGGDiscriminator(nn.Module):
             )
         x = self.convs[0](images)
         if self.variant != "kair":
-            x = F.leaky_relu(x, SLOPE)
+            x = F.leaky_relu(x, SLOPE, inplace=True)
         for conv, norm in zip(list(self.convs)[1:], self.norms, strict=True):
-            x = F.leaky_relu(norm(conv(x)), SLOPE)
-        return self.answer(F.leaky_relu(self.hidden(x.flatten(1)), SLOPE))
+            x = F.leaky_relu(norm(conv(x)), SLOPE, inplace=True)
+        return self.answer(F.leaky_relu(self.hidden(x.flatten(1)), SLOPE, inplace=True))

@@ -43,6 +43,16 @@ def embedded_smaller(path: Path) -> str:
     return _address(buffer.getvalue(), "jpeg")
 
 
+def embedded_detail(path: Path, side: int) -> str:
+    """Return the middle of a PNG file, at most `side` pixels wide and high and not scaled, as the data address of a JPEG."""
+    buffer = io.BytesIO()
+    with Image.open(path) as picture:
+        left, top = (max(0, (length - side) // 2) for length in picture.size)
+        part = picture.convert("RGB").crop((left, top, min(left + side, picture.width), min(top + side, picture.height)))
+        part.save(buffer, format="JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    return _address(buffer.getvalue(), "jpeg")
+
+
 def embedded_picture(picture: Picture) -> str:
     """Return a picture (H, W, 3) as a data address."""
     return _address(png_of(picture), "png")

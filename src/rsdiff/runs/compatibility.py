@@ -47,13 +47,13 @@ def check_compatible(
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, offers)
     if "lr" in given["dataset"] - settings.degradation.requires:
         raise ConfigError(
-            f"dataset={choices['dataset']} brings its own LR, to which degradation={choices['degradation']} would not be applied; choose "
-            "degradation=paired."
+            f"dataset={choices['dataset']} has LR images of its own, to which degradation={choices['degradation']} would not be applied; "
+            "choose degradation=paired."
         )
     if "trainer" in settings.task.uses and settings.model.views > 1 and "lr" in given["dataset"]:
         raise ConfigError(
-            f"model={choices['model']} is trained on several LR views of one degradation, and dataset={choices['dataset']} brings one LR "
-            "of its own; choose data without LR, of which a degradation makes them."
+            f"model={choices['model']} is trained on several LR views of one degradation, and dataset={choices['dataset']} has one LR "
+            "of its own; choose data without LR images, so that the degradation makes them."
         )
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
     require_fields(f"model={choices['model']}", requires, given, choices, offers)
@@ -135,14 +135,18 @@ def require_fields(
     chosen = [f"{group}={choices[group]}" for group in given]
     verb = "gives" if len(chosen) == 1 else "give"
     ways = {group: options for group, options in offers().items() if group in given}
-    advice = "; ".join(_advice(field, ways) for field in missing)
+    advice = "; ".join(_advice(field, ways, choices) for field in missing)
     raise ConfigError(
         f"{who} needs {listed(missing)}, and {listed(chosen)} {verb} only {listed(sorted(everything)) or 'nothing'}: {advice}."
     )
 
 
-def _advice(field: str, offers: Offers) -> str:
+def _advice(field: str, offers: Offers, choices: Mapping[str, str]) -> str:
+    """Return what to choose for a field. An option that is chosen already and would give it was set otherwise."""
     names = {group: sorted(option for option, given in options.items() if field in given) for group, options in offers.items()}
+    set_otherwise = [f"{group}={choices[group]}" for group, options in names.items() if choices.get(group) in options]
+    if set_otherwise:
+        return f"{field} is given by {listed(set_otherwise)} as it is by default; leave out the option of it that was changed"
     ways = [f"{group}={listed(options, 'or')}" for group, options in names.items() if options]
     return f"for {field} choose {' or '.join(ways)}" if ways else f"no option that is ready to use gives {field}"
 

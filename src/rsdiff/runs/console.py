@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOG = "run.log"
+SAID = "RSDIFF_SAID"
+"""Environment: digests of what this command has printed and does not repeat."""
 _LOGGERS = ("rsdiff.run", "")
 """Loggers whose records are kept: ours, and what reaches the root, Python's warnings and those of libraries."""
 
@@ -21,6 +24,18 @@ def say(lines: Sequence[str]) -> None:
         text = "\n".join(lines)
         own_log().info(text)
         print(text, flush=True)
+
+
+def say_once(lines: Sequence[str]) -> None:
+    """Say what every run of a sweep would repeat: printed for the first in this process, and kept in the log of each run."""
+    text = "\n".join(lines)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    said = os.environ.get(SAID, "").split()
+    if key in said:
+        own_log().info(text)
+    elif lines:
+        os.environ[SAID] = " ".join([*said, key])
+        say(lines)
 
 
 def own_log() -> logging.Logger:

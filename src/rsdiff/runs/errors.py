@@ -96,7 +96,7 @@ def one_sentence(error: BaseException) -> str:
         )
     if is_lost_cell(error):
         return (
-            "a cell left Slurm's queue without a result (cancelled, killed, or its node failed); the table says which, and the same "
+            "a run left Slurm's queue without a result (cancelled, killed, or its node failed); the table says which, and the same "
             "command runs it again."
         )
     if is_for_users(error):

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from rsdiff.config.reading import is_read
+from rsdiff.methods.former import present_groups
 from rsdiff.runs.identity import IDENTITY, Identity, omitted
 from rsdiff.runs.status import STATUS
 
@@ -35,7 +36,7 @@ def adopt_former(place: Path, identity: Identity, groups: Mapping[str, Any], res
             former = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError):
             continue
-        if isinstance(former, Mapping) and _is_alike(former, groups, resolved, neutral, given):
+        if isinstance(former, Mapping) and _is_alike({**former, **present_groups(former)}, groups, resolved, neutral, given):
             identity.write(path.parent, path.parent.name)
             return path.parent
     return None

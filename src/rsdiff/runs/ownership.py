@@ -99,7 +99,7 @@ class Ownership:
         write_json(mine, asdict(self.owner))
         try:
             if not _linked(mine, self.folder / RECORD):
-                with self._takeover():
+                with self._takeover(mine, is_locked):
                     owner = read_owner(self.folder)
                     if self._lives(owner, is_locked):
                         raise self._owned_by(owner)
@@ -116,19 +116,24 @@ class Ownership:
         return record_age(self.folder) < DEAD_AFTER_S
 
     @contextmanager
-    def _takeover(self) -> Iterator[None]:
-        """Context in which this process alone may replace the record; raises where another one is doing so."""
+    def _takeover(self, mine: Path, is_locked: bool) -> Iterator[None]:
+        """Context in which this process, which `mine` names, alone may replace the record; raises where another one is doing so."""
         mark = self.folder / TAKEOVER
-        if mark.exists() and _age(self.folder, mark) > DEAD_AFTER_S:
-            mark.unlink(missing_ok=True)  # its process was killed within the few operations below
-        try:
-            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        except FileExistsError:
-            raise self._owned_by(read_owner(self.folder)) from None
+        if self._is_abandoned(mark, is_locked):
+            mark.unlink(missing_ok=True)
+        if not _linked(mine, mark):
+            raise self._owned_by(read_owner(self.folder))
         try:
             yield
         finally:
             mark.unlink(missing_ok=True)
+
+    def _is_abandoned(self, mark: Path, is_locked: bool) -> bool:
+        """Whether the process that made TAKEOVER was killed, or its disk broke, before it could delete it."""
+        taker = _read(mark)
+        if taker is not None and taker.host == self.owner.host:
+            return is_locked or not _is_alive(taker)
+        return mark.exists() and _age(self.folder, mark) > DEAD_AFTER_S
 
     def _owned_by(self, owner: Owner | None) -> OwnedElsewhereError:
         who = f"process {owner.pid} on {owner.host}, since {owner.since}" if owner else "another process"
@@ -146,8 +151,12 @@ class Ownership:
 
 def read_owner(folder: Path) -> Owner | None:
     """Return who the folder's record names, or None where there is no readable record."""
+    return _read(folder / RECORD)
+
+
+def _read(record: Path) -> Owner | None:
     try:
-        return Owner(**json.loads((folder / RECORD).read_text()))
+        return Owner(**json.loads(record.read_text()))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from rsdiff.config.typed import plain_values
 from rsdiff.methods.base import Method, MethodConfig, Predecessor
 from rsdiff.runs.identity import SIGNATURE_LENGTH, read_identity
 from rsdiff.runs.status import read_status
-from rsdiff.training.checkpoints import Checkpoint, CheckpointError, find_checkpoint, last_checkpoint, read_checkpoint
+from rsdiff.training.checkpoints import Checkpoint, CheckpointError, find_checkpoint, last_checkpoint, read_card, read_checkpoint
 from rsdiff.training.starting import load_weights
 from rsdiff.weights.stores import published_folder
 
@@ -96,7 +95,7 @@ def is_predecessor(folder: Path, wanted: Predecessor, settings: Mapping[str, Any
     if read_status(folder).state != "finished":
         return False
     try:
-        trained = json.loads((find_checkpoint(folder) / "card.json").read_text())["config"]
+        trained = read_card(find_checkpoint(folder))["config"]
     except (CheckpointError, OSError, ValueError, KeyError):
         return False
     known = read_identity(folder)

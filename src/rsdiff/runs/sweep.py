@@ -1,4 +1,4 @@
-"""The folder of a sweep, which any process can read at any time, whichever launcher runs the cells.
+"""The folder of a sweep, which any process can read at any time, whichever launcher runs the cells (a cell is one run of a sweep).
 
 sweep.json       the command and the settings of every cell
 run_<n>.json     what cell n is doing or how it ended; its own process writes it

@@ -12,6 +12,7 @@ from types import FrameType
 
 import rsdiff
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
+from rsdiff.runs.board import renew_board
 from rsdiff.runs.compatibility import Offers, check_compatible
 from rsdiff.runs.console import accept_any_encoding, say
 from rsdiff.runs.errors import PartFailedError, Terminated
@@ -49,11 +50,14 @@ def do_run(
     say(decision.reasons)
     code = Path(rsdiff.__file__).resolve().parent
     folder = RunFolder(decision.folder, decision.signature, settings.resolved, sys.argv, code, settings.identity, decision.rescored)
-    with _terminate_as_interrupt(), folder, _tracking(settings, folder, sweep) as tracker:
-        begun(folder.path)
-        folder.finish(settings.task.function()(settings, folder, tracker))
-        assert folder.result is not None
-        say(folder.result.messages)
+    try:
+        with _terminate_as_interrupt(), folder, _tracking(settings, folder, sweep) as tracker:
+            begun(folder.path)
+            folder.finish(settings.task.function()(settings, folder, tracker))
+            assert folder.result is not None
+            say(folder.result.messages)
+    finally:
+        say([sentence for sentence in [renew_board(settings.outputs)] if sentence])
     if folder.result.failure:
         raise PartFailedError(folder.result.failure)
     return folder.status

@@ -15,7 +15,9 @@ TASKS = Kinds(
         "export": "rsdiff.tasks.options:ExportTask",
         "zoo": "rsdiff.tasks.options:ZooTask",
         "publish": "rsdiff.tasks.options:PublishTask",
+        "board": "rsdiff.tasks.options:BoardTask",
         "status": "rsdiff.tasks.options:StatusTask",
+        "schema": "rsdiff.tasks.options:SchemaTask",
         "fit-niqe": "rsdiff.tasks.options:FitNiqeTask",
         "tables": "rsdiff.tasks.options:TablesTask",
     }

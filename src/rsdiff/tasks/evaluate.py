@@ -14,11 +14,11 @@ from rsdiff.inference.images import Restored
 from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.reporting import RunFacts
-from rsdiff.runs.console import say
+from rsdiff.runs.console import say, say_once
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks import used_data
+from rsdiff.tasks import plan, used_data
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, problem_of
@@ -26,6 +26,7 @@ from rsdiff.tasks.results import page_facts, summary_row, write_results
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
 from rsdiff.training.origin import origin_of
+from rsdiff.weights.stores import typed_name
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -60,7 +61,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if accelerator.is_main_process:
         tracker.rewind(0)
         say(said)
-        say(cases[0].evaluator.check())
+        say_once(cases[0].evaluator.check())
+        say([plan.evaluation(settings, method.parameter_count(), len(test), accelerator)])
     return report(settings, method, cases, checkpoint, folder, tracker, accelerator, said)
 
 
@@ -104,7 +106,7 @@ def report(
             f"report   {written.page}",
             f"records  {folder.path / 'evaluation' / 'records.csv'}",
             *(
-                [f"next     python run.py task=restore checkpoint={checkpoint.folder} input=IMAGE output=RESTORED.tif"]
+                [f"next     python run.py task=restore checkpoint={typed_name(checkpoint.folder)} input=IMAGE output=RESTORED.tif"]
                 if checkpoint
                 else []
             ),

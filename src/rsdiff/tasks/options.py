@@ -124,7 +124,7 @@ class PreviewTask(TaskOptions):
 
 @config
 class StatusTask(TaskOptions):
-    """Show how the cells of a sweep stand, and run those again that failed."""
+    """Show the state of every run of a sweep, and run those again that failed."""
 
     module: ClassVar[str] = "rsdiff.tasks.status"
     uses: ClassVar[frozenset[str]] = frozenset()
@@ -133,7 +133,26 @@ class StatusTask(TaskOptions):
     sweep: str | None = None
     """The sweep's signature or folder; None means the one that was started last."""
     retry_failed: bool = False
-    """Run the cells again that failed or were killed, with the sweep's own launcher."""
+    """Run again what failed or was killed, with the sweep's own launcher."""
+
+
+@config
+class BoardTask(TaskOptions):
+    """Write the page index.html of the outputs folder: all runs, sweeps and tables, to sort, filter and compare."""
+
+    module: ClassVar[str] = "rsdiff.tasks.board"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    only_looks: ClassVar[bool] = True
+
+
+@config
+class SchemaTask(TaskOptions):
+    """Write JSON schemas of all settings into the folder output=, with which editors complete and check YAML files."""
+
+    module: ClassVar[str] = "rsdiff.app.yaml_schema"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset({"output"})
+    only_looks: ClassVar[bool] = True
 
 
 @config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import FORMAT, Checkpoint, read_checkpoint
 from rsdiff.training.origin import IMPORTED, origin_of, sha256
 from rsdiff.weights.about import CARD, PAGE, WEIGHTS, About, about_of, page_of
-from rsdiff.weights.stores import ALL_BYTES, MOST_BYTES, ZOO, publish, require_intact, zoo_entries
+from rsdiff.weights.stores import ALL_BYTES, MOST_BYTES, is_zoo, publish, require_intact, typed_name, zoo_entries
 
 KEPT = ("problem", "normaliser", "wavelengths", "version", "trained_on")
 """What of a checkpoint's card others need."""
@@ -42,7 +42,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         raise ConfigError("task=publish needs a place; add output=FOLDER (zoo/NAME), or task.repository=OWNER/NAME.")
     checkpoint = read_checkpoint(settings.checkpoint)
     place = settings.output or folder.path / "published"
-    name = f"hf:{task.repository}" if task.repository else f"zoo:{place.name}" if is_zoo(place) else str(place)
+    name = f"hf:{task.repository}" if task.repository else typed_name(place)
     write_published(checkpoint, settings, task, place, name)
     messages = [f"{place / file}" for file in (WEIGHTS, CARD, PAGE)]
     if task.repository:
@@ -75,7 +75,12 @@ def write_published(checkpoint: Checkpoint, settings: RunSettings, task: Publish
             **{key: checkpoint.card[key] for key in KEPT if key in checkpoint.card},
             "parameters": method.parameter_count(),
             "weights_sha256": digest,
-            IMPORTED: {"file": name, "sha256": digest, "source": f"published weights: {about.title}; made of {origin}"},
+            IMPORTED: {
+                "file": name,
+                "sha256": digest,
+                "source": f"{about.title}, {origin.source}" if origin else about.title,
+                "made_of": str(origin),
+            },
             "about": about.to_json(),
         }
         (temporary / CARD).write_text(json.dumps(card, indent=1))
@@ -91,11 +96,6 @@ def write_published(checkpoint: Checkpoint, settings: RunSettings, task: Publish
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def is_zoo(place: Path) -> bool:
-    """Whether a folder is one of the zoo."""
-    return place.resolve().parent == ZOO.resolve()
-
-
 def require_small(folder: Path, place: Path) -> None:
     """Raise ConfigError where an entry, or all of them with it, is larger than the zoo may be."""
     size = sum(file.stat().st_size for file in folder.iterdir())
@@ -108,7 +108,7 @@ def require_small(folder: Path, place: Path) -> None:
 
 
 def figures(settings: RunSettings, task: PublishTask) -> tuple[Mapping[str, Any], ...]:
-    """Return the figures of the evaluations that `task.results` names: each metric beside bicubic's."""
+    """Return the figures of the evaluations that `task.results` names: each metric beside bicubic's, and the command."""
     rows = []
     for result in task.results:
         run_folder = locate(result, settings.outputs)
@@ -116,9 +116,10 @@ def figures(settings: RunSettings, task: PublishTask) -> tuple[Mapping[str, Any]
         title = (
             (run_folder / "results.md").read_text().partition("\n")[0].removeprefix("# ") if (run_folder / "results.md").exists() else ""
         )
+        measured = {"images": title or result, "command": command_of(run_folder)}
         for metric, value in summary.items():
             if isinstance(value, int | float) and f"bicubic_{metric}" in summary:
-                rows.append({"images": title or result, "metric": metric, "value": float(value), "bicubic": summary[f"bicubic_{metric}"]})
+                rows.append({**measured, "metric": metric, "value": float(value), "bicubic": summary[f"bicubic_{metric}"]})
     if not rows:
         raise ConfigError(
             "a card needs figures: add task.results=[EVALUATION_RUN,..], run folders of task=evaluate with a bicubic baseline."
@@ -128,10 +129,14 @@ def figures(settings: RunSettings, task: PublishTask) -> tuple[Mapping[str, Any]
 
 def recipe_of(checkpoint: Checkpoint) -> str:
     """Return the command that trained a checkpoint, as its run's folder tells."""
-    run_folder = checkpoint.folder.parent.parent
-    lines = (run_folder / "provenance.jsonl").read_text().splitlines() if (run_folder / "provenance.jsonl").exists() else []
-    command = json.loads(lines[0]).get("command", "") if lines else ""
-    text = command if isinstance(command, str) else " ".join(command)
-    if not text:
+    command = command_of(checkpoint.folder.parent.parent)
+    if not command:
         raise ConfigError("nothing tells how these weights were trained; add task.recipe='python run.py ...'.")
-    return re.sub(r"^(?!python )", "python ", text)
+    return command
+
+
+def command_of(run_folder: Path) -> str:
+    """Return the command line that began a run, as one types it, or '' where its folder does not tell."""
+    lines = (run_folder / "provenance.jsonl").read_text().splitlines() if (run_folder / "provenance.jsonl").exists() else []
+    words = json.loads(lines[0]).get("command", []) if lines else []
+    return f"python {shlex.join(words)}" if words else ""

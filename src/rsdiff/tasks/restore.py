@@ -26,10 +26,12 @@ from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method, Problem
 from rsdiff.reporting import BeforeAfter, write_scene_page
 from rsdiff.reporting.display import busiest_window
+from rsdiff.runs.console import say
 from rsdiff.runs.inputs import outputs_of
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
+from rsdiff.tasks import plan
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
 from rsdiff.tasks.options import RestoreTask
 from rsdiff.tracking import Tracker
@@ -89,6 +91,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if accelerator.is_main_process:
         with without_warnings():
             require_space(readable, outputs, folder, settings.scale, task, restorer.problem.bands)
+        say([plan.restoration(settings, restorer.method.parameter_count(), readable, accelerator)])
     results: dict[Path, SceneResult] = {}
     for number, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
         if source in failures:
@@ -179,7 +182,8 @@ def told(settings: RunSettings, results: Mapping[Path, SceneResult], failures: M
     for source, result in results.items():
         (h, w), (H, W) = result.input_size, result.size
         seams = "" if np.isnan(result.seam_score) else f", seam score {result.seam_score:.3f}"
-        messages.append(f"{source.name}: {w} x {h} to {W} x {H} pixels in {result.tiles} tiles of {result.tile}{seams}")
+        tiles = "one tile" if result.tiles == 1 else f"{result.tiles} tiles"
+        messages.append(f"{source.name}: {w} x {h} to {W} x {H} pixels in {tiles} of {result.tile}{seams}")
         if result.outside:
             messages.append(f"  {result.outside_told}")
         messages += [f"  {path}" for path in result.outputs]
@@ -232,9 +236,9 @@ def require_space(
     The finished blocks are stored uncompressed until the raster is written, beside two rows of tiles.
     """
     written, largest = 0, 0
-    for path in inputs:
+    for path, output in zip(inputs, outputs, strict=True):
         with SceneReader(path, options.view()) as reader:
-            form = output_form(reader, options, bands)
+            form = output_form(reader, options, bands, output)
             pixels = round(reader.height * scale) * round(reader.width * scale)
             size = pixels * (form.stored_bands * form.dtype.itemsize + (4 * bands if options.samples > 1 else 0))
             rows = 2 * 1024 * round(reader.width * scale) * bands * 4 * options.samples

@@ -1,4 +1,4 @@
-"""task=status: how the cells of a sweep stand, read from files alone, so it works while they run anywhere on a shared file system."""
+"""task=status: the state of every run of a sweep, read from files alone, so it works while they run anywhere on a shared file system."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SweepError(RuntimeError):
 def run(settings: RunSettings) -> TaskResult:
     """Print the sweep's cells; with `retry_failed`, first run those again that failed or were killed.
 
-    Raises UserError where there is no such sweep, SweepError where cells that were run again did not finish.
+    Raises UserError where there is no such sweep, SweepError where runs that were tried again did not finish.
     """
     task = settings.task
     assert isinstance(task, StatusTask)
@@ -44,7 +44,7 @@ def run(settings: RunSettings) -> TaskResult:
         cells = sweep.stand(folder)
         left = [record for record in cells if record.number in chosen and record.state != "finished"]
         if left:
-            raise SweepError(f"{len(left)} of the {len(chosen)} cells that were run again did not finish; first: {told(left[0])}")
+            raise SweepError(f"{len(left)} of the {len(chosen)} runs that were tried again did not finish; first: {told(left[0])}")
     return TaskResult(messages=lines(folder, cells))
 
 
@@ -80,7 +80,7 @@ def lines(folder: Path, records: Sequence[sweep.Record]) -> list[str]:
     total = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
     told_lines = [sweep.text_table(rows_of(records))]
     told_lines += [told(record) for record in records if record.state in (*RETRIED, "interrupted", "deleted")]
-    told_lines.append(f"{folder}: {len(records)} cells, {total}")
+    told_lines.append(f"{folder}: {len(records)} runs, {total}")
     if any(record.state in RETRIED for record in records):
         told_lines.append(f"next: python run.py task=status task.sweep={folder} task.retry_failed=true")
     return told_lines

@@ -24,12 +24,12 @@ from rsdiff.inference.images import restore_images
 from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.baseline import Baseline
 from rsdiff.runs.compatibility import require_start
-from rsdiff.runs.console import say
+from rsdiff.runs.console import say, say_once
 from rsdiff.runs.predecessor import begin, extended_checkpoint
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks import evaluate, used_data
+from rsdiff.tasks import evaluate, plan, used_data
 from rsdiff.tasks.baseline import baseline_for
 from rsdiff.tasks.evaluation import build_test_cases
 from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, problem_of
@@ -66,7 +66,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             say([f"starting from {start}"])
     baseline = baseline_for(settings, problem, everything)  # as task=evaluate will, which holds nothing out
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
-    say([*cases[0].evaluator.check(), *config.cautions()])
+    say_once(cases[0].evaluator.check())
+    say(config.cautions())
     parameters = method.parameter_count()
     if accelerator.is_main_process:
         # weights, two moments per weight and averages, for the checkpoints that are kept and the one being written
@@ -97,6 +98,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         say([f"extending {extended.parents[1]}: from its step {trainer.step} to {config.steps}"])
     accumulate = config.accumulate if config.accumulate != "auto" else micro_batches(trainer, samples, folder)
     if accelerator.is_main_process:
+        say([plan.training(settings, parameters, trainer.step, len(test), accelerator)])
         tracker.rewind(trainer.step)
     trainer.fit()
     if trainer.step < config.steps:

@@ -16,7 +16,8 @@ from rsdiff.tracking.tracker import End, Recorder
 if TYPE_CHECKING:
     pass
 
-SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BETWEEN_LINES = (5.0, 300.0)
+"""Of a log file: the second line, with the time left, comes soon; the seconds to the next one double up to the last figure."""
 
 
 class Progress(Recorder):
@@ -30,7 +31,8 @@ class Progress(Recorder):
         self._bars: rich.progress.Progress | None = None
         self._tasks: dict[str, rich.progress.TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}
-        self._last_line = -float("inf")
+        self._next_line = -float("inf")
+        self._seconds = SECONDS_BETWEEN_LINES[0]
 
     def rewind(self, step: int) -> None:
         if step:
@@ -53,11 +55,15 @@ class Progress(Recorder):
 
     def _show(self, what: str, done: int, total: int, facts: str) -> None:
         now = time.monotonic()
+        if what not in self._started:
+            self._next_line, self._seconds = now, SECONDS_BETWEEN_LINES[0]
         began, first = self._started.setdefault(what, (now, done))
         if self.console.is_terminal:
             self._show_bar(what, done, total, facts)
-        elif done >= total or now - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = now
+        elif done >= total or now >= self._next_line:
+            if done < total:
+                self._next_line = now + self._seconds
+                self._seconds = min(2 * self._seconds, SECONDS_BETWEEN_LINES[1])
             left = f", {duration((now - began) / (done - first) * (total - done))} left" if first < done < total else ""
             self.console.print(f"{what} {done}/{total}, {facts}{left}", highlight=False, soft_wrap=True)
 

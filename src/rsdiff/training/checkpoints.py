@@ -30,6 +30,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.data.durable import flush, write_json
+from rsdiff.methods.former import present_groups
 from rsdiff.metrics.table import METRICS
 
 FORMAT = 1
@@ -105,7 +106,7 @@ def read_checkpoint(path: Path, with_training_state: bool = False) -> Checkpoint
     """
     folder = find_checkpoint(path)
     try:
-        card = json.loads((folder / CARD).read_text())
+        card = read_card(folder)
         weights = load_file(folder / WEIGHTS)
         averages = [load_file(file) for file in sorted(folder.glob("ema_*.safetensors"))]
         state: dict[str, Any] = {}
@@ -120,6 +121,14 @@ def read_checkpoint(path: Path, with_training_state: bool = False) -> Checkpoint
     if card.get("format") != FORMAT:
         raise CheckpointError(f"{folder} has checkpoint format {card.get('format')}, this version of rsdiff reads format {FORMAT}.")
     return Checkpoint(folder, card, weights, averages, state)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return the card of the checkpoint in `folder`, the options of its model and sampler by their present names."""
+    card: dict[str, Any] = json.loads((folder / CARD).read_text())
+    if isinstance(card, dict) and isinstance(card.get("config"), dict):
+        card["config"] = {**card["config"], **present_groups(card["config"])}
+    return card
 
 
 def find_checkpoint(path: Path) -> Path:

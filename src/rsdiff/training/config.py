@@ -112,7 +112,7 @@ class EmaConfig:
     def __post_init__(self) -> None:
         needed = {"constant": "decays", "rising": "decays", "half_life": "half_lives_images"}.get(self.rule)
         if needed is not None and not getattr(self, needed):
-            raise UserError(f"{needed} is empty, so rule={self.rule} makes no average; give one or more, or set rule=off.")
+            raise UserError(f"{needed} is empty, so rule={self.rule} makes no average; give one or more, or leave it out.")
         require_at_least(self, decays=0.0, half_lives_images=1, start_step=0, every_steps=1)
         require_below(self, decays=1.0)
         require_above(self, ramp_up=0.0)

@@ -64,7 +64,7 @@ def origin_of(checkpoint: Checkpoint | None, files: Sequence[Path], method: Meth
     trained = checkpoint.card["config"].get("trainer", {})
     budget: Budget = trained.get("budget", "none")
     name = "/".join(used.parts[-4:] if used.parts[-3:-2] == ("checkpoints",) else used.parts[-2:])
-    steps = f"trained by rsdiff, {checkpoint.card['step']} steps, budget {budget}"
+    steps = f"trained by rsdiff, {checkpoint.card['step']} steps" + (f", budget {budget}" if budget != "none" else "")
     return Origin(name, sha256([used]), architecture, steps, budget, is_foreign=False)
 
 

@@ -24,8 +24,8 @@ from rsdiff.data.sample import Batch
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.degradations.base import Degradation
 from rsdiff.inference.memory import PeakMemory
-from rsdiff.losses.contrastive import MomentumContrast
 from rsdiff.methods.base import Method, Stage
+from rsdiff.networks.degradation_encoder import MomentumContrast
 from rsdiff.training import checkpoints
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.finite import Evidence, FiniteWatch, not_finite
@@ -40,7 +40,7 @@ class TrainingError(UserError):
 
 
 class Journal(Protocol):
-    """Where the loop reports to; the tracking room implements it."""
+    """Where the loop reports to; the package `tracking` implements it."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
     def advance(self, step: int, total: int, values: Mapping[str, float], images_per_second: float) -> None: ...
@@ -93,8 +93,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint of the store, if there is one."""
-        last = checkpoints.last_checkpoint(self.store)
-        if last is None:
+        if (last := checkpoints.last_checkpoint(self.store)) is None:
             return False
         found = checkpoints.read_checkpoint(last, with_training_state=True)
         self._take(found)
@@ -104,7 +103,7 @@ class Trainer:
         return True
 
     def extend(self, folder: Path) -> None:
-        """Continue the training of another run from its checkpoint in `folder`: with its weights, moments, averages and step.
+        """Continue another run's training from its checkpoint in `folder`: with its weights, moments, averages and step.
 
         The learning rate follows this run's own schedule, from the step reached on (`extend_schedule=continue`) or begun anew
         (`restart`). Raises TrainingError where the run is longer already, CheckpointError where it is one of another model.
@@ -145,7 +144,8 @@ class Trainer:
         with self._signals():
             reached = checkpoints.folder_of(self.store, self.step)
             if self._validates() and not self._validated and checkpoints.is_complete(reached):
-                metrics = self._validate(reached)  # it was killed between saving and validating
+                metrics = self._validate(reached)  # it was killed between saving and validating, or before what follows that
+            self._prune()
             if self.step >= self.config.steps or self._stops_early():
                 return metrics
             for micro_batches in self.loader(self.step):

@@ -23,7 +23,8 @@ class About:
     data     what they were trained on, each with its licence: 'AID, train (licence: research use)'
     licence  of the weights
     recipe   the command that trained them
-    figures  rows of {'images': .., 'metric': .., 'value': .., 'bicubic': ..}, of images that the training did not see
+    figures  rows of {'images': .., 'metric': .., 'value': .., 'bicubic': .., 'command': ..}, of images that the training did not see;
+             the command is the one that measured them
     """
 
     title: str
@@ -63,6 +64,7 @@ def page_of(about: About, card: Mapping[str, Any], name: str, sha256: str) -> st
         f"| {row.get('images', '')} | {row.get('metric', '')} | {_number(row.get('value'))} | {_number(row.get('bicubic'))} |"
         for row in about.figures
     ]
+    commands = list(dict.fromkeys(str(row["command"]) for row in about.figures if row.get("command")))
     return "\n".join(
         [
             "---",
@@ -88,6 +90,7 @@ def page_of(about: About, card: Mapping[str, Any], name: str, sha256: str) -> st
             "|---|---|---|---|",
             *rows,
             "",
+            *(["Measured by", "", "```bash", *commands, "```", ""] if commands else []),
             "## Data",
             "",
             *(f"- {entry}" for entry in about.data),

@@ -45,6 +45,16 @@ def zoo_entries() -> list[tuple[str, About, int]]:
     return [(folder.name, about_of(folder), sum(file.stat().st_size for file in folder.iterdir())) for folder in folders]
 
 
+def typed_name(folder: Path) -> str:
+    """Return what to type after checkpoint= for a checkpoint's folder: zoo:NAME for an entry of the zoo, else the path."""
+    return f"zoo:{folder.name}" if is_zoo(folder) else str(folder)
+
+
+def is_zoo(folder: Path) -> bool:
+    """Whether a folder is an entry of the zoo, or would be one."""
+    return folder.resolve().parent == ZOO.resolve()
+
+
 def require_intact(folder: Path) -> None:
     """Raise UserError where the weights in a folder are not those that its card names."""
     try:

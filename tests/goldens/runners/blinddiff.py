@@ -13,7 +13,7 @@ from rsdiff.degradations.blur import blur
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradationConfig, GaussianParameters
 from rsdiff.degradations.kernels import isotropic_kernels
 from rsdiff.degradations.resizing import resize_cubic
-from rsdiff.diffusion.hooks import GuidedSteps
+from rsdiff.diffusion.guidance import GuidedSteps
 from rsdiff.diffusion.learned_variance import ReverseSteps
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig

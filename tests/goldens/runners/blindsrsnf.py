@@ -18,14 +18,13 @@ from rsdiff.diffusion.levels import fastdpm_betas, table_indices
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import BETAS, DiscreteSchedule, ScheduleConfig, make_betas
-from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
 from rsdiff.methods.base import Problem
 from rsdiff.methods.blindsrsnf import BlindSRSNF, BlindSRSNFConfig, BlindSRSNFUNetConfig, noised
 from rsdiff.methods.joint_blind import ContrastConfig
 from rsdiff.metrics.colour import border_width, crop, luma
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.ssim import ssim
-from rsdiff.networks.degradation_encoder import DegradationEncoder
+from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet, rrdb_stages
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema

@@ -17,7 +17,6 @@ from rsdiff.degradations.rounding import to_uint8
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
-from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss
 from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import DiffBSR, DiffBSRConfig, DiffSRUNetConfig, SRDSRANConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRSRDiff, DiffBSRSRDiffConfig, SRDiffUNetConfig
@@ -26,7 +25,7 @@ from rsdiff.metrics.colour import crop, luma
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
 from rsdiff.metrics.ssim import ssim
-from rsdiff.networks.degradation_encoder import DegradationEncoder
+from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
 from rsdiff.networks.diffsr_unet import DiffSRUNet
 from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.networks.srdsran import SRDSRAN

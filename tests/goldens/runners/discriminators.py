@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.losses.adversarial import AdversarialKind, AdversarialLossConfig, answer_loss
-from rsdiff.losses.perceptual import PerceptualLossConfig, VGG19Features, VGGLayer
+from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features, VGGLayer
 from rsdiff.networks.patch_discriminator import PatchDiscriminator, PatchNorm
 from rsdiff.networks.unet_discriminator import UNetDiscriminator
 from rsdiff.networks.vgg_discriminator import VGGDiscriminator

@@ -13,13 +13,12 @@ from torch import Tensor
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradationConfig
 from rsdiff.degradations.kernels import anisotropic_kernels, isotropic_kernels
 from rsdiff.degradations.resizing import resize_cubic
-from rsdiff.losses.contrastive import MomentumContrast, contrastive_loss, nt_xent
 from rsdiff.methods.base import Problem
 from rsdiff.methods.dasr import DASRConfig
 from rsdiff.methods.drsr import PEAK, DRSRConfig
 from rsdiff.methods.joint_blind import ContrastConfig
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
-from rsdiff.networks.degradation_encoder import DegradationEncoder
+from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss, nt_xent
 from rsdiff.networks.modulated import SLOPE
 from rsdiff.training.config import LearningRateConfig
 from rsdiff.training.learning_rate import learning_rate_factor

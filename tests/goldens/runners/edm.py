@@ -12,12 +12,11 @@ from torch import Tensor
 
 from rsdiff.data.order import windowed_shuffle
 from rsdiff.diffusion import blurring, levels, objectives
-from rsdiff.diffusion.denoisers import DiscreteDenoiser
+from rsdiff.diffusion.denoisers import Clamped
 from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
-from rsdiff.diffusion.hooks import Clamped
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.preconditioning import EdmPreconditioning, IddpmPreconditioning, VePreconditioning, VpPreconditioning
-from rsdiff.diffusion.schedules import DiscreteSchedule, make_betas, variance_preserving_scale
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, make_betas, variance_preserving_scale
 from rsdiff.diffusion.solvers import ddim, ddpm, dpmpp_2m
 from rsdiff.networks.edm_layers import positional_embedding, sine_first
 from rsdiff.training.ema import half_life

@@ -14,8 +14,7 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.diffusion.solvers import Observers, StepRecord, native
-from rsdiff.losses.adaptive_gan import hinge_loss
-from rsdiff.losses.gaussian import DiagonalGaussian
+from rsdiff.losses.adversarial import hinge_loss
 from rsdiff.methods.base import Problem
 from rsdiff.methods.lcmsr import LCMSR, LCMSRConfig, boundary_weights
 from rsdiff.methods.ldcsr import LDCSR, LatentUNetConfig, LDCSRConfig
@@ -23,10 +22,17 @@ from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVae, LDCSRVaeConf
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.networks.continuous_upsampling import CSUM, NearestMLP
 from rsdiff.networks.edm_layers import positional_embedding
-from rsdiff.networks.gap_decoder import ContrastAttention, Distillation, GAPDecoder, RefinementUnit, modulate
-from rsdiff.networks.gap_encoder import GAPEncoder, Halve
-from rsdiff.networks.gap_layers import GAPBlock
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPDecoderConfig, GAPEncoderConfig, KLAutoencoder, enlarged
+from rsdiff.networks.gap_autoencoder import (
+    ContrastAttention,
+    Distillation,
+    GAPBlock,
+    GAPDecoder,
+    GAPEncoder,
+    Halve,
+    RefinementUnit,
+    modulate,
+)
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian, GAPDecoderConfig, GAPEncoderConfig, KLAutoencoder, enlarged
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.degradations.rounding import to_uint8
-from rsdiff.diffusion.denoisers import EdmDenoiser
 from rsdiff.diffusion.heun import Churn
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.objectives import EdmLevels, denoising_error
-from rsdiff.diffusion.preconditioning import EdmPreconditioning
+from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, make_levels, sample
 from rsdiff.foreign import read_checkpoint
 from rsdiff.methods.refdiff import RefDiffConfig

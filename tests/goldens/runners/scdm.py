@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.degradations.bands import BandsConfig
 from rsdiff.diffusion.denoisers import per_image
-from rsdiff.diffusion.hooks import clamp_to_quantile, quantile_of_magnitudes
+from rsdiff.diffusion.guidance import clamp_to_quantile, quantile_of_magnitudes
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.diffusion.schedules import ScheduleConfig

@@ -13,9 +13,9 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.losses.adversarial import AdversarialLossConfig, answer_loss
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.losses.perceptual import PerceptualLossConfig, VGG19Features
 from rsdiff.methods.adversaries import VGGConfig
 from rsdiff.methods.base import Problem
+from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features
 from rsdiff.methods.spsr import LARGER, SPSR, SPSRConfig
 from rsdiff.networks.spsr import SPSRNetConfig, gradient_map
 from rsdiff.networks.vgg_discriminator import VGGDiscriminator

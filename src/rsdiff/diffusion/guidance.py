@@ -1,4 +1,4 @@
-"""Hooks: each wraps a denoiser and is a denoiser, so that they compose in any order and with any solver.
+"""Guidance: classifier-free, which wraps a denoiser and is one; by gradients of an energy; and SCDM's dynamic thresholding.
 
 `GuidedSteps` and `clamp_to_quantile` act on the solver's state instead, as `Observers`.
 """
@@ -11,37 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import DataRange, Denoiser, per_image
+from rsdiff.diffusion.denoisers import Denoiser, DenoiserHook, per_image
 from rsdiff.diffusion.solvers import Step
-
-
-class DenoiserHook:
-    """A denoiser with the levels and data range of another one."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.denoiser = denoiser
-        self.sigma_min = denoiser.sigma_min
-        self.sigma_max = denoiser.sigma_max
-        self.table = denoiser.table
-        self.data_range: DataRange | None = denoiser.data_range
-
-    def round_sigma(self, sigma: Tensor) -> Tensor:
-        return self.denoiser.round_sigma(sigma)
-
-
-class Clamped(DenoiserHook):
-    """Clamps the clean estimate to [low, high], of all pixels or of each, at every evaluation (SR3's clip_denoised)."""
-
-    def __init__(self, denoiser: Denoiser, low: float | Tensor, high: float | Tensor) -> None:
-        super().__init__(denoiser)
-        self.low = low
-        self.high = high
-
-    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        clean = self.denoiser(y, sigma)
-        if isinstance(self.low, Tensor) and isinstance(self.high, Tensor):
-            return clean.clamp(self.low.to(clean), self.high.to(clean))
-        return clean.clamp(float(self.low), float(self.high))
 
 
 class TwoCall(DenoiserHook):
@@ -87,28 +58,6 @@ class GuidedSteps:
             return following.detach() - self.weight * factor * gradient, clean.detach()
 
         return guided
-
-
-class Consistent(DenoiserHook):
-    """LR-consistency projection: D + weight enlarge(lr - shrink(D)), so that shrinking the estimate gives the LR back.
-
-    shrink, enlarge  linear operators between HR and LR; the projection is exact at weight 1 if shrink(enlarge(z)) = z,
-                     as with a right inverse of the degradation, and otherwise a back-projection step
-    lr               (B, c, h, w) in the range of the denoiser's images
-    """
-
-    def __init__(
-        self, denoiser: Denoiser, lr: Tensor, shrink: Callable[[Tensor], Tensor], enlarge: Callable[[Tensor], Tensor], weight: float = 1.0
-    ) -> None:
-        super().__init__(denoiser)
-        self.lr = lr
-        self.shrink = shrink
-        self.enlarge = enlarge
-        self.weight = weight
-
-    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        clean = self.denoiser(y, sigma)
-        return clean + self.weight * self.enlarge(self.lr.to(clean) - self.shrink(clean))
 
 
 def clamp_to_quantile(state: Tensor, share: float, least: float = 1.0) -> Tensor:

@@ -1,4 +1,7 @@
-"""GAPDecoder of LDCSR: a super-resolution network on LR, modulated by the latent and by the scale, with an output of any size.
+"""The two halves of LDCSR's autoencoder.
+
+GAPEncoder: what HR has and enlarged LR lacks, at an eighth of the size; alone, the condition encoder of the second stage.
+GAPDecoder: a super-resolution network on LR, modulated by the latent and by the scale, with an output of any size.
 
 Source: MoooJianG/LDCSR, modules/e2sr/s1_v6.py and its ablations (s1_v6_ablation1, 3, 4, _wo_csum, _wo_fru, _fixed_scale), which are
 options here.
@@ -13,9 +16,84 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.data.enlarging import enlarge
 from rsdiff.networks.continuous_upsampling import CSUM, FixedX4, NearestMLP
-from rsdiff.networks.gap_layers import GAPBlock
+
+
+class GAPEncoder(nn.Module):
+    """Convolutional encoder without attention.
+
+    in_channels   bands of the input: enlarged LR and HR, concatenated in this order, or one of them
+    width         channels of the first level; level i has width * multipliers[i]
+    multipliers   one per level; the image is halved (rounding down) between levels
+    blocks        residual blocks per level
+    out_channels  channels of the result: mean and log-variance of a latent, or the latent
+    forward maps (B, in_channels, H, W) to (B, out_channels, floor(H / 2^(levels - 1)), ...), halving level by level.
+    """
+
+    def __init__(self, in_channels: int, width: int, multipliers: Sequence[int], blocks: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.down = nn.ModuleList()
+        channels, last = width, len(multipliers) - 1
+        for level, multiplier in enumerate(multipliers):
+            made: list[nn.Module] = []
+            for _ in range(blocks):
+                made.append(GAPBlock(channels, width * multiplier))
+                channels = width * multiplier
+            self.down.append(nn.ModuleDict({"blocks": nn.Sequential(*made), **({"halve": Halve(channels)} if level < last else {})}))
+        self.middle = nn.Sequential(GAPBlock(channels, channels), GAPBlock(channels, channels))
+        self.norm_out = gap_norm(channels)
+        self.conv_out = nn.Conv2d(channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x)
+        for level in self.down:
+            for part in level.children():
+                x = part(x)
+        return self.conv_out(F.silu(self.norm_out(self.middle(x))))
+
+
+class Halve(nn.Module):
+    """3x3 convolution of stride 2 on an image extended by zeros at the right and bottom only: the result has floor(side / 2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+NORM_GROUPS, NORM_EPSILON = 32, 1e-6
+
+
+class GAPBlock(nn.Module):
+    """Residual block of latent diffusion's autoencoders: twice GroupNorm, Swish, 3x3 convolution; no time, no attention.
+
+    Maps (B, in_channels, H, W) to (B, out_channels, H, W), both multiples of 32; the shortcut is a 1x1 convolution where they differ.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm1 = gap_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = gap_norm(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.conv2(F.silu(self.norm2(h))) + self.shortcut(x)
+
+
+def gap_norm(channels: int) -> nn.GroupNorm:
+    """Return the normalisation of these networks; raises UserError for widths that do not split into its groups."""
+    if channels % NORM_GROUPS:
+        raise UserError(f"{channels} channels do not split into {NORM_GROUPS} groups; choose widths that are multiples of {NORM_GROUPS}.")
+    return nn.GroupNorm(NORM_GROUPS, channels, NORM_EPSILON)
+
 
 Branches = Literal["both", "image", "latent"]
 Modulation = Literal["scale", "sum"]
@@ -53,7 +131,7 @@ class Distillation(nn.Module):
         """Map (B, width, h, w) to the same shape."""
         kept, rest = [], x
         for conv in (self.conv1, self.conv2, self.conv3):
-            part = F.leaky_relu(conv(rest), SLOPE)
+            part = F.leaky_relu(conv(rest), SLOPE, inplace=True)
             kept.append(part[:, : self.kept])
             rest = part[:, self.kept :]
         kept.append(self.conv4(rest))
@@ -75,14 +153,14 @@ class RefinementUnit(nn.Module):
         for distillation in self.distillations:
             last = distillation(last)
             results.append(last)
-        return x + self.conv(F.leaky_relu(self.join(torch.cat(results, dim=1)), SLOPE))
+        return x + self.conv(F.leaky_relu(self.join(torch.cat(results, dim=1)), SLOPE, inplace=True))
 
 
 def modulate(image: Tensor, latent: Tensor, image_weight: Tensor, latent_weight: Tensor) -> Tensor:
     """Return LeakyReLU(image * a + latent * b), (B, C, h, w), with the weights a, b (C,) first brought to a^2 + b^2 = 1 per channel."""
     norm = (image_weight.square() + latent_weight.square() + 1e-8).rsqrt()
     a, b = ((weight * norm)[:, None, None] for weight in (image_weight, latent_weight))
-    return F.leaky_relu(image * a + latent * b, 0.01)
+    return F.leaky_relu(image * a + latent * b, 0.01, inplace=True)
 
 
 class LatentLevel(nn.Module):

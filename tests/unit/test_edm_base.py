@@ -1,0 +1,38 @@
+"""EDM on what the target adds to the enlarged LR."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rsdiff.data.enlarging import enlarge
+from rsdiff.data.sample import Batch, SampleMeta
+from rsdiff.diffusion.augmentation import AugmentationConfig
+from rsdiff.diffusion.bases import EnlargedConfig
+from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.diffusion.objectives import EdmLevels
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.methods.base import Problem
+from rsdiff.methods.edm_sr import EdmSrConfig
+from rsdiff.networks.song_unet import SongUNetConfig
+
+SONG = SongUNetConfig(model_channels=16, channel_mult=(1,), num_blocks=1, attention_levels=())
+SIGMA_DATA = 0.16
+
+
+def test_a_network_that_knows_nothing_gives_the_enlarged_lr_and_texture_of_the_stated_deviation() -> None:
+    method = EdmSrConfig(song=SONG, base=EnlargedConfig(), levels=EdmLevels(sigma_data=SIGMA_DATA)).build(Problem(4, 3, 3)).eval()
+    for parameter in method.network.parameters():
+        torch.nn.init.zeros_(parameter)
+    lr = 0.3 + 0.4 * torch.rand(2, 3, 9, 10, generator=torch.Generator().manual_seed(0))
+    batch = Batch([SampleMeta(str(index), index) for index in range(2)], (36, 40), (9, 10), lr=lr)
+    sampler = SamplerConfig(solver="heun", steps=18, grid="edm", sigma_min=0.002, sigma_max=8.0, start="edm")
+    made = method.restore(batch, sampler, SeededNoise([(0, "restore", index) for index in range(2)]))
+    added = 2 * (made - enlarge(lr, (36, 40)))
+    assert float(added.mean()) == pytest.approx(0, abs=0.01)
+    assert float(added.std()) == pytest.approx(SIGMA_DATA, rel=0.05)
+
+
+def test_a_base_beside_augmentation_is_refused() -> None:
+    config = EdmSrConfig(song=SONG, base=EnlargedConfig(), augmentation=AugmentationConfig(probability=0.12))
+    assert "model.base=none" in str(config.refuse(Problem(4, 3, 3)))
