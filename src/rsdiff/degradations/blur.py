@@ -61,12 +61,11 @@ def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect", backen
             f"choose a smaller kernel_size or larger crops."
         )
     if chosen_backend(backend, images, kernels) == "opencv":
+        each = kernels.detach().cpu().expand(count, size, size)
         if border == "reflect":
-            return blur_opencv(images, kernels.detach().cpu().expand(count, size, size))
+            return blur_opencv(images, each)
         wrapped = F.pad(images, (before, after, before, after), mode="circular")
-        return blur_opencv(wrapped, kernels.detach().cpu().expand(count, size, size))[
-            ..., before : before + height, before : before + width
-        ]
+        return blur_opencv(wrapped, each)[..., before : before + height, before : before + width]
     padded = F.pad(images, (before, after, before, after), mode=border)
     weights = like(kernels, images).expand(count, size, size).repeat_interleave(bands, 0)[:, None]
     return F.conv2d(padded.flatten(0, 1)[None], weights, groups=count * bands).view_as(images)

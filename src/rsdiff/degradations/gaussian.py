@@ -57,7 +57,7 @@ class GaussianDegradationConfig(DegradationConfig):
     clamp: Clamp = "always"
     "limit the LR to [0, 1]: always, with_noise (only samples that have noise), never"
     backend: BlurBackend = "auto"
-    "who blurs: opencv (CPU; separable kernels and Fourier transforms), torch (any device, differentiable), auto; they differ by 2e-6 at most"
+    "who blurs: opencv (CPU; rows and Fourier transforms), torch (any device, differentiable), auto; they differ by 2e-6 at most"
 
     def __post_init__(self) -> None:
         for name in ("width", "second_width", "angle", "noise"):

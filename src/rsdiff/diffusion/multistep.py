@@ -4,8 +4,8 @@ In (y, sigma) with l = -log sigma the flow is d(y / sigma) / dl = D / sigma, or 
 width h replaces D or eps by the polynomial in l through its last values and integrates exactly: exponential Adams methods.
 - dpmpp_3m: the polynomial of D. DPM-Solver++ (Lu et al., 2022). The published third-order code weighs the second difference by half of what
   the integral gives and is of second order; this one is of third.
-- unipc: the same predictor, and a corrector that uses the next evaluation, which the next step needs anyway. UniPC-B2(h) (Zhao et al., 2023)
-  with its simplified weights: the midpoint for the predictor of order 2, halves for the corrector of order 1.
+- unipc: the same predictor, and a corrector that uses the next evaluation, which the next step needs anyway. UniPC-B2(h) (Zhao et al.,
+  2023) with its simplified weights: the midpoint for the predictor of order 2, halves for the corrector of order 1.
 - deis: the polynomial of eps. DEIS (Zhang and Chen, 2023) with the exponent's own variable, log sigma.
 The order grows from 1 as evaluations come, and shrinks again before a last step to 0, which returns the clean estimate.
 """
