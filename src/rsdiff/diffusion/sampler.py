@@ -274,7 +274,7 @@ def require_stable(config: SamplerConfig, levels: tuple[float, ...]) -> None:
         raise UserError(
             f"sampler.solver={config.solver} is unstable on this grid of {len(levels) - 1} levels: on Gaussian data, whose exact solution "
             f"is known, it ends {errors[0]:.2g} of the range from it, and ddim {errors[1]:.2g}. Some of its steps are much longer in log "
-            "sigma than the steps before them; choose sampler.solver=ddim, or sampler.spacing=trailing where the model has a table of levels."
+            "sigma than the steps before them; choose sampler.solver=ddim, or sampler.spacing=trailing where the model has a table."
         )
 
 
