@@ -25,6 +25,7 @@ import torch
 from rsdiff.app.schemas import register_schemas
 from rsdiff.data.precision import set_float32
 from rsdiff.data.transfer import wait_for
+from rsdiff.inference import compilation
 from rsdiff.inference.compilation import compile_regions
 from rsdiff.inference.images import restore_seeded
 from rsdiff.inference.memory import count_operations, is_out_of_memory
@@ -286,6 +287,8 @@ def main() -> int:
     register_schemas()
     device, is_small = torch.device(chosen.device), chosen.device == "cpu"
     recipes, limit_s = (SMALL, 0.0) if is_small else (RECIPES, 5.0)
+    if is_small:
+        compilation.BACKEND = "eager"  # a CPU's compiler would take minutes
     page = Page(chosen.output, chosen.minutes)
     page.write(f"# What a GPU shows\n\n{time.strftime('%Y-%m-%d %H:%M')}")
     page.section("Machine", lambda: machine(device))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdiff.config import UserError
+from rsdiff.inference import compilation
 from rsdiff.inference.compilation import Watch, compile_region, compile_regions, regions_of, told, watching
 from rsdiff.methods.base import Method
 from rsdiff.training.step import degrade_on, training_noise
@@ -102,7 +103,7 @@ def test_parts_are_found_wherever_they_are_called() -> None:
 
 
 @pytest.mark.parametrize("kind", [True, "blocks"])
-def test_what_is_compiled_gives_the_same_and_is_watched_again(kind: Any) -> None:
+def test_what_is_compiled_gives_the_same_and_is_watched_again(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     network = Autoencoder()
     expected = network.both(IMAGE)
@@ -115,8 +116,9 @@ def test_what_is_compiled_gives_the_same_and_is_watched_again(kind: Any) -> None
         captured.append(graph)
         return graph
 
+    monkeypatch.setattr(compilation, "BACKEND", backend)
     for region in regions_of(first, kind):
-        compile_region(region, kind, backend)  # type: ignore[arg-type]
+        compile_region(region, kind)
     assert torch.equal(network.both(IMAGE), expected)
     assert captured
     assert list(network.state_dict()) == names

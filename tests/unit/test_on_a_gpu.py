@@ -17,6 +17,7 @@ from torch import Tensor
 from rsdiff.config import UserError
 from rsdiff.data.precision import Precision, set_float32
 from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.inference import compilation
 from rsdiff.inference.compilation import compile_regions
 from rsdiff.inference.images import Execution, restore_images
 from rsdiff.methods.base import Method
@@ -30,10 +31,16 @@ HOST = torch.device("cpu")
 IS_REAL = DEVICE.type == "cuda"
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(IS_REAL and not torch.cuda.is_available(), reason="no CUDA device")]
 TRAINED = [name for name in MODELS if not options().models[name].is_ready]
-REHEARSED = ["sr3_quick", "ldcsr_quick"]
+REHEARSED = ["sr3_quick"]
 MODELS_HERE = TRAINED if IS_REAL else REHEARSED
 NEAR: dict[Precision, float] = {"no": 1e-4, "bf16": 0.02, "fp16": 0.005}
 """Largest difference of a loss from the CPU's in float32, as a share of it."""
+
+
+@pytest.fixture(autouse=True)
+def backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not IS_REAL:
+        monkeypatch.setattr(compilation, "BACKEND", "eager")  # a CPU's compiler would take minutes
 
 
 @contextmanager

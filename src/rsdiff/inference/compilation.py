@@ -24,6 +24,8 @@ from rsdiff.inference.memory import count_operations
 Compile = bool | Literal["blocks", "graphs"]
 """True: every part of the networks that is called, whole. blocks: the repeated blocks in them, whose code is compiled once for all of them
 (seconds instead of minutes). graphs: whole parts, whose launches are recorded as CUDA graphs (restoration on a GPU)."""
+BACKEND: Any = "inductor"
+"""Of torch.compile."""
 ENOUGH = 0.5
 """Share of a part's operations that its repeated blocks must do to be compiled instead of it."""
 
@@ -121,10 +123,10 @@ def compile_regions(method: nn.Module, kind: Compile, run: Callable[[], object],
     return told(method, watch, regions)
 
 
-def compile_region(region: nn.Module, kind: Compile, backend: str = "inductor") -> None:
+def compile_region(region: nn.Module, kind: Compile) -> None:
     """Compile one module in place; its name in a state dict stays what it is."""
     if kind != "graphs":
-        region.compile(backend=backend)
+        region.compile(backend=BACKEND)
         return
     compiled = torch.compile(region.forward, mode="reduce-overhead")
 
