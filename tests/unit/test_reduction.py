@@ -101,12 +101,18 @@ def work_of(rank: int, world: int, models: list[str], store: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+def start(work: Any, arguments: tuple[Any, ...], processes: int) -> None:
+    """Run `work` (rank, *arguments) in processes that have what this one has imported and composed, where that is safe."""
+    method = "spawn" if torch.cuda.is_available() else "fork"  # autograd has threads for a GPU, which a fork would lack
+    torch.multiprocessing.start_processes(work, arguments, processes, start_method=method)  # type: ignore[no-untyped-call]
+
+
 def same(models: list[str], worlds: list[int], store: Path) -> list[str]:
     """Hold what several processes give to what one gives; return the models that refused to be shared out."""
     alone: FOUND = {model: trained(model, Process(0, 1), store) for model in models}
     refused = []
     for world in worlds:
-        torch.multiprocessing.spawn(work_of, (world, models, str(store)), nprocs=world)  # type: ignore[no-untyped-call]
+        start(work_of, (world, models, str(store)), world)
         found: FOUND = torch.load(store / f"found{world}.pt")
         for model in models:
             one, several = alone[model], found[model]
@@ -148,7 +154,7 @@ def test_buckets_are_full_but_not_overfull() -> None:
 
 
 def test_buffers_of_the_main_process_are_everywhere(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(buffers_of, (str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    start(buffers_of, (str(tmp_path),), 2)
 
 
 def buffers_of(rank: int, store: str) -> None:
