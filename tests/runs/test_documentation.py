@@ -89,3 +89,15 @@ def test_conda_and_make_install_the_same() -> None:
     conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
     (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
     assert f"install --quiet {' '.join(pip)}".replace('"', "") in (REPOSITORY / "Makefile").read_text().replace('"', "")
+
+
+def sentences_of_faq() -> list[str]:
+    return re.findall(r"^## `(.*)`$", (REPOSITORY / "docs/faq.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("sentence", sentences_of_faq())
+def test_messages_of_the_questions_are_those_of_the_code(sentence: str) -> None:
+    """Their fixed parts stand in one file of the code, in this order; what differs from case to case is '...' or a name in the code."""
+    written = [re.sub(r'"\s*\n\s*f?"|\{[^{}]*\}', "", path.read_text()) for path in (REPOSITORY / "src/rsdiff").rglob("*.py")]
+    parts = [part.strip(" ;,()?") for part in re.split(r"\(did you mean \.\.\.\?\)|\.\.\.|LPIPS \(alex\), DISTS", sentence)]
+    assert any(all(part in text for part in parts) for text in written), parts
