@@ -56,6 +56,7 @@ def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs
     from rsdiff.app.groups import GROUPS
     from rsdiff.data.normalisation import Normaliser
     from rsdiff.diffusion.sampler import SamplerConfig
+    from rsdiff.methods.former import present_groups
     from rsdiff.runs.predecessor import locate
     from rsdiff.tasks.experiment import method_from
     from rsdiff.training.checkpoints import read_checkpoint
@@ -65,7 +66,7 @@ def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs
         return Model(place, GROUPS["model"][place](), None, None, None, SamplerConfig(), chosen)
     checkpoint = read_checkpoint(locate(str(place), Path(outputs)))
     trained = method_from(checkpoint, checkpoint.card["problem"]["scale"])
-    config = dict(checkpoint.card["config"])
+    config = present_groups(checkpoint.card["config"])
     model, sampler = ({name: value for name, value in config[group].items() if name != "kind"} for group in ("model", "sampler"))
     return Model(
         checkpoint.card.get("choices", {}).get("model", config["model"]["kind"]),

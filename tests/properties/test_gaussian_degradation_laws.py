@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rsdiff.config import UserError
 from rsdiff.data.augmentation import augment
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.seeding import keyed_generator
@@ -223,3 +224,23 @@ def test_rounding_is_idempotent_and_keeps_8_bit_images(seed: int) -> None:
 def test_the_signed_range_is_undone_by_the_unit_range(seed: int) -> None:
     image = uniform(seed, 5)
     torch.testing.assert_close(to_unit_range(to_signed_range(image)), image, rtol=0, atol=ROUNDING)
+
+
+@given(seeds, st.integers(1, 24), st.sampled_from(["isotropic", "anisotropic"]), st.sampled_from(["reflect", "circular"]))
+def test_the_back_ends_of_blur_agree_and_images_do_not_depend_on_their_batch(seed: int, size: int, family: str, border: Any) -> None:
+    """Separable kernels, small ones, strips and Fourier transforms: by width and size a kernel takes another way."""
+    random = uniform(seed, 3, 3).double() * 5
+    second = random[0] if family == "isotropic" else random[1]
+    kernels = anisotropic_kernels(random[0], second, random[2], size)
+    images = uniform(seed + 1, 3, 2, 30, 26)
+    fast = blur(images, kernels, border, "auto")
+    assert (fast - blur(images, kernels, border, "torch")).abs().max() < ROUNDING
+    assert torch.equal(blur(images[1:2], kernels[1:2], border, "auto"), fast[1:2])
+
+
+def test_auto_blurs_by_torch_where_a_gradient_is_needed() -> None:
+    images, kernels = uniform(0, 1, 1, 30, 30).requires_grad_(), anisotropic_kernels(*uniform(1, 3, 1).double(), 21)
+    blur(images, kernels, backend="auto").sum().backward()
+    assert images.grad is not None
+    with pytest.raises(UserError, match="backend=torch"):
+        blur(images, kernels, backend="opencv")

@@ -11,11 +11,11 @@ import torch
 import yaml
 from torch import Tensor
 
-from rsdiff.config import config_from_mapping
+from rsdiff.config import UserError, config_from_mapping
 from rsdiff.diffusion import levels as grids
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
 from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
-from rsdiff.diffusion.sampler import SamplerConfig, make_levels, sample
+from rsdiff.diffusion.sampler import SamplerConfig, make_levels, require_stable, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig, make_betas
 
 SHAPE = (2, 3, 4, 4)
@@ -43,6 +43,9 @@ CONFIGS: list[dict[str, Any]] = [
     {"solver": "ddim", "eta": 0.7, "steps": 8, "clip": True},
     {"solver": "heun", "grid": "edm", "steps": 6, "churn": 4.0, "start": "edm"},
     {"solver": "dpmpp_2m", "steps": 8, "dtype": "float32"},
+    {"solver": "unipc", "order": 3, "steps": 8},
+    {"solver": "deis", "order": 3, "steps": 8, "clip": True},
+    {"solver": "dpmpp_3m", "steps": 20},
 ]
 
 
@@ -69,7 +72,7 @@ def options_of(path: Path) -> dict[str, Any]:
 def test_shipped_samplers_run_on_a_table_model_and_on_a_continuous_one(path: Path) -> None:
     values = options_of(path)
     assert values.pop("kind") == "solver"
-    config = config_from_mapping(SamplerConfig, {**values, "steps": 6}, "sampler")
+    config = config_from_mapping(SamplerConfig, {**values, "steps": min(values.get("steps", 6), 20)}, "sampler")
     denoisers = [sr3_like(), edm_like()] if config.spacing != "strided" else [sr3_like()]
     image = torch.zeros(SHAPE)
     for denoiser in denoisers:
@@ -205,3 +208,26 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any], words: st
 def test_samplers_that_do_not_fit_the_model_are_refused(options: dict[str, Any], denoiser: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         sample(SamplerConfig(**options), denoiser, SHAPE, noise_of("ab"), device="cpu")
+
+
+MULTISTEP_FILES = [path for path in SHIPPED if options_of(path)["solver"] in ("dpmpp_2m", "dpmpp_3m", "unipc", "deis")]
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "dpmpp_3m", "unipc"])
+def test_a_multistep_solver_refuses_a_grid_on_which_it_is_unstable_and_the_advice_works(solver: str) -> None:
+    denoiser = DiscreteDenoiser(predict, DiscreteSchedule(make_betas("linear", 2000, 1e-6, 1e-2)))
+    options = {"solver": solver, "steps": 10, "spacing": "linspace"}
+    with pytest.raises(UserError, match=rf"{solver} is unstable on this grid of 10 levels.*solver=ddim.*spacing=trailing") as refused:
+        sample(SamplerConfig(**options), denoiser, SHAPE, noise_of("ab"), device="cpu")
+    assert "0." in str(refused.value)
+    for advice in ({"solver": "ddim"}, {"spacing": "trailing"}):
+        sample(SamplerConfig(**(options | advice)), denoiser, SHAPE, noise_of("ab"), device="cpu")
+
+
+@pytest.mark.parametrize("path", MULTISTEP_FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("steps", [5, 10, 50])
+def test_shipped_multistep_samplers_are_nearer_the_exact_solution_than_ddim(path: Path, steps: int) -> None:
+    values = options_of(path) | {"steps": steps}
+    values.pop("kind")
+    config = config_from_mapping(SamplerConfig, values, "sampler")
+    require_stable(config, tuple(make_levels(config, sr3_like(1000)).tolist()))

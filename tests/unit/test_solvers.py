@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from rsdiff.diffusion import levels as grids
 from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
+from rsdiff.diffusion.multistep import deis, dpmpp_3m, unipc
 from rsdiff.diffusion.noise import NoiseSource, ReplayNoise, SeededNoise
 from rsdiff.diffusion.schedules import DiscreteSchedule, make_betas
 from rsdiff.diffusion.solvers import (
@@ -62,7 +64,17 @@ def grid(steps: int, sigma_max: float = 20.0) -> Tensor:
 
 
 NOTHING = ReplayNoise([])
-DETERMINISTIC: dict[str, Callable[..., Tensor]] = {"ddim": ddim, "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m}
+DETERMINISTIC: dict[str, Callable[..., Tensor]] = {
+    "ddim": ddim,
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_3m": dpmpp_3m,
+    "unipc": unipc,
+    "unipc_3": partial(unipc, order=3),
+    "deis": deis,
+    "deis_3": partial(deis, order=3),
+}
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -73,7 +85,21 @@ def test_deterministic_solvers_find_the_flow_and_draw_nothing(name: str) -> None
     torch.testing.assert_close(result, denoiser.flow(y, float(levels[0])), rtol=0, atol=2e-2)
 
 
-@pytest.mark.parametrize(("name", "order"), [("ddim", 1), ("euler", 1), ("heun", 2), ("dpmpp_2m", 2)])
+# A corrector adds an order to its predictor.
+ORDERS = [
+    ("ddim", 1),
+    ("euler", 1),
+    ("heun", 2),
+    ("dpmpp_2m", 2),
+    ("dpmpp_3m", 3),
+    ("unipc", 3),
+    ("unipc_3", 4),
+    ("deis", 2),
+    ("deis_3", 3),
+]
+
+
+@pytest.mark.parametrize(("name", "order"), ORDERS)
 def test_halving_the_steps_shows_the_order_of_a_solver(name: str, order: int) -> None:
     # down to a level above 0, since the last, first-order step to 0 would hide the order
     denoiser, y = Gaussian(), 10 * normal(*SHAPE)
@@ -81,9 +107,51 @@ def test_halving_the_steps_shows_the_order_of_a_solver(name: str, order: int) ->
 
     def error(steps: int) -> float:
         levels = torch.logspace(1, -1, steps + 1, dtype=torch.float64)
+        # Multistep solvers start with a step of first order, which would hide the order, too: let it be shorter by another power.
+        width = math.log(10) * 2 / steps
+        short = 10 * torch.exp(-torch.tensor([width**2, 2 * width**2], dtype=torch.float64))
+        levels = torch.cat([levels[:1], short, levels[1:]])
         return float((DETERMINISTIC[name](denoiser, levels, y, NOTHING) - exact).abs().max())
 
-    assert math.log2(error(40) / error(80)) == pytest.approx(order, abs=0.3)
+    assert math.log2(error(200) / error(400)) == pytest.approx(order, abs=0.3)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_the_published_code_of_unipc_gives_the_same(order: int) -> None:
+    """uni_pc.py of wl-zhao/UniPC (multistep, bh2, predict_x0, lower_order_final=False) on six steps of its linear schedule."""
+    levels = torch.tensor(
+        [
+            152.16697028394637,
+            33.0314500916667,
+            9.403196554555501,
+            3.4222447625721584,
+            1.4619718278116118,
+            0.5868123548919465,
+            0.010485992786703322,
+        ],
+        dtype=torch.float64,
+    )
+    published = {
+        2: [-0.40648670834330075, -0.10344250659033091, 0.19960169516263945, 0.5026458969156096, 0.8056900986985803],
+        3: [-1.21328395590893, -0.5071060588885226, 0.19907183813188548, 0.9052497351522946, 1.6114276321726988],
+    }[order]
+    y = levels[0] * torch.linspace(-2, 2, 5, dtype=torch.float64).reshape(5, 1, 1, 1)
+    result = unipc(Gaussian(), levels, y, NOTHING, order=order).flatten()
+    torch.testing.assert_close(result, torch.tensor(published, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+
+
+def test_deis_of_order_two_is_dpm_solver_two() -> None:
+    """DPM-Solver (Lu et al., 2022), multistep with Taylor's weights, written with x = a y; its published code agrees to 1e-15."""
+    levels = torch.tensor([9.0, 4.0, 2.0, 1.0, 0.5], dtype=torch.float64)
+    y = 9 * normal(*SHAPE)
+    state, before = y, None
+    for sigma, following in zip(levels.tolist(), levels.tolist()[1:], strict=False):
+        noise = (state - Gaussian()(state, torch.tensor(sigma))) / sigma
+        h = math.log(sigma / following)
+        slope = 0 if before is None else (noise - before[0]) / before[1]
+        state = state - following * (math.expm1(h) * noise + (math.expm1(h) - h) * slope)
+        before = (noise, h)
+    torch.testing.assert_close(deis(Gaussian(), levels, y, NOTHING), state, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 0.75, 1.0])

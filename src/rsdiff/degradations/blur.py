@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from rsdiff.config import UserError
@@ -17,24 +19,36 @@ from rsdiff.data.transfer import like
 
 BlurBorder = Literal["reflect", "circular"]
 
+BlurBackend = Literal["auto", "opencv", "torch"]
+"""Who blurs: `torch` by a grouped convolution (any device, differentiable), `opencv` on the CPU (separable and small kernels
+by OpenCV, others by Fourier transforms; without gradient), `auto` opencv for float32 images on the CPU that need no gradient, else torch.
+The two differ by at most 2e-6 of the range of the images."""
+
+SAME = 1.2e-7
+"""Relative to a kernel's largest weight: a difference of one float32 rounding."""
+
 NEGLIGIBLE = 1e-9
 """Share of a kernel that may be left out: far below float32 rounding, which is 6e-8."""
 
 DIRECT_TAPS = 130
-"""OpenCV filters float images directly below this number of taps, and by Fourier transforms from it on."""
+"""OpenCV filters float images directly below this number of taps."""
+
+FOURIER_VALUES = 1 << 18
+"""Values of images that are transformed together: small images share the cost of a call, large ones stay in the cache."""
 
 LARGEST_SPLIT = 330
 """Taps from which the Fourier transform is faster than several direct filters, at 288 x 288 pixels."""
 
 
-def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect") -> Tensor:
+def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect", backend: BlurBackend = "torch") -> Tensor:
     """Cross-correlate every band of image n with kernel n (the kernel is not flipped); output has the size of the input.
 
     images   (N, C, H, W), any number of bands
     kernels  (N, k, k), or (k, k) for all images
     border   "reflect" does not repeat the edge pixel (every published Gaussian degradation); "circular" wraps (BSRGAN's classical one)
-    Even k takes one pixel more before (k // 2) than after (k // 2 - 1). All images and bands go through one grouped convolution, on the
-    device of `images`; differentiable in both arguments.
+    backend  see `BlurBackend`
+    Even k takes one pixel more before (k // 2) than after (k // 2 - 1). With "torch" all images and bands go through one grouped
+    convolution, on the device of `images`; differentiable in both arguments.
     """
     count, bands, height, width = images.shape
     size = kernels.shape[-1]
@@ -46,9 +60,24 @@ def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect") -> Ten
             f"a kernel of size {size} needs images larger than {before} pixels per side, this one is {height}x{width}; "
             f"choose a smaller kernel_size or larger crops."
         )
+    if chosen_backend(backend, images, kernels) == "opencv":
+        each = kernels.detach().cpu().expand(count, size, size)
+        if border == "reflect":
+            return blur_opencv(images, each)
+        wrapped = F.pad(images, (before, after, before, after), mode="circular")
+        return blur_opencv(wrapped, each)[..., before : before + height, before : before + width]
     padded = F.pad(images, (before, after, before, after), mode=border)
     weights = like(kernels, images).expand(count, size, size).repeat_interleave(bands, 0)[:, None]
     return F.conv2d(padded.flatten(0, 1)[None], weights, groups=count * bands).view_as(images)
+
+
+def chosen_backend(backend: BlurBackend, images: Tensor, kernels: Tensor) -> Literal["opencv", "torch"]:
+    """Return the back-end that blurs these images."""
+    if backend != "auto":
+        return backend
+    differentiated = torch.is_grad_enabled() and (images.requires_grad or kernels.requires_grad)
+    usable = images.device.type == "cpu" and images.dtype == torch.float32 and not differentiated
+    return "opencv" if usable else "torch"
 
 
 def blur_mirrored(images: Tensor, kernels: Tensor) -> Tensor:
@@ -75,27 +104,62 @@ def mirror_padded(images: Tensor, before: int, after: int) -> Tensor:
     return images
 
 
-def blur_opencv(images: Tensor, kernels: Sequence[Tensor]) -> Tensor:
-    """`blur_mirrored` by OpenCV, image by image on the CPU; several times faster there, and without gradient.
+def blur_opencv(images: Tensor, kernels: Sequence[Tensor] | Tensor) -> Tensor:
+    """`blur_mirrored` by OpenCV, large kernels by Fourier transforms, image by image on the CPU; faster there, and without gradient.
 
-    kernels  one per image: (k, k), or (k,) for a separable one that is the same along both axes; odd k, float64
-    Outer taps whose weights sum to less than NEGLIGIBLE are left out.
+    kernels  one per image: (k, k), or (k,) for a separable one that is the same along both axes
+    Outer taps whose weights sum to less than NEGLIGIBLE are left out, and a kernel that is an outer product is applied as its two rows.
+    Even k takes one pixel more before than after.
     """
-    if images.requires_grad:
+    if images.requires_grad and torch.is_grad_enabled():
         raise UserError("OpenCV's blur has no gradient; choose backend=torch.")
+    values = images.detach().cpu().numpy()
     made = np.empty(images.shape, np.float32)
-    for image, kernel, blurred in zip(images.detach().cpu().numpy(), kernels, made, strict=True):
-        weights = trimmed(kernel.numpy())
-        if weights.ndim == 1:
+    large: dict[int, list[int]] = {}
+    for index, (image, kernel, blurred) in enumerate(zip(values, kernels, made, strict=True)):
+        weights = trimmed(kernel.to(torch.float64).numpy())
+        rows = (weights, weights) if weights.ndim == 1 else separated(weights)
+        if rows is not None:
+            across, down = rows
+            anchor = (len(across) // 2, len(down) // 2)
             for plane, target in zip(image, blurred, strict=True):
-                cv2.sepFilter2D(plane, -1, weights, weights, dst=target, borderType=cv2.BORDER_REFLECT_101)
+                cv2.sepFilter2D(plane, -1, across, down, dst=target, anchor=anchor, borderType=cv2.BORDER_REFLECT_101)
+        elif weights.size > LARGEST_SPLIT and kernel.shape[-1] // 2 < min(image.shape[-2:]):
+            large.setdefault(kernel.shape[-1], []).append(index)
         elif weights.size < DIRECT_TAPS or weights.size > LARGEST_SPLIT:
+            anchor = (weights.shape[1] // 2, weights.shape[0] // 2)
             for plane, target in zip(image, blurred, strict=True):
-                cv2.filter2D(plane, -1, weights, dst=target, borderType=cv2.BORDER_REFLECT_101)
+                cv2.filter2D(plane, -1, weights, dst=target, anchor=anchor, borderType=cv2.BORDER_REFLECT_101)
         else:
             for plane, target in zip(image, blurred, strict=True):
                 _filter_in_strips(plane, weights, target)
+    together = max(1, FOURIER_VALUES // math.prod(images.shape[1:]))
+    for chosen in (same[first : first + together] for same in large.values() for first in range(0, len(same), together)):
+        made[chosen] = _filter_by_fourier(values[chosen], torch.stack([kernels[index] for index in chosen]))
     return torch.from_numpy(made).to(images.device)
+
+
+def separated(weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the rows (across, down) of which weights (k, l) are the outer product to float32 rounding, or None if they are not one."""
+    total = weights.sum()
+    if abs(total) < 0.1 * np.abs(weights).sum():
+        return None
+    down, across = weights.sum(1), weights.sum(0) / total
+    return (across, down) if np.abs(np.outer(down, across) - weights).max() <= SAME * np.abs(weights).max() else None
+
+
+def _filter_by_fourier(images: NDArray[np.float32], kernels: Tensor) -> NDArray[np.float32]:
+    """Return the cross-correlation of images (N, C, H, W), mirrored at their border, with kernels (N, k, k) by float32 Fourier transforms.
+
+    1e-6 from the sums themselves. OpenCV transforms the kernel anew for every band and block, which takes twice as long.
+    """
+    height, width = images.shape[-2:]
+    before, after = kernels.shape[-1] // 2, (kernels.shape[-1] - 1) // 2
+    padded = F.pad(torch.from_numpy(images), (before, after, before, after), mode="reflect")
+    size = [next_fast_len(length, real=True) for length in padded.shape[-2:]]
+    response = torch.fft.rfft2(kernels.to(torch.float32), s=size)[:, None].conj()
+    made: NDArray[np.float32] = torch.fft.irfft2(torch.fft.rfft2(padded, s=size).mul_(response), s=size)[..., :height, :width].numpy()
+    return made
 
 
 def _filter_in_strips(plane: NDArray[np.float32], weights: NDArray[np.float64], target: NDArray[np.float32]) -> None:

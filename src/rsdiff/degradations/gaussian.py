@@ -19,7 +19,7 @@ from torch import Tensor
 from rsdiff.config import UserError, config
 from rsdiff.data.transfer import to_device
 from rsdiff.degradations.base import DegradationConfig, Degraded, Reach, RecordValue, common_lr_size
-from rsdiff.degradations.blur import blur
+from rsdiff.degradations.blur import BlurBackend, blur
 from rsdiff.degradations.kernels import anisotropic_kernels, isotropic_kernels
 from rsdiff.degradations.noise import add_noise
 from rsdiff.degradations.resizing import ResizeBackend, resize, resize_reach
@@ -56,6 +56,8 @@ class GaussianDegradationConfig(DegradationConfig):
     "round the LR to 8-bit grey levels (half to even)"
     clamp: Clamp = "always"
     "limit the LR to [0, 1]: always, with_noise (only samples that have noise), never"
+    backend: BlurBackend = "auto"
+    "who blurs: opencv (CPU; rows and Fourier transforms), torch (any device, differentiable), auto; they differ by 2e-6 at most"
 
     def __post_init__(self) -> None:
         for name in ("width", "second_width", "angle", "noise"):
@@ -170,7 +172,7 @@ class GaussianDegradation:
             if step == "resize":
                 clean = resize(clean, size, self.config.resize)
             elif kernels is not None and any(d.parameters.width > 0 or d.parameters.second_width > 0 for d in decisions):
-                clean = blur(clean, kernels)
+                clean = blur(clean, kernels, backend=self.config.backend)
         noise = torch.tensor([d.parameters.noise for d in decisions], dtype=torch.float32)
         fields = _stack([d.noise_field for d in decisions], hr.device)
         lr = clean if fields is None else add_noise(clean, to_device(noise, hr.device), fields)

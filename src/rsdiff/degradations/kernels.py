@@ -6,6 +6,7 @@ eigenvalues of the covariance (they square them). Nothing here is random: drawn 
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import torch
@@ -65,16 +66,22 @@ def gaussian_kernels(
     """
     if size < 1:
         raise UserError(f"a kernel of size {size} was asked for, sizes are 1 or more; set kernel_size=21, for example.")
-    offsets = torch.arange(size, dtype=torch.float64, device=covariance.device) - mean
-    y, x = torch.meshgrid(offsets, offsets, indexing="ij")
-    points = torch.stack([x, y], -1).reshape(-1, 2)
-    precision = torch.linalg.inv(covariance.to(torch.float64))
-    exponent = -0.5 * torch.einsum("pi,nij,pj->np", points, precision, points)
+    xx, xy, yy = (covariance[:, i, j].to(torch.float64) for i, j in ((0, 0), (0, 1), (1, 1)))
+    coefficients = torch.stack([yy, -2 * xy, xx], 1) * (-0.5 / (xx * yy - xy.square()))[:, None]
+    exponent = coefficients @ _squares(size, mean, covariance.device)
     # Relative to the largest value: with a fractional mean and a narrow kernel every weight would underflow to 0 otherwise.
     kernels = torch.exp(exponent - exponent.amax(1, keepdim=True)).reshape(-1, size, size)
     if disturbance is not None:
         kernels = kernels * disturbance.to(kernels)
     return (kernels / kernels.sum((1, 2), keepdim=True)).to(dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _squares(size: int, mean: float, device: torch.device) -> Tensor:
+    """Return x^2, x y and y^2 of every weight as (3, size^2) float64, x and y counted from `mean`."""
+    offsets = torch.arange(size, dtype=torch.float64, device=device) - mean
+    y, x = torch.meshgrid(offsets, offsets, indexing="ij")
+    return torch.stack([x.square(), x * y, y.square()]).flatten(1)
 
 
 def isotropic_kernels(width: Tensor, size: int, peak: KernelPeak = "upper", dtype: torch.dtype = torch.float32) -> Tensor:

@@ -132,7 +132,7 @@ class RefDiffTraining:
         """See Degradation; not differentiable where an image is compressed."""
         size = common_lr_size(len(hr), [decision.lr_size for decision in decisions])
         kernels = torch.stack([self.kernel(decision) for decision in decisions]).to(hr)
-        blurred = blur(hr, kernels)
+        blurred = blur(hr, kernels, backend="auto")
         clean = torch.empty(*hr.shape[:2], *size, dtype=hr.dtype, device=hr.device)
         for rule in get_args(Shrink):
             chosen = [index for index, decision in enumerate(decisions) if decision.shrink == rule]

@@ -12,7 +12,9 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 STEP = 0x9E3779B97F4A7C15 - 2**64
@@ -31,9 +33,22 @@ def wrapped(value: int) -> int:
 
 def mixed(counters: Tensor) -> Tensor:
     """Replace int64 counters of any shape by their SplitMix64 hashes, in place, and return them."""
+    if counters.device.type == "cpu":  # NumPy shifts unsigned integers, for which PyTorch needs a mask, and multiplies faster
+        _mix(counters.numpy().view(np.uint64))
+        return counters
     counters.bitwise_xor_((counters >> 30).bitwise_and_(2**34 - 1)).mul_(_FIRST)
     counters.bitwise_xor_((counters >> 27).bitwise_and_(2**37 - 1)).mul_(_SECOND)
     return counters.bitwise_xor_((counters >> 31).bitwise_and_(2**33 - 1))
+
+
+def _mix(values: NDArray[np.uint64]) -> None:
+    """Replace values by their hashes, in place; integers wrap."""
+    shifted = values >> np.uint64(30)
+    np.bitwise_xor(values, shifted, out=values)
+    np.multiply(values, np.uint64(_FIRST % 2**64), out=values)
+    np.bitwise_xor(values, np.right_shift(values, np.uint64(27), out=shifted), out=values)
+    np.multiply(values, np.uint64(_SECOND % 2**64), out=values)
+    np.bitwise_xor(values, np.right_shift(values, np.uint64(31), out=shifted), out=values)
 
 
 def streams(state: int | Tensor, positions: Tensor) -> Tensor:
@@ -61,7 +76,7 @@ def normals(counters: Tensor) -> Tensor:
     result = torch.empty((count, NORMALS), dtype=torch.float32, device=counters.device)
     chunk = CHUNK if counters.device.type == "cpu" else max(1, count)
     for start in range(0, count, chunk):
-        bits = mixed(counters[:, start : start + chunk].contiguous())
+        bits = mixed(counters[:, start : start + chunk].clone(memory_format=torch.contiguous_format))
         words = bits.view(torch.int16).to(torch.int32).add_(2**15)
         values = table.index_select(0, words.view(-1)).view(2, -1, NORMALS)
         torch.add(values[0], values[1], out=result[start : start + chunk])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import torch
@@ -12,8 +14,11 @@ from rsdiff.config import UserError, config, default_values
 from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.diffusion import levels as grids
 from rsdiff.diffusion.denoisers import Clamped, Denoiser
-from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.noise import NoiseSource, ReplayNoise
 from rsdiff.diffusion.solvers import SILENT, Observers, SteppingDenoiser, ddim, ddpm, dpmpp_2m, native
+
+MULTISTEP = frozenset({"dpmpp_2m", "dpmpp_3m", "unipc", "deis"})
+"""Solvers that extrapolate past evaluations."""
 
 READ_BY: Mapping[str, tuple[str, frozenset[str]]] = {
     "eta": ("solver", frozenset({"ddim"})),
@@ -26,7 +31,8 @@ READ_BY: Mapping[str, tuple[str, frozenset[str]]] = {
     "scaling": ("solver", frozenset({"euler", "heun"})),
     "alpha": ("solver", frozenset({"heun"})),
     "draw_unused": ("solver", frozenset({"ddpm", "ddim", "euler", "heun"})),
-    "clip": ("solver", frozenset({"ddpm", "ddim", "euler", "heun", "dpmpp_2m"})),
+    "clip": ("solver", frozenset({"ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis"})),
+    "order": ("solver", frozenset({"unipc", "deis"})),
     "spacing": ("grid", frozenset({"model", "table"})),
     "sigma_min": ("grid", frozenset({"edm", "vp", "ve", "iddpm"})),
     "sigma_max": ("grid", frozenset({"edm", "vp", "ve", "iddpm"})),
@@ -53,7 +59,7 @@ class SamplerConfig:
         "churn_noise": ("churn", (ABOVE_0,)),
     }
 
-    solver: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "native"] = "ddim"
+    solver: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "native"] = "ddim"
     """Rule of a step; `native` is the model's own, where it published one."""
     steps: int = 50
     """Levels of the grid; `heun` evaluates the network twice per level, the others once."""
@@ -89,6 +95,8 @@ class SamplerConfig:
     """EDM's S_max: no churn above this level."""
     churn_noise: float = 1.0
     """EDM's S_noise: factor on the churned noise."""
+    order: int = 2
+    """Order of unipc and deis, 2 or 3."""
     alpha: float = 1.0
     """Where heun takes its second slope, as a share of the step: 1 Heun, 0.5 midpoint."""
     time_schedule: Literal["linear", "ve", "vp"] = "linear"
@@ -124,6 +132,7 @@ def _problem(config: SamplerConfig) -> str | None:
         (config.stride >= 0, f"stride={config.stride} was given; choose at least 1, or 0 to derive it from steps."),
         (0 <= config.eta <= 1, f"eta={config.eta} was given; choose 0 to 1."),
         (0 < config.alpha <= 1, f"alpha={config.alpha} was given; choose a share of the step above 0 and up to 1."),
+        (config.order in (2, 3), f"order={config.order} was given; choose 2 or 3."),
         (config.churn >= 0, f"churn={config.churn} was given; choose 0 or more."),
         (0 < config.sigma_min < config.sigma_max, f"sigma_min={config.sigma_min} must be positive and below sigma_max={config.sigma_max}."),
         (config.rho > 0, f"rho={config.rho} was given; choose a positive number."),
@@ -237,6 +246,8 @@ def sample(
     The first draw is the start state, then come the solver's. Differentiable, for methods that train through their sampler.
     """
     levels = make_levels(config, denoiser)
+    if config.solver in MULTISTEP:
+        require_stable(config, tuple(levels.tolist()))
     if config.clip and denoiser.data_range is not None:
         denoiser = Clamped(denoiser, *denoiser.data_range)
     if isinstance(noise, BlendingNoise):
@@ -248,6 +259,25 @@ def sample(
     return result / (1 + float(levels[-1]) ** 2) ** 0.5 if config.end == "lowest_vp" else result
 
 
+@functools.lru_cache(maxsize=64)
+def require_stable(config: SamplerConfig, levels: tuple[float, ...]) -> None:
+    """Raise UserError where a multistep solver is worse on these levels than a first-order one, see rsdiff.diffusion.stability."""
+    from rsdiff.diffusion.stability import errors_where_unstable
+
+    plain = replace(config, clip=False)
+
+    def solve(denoiser: Denoiser, grid: Tensor, y: Tensor) -> Tensor:
+        return _solve(plain, denoiser, grid, y, ReplayNoise([]), SILENT)
+
+    errors = errors_where_unstable(solve, torch.tensor(levels, dtype=torch.float64))
+    if errors is not None:
+        raise UserError(
+            f"sampler.solver={config.solver} is unstable on this grid of {len(levels) - 1} levels: on Gaussian data, whose exact solution "
+            f"is known, it ends {errors[0]:.2g} of the range from it, and ddim {errors[1]:.2g}. Some of its steps are much longer in log "
+            "sigma than the steps before them; choose sampler.solver=ddim, or sampler.spacing=trailing where the model has a table."
+        )
+
+
 def _solve(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor, noise: NoiseSource, observers: Observers) -> Tensor:
     unused = config.draw_unused
     match config.solver:
@@ -257,6 +287,8 @@ def _solve(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor,
             return ddim(denoiser, levels, y, noise, eta=config.eta, draw_unused=unused, observers=observers)
         case "dpmpp_2m":
             return dpmpp_2m(denoiser, levels, y, noise, observers=observers)
+        case "dpmpp_3m" | "unipc" | "deis":
+            return _solve_multistep(config, denoiser, levels, y, noise, observers)
         case "native":
             if not hasattr(denoiser, "step"):
                 raise UserError(
@@ -265,6 +297,17 @@ def _solve(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor,
             return native(cast(SteppingDenoiser, denoiser), levels, y, noise, observers=observers)
         case "euler" | "heun":
             return _solve_ode(config, denoiser, levels, y, noise, observers)
+
+
+def _solve_multistep(
+    config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor, noise: NoiseSource, observers: Observers
+) -> Tensor:
+    from rsdiff.diffusion.multistep import deis, dpmpp_3m, unipc
+
+    if config.solver == "dpmpp_3m":
+        return dpmpp_3m(denoiser, levels, y, noise, observers=observers)
+    solve = unipc if config.solver == "unipc" else deis
+    return solve(denoiser, levels, y, noise, order=config.order, observers=observers)
 
 
 def _solve_ode(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor, noise: NoiseSource, observers: Observers) -> Tensor:
