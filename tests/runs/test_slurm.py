@@ -120,7 +120,7 @@ def test_the_command_that_submits_ends_when_cells_are_gone_for_good(cluster: Clu
     assert process.returncode == 1, out
     assert "error: a run left Slurm's queue without a result" in out
     assert ") interrupted: stopped after step" in out
-    assert ") killed: its process ended without a word" in out
+    assert ") killed: its process ended without a message" in out
     assert "1 of 3 runs finished" in out
     again = subprocess.run(command, **options, timeout=400, check=False)
     assert again.returncode == 0, again.stdout

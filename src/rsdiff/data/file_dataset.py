@@ -116,7 +116,7 @@ class FileDataset(FileOptions):
 
 @config
 class SplitDataset(FileDataset):
-    """Options of data sets whose training and test images are told apart by folders, names or lists."""
+    """Options of data sets whose training and test images are distinguished by folders, names or lists."""
 
     located: ClassVar[frozenset[str]] = frozenset({"train_list", "test_list"})
 

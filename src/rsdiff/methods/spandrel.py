@@ -1,7 +1,7 @@
 """Any network that the library spandrel knows (HAT, SwinIR, DAT, ...), with its released weights: a row of result tables, and for scenes.
 
 `model=spandrel checkpoint=FILE`: the file tells architecture, sizes, bands and scale. It is not trained here. Images are limited to [0, 1],
-as spandrel does. What no file tells, such as HAT's conv_scale, has its published value.
+as spandrel does. What no file contains, such as HAT's conv_scale, has its published value.
 """
 
 from __future__ import annotations

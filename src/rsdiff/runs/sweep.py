@@ -82,7 +82,7 @@ class Record:
         return replace(self, state="running", folder=str(folder), place=place, since=since, log=str(launcher_log() or ""))
 
     def of(self, settings: RunSettings, status: Status) -> Record:
-        """Return the record of a run that ended in good order."""
+        """Return the record of a run that ended by itself."""
         return replace(self, state=status.state, folder=str(settings.run_path), summary=status.summary, error=status.error or "")
 
     def failed(self, error: BaseException) -> Record:
@@ -141,7 +141,7 @@ def read_records(folder: Path) -> list[Record]:
 def stand(folder: Path) -> list[Record]:
     """Return the records of a sweep's cells, corrected by what became of their runs.
 
-    A cell whose process vanished without a word is 'killed', one whose results were deleted 'deleted'.
+    A cell whose process vanished without a message is 'killed', one whose results were deleted 'deleted'.
     """
     records = []
     for record in read_records(folder):
@@ -149,7 +149,7 @@ def stand(folder: Path) -> list[Record]:
         if record.state == "running" and not is_owned(path):
             status = read_status(path)
             state = "finished" if status.state == "finished" else "killed"
-            error = "" if state == "finished" else "its process ended without a word (killed, out of memory, or its host went down)."
+            error = "" if state == "finished" else "its process ended without a message (killed, out of memory, or its host went down)."
             record = replace(record, state=state, error=error, summary=status.summary)
         elif record.state == "finished" and read_status(path).state == "new":
             record = replace(record, state="deleted", error=f"{path} was deleted.")
@@ -219,7 +219,10 @@ def conclude(folder: Path) -> int:
     print(f"{len(records) - len(unfinished)} of {len(records)} runs finished; the table is in {folder / 'summary.md'} and summary.csv.")
     print(f"page     {page}")
     if unfinished:
-        print(f"The same command runs only what has not finished; python run.py task=status task.sweep={folder.name} shows how it stands.")
+        print(
+            "The same command runs only what has not finished; "
+            f"python run.py task=status task.sweep={folder.name} shows the state of every run."
+        )
     return len(unfinished)
 
 

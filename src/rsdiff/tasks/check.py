@@ -196,7 +196,7 @@ def check_methods(settings: RunSettings, sources: dict[Split, ImageSource], fold
 
 
 def told(settings: RunSettings, folder: RunFolder, said: Sequence[str], found: Findings) -> TaskResult:
-    """Return what the user is told, which is kept in check.md, too."""
+    """Return the lines to print, which is kept in check.md, too."""
     place = folder_of(settings.dataset) if isinstance(settings.dataset, FileDataset) else settings.choices["dataset"]
     count = len(found.problems)
     lines = [line for line in said if not line.startswith("caution")] + found.notes

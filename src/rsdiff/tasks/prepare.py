@@ -68,7 +68,7 @@ def read_from(dataset: DatasetConfig, source: Path | None) -> DatasetConfig:
 
 
 def told(report: PrepareReport) -> list[str]:
-    """Return what the user is told at the end."""
+    """Return the lines printed at the end."""
     counts = ", ".join(f"{count} {split}" for split, count in report.splits.items())
     verb = "already holds" if report.was_done else "holds"
     lines = [
