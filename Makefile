@@ -145,6 +145,18 @@ benchmark: $(STAMP)
 docs: $(STAMP)
 	PYTHONPATH=src NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+# The pictures of docs/gallery.md, from weights of the zoo and generated scenes.
+gallery: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py
+
+# The notebook in examples/, from its page.
+notebook:
+	$(PYTHON) docs/notebook.py
+
+# A release: the wheel, checked as a user installs it, and the site; docs in CONTRIBUTING.md.
+release: $(STAMP) wheel-check docs
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

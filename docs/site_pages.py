@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from mkdocs.structure.files import File, Files
 from rsdiff.app.reference import pages
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "docs"))
+from flow import with_pictures  # noqa: E402 - a file beside this one, which mkdocs does not make importable
+
 MOVED = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}
 """Pages of the root and where the site has them."""
 
@@ -25,4 +29,5 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     for name, place in MOVED.items():
         markdown = markdown.replace(f"(../{name}", f"({place}").replace(f"({name}", f"({place}")
+    markdown = with_pictures(markdown)
     return markdown.replace("(CITATION.cff)", "(https://citation-file-format.github.io)")

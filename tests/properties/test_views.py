@@ -218,7 +218,7 @@ def test_settings_that_cannot_work_are_refused():
         TrainingSamples(Coordinates([(40, 40)]), 4, 18, 0, None)
     with pytest.raises(DataError, match="no targets"):
         TrainingSamples(Coordinates([(40, 40)], ("lr",)), 4, 16, 0, None)
-    with pytest.raises(DataError, match="bring their own LR"):
+    with pytest.raises(DataError, match="LR images of its own"):
         TrainingSamples(Coordinates([(40, 40)], ("hr", "lr"), 2), 2, 16, 0, draw)
     with pytest.raises(ValueError, match=r"trainer.batch=6 cannot be shared by 4 processes .* multiple of 4"):
         KeyBatches(10, 6, 0, world=4)

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from PIL import Image
 
+import rsdiff
 from rsdiff.app.command_line import check_command
 from rsdiff.app.help import INTRODUCTION
 from rsdiff.app.words import for_hydra, words_of
@@ -85,7 +86,23 @@ def test_the_lock_serves_every_index_and_every_build_of_torch() -> None:
     assert not re.search(r"--hash|\+|@|^(nvidia-|cuda-|triton)", text, re.MULTILINE)
 
 
+def test_the_package_and_its_metadata_have_one_version() -> None:
+    assert tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"] == rsdiff.__version__
+
+
 def test_conda_and_make_install_the_same() -> None:
     conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
     (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
     assert f"install --quiet {' '.join(pip)}".replace('"', "") in (REPOSITORY / "Makefile").read_text().replace('"', "")
+
+
+def sentences_of_faq() -> list[str]:
+    return re.findall(r"^## `(.*)`$", (REPOSITORY / "docs/faq.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("sentence", sentences_of_faq())
+def test_messages_of_the_questions_are_those_of_the_code(sentence: str) -> None:
+    """Their fixed parts stand in one file of the code, in this order; what differs from case to case is '...' or a name in the code."""
+    written = [re.sub(r'"\s*\n\s*f?"|\{[^{}]*\}', "", path.read_text()) for path in (REPOSITORY / "src/rsdiff").rglob("*.py")]
+    parts = [part.strip(" ;,()?") for part in re.split(r"\(did you mean \.\.\.\?\)|\.\.\.|LPIPS \(alex\), DISTS", sentence)]
+    assert any(all(part in text for part in parts) for text in written), parts

@@ -1,4 +1,4 @@
-"""EDM's augmentation: which draws are made, what the network is told, and what happens to the image."""
+"""EDM's augmentation: which draws are made, what the network receives, and what happens to the image."""
 
 from dataclasses import replace
 

@@ -37,7 +37,7 @@ def test_every_state_of_a_cell_is_told_and_none_hides_another(run_command: Comma
     said = run_command("task=status", f"outputs={outputs}").out
     assert "4 runs, 1 finished, 1 waiting, 1 failed, 1 killed" in said
     assert "run 2 failed: the disk is full. Log: /somewhere/2.err" in said
-    assert "run 0 killed: its process ended without a word" in said
+    assert "run 0 killed: its process ended without a message" in said
     assert "task.retry_failed=true" in said
     (runs[0] / "owner.json").write_text(json.dumps({"host": os.uname().nodename, "pid": os.getpid(), "since": "now"}))
     assert "1 running" in run_command("task=status", f"outputs={outputs}").out

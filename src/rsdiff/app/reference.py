@@ -10,6 +10,7 @@ from typing import Any
 import rsdiff
 from rsdiff.app.groups import GROUPS
 from rsdiff.app.help import field_sentences
+from rsdiff.app.method_pages import method_pages
 from rsdiff.config import default_values, marks_of
 from rsdiff.config.tagged import family_of
 from rsdiff.runs.options import RunOptions
@@ -20,7 +21,7 @@ def pages() -> dict[str, str]:
     made = {f"reference/{group}.md": group_page(group, kinds) for group, kinds in GROUPS.items()}
     made["reference/settings.md"] = "# Top-level settings\n\n" + "\n".join(_rows("", RunOptions, default_values(RunOptions))) + "\n"
     made["reference/python.md"] = python_page()
-    return made
+    return made | method_pages()
 
 
 def group_page(group: str, kinds: Mapping[str, type[Any]]) -> str:

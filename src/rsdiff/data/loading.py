@@ -182,7 +182,7 @@ def _start_worker(_worker: int) -> None:
     """Prepare a loader process.
 
     One thread each: many workers with many threads each are slower. Ctrl-C and a scheduler's signals reach the whole process group; the
-    training process stops in good order and then ends its workers, which would otherwise die first and take it down with an error.
+    training process stops cleanly and then ends its workers, which would otherwise die first and take it down with an error.
     """
     for number in (signal.SIGINT, *STOP_SIGNALS):
         signal.signal(number, signal.SIG_IGN)

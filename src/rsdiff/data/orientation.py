@@ -47,7 +47,7 @@ def orientation_in_file(path: Path, driver: str) -> int:
                 first.load(file)
                 return _known(first.get(TAG, 1))
     except (OSError, ValueError, SyntaxError, TypeError, KeyError, Image.DecompressionBombError):
-        return 1  # what is damaged is told by the reader of the pixels
+        return 1  # what is damaged is reported by the reader of the pixels
     return 1
 
 

@@ -1,9 +1,9 @@
 """Reading any image or raster file: what it holds without decoding it, and its pixels and which of them are valid, whole or a window.
 
-One reader serves data sets and scenes. The container is told by its first bytes, not its name: PNG, JPEG, BMP and WebP of 8 bits go through
+One reader serves data sets and scenes. Containers are recognised by first bytes, not names: PNG, JPEG, BMP and WebP of 8 bits go through
 Pillow (which refuses truncated files), MATLAB, HDF5 and NumPy cubes through `cubes`, everything else through GDAL (rasterio).
 
-Which pixels are missing is told per band, as GDAL does: by a nodata value of the band, a mask, an alpha band that is not itself asked for,
+Which pixels are missing is read per band, as GDAL does: by a nodata value of the band, a mask, an alpha band that is not itself asked for,
 a transparent colour of a palette, and NaN or infinity.
 """
 

@@ -49,7 +49,7 @@ class Sample:
     """One training or test item.
 
     hr           (C, H, W) in [0, 1], or None for LR-only data
-    lr           (c, h, w) in [0, 1] where the data set brings its own LR, else None until the degradation makes it
+    lr           (c, h, w) in [0, 1] where the dataset has its own LR, else None until the degradation makes it
     lr_size      (h, w) that the degradation shall produce (the size rule of the data set decides)
     ref          (C, H, W), co-registered HR image of another date
     change_mask  (1, H, W) in [0, 1], land-cover code or change of every pixel; 0 = unchanged unless the data set says otherwise

@@ -212,7 +212,7 @@ def target_size(item: Item, infos: Mapping[str, RasterInfo], scale: float) -> tu
         return H, W
     h, w = sizes["lr"]
     if scale != int(scale):
-        raise DataError(f"scale={scale} does not suit data that bring their own LR images; give an integer scale.")
+        raise DataError(f"scale={scale} does not suit a dataset with LR images of its own; give an integer scale.")
     if not (0 <= H - h * scale < scale and 0 <= W - w * scale < scale):
         own = f"; these are x{H / h:g} pairs: set scale={H / h:g}" if H % h == 0 and W % w == 0 and H // h == W // w else ""
         raise DataError(f"{item.paths['lr']} is {h}x{w} pixels, which times scale={scale:g} is not its HR size {H}x{W}{own}.")

@@ -82,7 +82,8 @@ class TrainingSamples(Dataset[Sample]):
             raise DataError("these data have no targets (hr), so nothing can be trained on them; choose data with HR images.")
         if draw is not None and "lr" in source.gives:
             raise DataError(
-                "these data bring their own LR, which cannot be degraded; use degradation=paired, or drop the LR by dataset.lr_folder=''."
+                "this dataset has LR images of its own, which cannot be degraded; use degradation=paired, or drop the LR by "
+                "dataset.lr_folder=''."
             )
         if scale_range is not None and ("lr" in source.gives or not 1 <= scale_range[0] < scale_range[1]):
             raise DataError(f"scales from {scale_range} cannot be drawn; give two rising numbers from 1 on, and data without LR images.")

@@ -43,7 +43,7 @@ Backend = Literal["opencv", "torch"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Stage:
-    """One step of a degradation with what was drawn for it. `name` tells stages of one kind apart ("blur0", "jpeg")."""
+    """One step of a degradation with what was drawn for it. `name` distinguishes stages of one kind ("blur0", "jpeg")."""
 
     name: str
     mixes_bands: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""EDM's augmentation: random transforms of the training image whose parameters are told to the network, so that it does not imitate them.
+"""EDM's augmentation: random transforms of the training image whose parameters the network receives, so that it does not imitate them.
 
 Draw and application are apart, so that one transform serves all images of a sample (target, upsampled LR, reference).
 Source: Karras et al., arXiv 2206.00364, app. F.2 and table 6; the transforms are those of StyleGAN2-ADA (arXiv 2006.06676, app. B).
@@ -118,7 +118,7 @@ class Augmentation:
     shift           (B, 2) int64, pixels to the right and upwards
     geometry        (B, 3, 3), output position -> input position in centred pixels (x, y, 1), or None for none
     colour          (B, 4, 4), maps (r, g, b, 1), or None for none
-    labels          (B, n), what the network is told; 0 = no transform
+    labels          (B, n), what the network receives; 0 = no transform
     """
 
     x_flip: Tensor

@@ -225,7 +225,7 @@ class DiscreteDenoiser:
 
     network     see Network; further channels of its output (learned variances) do not enter the estimate
     schedule    the levels it was trained with
-    time        what the network is told: 'level' = sqrt(alpha_bar), valid for every sigma in the range (SR3);
+    time        what the network receives: 'level' = sqrt(alpha_bar), valid for every sigma in the range (SR3);
                 'index' = the schedule's time index, int64, of the nearest level; 'fractional_index' = that index interpolated in
                 log sigma, for embeddings that take floats
     prediction  what it predicts

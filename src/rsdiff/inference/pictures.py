@@ -1,6 +1,6 @@
 """Images as people hold them in Python, and back: NumPy and PyTorch arrays, Pillow images, rasterio data sets, xarray arrays.
 
-What is missing is told as each of them does: masks of NumPy, NaN and infinity, masks and nodata of rasterio, _FillValue of xarray.
+What is missing is marked as each of them does: masks of NumPy, NaN and infinity, masks and nodata of rasterio, _FillValue of xarray.
 xarray is not required: an object is taken for one of its arrays by its attributes.
 """
 

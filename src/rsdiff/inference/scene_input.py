@@ -80,7 +80,7 @@ class SceneReader:
         return extent
 
     def _declare_missing(self, dataset: Any | None) -> None:
-        """Note how missing pixels are told, and shall be told in the output: by one nodata value, by a mask, or not at all."""
+        """Note how missing pixels are marked, and shall be marked in the output: by one nodata value, by a mask, or not at all."""
         info, given = self.file.info, self.view.nodata
         has_bands = dataset is not None and dataset.count == info.bands
         declared = dataset.nodatavals if dataset is not None and has_bands else ()

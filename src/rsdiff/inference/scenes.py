@@ -22,6 +22,7 @@ from rasterio.enums import Resampling
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.config.paths import typed_path
 from rsdiff.data.normalisation import type_range
 from rsdiff.data.opening import local_file, without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
@@ -105,7 +106,7 @@ class _Run:
         if path is None:
             raise UserError(f"this model needs task.{option}, a raster that covers the scene; add task.{option}=FILE.")
         resampling = Resampling.cubic if name == "ref" else Resampling.nearest
-        raster = AlignedRaster(Path(path).expanduser(), self.reader, self.scale, self.size, resampling)
+        raster = AlignedRaster(typed_path(path), self.reader, self.scale, self.size, resampling)
         stack.callback(raster.close)
         wanted = self.bands if name == "ref" else 1
         if len(raster.bands) != wanted:

@@ -104,7 +104,7 @@ class MethodConfig:
 
     @property
     def files(self) -> Sequence[Path]:
-        """Files that `build` reads: runs are told apart by their content."""
+        """Files that `build` reads: runs are distinguished by their content."""
         return ()
 
     @property

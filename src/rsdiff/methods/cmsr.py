@@ -1,6 +1,6 @@
 """CMSR: parts of an image that are easy are rendered at a smaller scale and enlarged bilinearly; for the methods of LMF.
 
-What is easy is told by the modulations of a cell: `LMFNetwork.difficulty`. A table says, for a target scale, up to which difficulty each
+What is easy is seen from the modulations of a cell: `LMFNetwork.difficulty`. A table says, for a target scale, up to which difficulty each
 smaller scale will do. Coordinates of queries are those of `rsdiff.networks.coordinates`.
 Source: HeZongyao/LMF, models/lmlte.py and init_cmsr.py.
 """

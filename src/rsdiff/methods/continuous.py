@@ -138,7 +138,7 @@ class ContinuousRegression(Method):
     def predict(self, lr: Tensor, size: tuple[int, int], cell: Tensor | None = None) -> Tensor:
         """Return the image (B, C, H, W) of `size`, unbounded and normalised as lr is; `chunk` pixels at a time.
 
-        cell  (2,) height and width of the pixels that the network is told; None follows `largest_told`
+        cell  (2,) height and width of the pixels that the network receives; None follows `largest_told`
         """
         h, w = lr.shape[-2:]
         cell = cell_of(size) * self._enlargement_factor((h, w), size) if cell is None else cell

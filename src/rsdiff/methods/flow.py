@@ -30,7 +30,7 @@ from rsdiff.networks.ddpm_unet import DDPMUNetConfig
 from rsdiff.networks.layers import reflect_to
 
 TIMES = 1000
-"""The network is told a time from 0 to this; samplers pick from as many levels."""
+"""The network receives a time from 0 to this; samplers pick from as many levels."""
 
 
 @config

@@ -1,6 +1,6 @@
 """IDM: SR3 for any enlargement in a range, with a learned condition and coordinate-based enlargements in the U-Net.
 
-Source: Ree1s/IDM (Gao et al., CVPR 2023). Unlike it, restoration is told the enlargement that is asked for instead of a random one, whole
+Source: Ree1s/IDM (Gao et al., CVPR 2023). Unlike it, restoration receives the requested enlargement instead of a random one, whole
 batches are restored, and targets need not be square.
 `prediction=clean base=enlarged` (ours, off as published) serves short trainings: after 600 steps, samples of one that predicted
 noise lay 2.4 dB below bicubic, and the first estimate of one that predicts the addition, at twice the learning rate, 0.3 dB above.
@@ -99,7 +99,7 @@ class IDM(Method):
             zeroed(self.network.conv_out)
 
     def scaler(self, scale: float, like: Tensor) -> Tensor:
-        """Return what the network is told of an enlargement, (1, 1)."""
+        """Return what the network receives of an enlargement, (1, 1)."""
         return like.new_full((1, 1), (scale - 1) / (self.options.largest_scale - 1))
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
@@ -125,7 +125,7 @@ class IDM(Method):
     def denoiser(self, condition: Tensor, scaler: Tensor, lr: Tensor) -> DiscreteDenoiser:
         """Return the network as a denoiser of images in [-1, 1].
 
-        condition, scaler  what the network is told, (B, C, H, W) and (1, 1) or (B, 1)
+        condition, scaler  what the network receives, (B, C, H, W) and (1, 1) or (B, 1)
         lr                 the LR in [-1, 1], (B, c, h, w), of which the base is made that a prediction is added to
         """
 

@@ -1,7 +1,7 @@
 """LTE, LMF and CiaoSR: query networks after LIIF, on the same encoders, with the same training and restoration.
 
 Unlike the published code, LMF-CiaoSR is trained with the enlarged image added to its answers, as it is used (there, only evaluation adds
-it), and one pixel size per image is told instead of one per query.
+it), and one pixel size per image is given instead of one per query.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class JointBlindDiffusion(Method):
     """Joint training and sampling; subclasses own the U-Net and say what it is shown and how its error counts.
 
     samples_residual  whether what is diffused is `residual`, the image less the estimate, or the image
-    time              what the U-Net is told of the noise level
+    time              what the U-Net receives of the noise level
     prediction        what it predicts
     """
 

@@ -209,7 +209,7 @@ class LatentDiffusion(Method):
         return self.denoiser_of(self.unet, condition, torch.full((len(condition),), scale), torch.full((len(condition),), height))
 
     def denoiser_of(self, network: nn.Module, condition: Tensor, scale: Tensor, height: Tensor) -> Denoiser:
-        """Return `network` as a denoiser; scale, height (B,) are what it is told of each image, the scale before truncation."""
+        """Return `network` as a denoiser; scale, height (B,) are what it receives of each image, the scale before truncation."""
         told = to_device(scale.trunc() if self.options.scale_told == "truncated" else scale, condition.device)
         tall = to_device(height, condition.device)
 

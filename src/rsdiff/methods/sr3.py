@@ -121,7 +121,7 @@ class Noised:
     """HR images on their way to noise: x = level * hr + sqrt(1 - level^2) * noise.
 
     x      (B, C, H, W)
-    time   (B,) what the network is told of the level: itself, float32, or its index, int64
+    time   (B,) what the network receives of the level: itself, float32, or its index, int64
     noise  (B, C, H, W)
     """
 

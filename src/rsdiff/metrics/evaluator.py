@@ -17,8 +17,7 @@ from rsdiff.degradations.paired import Paired
 from rsdiff.metrics.baseline import BICUBIC, Baseline
 from rsdiff.metrics.features import FeatureStore
 from rsdiff.metrics.kernel import KERNEL_PSNR
-from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
-from rsdiff.metrics.options import MetricsConfig
+from rsdiff.metrics.metric import Context, ImageScore, Metric, MetricOptions, SetScore, View
 from rsdiff.metrics.summary import LEFT_OUT, VALID_SHARE, Summary, Unavailable, summarise
 from rsdiff.metrics.table import METRICS
 from rsdiff.metrics.weight_files import file_hash, find_weight_file, missing_lines, missing_sentence
@@ -41,7 +40,7 @@ class Evaluator:
 
     def __init__(
         self,
-        config: MetricsConfig,
+        config: MetricOptions,
         bands: int,
         has_hr: bool,
         degradation: Degradation | None,
@@ -212,7 +211,7 @@ class Evaluator:
         return degrade
 
 
-def _reason_unavailable(metric: Metric, config: MetricsConfig, bands: int, has_hr: bool, degradation: Degradation | None) -> str | None:
+def _reason_unavailable(metric: Metric, config: MetricOptions, bands: int, has_hr: bool, degradation: Degradation | None) -> str | None:
     if "hr" in metric.needs and not has_hr:
         return "it compares with the HR image and this data set has none."
     if "degradation" in metric.needs and degradation is None:

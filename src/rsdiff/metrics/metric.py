@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.metrics.colour import Space, border_width, crop, luma, quantise, rgb_planes, to_space
+from rsdiff.metrics.inception import Preset
+from rsdiff.metrics.opensr import OpensrConfig
 from rsdiff.metrics.protocol import ProtocolConfig
-
-if TYPE_CHECKING:
-    from rsdiff.metrics.options import MetricsConfig
 
 T = TypeVar("T")
 
@@ -100,11 +99,34 @@ class View:
         return planes if with_border else crop(planes, border_width(self.protocol.border, self.scale))
 
 
+class MetricOptions(Protocol):
+    """The options that metrics read; `rsdiff.metrics.MetricsConfig` has them, with a sentence each."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+    @property
+    def protocol(self) -> ProtocolConfig: ...
+    @property
+    def rgb_bands(self) -> tuple[int, int, int]: ...
+    @property
+    def baseline(self) -> bool: ...
+    @property
+    def fid_preset(self) -> Preset: ...
+    @property
+    def niqe_min_blocks(self) -> int: ...
+    @property
+    def opensr(self) -> OpensrConfig: ...
+    @property
+    def seam_interval(self) -> int: ...
+    @property
+    def weight_folders(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What metrics may use when they are prepared for a run: options, device, and the weight files found (by metric)."""
 
-    options: MetricsConfig
+    options: MetricOptions
     device: torch.device
     files: dict[str, Path]
     shared: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""EDiffSR's noise predictor: a U-shaped NAFNet whose blocks are told the time, with a residual channel attention block at its entrance.
+"""EDiffSR's noise predictor: a U-shaped NAFNet whose blocks receive the time, with a residual channel attention block at its entrance.
 
 Source: XY-boy/EDiffSR, DenoisingNAFNet_arch.py, ConditionalNAFNet. Means over all pixels weigh channels, so the result of a tile differs
 from that of the whole image.

@@ -56,7 +56,7 @@ class LIIF(QueryNetwork):
     feature_channels  channels of the encoder's feature map
     ensemble          average the answers of the four nearest cells, by the area of the opposite corner; else the nearest cell answers
     unfold            a cell's feature includes its eight neighbours'
-    cell              the MLP is told the size of the queried pixel
+    cell              the MLP receives the size of the queried pixel
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class LIIF(QueryNetwork):
 class MetaSR(QueryNetwork):
     """Predicts, for every target pixel, the filter that turns the nearest 3x3 features into its colour.
 
-    Source: yinboc/liif, models/misc.py (Hu et al., CVPR 2019, on LIIF's interface). The filter is told
+    Source: yinboc/liif, models/misc.py (Hu et al., CVPR 2019, on LIIF's interface). The filter receives
     the pixel's height only, so anisotropic enlargement is not seen, as published.
     """
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsdiff.config.paths import typed_path
 from rsdiff.data.digests import digest_of
 from rsdiff.data.file_records import FileRecords
 from rsdiff.data.files import FileSource
@@ -24,7 +25,7 @@ NOTHING = "nothing"
 
 def digest_of_path(path: Path) -> str:
     """Return the digest of a file, of all files below a folder with their places in it, or of the text itself where there is neither."""
-    path = path.expanduser()
+    path = typed_path(path)
     if path.is_file():
         return _digests([path])[path]
     if path.is_dir():

@@ -142,7 +142,7 @@ class RunFolder:
         self.result = result
 
     def require_space(self, needed_bytes: int) -> None:
-        """Raise OSError in one sentence if the disk of the folder has less room than `needed_bytes`."""
+        """Raise OSError in one sentence if the disk of the folder has less free space than `needed_bytes`."""
         free = shutil.disk_usage(self.path).free
         if free < needed_bytes:
             raise PlaceError(

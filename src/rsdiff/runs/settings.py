@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from rsdiff.config.paths import typed_path
 from rsdiff.runs.options import RunOptions, TaskOptions
 
 if TYPE_CHECKING:
@@ -232,4 +233,4 @@ class RunSettings:
 
 
 def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text).expanduser()
+    return None if text is None else typed_path(text)

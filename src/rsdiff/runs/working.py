@@ -64,7 +64,7 @@ def do_run(
 
 
 def _identity(settings: RunSettings, folder: Path, sweep: str | None) -> RunIdentity:
-    """Return what trackers are told of the run."""
+    """Return what trackers record of the run."""
     tags = tuple(f"{group}={option}" for group, option in settings.choices.items() if group in settings.task.uses)
     group = f"sweep-{sweep}" if sweep else settings.choices["task"]
     return RunIdentity(folder, settings.name, group, settings.signature, tags, settings.resolved)

@@ -17,9 +17,7 @@ TASKS = Kinds(
         "publish": "rsdiff.tasks.options:PublishTask",
         "board": "rsdiff.tasks.options:BoardTask",
         "status": "rsdiff.tasks.options:StatusTask",
-        "schema": "rsdiff.tasks.options:SchemaTask",
         "fit-niqe": "rsdiff.tasks.options:FitNiqeTask",
-        "tables": "rsdiff.tasks.options:TablesTask",
     }
 )
 """Config class of every task by `kind`."""

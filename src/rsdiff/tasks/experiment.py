@@ -46,14 +46,14 @@ def make_accelerator(precision: Precision = "no", tf32: bool = False, cudnn_benc
 
 
 def draw_of(degradation: Degradation, source: ImageSource) -> Draw | None:
-    """Return the draw that samples of `source` need: none where they bring their own LR.
+    """Return the draw that samples of `source` need: none where the dataset has its own LR.
 
     Raises UserError when the LR of the data and a degradation that would make another are both given.
     """
     if isinstance(degradation, Paired):
         return None
     if "lr" in source.gives:
-        raise UserError("these data bring their own LR, so no degradation is applied to them; choose degradation=paired.")
+        raise UserError("this dataset has LR images of its own, so no degradation is applied to it; choose degradation=paired.")
     return degradation.draw
 
 

@@ -57,7 +57,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
 
 
 def export_published(checkpoint: Checkpoint, scale: float, output: Path, form: str) -> list[str]:
-    """Write a checkpoint's weights under their published names, read them back, and return what the user is told."""
+    """Write a checkpoint's weights under their published names, read them back, and return the lines to print."""
     model = dict(checkpoint.card["config"]["model"])
     kind = str(model.pop("kind"))
     config: MethodConfig = config_from_mapping(METHODS[kind], model, "model")
@@ -123,7 +123,7 @@ def method_to_export(settings: RunSettings, checkpoint: Checkpoint | None) -> tu
 
 
 def export_program(method: Method, problem: Problem, output: Path, form: str, side: int) -> list[str]:
-    """Write a method of one evaluation as a program, run it beside the network, and return what the user is told."""
+    """Write a method of one evaluation as a program, run it beside the network, and return the lines to print."""
     network: nn.Module
     if isinstance(method, Restoring):
         network = SinglePass(method)

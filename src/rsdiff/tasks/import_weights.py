@@ -31,7 +31,7 @@ SCALES = (1.0, 2.0, 3.0, 4.0, 8.0, 16.0)
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Write the checkpoint into `output`, else into the run's folder.
 
-    The model's settings are checked against the file; what a file cannot tell (bands, scale, value range) comes from the settings.
+    The model's settings are checked against the file; what a file does not contain (bands, scale, value range) comes from the settings.
     Raises UnsafeFileError, ValueError or CheckpointError in one sentence.
     """
     task, source = settings.task, settings.source

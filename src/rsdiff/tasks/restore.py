@@ -179,7 +179,7 @@ def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: 
 
 
 def told(settings: RunSettings, results: Mapping[Path, SceneResult], failures: Mapping[Path, str]) -> TaskResult:
-    """Return what the user is told."""
+    """Return the lines to print."""
     messages = []
     for source, result in results.items():
         (h, w), (H, W) = result.input_size, result.size
@@ -233,7 +233,7 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
 def require_space(
     inputs: Sequence[Path], outputs: Sequence[Path], folder: RunFolder, scale: float, options: RestoreTask, bands: int
 ) -> None:
-    """Open every raster and raise an error in one sentence if one cannot be read, or if a disk has too little room for the results.
+    """Open every raster and raise an error in one sentence if one cannot be read, or if a disk has too little space for the results.
 
     The finished blocks are stored uncompressed until the raster is written, beside two rows of tiles.
     """

@@ -75,7 +75,7 @@ def retry(folder: Path, cells: Sequence[int]) -> None:
 
 
 def lines(folder: Path, records: Sequence[sweep.Record]) -> list[str]:
-    """Return what the user is told: one line per cell, the errors with their logs, the counts, what to type next."""
+    """Return the lines to print: one line per cell, the errors with their logs, the counts, what to type next."""
     counts = Counter(record.state for record in records)
     total = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
     told_lines = [sweep.text_table(rows_of(records))]

@@ -26,7 +26,7 @@ class Taken:
     left_out: tuple[str, ...]
 
     def lines(self, where: Path) -> list[str]:
-        """Return what the user is told."""
+        """Return the lines to print."""
         said = [f"taken from {where}: {len(self.taken)} of {len(self.taken) + len(self.drawn)} tensors"]
         said += [f"drawn anew: {name} ({why})" for name, why in list(self.drawn.items())[:10]]
         if len(self.drawn) > 10:

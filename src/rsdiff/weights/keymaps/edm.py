@@ -123,7 +123,7 @@ def network_state(network: nn.Module, published: Mapping[str, Tensor], ignored: 
     bare = {key.removeprefix(PREFIX): tensor for key, tensor in published.items()}
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     known = {key: name for key, name in our_names(bare).items() if name in shapes}
-    # What the file lacks is told by its published name too.
+    # What the file lacks is named as published, too.
     finest = max((int(match[2]) for key in bare if (match := ENTRY.fullmatch(key))), default=1)
     known |= _inverse(published_names(shapes.keys() - known.values(), finest))
     return rename_strictly(bare, known, shapes, (*CONSTANTS, *ignored))

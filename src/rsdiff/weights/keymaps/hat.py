@@ -25,7 +25,7 @@ class HATKeyMap(RegressionKeyMap):
     marker = GROUP.format(0) + "overlap_attn.relative_position_bias_table"
 
     def infer(self, tensors: Mapping[str, Tensor]) -> HATConfig:
-        """What no file tells, the weight of the convolutional branch, has its published value."""
+        """What no file contains, the weight of the convolutional branch, has its published value."""
         width, groups = tensors["conv_first.weight"].shape[0], count_of(tensors, r"layers\.(\d+)\.")
         window = (math.isqrt(tensors[BLOCK + "attn.relative_position_bias_table"].shape[0]) + 1) // 2
         larger = math.isqrt(tensors[self.marker].shape[0]) + 1 - window

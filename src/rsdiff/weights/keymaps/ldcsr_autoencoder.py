@@ -33,7 +33,7 @@ DECODER: tuple[Rule, ...] = (
     (r"\bupsampler\.shuffle\.", "upsampler."),
 )
 DEAD = (r"(decoder\.)?style\.weight", r"(decoder\.)?up\.\d+\.condition_scale[12]\.(weight|bias)", r"encoder\.conv\.(weight|bias)")
-"""Published parameters that no result depends on. Whether scale vectors are used is told by the head beside them."""
+"""Published parameters that no result depends on. Whether scale vectors are used is seen from the head beside them."""
 
 
 def encoder_name(key: str) -> str:
@@ -71,7 +71,7 @@ def encoder_config(state: Mapping[str, Tensor]) -> GAPEncoderConfig:
 
 
 def decoder_config(state: Mapping[str, Tensor]) -> GAPDecoderConfig:
-    """Return the config of a published GAPDecoder's state dict: its ablations are told by the parts that are there."""
+    """Return the config of a published GAPDecoder's state dict: its ablations are recognised by the parts that are there."""
     has_image, has_latent = "head.weight" in state, "conv_in.weight" in state
     found: dict[str, Any] = {"branches": "both" if has_image and has_latent else "image" if has_image else "latent"}
     if has_image and has_latent and "up.0.condition_scale1.weight" not in state:

@@ -18,7 +18,7 @@ from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, pub
 
 
 class QueryKeyMap:
-    """The `KeyMap` of one method; subclasses say how its network is called and what the shapes of a file tell."""
+    """The `KeyMap` of one method; subclasses say how its network is called and what the shapes of a file say."""
 
     names: ClassVar[tuple[str, ...]]
     """What published files call the model."""
@@ -106,7 +106,7 @@ RESIDUAL_SCALE = {"edsr": 0.1}
 
 
 def stored_options(arguments: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the encoder's options as far as the file stores what no shape tells: the factor of EDSR's residual blocks."""
+    """Return the encoder's options as far as the file stores what no shape says: the factor of EDSR's residual blocks."""
     stored = arguments.get(ENCODER)
     if found["encoder"] != "edsr" or not isinstance(stored, Mapping):
         return {}

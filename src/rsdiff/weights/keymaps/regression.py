@@ -18,7 +18,7 @@ from rsdiff.weights.state_dicts import find_state_dict, rename_strictly
 
 
 class RegressionKeyMap:
-    """The `KeyMap` of one method; subclasses say how its networks are called and what the shapes of a file tell."""
+    """The `KeyMap` of one method; subclasses say how its networks are called and what the shapes of a file say."""
 
     marker: str
     """A key that every file of the method has."""

@@ -1,6 +1,6 @@
 """What a table file (sweeps/tables/*.yaml) says: rows, columns, the runs behind each cell, the published figures.
 
-A cell is the evaluation of a trained row at a point. Cells that ask for the same training share it, because runs are told apart by their
+A cell is the evaluation of a trained row at a point. Cells that ask for the same training share it, because runs are distinguished by their
 signature; two tables that ask for the same evaluation share that, too.
 """
 

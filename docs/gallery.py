@@ -1,0 +1,148 @@
+"""Makes the pictures of docs/gallery.md with weights of the zoo on generated scenes: make gallery. It takes a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+import rsdiff
+from rsdiff.data.synthetic import SyntheticDataset
+from rsdiff.degradations.kernels import anisotropic_kernels, isotropic_kernels
+from rsdiff.reporting.style import BASELINE, METHOD, REFERENCE, styled
+
+PLACE = Path(__file__).resolve().parent / "images/gallery"
+Array = NDArray[np.uint8]
+SIDE, DETAIL = 256, 72
+
+
+def scene(index: int) -> Array:
+    """Return a generated scene, (SIDE, SIDE, 3) in 8 bits, that no weights were trained on."""
+    return SyntheticDataset(size=SIDE, test_images=index + 1).build("test", 4).raw(index).arrays["hr"].transpose(1, 2, 0)
+
+
+def enlarged(image: Array, side: int, method: Image.Resampling) -> Array:
+    return np.asarray(Image.fromarray(image).resize((side, side), method))
+
+
+def compare(name: str, checkpoint: str, degradation: str, rows: Sequence[tuple[int, int, int]]) -> None:
+    """Draw input, bicubic, restored image and reference; a row is (scene, top, left) of the detail."""
+    model, bicubic = rsdiff.load(checkpoint), rsdiff.load("bicubic")
+    figure = Figure((11, 2.95 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), 4, squeeze=False)
+    for axes, (index, top, left) in zip(grid, rows, strict=True):
+        lr, hr, _ = rsdiff.degrade(scene(index), degradation, scale=4, seed=index)
+        results = {"bicubic": bicubic.restore(lr, scale=4), checkpoint: model.restore(lr, scale=4)}
+        told = {key: f"{key}\n{rsdiff.score(sr, hr, 'basicsr_y', metrics=['psnr'])[0]['psnr']:.2f} dB" for key, sr in results.items()}
+        shown = {"input": enlarged(lr, SIDE, Image.Resampling.NEAREST), **results, "reference": hr}
+        for place, (key, image) in zip(axes, shown.items(), strict=True):
+            _show(place, image[top : top + DETAIL, left : left + DETAIL], told.get(key, f"{key}\n"))
+    save(figure, name)
+
+
+def scales(name: str) -> None:
+    """Draw one input enlarged by four factors."""
+    lr, _, _ = rsdiff.degrade(scene(1), "bicubic", scale=4)
+    model = rsdiff.load("zoo:any_scale")
+    figure = Figure((11, 3), layout="constrained")
+    for place, factor in zip(figure.subplots(1, 4), (1.5, 2, 2.7, 4), strict=True):
+        image = model.restore(lr, scale=factor)
+        _show(place, image[: image.shape[0] // 2, : image.shape[1] // 2], f"x{factor:g}: {image.shape[1]} x {image.shape[0]} pixels")
+    save(figure, name)
+
+
+def spectra(name: str) -> None:
+    """Draw the mean power at each frequency of 8 scenes: what interpolation loses and what the network brings back."""
+    model, bicubic = rsdiff.load("zoo:any_scale"), rsdiff.load("bicubic")
+    powers: dict[str, list[Any]] = {"reference": [], "bicubic": [], "zoo:any_scale": []}
+    for index in range(8):
+        lr, hr, _ = rsdiff.degrade(scene(index), "bicubic", scale=4)
+        for key, image in (("reference", hr), ("bicubic", bicubic.restore(lr, scale=4)), ("zoo:any_scale", model.restore(lr, scale=4))):
+            powers[key].append(radial_power(image.mean(-1)))
+    figure = Figure((7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for (key, values), colour in zip(powers.items(), (REFERENCE, BASELINE, METHOD), strict=True):
+        mean = np.mean(values, 0)
+        axes.semilogy(np.linspace(0, 0.5, len(mean)), mean, label=key, color=colour)
+    axes.axvline(0.125, color="#66717f", linestyle=":", linewidth=1)
+    axes.text(0.128, axes.get_ylim()[1] / 4, "highest frequency\nof the input", fontsize=8, color="#66717f", va="top")
+    axes.set_xlabel("frequency (cycles per pixel)")
+    axes.set_ylabel("power")
+    axes.legend()
+    save(figure, name)
+
+
+def radial_power(image: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the mean power of an image (H, W), windowed, in rings of frequency from 0 to half a cycle per pixel."""
+    window = np.outer(np.hanning(len(image)), np.hanning(len(image)))
+    power = np.abs(np.fft.fft2((image - image.mean()) * window)) ** 2
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(len(image)), np.fft.fftfreq(len(image))))
+    rings = (frequency * len(image)).round().astype(int).ravel()
+    return (np.bincount(rings, power.ravel()) / np.bincount(rings))[1 : len(image) // 2]
+
+
+def kernels(name: str) -> None:
+    """Draw blur kernels of the groups iso (width) and aniso (two widths and an angle)."""
+    widths = torch.tensor([0.6, 1.2, 1.8, 2.4, 3.0, 4.0])
+    angles = torch.linspace(0, np.pi, 7)[:-1]
+    round_ones, long_ones = isotropic_kernels(widths, 21), anisotropic_kernels(torch.full((6,), 4.0), torch.full((6,), 1.2), angles, 21)
+    figure = Figure((9, 3.4), layout="constrained")
+    grid = figure.subplots(2, 6)
+    for column in range(6):
+        _show(grid[0, column], round_ones[column], f"width {float(widths[column]):.1f}", cmap="magma")
+        _show(grid[1, column], long_ones[column], f"4.0, 1.2 at {np.degrees(float(angles[column])):.0f}°", cmap="magma")
+    save(figure, name)
+
+
+def spread(name: str) -> None:
+    """Draw how far the results for eight flips and turns of an input disagree, beside their mean and its error."""
+    lr, hr, _ = rsdiff.degrade(scene(2), "bicubic", scale=4)
+    model = rsdiff.load("zoo:any_scale")
+    turned = [(turns, flip) for turns in range(4) for flip in (False, True)]
+    results = []
+    for turns, flip in turned:
+        image = np.rot90(lr[:, ::-1] if flip else lr, turns)
+        back = np.rot90(model.restore(np.ascontiguousarray(image), scale=4), -turns)
+        results.append((back[:, ::-1] if flip else back).astype(float))
+    mean, deviation = np.mean(results, 0), np.std(results, 0).mean(-1)
+    error = np.abs(mean - hr).mean(-1)
+    figure = Figure((11, 3.2), layout="constrained")
+    places = figure.subplots(1, 4)
+    _show(places[0], hr, "reference")
+    _show(places[1], mean.round().astype(np.uint8), "mean of eight results")
+    for place, values, title in (
+        (places[2], deviation, "their spread (grey levels)"),
+        (places[3], error, "error of the mean (grey levels)"),
+    ):
+        _show(place, values, title, cmap="magma", vmax=float(np.quantile(values, 0.99)))
+        figure.colorbar(place.images[0], ax=place, shrink=0.8)
+    save(figure, name)
+    print(f"correlation of spread and error over pixels: {np.corrcoef(deviation.ravel(), error.ravel())[0, 1]:.2f}")
+
+
+def _show(place: Axes, image: Any, title: str, **options: Any) -> None:
+    place.imshow(image, interpolation="nearest", **options)
+    place.set_title(title, fontsize=9)
+    place.set_axis_off()
+
+
+def save(figure: Figure, name: str) -> None:
+    PLACE.mkdir(parents=True, exist_ok=True)
+    figure.savefig(PLACE / f"{name}.jpg", dpi=100, pil_kwargs={"quality": 85, "optimize": True})
+
+
+if __name__ == "__main__":
+    with styled():
+        compare("any_scale", "zoo:any_scale", "bicubic", [(1, 60, 60), (4, 120, 100)])
+        compare("blind", "zoo:blind_x4", "bsrgan", [(1, 60, 60), (6, 90, 90)])
+        scales("scales")
+        spectra("spectra")
+        kernels("kernels")
+        spread("spread")
