@@ -18,6 +18,7 @@ TASKS = Kinds(
         "board": "rsdiff.tasks.options:BoardTask",
         "status": "rsdiff.tasks.options:StatusTask",
         "schema": "rsdiff.tasks.options:SchemaTask",
+        "fit-cmsr": "rsdiff.tasks.options:FitCmsrTask",
         "fit-niqe": "rsdiff.tasks.options:FitNiqeTask",
         "tables": "rsdiff.tasks.options:TablesTask",
     }
