@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from rsdiff.config import UserError, config
+from rsdiff.config.paths import typed_path
 from rsdiff.data.file_options import FileOptions
 from rsdiff.data.files import FileSource, list_images
 from rsdiff.data.packed import PackedSource, is_packed
@@ -233,7 +234,7 @@ def subfolder(folder: Path, name: str) -> Path | None:
 
 def folder_of(options: FileDataset) -> Path:
     """Return the root as a path, '~' expanded."""
-    return Path(options.root).expanduser()
+    return typed_path(options.root)
 
 
 def check_root(options: FileDataset) -> None:

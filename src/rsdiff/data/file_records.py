@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from rsdiff.config.paths import typed_path
 from rsdiff.data import cubes, opening, palettes, pictures, raster_files, rasters
 from rsdiff.data.digests import DIGEST_BYTES, digest_of
 from rsdiff.data.durable import write_text
@@ -196,8 +197,8 @@ def cache_folder() -> Path:
     """Return the folder of the records."""
     own = os.environ.get("RSDIFF_CACHE")
     if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rsdiff"
+        return typed_path(own)
+    return typed_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rsdiff"
 
 
 def _content_files(path: Path) -> list[Path]:
