@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.digests import digest_of
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Sample, SampleMeta
@@ -27,6 +28,7 @@ class SyntheticDataset:
     """Generated scenes: fields, towns, woods, water, roads; the same for the same seed, on any machine and in any order."""
 
     result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb"})
+    read_with: ClassVar[ReadWith] = {"illumination": ("second_date", (True,))}
 
     size: int = 256
     """Side of the square scenes in pixels (about half a metre each)."""
@@ -41,7 +43,7 @@ class SyntheticDataset:
     mask: Literal["changes", "buildings"] = "changes"
     """What `change_mask` shows: where the second date differs, or the buildings of the first, which task=downstream looks for."""
     changes: float = 0.3
-    """Share of the fields and buildings that differ at the second date."""
+    """Share of the fields and buildings that differ at the second date (and another draw of the first)."""
     illumination: float = 1.0
     """How much sun and haze differ at the second date; 0: not at all."""
     cache_mb: int = 512

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith, one_of
 from rsdiff.config.typed import nearest
 from rsdiff.metrics.baseline import BICUBIC, Baseline
 from rsdiff.metrics.inception import Preset
@@ -28,6 +29,12 @@ class MetricsConfig:
     """The metrics of a run. `METRICS` in rsdiff.metrics lists the names; a table prints the protocol with every value."""
 
     located: ClassVar[frozenset[str]] = frozenset({"weight_folders"})
+    read_with: ClassVar[ReadWith] = {
+        "fid_preset": ("metrics", (one_of("fid", "fid_p256", "kid"),)),
+        "niqe_min_blocks": ("metrics", (one_of(*(name for name in METRICS if name.startswith("niqe"))),)),
+        "opensr": ("metrics", (one_of(*(name for name in METRICS if name.startswith("opensr_"))),)),
+        "seam_interval": ("metrics", (one_of("seams"),)),
+    }
 
     metrics: tuple[str, ...] = ("psnr", "ssim", "lr_psnr")
     """Names of metrics, in the order of the tables; one whose weight file is missing is reported as unavailable and the run goes on."""
