@@ -19,6 +19,7 @@ TASKS = Kinds(
         "publish": "rsdiff.tasks.options:PublishTask",
         "board": "rsdiff.tasks.options:BoardTask",
         "status": "rsdiff.tasks.options:StatusTask",
+        "fit-cmsr": "rsdiff.tasks.options:FitCmsrTask",
         "fit-niqe": "rsdiff.tasks.options:FitNiqeTask",
     }
 )

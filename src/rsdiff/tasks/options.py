@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import require_at_least
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.runs.options import TaskOptions
 
@@ -301,6 +302,30 @@ class PublishTask(TaskOptions):
         lacking = [name for name in ("title", "does", "data", "licence") if not getattr(self, name)]
         if lacking:
             raise UserError(f"a card needs {', '.join(lacking)}; add {' '.join(f'task.{name}=..' for name in lacking)}.")
+
+
+@config
+class FitCmsrTask(TaskOptions):
+    """Measure model.cmsr.table for a trained method of LMF: up to which difficulty a smaller scale will do."""
+
+    module: ClassVar[str] = "rsdiff.tasks.fit_cmsr"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation"})
+    needs: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
+    pairs_data: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
+
+    images: int = 100
+    """Training images that are measured, at most."""
+    tolerance: float = 2e-5
+    """Mean squared difference that is allowed to the full rendering, of values in [-1, 1]."""
+    decode_scales: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+    """Scales to render at; those below `scale` count."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, images=1, tolerance=0, decode_scales=1)
+        if not self.decode_scales or any(a >= b for a, b in zip(self.decode_scales, self.decode_scales[1:], strict=False)):
+            raise UserError(f"decode_scales={list(self.decode_scales)} must ascend; give for example [1,2,4].")
 
 
 @config
