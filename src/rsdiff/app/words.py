@@ -155,7 +155,8 @@ def literal_path(word: str, multirun: bool) -> str:
     parsed = _parsed(word)
     if not _is_there(value) and parsed is not None:
         meaning = parsed.value()
-        is_list = isinstance(meaning, list) and found["key"] in MAY_BE_LISTS
+        nested = isinstance(meaning, list) and all(isinstance(item, list) for item in meaning)  # model.cmsr.table=[[4,1,0.1,2,0.2]]
+        is_list = nested or (isinstance(meaning, list) and found["key"] in MAY_BE_LISTS)
         quoted = value[:1] in "'\"" and value[-1:] == value[:1]
         if meaning is None or isinstance(meaning, dict) or quoted or is_list or "${" in value or (multirun and parsed.is_sweep_override()):
             return word

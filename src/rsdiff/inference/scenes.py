@@ -31,6 +31,7 @@ from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.noise import TileNoise
 from rsdiff.inference.compilation import compile_regions
+from rsdiff.inference.draws import require_variants, variant
 from rsdiff.inference.images import restore, shortened
 from rsdiff.inference.memory import LARGEST_TARGET, SHARE, best_tile, free_memory, is_out_of_memory, measured_growth
 from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader, filled
@@ -82,10 +83,16 @@ class _Run:
         self.forms = {"restored": output_form(self.reader, self.options, self.written_bands, job.output)}
         if self.options.samples > 1:
             self.forms["spread"] = spread_form(self.written_bands)
+            if job.calibration is not None:
+                self.reach = job.calibration.reach(self.options.level)
+                self.forms["interval"] = spread_form(self.written_bands)
         require_writable_name(job.output, self.forms["restored"], self.options.format)
         # A CPU gains nothing from larger batches, and convolutions round differently in them.
         self.together = 1 if job.device.type == "cpu" else self.options.batch
         self.code = self._scene_code() if self.options.share_codes else None
+        self.is_random = self.options.samples < 2 or self._draws_noise()
+        if not self.is_random:
+            require_variants(self.options.samples)
 
     def _require_bands(self) -> None:
         given, needed = len(self.reader.bands), self.job.problem.lr_bands
@@ -165,16 +172,27 @@ class _Run:
             if self.team.rank == 0:
                 print(f"task.compile={str(self.options.compile).lower()}: {found}", flush=True)
 
-    def _probe(self, side: int) -> Tensor:
-        """Restore one tile of nothing, in as few steps as a sampler can take."""
+    @property
+    def unit(self) -> float | NDArray[np.float64]:
+        """Stored values that make up [0, 1], common or per band (C, 1, 1)."""
+        span = np.subtract(self.normaliser.high, self.normaliser.low)
+        return float(span.mean()) if len(span) == 1 or self.reader.is_repeated else span[:, None, None]
+
+    def _draws_noise(self) -> bool:
+        """Say whether two restorations of one tile differ."""
+        first, second = (self._probe(self.smallest, ("probe", number), 0.5) for number in range(2))
+        return not torch.equal(first, second)
+
+    def _probe(self, side: int, key: tuple[int | str, ...] = ("probe",), value: float = 0.0) -> Tensor:
+        """Restore one tile of a value, in as few steps as a sampler can take."""
         short = shortened(self.job.sampler)
         size = int(side * self.scale)
-        images = {"lr": torch.zeros(1, self.job.problem.lr_bands, side, side, device=self.job.device)}
+        images = {"lr": torch.full((1, self.job.problem.lr_bands, side, side), value, device=self.job.device)}
         for name in self.aligned:
             images[name] = torch.zeros(1, self.bands if name == "ref" else 1, size, size, device=self.job.device)
         batch = Batch([SampleMeta("probe")], (size, size), (side, side), code=self.code, **images)  # type: ignore[arg-type]
         with torch.no_grad():
-            return restore(self.job.method, batch, short, TileNoise(("probe",), [(0, 0)], (size, size)), self.options.precision)
+            return restore(self.job.method, batch, short, TileNoise(key, [(0, 0)], (size, size)), self.options.precision)
 
     def smaller_tile(self, tile: int) -> int:
         """Return half of a tile side that was too large; raises UserError where none is smaller."""
@@ -194,6 +212,7 @@ class _Run:
             "fuse": self.options.fuse,
             "samples": self.options.samples,
             "precision": self.options.precision,
+            **({"interval": [self.options.level, self.job.calibration.to_json()]} if self.job.calibration else {}),
             "seed": self.job.seed,
             "scale": str(self.scale),
             "input": [str(self.job.input), state.st_size, state.st_mtime_ns],
@@ -355,10 +374,14 @@ class _Work:
         if len(inside) > 1:
             noise = FusedTileNoise(key, origins, size, len(inside), int(rows.overlap * rows.scale))
         with torch.no_grad():
-            there = batch.to(job.device)
+            work, precision = batch.to(job.device), self.run.options.precision
             if self.run.options.channels_last:
-                there = there.with_memory_format(torch.channels_last)
-            restored = restore(job.method, there, job.sampler, noise, self.run.options.precision).cpu().numpy()
+                work = work.with_memory_format(torch.channels_last)
+            if self.run.is_random:
+                made = restore(job.method, work, job.sampler, noise, precision)
+            else:
+                made = variant(work, sample, lambda turned: restore(job.method, turned, job.sampler, noise, precision))
+            restored = made.cpu().numpy()
         if len(inside) > 1:
             group = Grid(rows, columns, max(rows.target_length, columns.target_length))
             groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])
@@ -420,7 +443,11 @@ class _Work:
             values = np.concatenate([values, valid.all(axis=0, keepdims=True).astype(values.dtype)])
         images = {"restored": _padded(values)}
         if "spread" in run.forms:
-            images["spread"] = _padded(run.forms["spread"].convert(drawn.std(axis=0, ddof=1), valid))
+            spread = drawn.std(axis=0, ddof=1)
+            images["spread"] = _padded(run.forms["spread"].convert(spread, valid))
+            if run.job.calibration is not None:
+                half = run.reach * run.job.calibration.deviation(spread, run.unit)
+                images["interval"] = _padded(run.forms["interval"].convert(half, valid))
         return images
 
     def _valid(self, block: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
@@ -453,6 +480,8 @@ class _Work:
                 "RSDIFF_MODEL": run.job.identity,
                 **({"RSDIFF_WEIGHTS": run.job.weights} if run.job.weights else {}),
             }
+            if name == "interval":
+                tags["RSDIFF_LEVEL"] = f"{run.options.level:g}"
             if run.values.use.outside:
                 tags["RSDIFF_OUTSIDE"] = run.outside_told()
             writer = SceneWriter(path, run.reader, self.grid, run.scale, form, run.options, tags)

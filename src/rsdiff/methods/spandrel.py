@@ -18,7 +18,7 @@ from rsdiff.config.paths import typed_path
 from rsdiff.data.sample import Batch
 from rsdiff.foreign import read_checkpoint
 from rsdiff.methods.base import Method, MethodConfig, Problem, require_scale
-from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.methods.restoring import HaloTilesConfig
 
 if TYPE_CHECKING:  # the library takes seconds to import
     from spandrel import ImageModelDescriptor, ModelDescriptor

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.metrics.calibration import Calibration
 from rsdiff.metrics.colour import Space, border_width, crop, luma, quantise, rgb_planes, to_space
 from rsdiff.metrics.inception import Preset
 from rsdiff.metrics.opensr import OpensrConfig
@@ -29,6 +30,8 @@ class View:
     valid         (C, H, W) bool, values that count, or None for all
     lr_valid      (c, h, w) bool, values of `lr` that were made of known pixels alone, or None for all
     scale         target pixels per input pixel
+    draws         (N, C, H, W) restorations drawn of the image, of which `image` is the first, or None where there is one alone
+    calibration   of the intervals that the draws give, or None for what they say themselves
     degrade       the operator that made `lr`, without its noise, for one image (C, H, W) -> (c, h, w); None where it is not known
     """
 
@@ -41,6 +44,8 @@ class View:
     rgb_bands: tuple[int, int, int] = (0, 1, 2)
     degrade: Callable[[Tensor], Tensor] | None = None
     lr_valid: Tensor | None = None
+    draws: Tensor | None = None
+    calibration: Calibration | None = None
     shared: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
@@ -162,7 +167,8 @@ class Metric:
     title      as printed in tables
     direction  which way is better; 'none' for descriptive numbers
     low, high  bounds of its values
-    needs      among 'hr', 'lr', 'degradation' (the operator that made the LR) and 'rgb' (one band or at least three)
+    needs      among 'hr', 'lr', 'degradation' (the operator that made the LR), 'rgb' (one band or at least three) and 'samples' (several
+               restorations of an image)
     files      names of a weight file, any of which will do; empty if it needs none
     build      prepares the function of one View; None for values of a set
     build_set  prepares a value of a set; None for values of an image

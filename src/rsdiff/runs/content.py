@@ -19,6 +19,8 @@ from rsdiff.metrics.options import MetricsConfig
 from rsdiff.metrics.table import METRICS
 from rsdiff.metrics.weight_files import find_weight_file
 
+CALIBRATIONS = "calibration-*.json"
+"""Files in a checkpoint's folder that say how wide its intervals are."""
 NOTHING = "nothing"
 """What stands for a file that is not there: supplied later, it makes another run."""
 
@@ -40,6 +42,12 @@ def digest_of_checkpoint(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     found = _digests(files) if files else {}
     return digest_of(f"{file.name}\0{found[file]}" for file in files)
+
+
+def digest_of_calibrations(folder: Path) -> str:
+    """Return the digest of the calibrations in a checkpoint's folder, '' where there is none."""
+    files = sorted(folder.glob(CALIBRATIONS))
+    return digest_of(f"{file.name}\0{digest}" for file, digest in sorted(_digests(files).items())) if files else ""
 
 
 def images_of(source: ImageSource) -> Mapping[str, str]:

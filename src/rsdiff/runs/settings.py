@@ -167,6 +167,7 @@ class RunSettings:
         from rsdiff.data.source import DataError
         from rsdiff.runs.content import (
             NOTHING,
+            digest_of_calibrations,
             digest_of_checkpoint,
             digest_of_images,
             digest_of_path,
@@ -191,6 +192,9 @@ class RunSettings:
         content: dict[str, str] = {}
         if self.starting_point is not None:
             content["start"] = digest_of_checkpoint(self.starting_point)
+            if self.task.is_calibrated and getattr(self.task, "samples", 1) > 1:
+                found = digest_of_calibrations(self.starting_point)
+                content |= {"calibrations": found} if found else {}
         content |= {f"input/{number}": digest_of_path(path) for number, path in enumerate(self.inputs)}
         if self.source is not None:
             content["source"] = digest_of_path(self.source)

@@ -32,6 +32,8 @@ class EvaluateTask(TaskOptions):
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
+    is_calibrated: ClassVar[bool] = True
+    located: ClassVar[frozenset[str]] = frozenset({"calibration"})
     result_neutral: ClassVar[frozenset[str]] = frozenset({"batch", "workers"})
 
     batch: int = 1
@@ -51,9 +53,78 @@ class EvaluateTask(TaskOptions):
     """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
     """Restore the eight flips and transposes of every input and take the mean or the (lower) median of the results."""
+    samples: int = 1
+    """Restorations drawn of every image; from 2 on their spread is judged beside the first of them: CRPS, spread over skill, coverage of
+    intervals. A model without noise restores so many of the eight flips and transposes."""
+    calibration: str = ""
+    """Run folder of task=calibrate that says how wide intervals are; empty takes the calibration stored with the checkpoint where there is
+    one of these samples, scale and sampler; none takes none."""
 
     def __post_init__(self) -> None:
         require_at_least(self, batch=1, workers=0)
+        if self.samples < 1:
+            raise UserError(f"samples={self.samples} was given; choose 1 or more.")
+        if self.samples > 1 and self.ensemble != "none":
+            raise UserError("ensemble and samples were both given; the mean of an ensemble has no spread: leave one of them out.")
+
+
+@config
+class CalibrateTask(TaskOptions):
+    """Find how wide intervals must be to hold the share of HR pixels that they name, and store it with the checkpoint."""
+
+    module: ClassVar[str] = "rsdiff.tasks.calibrate"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
+    tests_alone: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
+    needs: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
+    pairs_data: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
+
+    samples: int = 8
+    """Restorations drawn of every image, whose spread is calibrated; evaluations and restorations with as many use the calibration."""
+    share: float = 0.5
+    """Share of the test images that are fitted on; the intervals are tried on the others. At least 12 images are fitted on."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise UserError(f"samples={self.samples} was given; a spread takes 2 or more.")
+        if not 0 < self.share <= 1:
+            raise UserError(f"share={self.share:g} was given; give a share above 0 and up to 1.")
+
+
+@config
+class DownstreamTask(TaskOptions):
+    """Ask whether restored images serve: objects found or scenes recognised in bicubic, SR and HR by a network trained on HR."""
+
+    module: ClassVar[str] = "rsdiff.tasks.downstream"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
+    pairs_data: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
+
+    steps: int = 600
+    """Optimiser steps of the network that looks at the images."""
+    batch: int = 8
+    """HR crops per step."""
+    patch: int = 96
+    """Side of the crops in HR pixels; smaller images are taken whole."""
+    width: int = 16
+    """Channels of the network at full size."""
+    learning_rate: float = 0.003
+    """Peak of the one-cycle schedule of AdamW."""
+    sizes: tuple[int, ...] = (64, 256, 1024)
+    """Bounds in HR pixels between the sizes of objects in the table."""
+    tolerance: int = 2
+    """Pixels that outlines may lie apart and still agree."""
+    panels: int = 4
+    """Test images of which a picture is written: bicubic, SR and HR with what was found."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "patch", "width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} was given; give at least 1.")
+        if list(self.sizes) != sorted(set(self.sizes)) or min(self.sizes, default=1) < 1:
+            raise UserError(f"sizes={list(self.sizes)} were given; give rising numbers of pixels.")
 
 
 @config
@@ -93,6 +164,12 @@ class RestoreTask(TaskOptions, SceneOptions):
     uses: ClassVar[frozenset[str]] = frozenset({"model", "sampler"})
     needs: ClassVar[frozenset[str]] = frozenset({"input", "output"})
     continues: ClassVar[bool] = True
+    is_calibrated: ClassVar[bool] = True
+    located: ClassVar[frozenset[str]] = frozenset({"calibration"})
+
+    calibration: str = ""
+    """Run folder of task=calibrate that says how wide intervals are; empty takes the calibration stored with the checkpoint where there is
+    one of these samples, scale and sampler; none takes none."""
 
 
 @config
@@ -241,6 +318,30 @@ class PublishTask(TaskOptions):
         lacking = [name for name in ("title", "does", "data", "licence") if not getattr(self, name)]
         if lacking:
             raise UserError(f"a card needs {', '.join(lacking)}; add {' '.join(f'task.{name}=..' for name in lacking)}.")
+
+
+@config
+class FitCmsrTask(TaskOptions):
+    """Measure model.cmsr.table for a trained method of LMF: up to which difficulty a smaller scale will do."""
+
+    module: ClassVar[str] = "rsdiff.tasks.fit_cmsr"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation"})
+    needs: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
+    pairs_data: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
+
+    images: int = 100
+    """Training images that are measured, at most."""
+    tolerance: float = 2e-5
+    """Mean squared difference that is allowed to the full rendering, of values in [-1, 1]."""
+    decode_scales: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+    """Scales to render at; those below `scale` count."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, images=1, tolerance=0, decode_scales=1)
+        if not self.decode_scales or any(a >= b for a, b in zip(self.decode_scales, self.decode_scales[1:], strict=False)):
+            raise UserError(f"decode_scales={list(self.decode_scales)} must ascend; give for example [1,2,4].")
 
 
 @config
