@@ -106,7 +106,7 @@ def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -
             record.unlink()
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         plan = Plan(program(), tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
-        write_json(folder / PLAN, asdict(plan))
+        write_json(folder / PLAN, asdict(plan), is_only_writer=True)
     return folder
 
 
@@ -197,7 +197,7 @@ def write_record(folder: Path, record: Record) -> None:
     """Keep a run's record for the table."""
     if _is_main_process():
         seen = os.path.relpath(record.folder, folder) if record.folder else ""  # from the sweep's folder: outputs may be moved
-        write_json(_record_path(folder, record.number), asdict(replace(record, folder=seen)))
+        write_json(_record_path(folder, record.number), asdict(replace(record, folder=seen)), is_only_writer=True)
 
 
 def conclude(folder: Path) -> int:

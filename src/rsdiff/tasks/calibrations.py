@@ -79,7 +79,7 @@ def find(settings: RunSettings, place: Path | None, given: str, samples: int) ->
 def keep(stored: Stored, checkpoint: Checkpoint) -> Path:
     """Put a calibration beside a checkpoint, in place of a former one of the same restoration; return where. Raises OSError."""
     path = checkpoint.folder / CALIBRATIONS.replace("*", signature_of(stored.fits))
-    write_json(path, stored.to_json())
+    write_json(path, stored.to_json(), is_only_writer=True)
     return path
 
 

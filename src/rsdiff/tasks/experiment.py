@@ -74,8 +74,9 @@ def tested_method(settings: RunSettings, problem: Problem) -> tuple[Method, Chec
     """Return the method of the run's checkpoint, or one that needs no training, for images of `problem`, ready to restore."""
     if settings.checkpoint is None:
         if not settings.model.is_ready:
-            what = f"model={settings.choices['model']} has weights to learn"
-            raise ConfigError(f"{what}, so task={settings.choices['task']} needs checkpoint=RUN_FOLDER.")
+            raise ConfigError(
+                f"model={settings.choices['model']} has weights to learn, so task={settings.choices['task']} needs checkpoint=RUN_FOLDER."
+            )
         return build_method(settings.model, problem, settings.seed).eval(), None
     checkpoint = read_checkpoint(settings.checkpoint)
     trained = method_from(checkpoint, settings.scale, settings.model)
