@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rsdiff.api import Model, compose, degrade, evaluate, load, score
 
-__version__ = "0.1.0"
+    __version__: str
 
 _OF_API = frozenset({"Model", "compose", "degrade", "evaluate", "load", "score"})
 _PACKAGES = frozenset({"data", "degradations", "diffusion", "inference", "losses", "methods", "metrics", "networks", "training", "weights"})
@@ -28,7 +28,18 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module("rsdiff.api"), name)
     if name in _PACKAGES:
         return importlib.import_module(f"rsdiff.{name}")
+    if name == "__version__":
+        return _installed_version()
     raise AttributeError(f"module 'rsdiff' has no attribute '{name}'")
+
+
+def _installed_version() -> str:
+    """Return the version that was installed, which git tags gave when it was built; 'unknown' of a copy that was not installed."""
+    metadata = importlib.import_module("importlib.metadata")
+    try:
+        return str(metadata.version("rsdiff"))
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def __dir__() -> list[str]:

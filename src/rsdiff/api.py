@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from rsdiff.app.command_line import check_run, composing
 from rsdiff.app.composition import group_config
 from rsdiff.app.main import CONF
+from rsdiff.app.plugins import load_plugins, name_plugins
 from rsdiff.app.words import for_hydra, words_of
 from rsdiff.config import UserError, config_from_mapping
+from rsdiff.config.paths import typed_path
 from rsdiff.runs.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -36,16 +38,19 @@ def compose(*settings: str) -> RunSettings:
     >>> run.scale, run.model.width
     (2.0, 16)
     """
+    words = words_of(settings)
+    name_plugins(words.plugins)
     with composing(CONF):
-        return check_run(for_hydra(words_of(settings)))
+        return check_run(for_hydra(words))
 
 
-def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs") -> Model:
+def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs", plugins: Sequence[str] = ()) -> Model:
     """Return a trained model.
 
     place    a run's folder or its signature, a checkpoint's folder or weights file; or the name of a model without weights ('bicubic')
     device   'auto' takes a GPU where there is one
     outputs  folder of all run folders, in which a signature is looked up
+    plugins  modules with methods and networks of your own, besides those installed, as plugins=[..] names them in a command
 
     >>> import rsdiff
     >>> rsdiff.load("bicubic").name
@@ -61,6 +66,8 @@ def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs
     from rsdiff.tasks.experiment import method_from
     from rsdiff.training.checkpoints import read_checkpoint
 
+    name_plugins(plugins)
+    load_plugins()
     chosen = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     if isinstance(place, str) and place in GROUPS["model"] and GROUPS["model"][place]().is_ready and not Path(place).exists():
         return Model(place, GROUPS["model"][place](), None, None, None, SamplerConfig(), chosen)
@@ -295,7 +302,7 @@ def _scored_folders(sr: Path, hr: Path, protocol: str, scale: float, options: Ma
     from rsdiff.data.file_options import FileOptions
     from rsdiff.tasks.score import Images, score_images
 
-    images = Images(sr.expanduser(), hr.expanduser(), {}, FileOptions(), scale)
+    images = Images(typed_path(sr), typed_path(hr), {}, FileOptions(), scale)
     return [dict(row) for row in score_images(sr.name, images, _metrics(protocol, options)).rows]
 
 
@@ -312,6 +319,12 @@ def evaluate(checkpoint: str | Path, *settings: str, outputs: str | Path = "outp
     settings  as on the command line: rsdiff.evaluate(RUN, "dataset=whu", "metrics=basicsr_y"); what is not chosen comes from the checkpoint
     outputs   folder of all run folders: the evaluation's report is there, and a finished one is read from there
     verbose   print what the command prints
+
+    >>> import rsdiff, tempfile
+    >>> small = ("dataset=synthetic", "dataset.size=32", "dataset.test_images=2", "metrics.metrics=[psnr]")
+    >>> rows = rsdiff.evaluate("zoo:any_scale", *small, outputs=tempfile.mkdtemp())
+    >>> len(rows), bool((rows["psnr"] > 10).all())
+    (2, True)
     """
     from rsdiff.reporting.records import read_records
     from rsdiff.runs.working import do_run

@@ -14,7 +14,8 @@ import resource, sys, torch
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion import SamplerConfig, SeededNoise
 from rsdiff.methods.base import Problem
-from rsdiff.methods.blinddiff import BlindDiffConfig, MCFormerConfig
+from rsdiff.networks.mcformer import MCFormerConfig
+from rsdiff.methods.blinddiff import BlindDiffConfig
 
 network = MCFormerConfig(width=16, blocks=(1, 1, 2), refinement=1, heads=(1, 2, 4))  # model=blinddiff_tiny
 method = BlindDiffConfig(network=network).build(Problem(4, 3, 3)).eval()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rsdiff.data.sample import Batch
 from rsdiff.degradations import resizing
-from rsdiff.diffusion import denoisers
+from rsdiff.diffusion import schedules
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.networks import layers
 from rsdiff.training.optimisers import GroupOptimiser
@@ -32,7 +32,7 @@ def noise_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def levels_left_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(denoisers, "per_image", lambda values, image: values.reshape(-1, *[1] * (image.ndim - 1)).to(image.dtype))
+    monkeypatch.setattr(schedules, "per_image", lambda values, image: values.reshape(-1, *[1] * (image.ndim - 1)).to(image.dtype))
 
 
 def matrices_copied_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,6 +265,19 @@ SONG = {"song": {"model_channels": 16, "channel_mult": [1], "attention_levels": 
 JOINT = {"unet": SKELETON, "contrast": CONTRAST}
 EDM_SPREAD = edm_heun(18, 0.002, 80.0)
 
+
+def joint_case(
+    model: str,
+    sampler: str,
+    network: Callable[[GaussianWorld], Exact],
+    what: tuple[Spread, Expected, Law],
+    sizes: Mapping[str, Any],
+    shared: bool = False,
+) -> Case:
+    """Return the case of a blind diffusion method, whose restorer and contrast are left as they are drawn."""
+    return Case(model, sampler, _joint(network), *what, "diffusion", sizes, shared=shared, views=2)
+
+
 CASES: dict[str, Case] = {
     "sr3": Case(
         "sr3",
@@ -316,55 +329,38 @@ CASES: dict[str, Case] = {
         {"network": {"trunk": {"model_channels": 16, "channel_mult": [1], "num_blocks": 1}, "modulation_width": 4}},
         divisor=16 / 256,  # the sum over a batch is divided by 256, whatever the batch
     ),
-    "diffbsr": Case(
+    "diffbsr": joint_case(
         "diffbsr",
         "diffbsr",
-        _joint(lambda world: exact.Concatenated(world, None, residual_space(world))),
-        whole(DIFFBSR_TABLE),
-        absolute_noise,
-        of_table(DIFFBSR_TABLE, True),
-        "diffusion",
+        lambda world: exact.Concatenated(world, None, residual_space(world)),
+        (whole(DIFFBSR_TABLE), absolute_noise, of_table(DIFFBSR_TABLE, True)),
         {**JOINT, "restorer": SRDSRAN},
         shared=True,
-        views=2,
-        batches=48,
     ),
-    "diffbsr_ddpm": Case(
+    "diffbsr_ddpm": joint_case(
         "diffbsr_ddpm",
         "diffbsr_ddpm",
-        _joint(lambda world: exact.Concatenated(world, DDPM_1000)),
-        whole(DDPM_1000),
-        absolute_noise,
-        of_table(DDPM_1000, False),
-        "diffusion",
+        lambda world: exact.Concatenated(world, DDPM_1000),
+        (whole(DDPM_1000), absolute_noise, of_table(DDPM_1000, False)),
         {**JOINT, "restorer": SRDSRAN},
-        views=2,
     ),
-    "diffbsr_srdiff": Case(
+    "diffbsr_srdiff": joint_case(
         "diffbsr_srdiff",
         "diffbsr_srdiff",
-        _joint(lambda world: exact.ExactSRDiff(world, COSINE_100, residual_space(world))),
-        whole(COSINE_100),
-        absolute_noise,
-        of_table(COSINE_100, False),
-        "diffusion",
+        lambda world: exact.ExactSRDiff(world, COSINE_100, residual_space(world)),
+        (whole(COSINE_100), absolute_noise, of_table(COSINE_100, False)),
         {
             "unet": {"width": 8, "multipliers": [1, 1], "condition_width": 4, "condition_blocks": 2, "condition_growth": 4},
             "contrast": CONTRAST,
             "restorer": RRDB,
         },
-        views=2,
     ),
-    "blindsrsnf": Case(
+    "blindsrsnf": joint_case(
         "blindsrsnf",
         "blindsrsnf_step",
-        _joint(exact.ExactBlindSRSNF),
-        ancestral(COSINE_1000[::50].flip(0).tolist(), ends_clean=False),
-        squared_clean,
-        of_table(COSINE_1000, True),
-        "diffusion",
+        exact.ExactBlindSRSNF,
+        (ancestral(COSINE_1000[::50].flip(0).tolist(), ends_clean=False), squared_clean, of_table(COSINE_1000, True)),
         {**JOINT, "restorer": RRDB},
-        views=2,
     ),
     "blinddiff": Case(
         "blinddiff",

@@ -56,23 +56,24 @@ class ExactStage(nn.Module):
         return ((y - clean) / sigma).float().reshape(x.shape)
 
 
+SIZES: dict[str, object] = {
+    "strides": [STRIDE, 1],
+    "centre": 0.5,
+    "spread": 0.5,
+    "width": 8,
+    "norm_groups": 4,
+    "multipliers": [1],
+    "blocks": 1,
+    "time_width": 8,
+    "attention_levels": [],
+}
+"""Options of a small SCDM for eight bands."""
+
+
 def spectral() -> tuple[GaussianWorld, SCDM, list[ExactStage]]:
     """Eight bands of which two are seen; SCDM makes every second one, then all, without guidance and clamping."""
     world = GaussianWorld(side=SIDE, scale=1, bands=BANDS, degradation=BandsConfig(bands=SEEN), noise=1e-4, correlation=0.8)
-    sizes = {
-        "strides": [STRIDE, 1],
-        "guidance_weights": [0.0, 0.0],
-        "clamp_shares": [1.0, 1.0],
-        "empty_share": 0.0,
-        "centre": 0.5,
-        "spread": 0.5,
-        "width": 8,
-        "norm_groups": 4,
-        "multipliers": [1],
-        "blocks": 1,
-        "time_width": 8,
-        "attention_levels": [],
-    }
+    sizes = {**SIZES, "guidance_weights": [0.0, 0.0], "clamp_shares": [1.0, 1.0], "empty_share": 0.0}
     method = build("scdm", sizes, Problem(1, BANDS, len(SEEN)))
     assert isinstance(method, SCDM)
     first, every = list(range(0, BANDS, STRIDE)), list(range(BANDS))
@@ -112,7 +113,7 @@ def test_scdm_hands_the_seen_bands_through_both_stages() -> None:
 
 def test_guidance_of_scdm_goes_beyond_the_condition_by_its_weight() -> None:
     world, method, stages = spectral()
-    weighted = build("scdm", {**method_options(), "guidance_weights": [2.5, 1.0]}, Problem(1, BANDS, len(SEEN)))
+    weighted = build("scdm", {**SIZES, "guidance_weights": [2.5, 1.0]}, Problem(1, BANDS, len(SEEN)))
     assert isinstance(weighted, SCDM)
     weighted.networks = nn.ModuleList(stages)
     batch = world.batch(4, seed=3)
@@ -122,21 +123,6 @@ def test_guidance_of_scdm_goes_beyond_the_condition_by_its_weight() -> None:
         found = weighted.denoiser(0, condition)(y, sigma.double())
         with_it, without = (method.denoiser(0, given)(y, sigma.double()) for given in (condition, torch.zeros_like(condition)))
     torch.testing.assert_close(found, 3.5 * with_it - 2.5 * without, rtol=1e-4, atol=1e-4)
-
-
-def method_options() -> dict[str, object]:
-    """Sizes of `spectral` that guidance needs."""
-    return {
-        "strides": [STRIDE, 1],
-        "centre": 0.5,
-        "spread": 0.5,
-        "width": 8,
-        "norm_groups": 4,
-        "multipliers": [1],
-        "blocks": 1,
-        "time_width": 8,
-        "attention_levels": [],
-    }
 
 
 @pytest.mark.parametrize("stage", [0, 1])

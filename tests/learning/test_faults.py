@@ -17,12 +17,10 @@ import torch
 from torch import Tensor
 
 from rsdiff.diffusion import (
-    denoisers,
     heun,
     learned_variance,
     levels,
     mean_reverting,
-    objectives,
     preconditioning,
     sampler,
     schedules,
@@ -124,10 +122,10 @@ FAULTS: dict[str, Fault] = {
         ("ediffsr",), ("loss",), returned(mean_reverting.MeanRevertingConfig, "interval", lambda dt: 0.57 * dt)
     ),
     "schedule: EDM's levels around exp(-0.8)": Fault(
-        ("edm", "refdiff"), ("levels",), returned(objectives.EdmLevels, "sigma", lambda sigma: sigma * math.exp(0.4))
+        ("edm", "refdiff"), ("levels",), returned(preconditioning.EdmLevels, "sigma", lambda sigma: sigma * math.exp(0.4))
     ),
     "schedule: VP levels even in sigma's logarithm": Fault(
-        ("edm_vp",), ("levels",), replaced(objectives.VpLevels, "sigma", lambda self, draw: (10 * (draw - 0.5)).exp())
+        ("edm_vp",), ("levels",), replaced(preconditioning.VpLevels, "sigma", lambda self, draw: (10 * (draw - 0.5)).exp())
     ),
     "schedule: levels between t and t + 1": Fault(
         ("diffbsr",),
@@ -140,16 +138,16 @@ FAULTS: dict[str, Fault] = {
     ),
     # Weighting and targets.
     "weighting: EDM without sigma_data": Fault(
-        ("edm", "refdiff"), ("loss",), replaced(objectives.EdmLevels, "weight", lambda self, s: 1 / s**2)
+        ("edm", "refdiff"), ("loss",), replaced(preconditioning.EdmLevels, "weight", lambda self, s: 1 / s**2)
     ),
     "weighting: VP of the clean image": Fault(
-        ("edm_vp",), ("loss",), replaced(objectives.VpLevels, "weight", lambda self, s: torch.ones_like(s))
+        ("edm_vp",), ("loss",), replaced(preconditioning.VpLevels, "weight", lambda self, s: torch.ones_like(s))
     ),
-    "weighting: VE by 1 / sigma": Fault(("edm_ve",), ("loss",), replaced(objectives.VeLevels, "weight", lambda self, s: 1 / s)),
+    "weighting: VE by 1 / sigma": Fault(("edm_ve",), ("loss",), replaced(preconditioning.VeLevels, "weight", lambda self, s: 1 / s)),
     "weighting: error not squared": Fault(
         ("edm",),
         ("loss",),
-        replaced(objectives, "weighted_square", lambda clean, target, w: w[:, None, None, None] * (clean - target).abs()),
+        replaced(preconditioning, "weighted_square", lambda clean, target, w: w[:, None, None, None] * (clean - target).abs()),
     ),
     "target: posterior of EDiffSR's step from the wrong spread": Fault(
         ("ediffsr",),
@@ -182,12 +180,12 @@ FAULTS: dict[str, Fault] = {
     "preconditioning: noise prediction scaled by a": Fault(
         ("sr3", "diffbsr_srdiff"),
         ("samples",),
-        replaced(denoisers, "clean_of", lambda prediction, y, sigma, output: y - sigma / (1 + sigma**2).sqrt() * output),
+        replaced(schedules, "clean_of", lambda prediction, y, sigma, output: y - sigma / (1 + sigma**2).sqrt() * output),
     ),
     "preconditioning: state not scaled": Fault(
         ("blindsrsnf", "diffbsr"),
         ("samples",),
-        replaced(denoisers, "variance_preserving_scale", lambda sigma: torch.ones_like(sigma.double())),
+        replaced(schedules, "variance_preserving_scale", lambda sigma: torch.ones_like(sigma.double())),
     ),
     # Samplers.
     "sampler: ancestral noise added on top": Fault(

@@ -61,6 +61,13 @@ COMPOSED = {
     "an early stop without validations": case(
         "trainer.patience=2 trainer.validate_every_steps=0", "(leave it out)", without="trainer.patience"
     ),
+    "the best of no validations": case("trainer.best_metric=ssim trainer.validate_every_steps=0", "(leave it out)", without="trainer.best"),
+    "weights in part of none": case("trainer.partial=true", "(leave it out)", without="trainer.partial"),
+    "a sun of no second date": case("dataset.second_date=false dataset.illumination=0.5", f"set {EQUAL}"),
+    "a metric that is not computed": case("metrics.seam_interval=32", r"set (metrics\.metrics=\S+\])"),
+    "a protocol's part of it": case("metrics.metrics=[ssim] metrics.protocol.epsilon=1e-8", r"set (metrics\.metrics=\S+\])"),
+    "a range said twice": case("dataset=folder dataset.root=x dataset.range=sentinel2 dataset.normaliser.rule=maximum", f"set {EQUAL}"),
+    "names beside a fraction": case("dataset=folder dataset.root=x dataset.split=fraction dataset.test_pattern=a*", f"set {EQUAL}"),
     "batch=auto": case("trainer.batch=auto", rf"or {EQUAL}", without="trainer.batch"),
     "scales in the wrong order": case("trainer.scale_range=[4,2]", "(give the lowest scale first)", without="trainer.scale_range"),
     "a word for a list": case("metrics.metrics=psnr", "write a list: (.*)[.]"),

@@ -13,18 +13,11 @@ from rsdiff.methods import METHODS
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.weights import export_weights
 from tests.conftest import Command
+from tests.runs.short import SHORT as SHORT_RUN
+from tests.runs.short import scenes
 
-SCENES = ["dataset=synthetic", "dataset.size=48", "dataset.train_images=4", "dataset.test_images=2", "dataset.second_date=false"]
-SHORT = [
-    "trainer.steps=2",
-    "trainer.batch=2",
-    "trainer.patch=48",
-    "trainer.validate_every_steps=2",
-    "trainer.validation_images=1",
-    "trainer.workers=0",
-    "metrics.metrics=[psnr]",
-    "metrics.panels=1",
-]
+SCENES = scenes(48, 2)
+SHORT = [*SHORT_RUN, "trainer.patch=48", "trainer.validate_every_steps=2", "metrics.metrics=[psnr]"]
 DEGRADATIONS = {"danv2": "dan_setting1", "dcls": "dcls_setting1", "drsr": "drsr", "dasr": "dasr_aniso"}
 BUDGET = {"drsr": "quick", "dasr": "quick"}
 SHORTER = {

@@ -8,18 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
+from tests.runs.short import SHORT as SHORT_RUN
+from tests.runs.short import scenes
 
-SCENES = ["dataset=synthetic", "dataset.size=32", "dataset.train_images=4", "dataset.test_images=1", "dataset.second_date=false"]
-SHORT = [
-    "trainer.steps=2",
-    "trainer.batch=2",
-    "trainer.patch=32",
-    "trainer.validate_every_steps=1",
-    "trainer.save_every_steps=1",
-    "trainer.validation_images=1",
-    "trainer.workers=0",
-    "metrics.panels=1",
-]
+SCENES = scenes(32, 1)
+SHORT = [*SHORT_RUN, "trainer.patch=32"]
 
 
 def the_run(outputs: Path, name: str) -> Path:

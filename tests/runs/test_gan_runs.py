@@ -16,18 +16,11 @@ from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.weights import export_weights
 from tests.conftest import Command
+from tests.runs.short import SHORT as SHORT_RUN
+from tests.runs.short import scenes
 
-SCENES = ["dataset=synthetic", "dataset.size=64", "dataset.train_images=4", "dataset.test_images=2", "dataset.second_date=false"]
-SHORT = [
-    "trainer.steps=2",
-    "trainer.batch=2",
-    "trainer.validate_every_steps=1",
-    "trainer.save_every_steps=1",
-    "trainer.validation_images=1",
-    "trainer.workers=0",
-    "metrics.metrics=[psnr]",
-    "metrics.panels=1",
-]
+SCENES = scenes(64, 2)
+SHORT = [*SHORT_RUN, "metrics.metrics=[psnr]"]
 EVALUATION = ["metrics.metrics=[psnr]", "metrics.panels=1"]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,9 @@ def test_a_package_of_ones_own_trains_in_workers_and_is_evaluated(tmp_path: Path
     assert "Median error" in evaluated[1]
     assert "width: 32" in network[1], network
     assert "names the module nowhere, which cannot be imported" in unknown[2]
+    for plugins, place in (("", path), (", plugins=['mysr']", by_name)):
+        picture = "numpy.arange(768).reshape(16, 16, 3).astype('uint8')"
+        code = f"import numpy, rsdiff; print(rsdiff.load({str(run)!r}{plugins}).restore({picture}).shape)"
+        environment = {**os.environ, "PYTHONPATH": place}
+        loaded = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+        assert loaded.stdout == "(64, 64, 3)\n", loaded.stderr

@@ -132,3 +132,24 @@ def test_the_command_that_submits_ends_when_cells_are_gone_for_good(cluster: Clu
 def test_a_sweep_of_six_with_preempted_requeued_and_killed_cells(cluster: Cluster, run_command: Command, tmp_path: Path) -> None:
     ways = {0: ["scancel", "--signal=USR2"], 2: ["scontrol", "requeue"], 5: ["scancel", "--signal=USR2"]}
     check_sweep_with_interruptions(cluster, run_command, tmp_path, 6, ways)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_plugin_that_the_command_names_is_in_the_jobs_too(cluster: Cluster, tmp_path: Path) -> None:
+    """The jobs know of it by the environment that Slurm hands on: no package is installed."""
+    path = os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY / "examples" / "plugin")])
+    chosen = ["plugins=[mysr]", "model=mysr", "degradation=haze", "metrics.metrics=[median_error]", "model.width=8,12"]
+    tiny = ["trainer.steps=2", "trainer.batch=2", "trainer.patch=32", "trainer.workers=0", "dataset.size=64"]
+    ended = subprocess.run(
+        [sys.executable, str(REPOSITORY / "run.py"), "-m", *chosen, *tiny, f"outputs={tmp_path}", *LAUNCHER],
+        env={**ENVIRONMENT, **cluster.environment, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert ended.returncode == 0, ended
+    records = [json.loads(record.read_text()) for record in tmp_path.glob("sweeps/*/run_*.json")]
+    assert ["Slurm job" in record["place"] for record in records] == [True, True]
+    assert all(record["summary"]["median_error"] > 0 for record in records)

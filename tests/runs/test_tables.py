@@ -18,11 +18,11 @@ from hydra import compose
 from rsdiff.app.command_line import CONFIG_NAME, check_run, composing
 from rsdiff.app.composition import group_config
 from rsdiff.app.diagnosis import options_of
+from rsdiff.app.options import TablesTask
 from rsdiff.app.schemas import register_schemas
+from rsdiff.app.table_options import TableConfig
+from rsdiff.app.table_plan import cells_of
 from rsdiff.config import ConfigError
-from rsdiff.tasks.options import TablesTask
-from rsdiff.tasks.table_options import TableConfig
-from rsdiff.tasks.table_plan import cells_of
 from tests.conftest import REPOSITORY
 from tests.unit.test_refdiff_data import stand_in, write
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsdiff.losses.adversarial import AdversarialKind, AdversarialLossConfig, answer_loss
+from rsdiff.methods.adversaries import AdversarialKind, AdversarialLossConfig, answer_loss
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features, read_vgg19
 from rsdiff.networks.patch_discriminator import PatchDiscriminator
 from rsdiff.networks.spectral_norm import SpectralConv2d

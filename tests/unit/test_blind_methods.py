@@ -25,7 +25,7 @@ from rsdiff.methods.joint_blind import JointBlindDiffusion, add_residual, residu
 from rsdiff.networks.degradation_aware import DegradationAwareConv
 from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
-from rsdiff.networks.srdsran import SRDSRAN
+from rsdiff.networks.srdsran import SRDSRAN, SRDSRANConfig
 from tests.method_losses import losses_of
 
 CONTRAST = {"width": 4, "queue_size": 8}
@@ -268,7 +268,8 @@ def test_predicted_kernels_filter_every_image_by_its_own() -> None:
 @pytest.mark.parametrize("gates", ["CA", "SA", "CA-SA", "SA-CA", "CA|SA"])
 @pytest.mark.parametrize("pooling", ["Avg", "Max", "Avg|Max"])
 def test_all_gates_of_srdsran_keep_the_size(gates: Any, pooling: Any) -> None:
-    network = SRDSRAN(width=16, groups=1, blocks=1, group_gates=gates, block_gates=gates, global_gates=gates, pooling=pooling, scale=2)
+    options = SRDSRANConfig(width=16, groups=1, blocks=1, group_gates=gates, block_gates=gates, global_gates=gates, pooling=pooling)
+    network = SRDSRAN(options, 3, 3, scale=2)
     assert network(torch.rand(1, 3, 6, 5)).shape == (1, 3, 12, 10)
 
 

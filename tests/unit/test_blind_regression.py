@@ -19,8 +19,9 @@ from rsdiff.methods.base import Method, Problem
 from rsdiff.methods.danv2 import DANv2Config
 from rsdiff.methods.dasr import DASRConfig
 from rsdiff.methods.dcls import DCLSConfig
-from rsdiff.methods.drsr import DRSRConfig, ModulatedConfig
-from rsdiff.methods.joint_blind import ContrastConfig
+from rsdiff.methods.drsr import DRSRConfig
+from rsdiff.networks.degradation_encoder import ContrastConfig
+from rsdiff.networks.modulated import ModulatedConfig
 from rsdiff.weights import export_weights, import_weights
 from tests.method_losses import losses_of
 

@@ -15,7 +15,8 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.blinddiff import BlindDiff, BlindDiffConfig, GuidanceConfig, MCFormerConfig, reblurred
+from rsdiff.methods.blinddiff import BlindDiff, BlindDiffConfig, GuidanceConfig, reblurred
+from rsdiff.networks.mcformer import MCFormerConfig
 from rsdiff.runs.predecessor import begin
 from rsdiff.training.checkpoints import write_checkpoint
 from rsdiff.weights import export_weights, import_weights

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from rsdiff.diffusion import counter_random
+from rsdiff.diffusion import noise as counter_random
 from rsdiff.diffusion.noise import SeededNoise, TileNoise
 
 COUNT = 400_000

@@ -10,7 +10,7 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.augmentation import AugmentationConfig
 from rsdiff.diffusion.bases import EnlargedConfig
 from rsdiff.diffusion.noise import SeededNoise
-from rsdiff.diffusion.objectives import EdmLevels
+from rsdiff.diffusion.preconditioning import EdmLevels
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.edm_sr import EdmSrConfig

@@ -145,3 +145,21 @@ def test_headers_come_back_as_they_were_read(images: Path, settled: None) -> Non
     info = first.header(path, False, "", raster_info)
     first.save()
     assert FileRecords([path]).header(path, False, "", lambda *_: pytest.fail("read again")) == info
+
+
+def test_two_splits_that_were_opened_before_either_was_saved_are_both_remembered(images: Path, settled: None) -> None:
+    paths = list_images(images, ("png",))
+    first, second = FileRecords(paths), FileRecords(paths)
+    read = {0: first.digests(paths[:3]), 1: second.digests(paths[3:])}
+    first.header(paths[0], False, "", raster_info)
+    first.save()
+    second.header(paths[4], False, "", raster_info)
+    second.save()
+    third = FileRecords(paths)
+    assert [third.knows(path, False, "") for path in paths] == [True, False, False, False, True, False]
+    for path in paths:  # other bytes behind the same times: only what is remembered can tell the former digest
+        state = path.stat()
+        path.write_bytes(path.read_bytes()[::-1])
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    third.states = first.states
+    assert third.digests(paths) == read[0] | read[1]

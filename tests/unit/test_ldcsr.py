@@ -14,9 +14,11 @@ from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem, Stage
 from rsdiff.methods.lcmsr import LCMSRConfig, boundary_weights
-from rsdiff.methods.ldcsr import LatentUNetConfig, LDCSRConfig
+from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVaeConfig
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian, GAPDecoderConfig, GAPEncoderConfig
+from rsdiff.networks.gap_autoencoder import GAPDecoderConfig, GAPEncoderConfig
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian
+from rsdiff.networks.latent_unet import LatentUNetConfig
 from rsdiff.weights import export_weights, import_weights
 from tests.method_losses import losses_of
 

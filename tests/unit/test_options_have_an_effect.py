@@ -2,82 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import typing
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rsdiff.config import UserError
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig, make_betas
-from rsdiff.runs.identity import settings_of
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.training.config import EmaConfig, LearningRateConfig, OptimiserConfig
 from rsdiff.training.learning_rate import learning_rate_factor
+from tests.effects import require_effects
 from tests.unit.test_trainer import options, trainer_of
-
-OTHER: dict[str, list[Any]] = {
-    "sigmas": [(50.0, 3.0, 0.2)],
-    "milestones": [(1, 4)],
-    "gammas": [(0.1,), (0.1, 0.3)],
-    "periods": [(3, 7)],
-    "restart_weights": [(0.5,), (0.5, 0.25)],
-    "decays": [(0.9,)],
-    "half_lives_images": [(3,)],
-    "betas": [(0.99, 0.5)],
-    "eps": [0.1],
-    "ramp_up": [None, 1.0],
-    "start_step": [5],
-    "churn_min": [1.0],
-    "churn_max": [1.0],
-    "rho": [3.0],
-}
-"""Other values of options whose legal ones do not follow from their type."""
-ALIKE = {("grid", "table"), ("solver", "euler"), ("solver", "ddim")}
-"""grid=model is the table of a model that has one; Euler's step along sigma is DDIM's."""
-
-
-def others(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (option, another value) for every option of a config."""
-    hints = typing.get_type_hints(type(config))
-    for field in dataclasses.fields(config):
-        value, hint = getattr(config, field.name), hints[field.name]
-        if field.name in OTHER:
-            values = OTHER[field.name]
-        elif typing.get_origin(hint) is Literal:
-            values = list(typing.get_args(hint))
-        elif isinstance(value, bool):
-            values = [not value]
-        elif isinstance(value, int):
-            values = [value + 1, value + 3]
-        else:
-            values = [value / 2, value + 0.3]
-        yield from ((field.name, other) for other in values if other != value)
-
-
-def require_effects(base: Any, effect: Callable[[Any], Any]) -> int:
-    """Require of every option of `base` what the module says; return how many changed something."""
-    before, changed = effect(base), 0
-    for option, value in others(base):
-        try:
-            other = dataclasses.replace(base, **{option: value})
-            after = effect(other)
-        except UserError:
-            continue
-        is_part = settings_of(other) != settings_of(base)
-        if is_part:
-            assert (option, value) in ALIKE or after != before, f"{option}={value} of {base} changes the run's name and nothing else"
-            changed += after != before
-        else:
-            assert after == before, f"{option}={value} of {base} changes the result and not the run's name"
-    return changed
 
 
 def sampled(config: SamplerConfig) -> tuple[list[float], int]:

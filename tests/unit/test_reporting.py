@@ -291,6 +291,6 @@ def test_the_pixels_drawn_reach_from_the_best_to_the_worst_spectrum() -> None:
 
 def test_tables_name_the_baseline_that_was_used() -> None:
     linear = replace(SUMMARY, baseline="linear")
-    assert "| linear |" in markdown_table(linear)
+    assert " linear |" in markdown_table(linear)
     assert "bicubic" not in markdown_table(linear)
     assert linear.as_dict()["metrics"]["psnr"]["linear"] == 26.0

@@ -13,14 +13,13 @@ from torch import Tensor
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.methods.adversaries import DiscriminatorConfig, PatchConfig, UNetConfig, VGGConfig
+from rsdiff.methods.adversaries import AdversarialLossConfig, DiscriminatorConfig, PatchConfig, UNetConfig, VGGConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features
 from rsdiff.methods.regression import RRDBMethodConfig
-from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.methods.restoring import HaloTilesConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.training.starting import load_weights
 from rsdiff.weights import export_weights, import_weights

@@ -12,6 +12,7 @@ import yaml
 from torch import Tensor
 
 from rsdiff.config import UserError, config_from_mapping
+from rsdiff.config.reading import require_effect
 from rsdiff.diffusion import levels as grids
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
 from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
@@ -177,20 +178,37 @@ def test_fastdpm_variances_keep_the_signal_of_the_long_chain(shape: Any) -> None
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"solver": "euler", "eta": 0.5}, "choose solver ddim"),
-        ({"solver": "ddim", "churn": 4.0}, "choose solver euler or heun"),
-        ({"grid": "table", "rho": 3.0}, "choose grid edm"),
+        ({"stride": 3, "spacing": "trailing"}, "set spacing=strided"),
+        ({"stride": 3, "spacing": "strided", "grid": "edm"}, "set spacing=strided and grid=table"),
         ({"grid": "list", "sigmas": (1.0, 2.0)}, "descending"),
         ({"grid": "list"}, "set sigmas"),
         ({"steps": 0}, "at least 1"),
         ({"eta": 1.5}, "choose 0 to 1"),
         ({"sigma_min": 90.0, "grid": "edm"}, "below sigma_max"),
-        ({"solver": "native", "clip": True}, "no effect with solver=native"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         SamplerConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "typed", "words"),
+    [
+        ({"solver": "euler"}, "eta", "set sampler.solver=ddim"),
+        ({"solver": "ddim"}, "churn", "set sampler.solver=euler or sampler.solver=heun"),
+        ({"solver": "heun"}, "churn_max", r"sampler.churn=NUMBER \(above 0\)"),
+        ({"grid": "table"}, "rho", "set sampler.grid=edm"),
+        ({"grid": "model"}, "sigma_max", "has no effect with sampler.grid=model"),
+        ({"solver": "native"}, "clip", "no effect with sampler.solver=native"),
+        ({"start": "image"}, "start_deviation", "set sampler.start=vp"),
+    ],
+)
+def test_options_that_nothing_reads_are_refused_where_they_are_typed(options: dict[str, Any], typed: str, words: str) -> None:
+    groups = {"sampler": SamplerConfig(**options)}
+    require_effect(groups, ["sampler.steps", "sampler.solver"])
+    with pytest.raises(ValueError, match=words):
+        require_effect(groups, [f"sampler.{typed}"])
 
 
 @pytest.mark.parametrize(

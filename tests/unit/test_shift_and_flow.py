@@ -39,8 +39,9 @@ def test_the_shift_grows_as_the_published_code_makes_it_grow(shift: ShiftConfig,
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"steps": 1}, "at least 2 steps"),
-        ({"end": 1.0}, "an end between 0 and 1"),
+        ({"steps": 1}, "steps is 1; it must be at least 2"),
+        ({"end": 1.0}, "end is 1; it must be below 1"),
+        ({"kappa": 0.0}, "kappa is 0; it must be above 0"),
         ({"lowest_noise": 2.5}, "choose a smaller lowest_noise"),
     ],
 )

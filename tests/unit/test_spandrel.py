@@ -15,8 +15,8 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.regression import HATConfig, RRDBMethodConfig
+from rsdiff.methods.restoring import HaloTilesConfig
 from rsdiff.methods.spandrel import SpandrelConfig
-from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.weights import export_weights, import_weights
 from tests.unit.test_rrdb import batch_of, method_of, problem

@@ -11,8 +11,7 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore
-from rsdiff.losses.adversarial import AdversarialLossConfig
-from rsdiff.methods.adversaries import UNetConfig, VGGConfig
+from rsdiff.methods.adversaries import AdversarialLossConfig, UNetConfig, VGGConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.perceptual import PerceptualLossConfig
 from rsdiff.methods.regression import RRDBMethodConfig

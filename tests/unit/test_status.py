@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from rsdiff.runs import sweep
 from tests.conftest import Command
 
 CELLS = ["task=evaluate", "model=bicubic", "dataset=synthetic", "dataset.size=32", "dataset.test_images=1", "metrics.metrics=[psnr]"]
@@ -55,6 +56,16 @@ def test_failed_cells_are_run_again_and_the_others_left_alone(run_command: Comma
     assert "2 runs, 2 finished" in ended.out
     assert (record(outputs, 0).read_bytes(), (kept / "provenance.jsonl").read_bytes()) == before
     assert len((failed / "provenance.jsonl").read_text().splitlines()) == 2
+
+
+def test_nothing_stays_of_a_sweep_that_was_killed_while_it_wrote(tmp_path: Path) -> None:
+    folder = sweep.start(tmp_path / "sweep", [["seed=1"]])
+    record = sweep.read_records(folder)[0]
+    for name in (sweep.PLAN, "run_00000.json"):
+        (folder / f".{name}.99999.partial").write_text("{")
+    sweep.start(folder, [["seed=1"]])
+    sweep.write_record(folder, record)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([sweep.PLAN, "run_00000.json"])
 
 
 def test_without_a_sweep_the_user_is_told_what_to_type(run_command: Command, tmp_path: Path) -> None:

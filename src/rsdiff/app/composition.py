@@ -15,6 +15,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, config_from_mapping
+from rsdiff.config.paths import typed_path
 from rsdiff.config.reading import require_effect
 from rsdiff.config.typed import nearest, required
 from rsdiff.methods.former import present_groups
@@ -45,7 +46,7 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
     """Check the composed config as plain values and return the typed settings; see `settings_from`."""
     _refuse_without_value(plain, choices, overrides)
     plain |= present_groups(plain)
-    task = cast(TaskOptions, _typed("task", plain["task"]))
+    task = cast(TaskOptions, typed_group("task", plain["task"]))
     options = _options(plain)
     if options.checkpoint is not None:
         from rsdiff.runs.predecessor import locate
@@ -59,7 +60,7 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
     for name in sorted(task.needs):
         if getattr(options, name) is None:
             raise ConfigError(f"task={choices['task']} needs {name}, which was not given; add {name}=PATH.")
-    groups = {group: _typed(group, plain[group]) for group in (*sorted(task.uses), "logger") if group in plain}
+    groups = {group: typed_group(group, plain[group]) for group in (*sorted(task.uses), "logger") if group in plain}
     require_effect(groups, [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)])
     return RunSettings(options, task, groups, choices, plain)
 
@@ -80,7 +81,7 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
 def group_config(composed: DictConfig, group: str) -> Any:
     """Return the typed config of one group of a composed config; raises ConfigError."""
     values = plain_config(composed)[group]
-    return _typed(group, present_groups({group: values}).get(group, values))
+    return typed_group(group, present_groups({group: values}).get(group, values))
 
 
 def _interpolation_sentence(error: OmegaConfBaseException) -> str:
@@ -122,7 +123,7 @@ def _options(plain: Mapping[str, Any]) -> RunOptions:
     return config_from_mapping(RunOptions, {key: value for key, value in plain.items() if key not in GROUPS}, "")
 
 
-def _typed(group: str, values: Mapping[str, Any] | None) -> Any:
+def typed_group(group: str, values: Mapping[str, Any] | None) -> Any:
     """Return the config object of one group from its plain values, whose 'kind' names the class."""
     options = dict(values or {})
     kind = options.pop("kind", None)
@@ -179,7 +180,7 @@ def _with_settings_of(
 
 def _decided_by(dataset: Mapping[str, Any]) -> frozenset[str]:
     """Return the groups for which a data set leaves a checkpoint no say: who brings LR is not degraded, who lacks targets not compared."""
-    gives = _typed("dataset", dataset).gives
+    gives = typed_group("dataset", dataset).gives
     return frozenset({"degradation"} if "lr" in gives else ()) | frozenset({"metrics"} if "hr" not in gives else ())
 
 
@@ -208,6 +209,6 @@ def _seen_from(folder: Path, plain: dict[str, Any]) -> None:
         for name in FROM_HERE.intersection(values):
             given = values[name]
             if isinstance(given, str) and given and not given.startswith(("zoo:", "hf:")):
-                values[name] = str(folder / Path(given).expanduser())
+                values[name] = str(folder / typed_path(given))
             elif isinstance(given, list):
-                values[name] = [str(folder / Path(path).expanduser()) for path in given]
+                values[name] = [str(folder / typed_path(path)) for path in given]

@@ -56,7 +56,8 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
     parsed = parse(overrides)
     try:
         searched = [text_of(override) for override in parsed if override.key_or_group == "hydra.searchpath"]
-        groups = [str(group) for group in compose(config_name, searched, return_hydra_config=True).hydra.runtime.choices]
+        usual = compose(config_name, searched, return_hydra_config=True)
+        groups = [str(group) for group in usual.hydra.runtime.choices]
     except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
         return first_paragraph(error)
     for override in parsed:
@@ -85,7 +86,7 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
     choosing = [override for override in parsed if override.key_or_group in (FAMILIES if override.package else groups)]
     chosen = [f"{override.get_key_element()}={_values(override)[0]}" for override in choosing if _values(override)]
     try:
-        composed = compose(config_name, [*searched, *chosen], return_hydra_config=True)
+        composed = compose(config_name, [*searched, *chosen], return_hydra_config=True) if chosen else usual
     except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError):
         return first_paragraph(error)
     for override in parsed:

@@ -1,34 +1,16 @@
-"""The config groups: which config classes an option of each group may name."""
+"""The config groups of the command line: those of the tasks, and the tasks that work on the application itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from rsdiff.config.kinds import Kinds
-from rsdiff.data import DATASETS
-from rsdiff.degradations import DEGRADATIONS
-from rsdiff.diffusion import SAMPLERS
-from rsdiff.methods import METHODS
-from rsdiff.tasks import TASKS
-from rsdiff.tracking import LOGGERS
+from rsdiff.tasks import groups
+from rsdiff.tasks.groups import FAMILIES
 
-GROUPS: Mapping[str, Kinds] = {
-    "task": TASKS,
-    "model": METHODS,
-    "dataset": DATASETS,
-    "degradation": DEGRADATIONS,
-    "sampler": SAMPLERS,
-    "trainer": Kinds({"trainer": "rsdiff.training.config:TrainerConfig"}),
-    "metrics": Kinds({"metrics": "rsdiff.metrics.options:MetricsConfig"}),
-    "logger": LOGGERS,
-}
+TASKS = groups.GROUPS["task"].joined({"schema": "rsdiff.app.options:SchemaTask", "tables": "rsdiff.app.options:TablesTask"})
+"""Config class of every task by `kind`."""
+GROUPS: Mapping[str, Kinds] = {**groups.GROUPS, "task": TASKS}
 """Config classes by group and `kind`. Every YAML file of a group names one: `defaults: [/schema/<group>/<kind>@_here_, _self_]`."""
 
-FAMILIES = Kinds(
-    {
-        "base": "rsdiff.diffusion.bases:BaseConfig",
-        "discriminator": "rsdiff.methods.adversaries:DiscriminatorConfig",
-        "network": "rsdiff.networks.restorers:RestorerConfig",
-    }
-)
-"""Families of choices inside an option, by name, which is that of their group: `model.network=hat` chooses the option hat of network."""
+__all__ = ["FAMILIES", "GROUPS", "TASKS"]

@@ -20,6 +20,7 @@ from rsdiff.app.composition import group_config
 from rsdiff.app.diagnosis import options_of
 from rsdiff.app.schemas import register_schemas
 from rsdiff.config import ConfigError, UserError
+from rsdiff.data.frames import markdown_of
 from rsdiff.data.source import DataError
 from rsdiff.degradations.grid import GridConfig
 from rsdiff.methods.base import MethodConfig, Problem
@@ -148,10 +149,7 @@ def feature_table(options: Shipped, combinations: Iterable[Combination]) -> str:
             refused += 1
         elif combination.model in allowed:
             allowed[combination.model].append(combination)
-    lines = [
-        "| `model=` | needs besides HR and LR | scales | data sets | degradations | smaller | imports |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for model, found in sorted(allowed.items()):
         config = options.models[model]
         needs = ", ".join(sorted(config.requires - {"hr", "lr", "hr_views"})) or "-"
@@ -161,8 +159,9 @@ def feature_table(options: Shipped, combinations: Iterable[Combination]) -> str:
         degradations = _named({combination.degradation for combination in found}, trainable)
         smaller = ", ".join(kind for kind in ("tiny", "quick") if f"{model}_{kind}" in options.models) or "-"
         imports = "yes" if options.kinds[model] in KEY_MAPS else "-"
-        lines.append(f"| `{model}` | {needs} | {shown} | {data} | {degradations} | {smaller} | {imports} |")
-    lines += [
+        rows.append([f"`{model}`", needs, shown, data, degradations, smaller, imports])
+    lines = [
+        markdown_of(["`model=`", "needs besides HR and LR", "scales", "data sets", "degradations", "smaller", "imports"], rows),
         "",
         f"Of {total} combinations of {len(options.models)} models, {len(options.datasets)} data sets, {len(options.degradations)} "
         f"degradations and {len(SCALES)} scales ({', '.join(f'{scale:g}' for scale in SCALES)}), {total - refused} can be trained and "

@@ -44,11 +44,16 @@ def name_plugins(names: Sequence[str]) -> None:
 
 def load_plugins() -> tuple[Path, ...]:
     """Import the plugins and fill their tables in, once; return their folders of configs. Raises ConfigError in one sentence."""
-    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    installed = {point.value.partition(":")[0]: f"the entry point {point.name}" for point in points}
     given = {name: f"plugins=[{name}]" for name in os.environ.get(NAMED, "").split(",") if name}
-    folders = [_loaded(name, origin) for name, origin in {**given, **installed}.items()]
+    folders = [_loaded(name, origin) for name, origin in {**given, **_installed()}.items()]
     return tuple(folder for folder in folders if folder.is_dir())
+
+
+@functools.cache
+def _installed() -> Mapping[str, str]:
+    """Return the modules that installed packages name, and what names them; to look through all packages takes a while."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return {point.value.partition(":")[0]: f"the entry point {point.name}" for point in points}
 
 
 @functools.cache

@@ -19,6 +19,9 @@ from rsdiff.app.command_line import CONFIG_NAME, check_run
 from rsdiff.app.composition import group_config
 from rsdiff.app.diagnosis import options_of_group
 from rsdiff.app.launching import launch
+from rsdiff.app.options import TablesTask
+from rsdiff.app.table_options import TableConfig, filled
+from rsdiff.app.table_plan import Cell, Job, QuickData, cells_of, data_settings
 from rsdiff.config import ConfigError
 from rsdiff.data.source import DataError
 from rsdiff.metrics import METRICS
@@ -32,9 +35,6 @@ from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.runs.status import Status, read_status
 from rsdiff.runs.sweep import Record
-from rsdiff.tasks.options import TablesTask
-from rsdiff.tasks.table_options import TableConfig, filled
-from rsdiff.tasks.table_plan import Cell, Job, QuickData, cells_of, data_settings
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import CheckpointError
 

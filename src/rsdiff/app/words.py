@@ -153,9 +153,10 @@ def literal_path(word: str, multirun: bool) -> str:
         return word
     value = found["value"]
     parsed = _parsed(word)
-    if not os.path.lexists(os.path.expanduser(value)) and parsed is not None:
+    if not _is_there(value) and parsed is not None:
         meaning = parsed.value()
-        is_list = isinstance(meaning, list) and found["key"] in MAY_BE_LISTS
+        nested = isinstance(meaning, list) and all(isinstance(item, list) for item in meaning)  # model.cmsr.table=[[4,1,0.1,2,0.2]]
+        is_list = nested or (isinstance(meaning, list) and found["key"] in MAY_BE_LISTS)
         quoted = value[:1] in "'\"" and value[-1:] == value[:1]
         if meaning is None or isinstance(meaning, dict) or quoted or is_list or "${" in value or (multirun and parsed.is_sweep_override()):
             return word
@@ -164,6 +165,12 @@ def literal_path(word: str, multirun: bool) -> str:
     text = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value)
     text = re.sub(r"(\\+)$", lambda match: match[1] * 2, text)
     return f"{found['key']}='{text.replace('${', chr(92) + '${')}'"
+
+
+def _is_there(value: str) -> bool:
+    """Whether a file or folder is called exactly so; of what is yet to be written and looks like an interpolation, the folder around it."""
+    path = os.path.expanduser(value)
+    return os.path.lexists(path) or ("${" in os.path.dirname(path) and os.path.isdir(os.path.dirname(path)))
 
 
 def with_options_of_checkpoint(overrides: Sequence[str]) -> list[str]:

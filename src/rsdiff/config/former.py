@@ -17,6 +17,10 @@ def _with_ridge(value: Any) -> Mapping[str, Any]:
     return {} if value in (None, "null") else {"base.kind": "regression", "base.ridge": value}
 
 
+def _as_rrdb(value: Any) -> Mapping[str, Any]:
+    return {"network": {"kind": "rrdb", **value}}
+
+
 def _moved(path: str) -> Translation:
     return lambda value: {path: value}
 
@@ -32,7 +36,7 @@ def _gone(value: Any) -> Mapping[str, Any]:
 
 FORMER: Sequence[tuple[str, Translation]] = (
     ("generator.starts_bicubic", _on_enlarged),
-    ("generator", _moved("network")),
+    ("generator", _as_rrdb),
     ("starts_bicubic", _on_enlarged),
     ("residual", _on_enlarged),
     ("residual_ridge", _with_ridge),

@@ -16,6 +16,18 @@ class Kinds(MutableMapping[str, type[Any]]):
     def __init__(self, places: Mapping[str, str | type[Any]]) -> None:
         self._places: dict[str, str | type[Any]] = dict(places)
 
+    def joined(self, places: Mapping[str, str | type[Any]]) -> Kinds:
+        """Return a table with these kinds as well, none of which is imported for it."""
+        return Kinds({**self._places, **places})
+
+    def kind_of(self, config: Any) -> str:
+        """Return the kind of a config object; raises KeyError where its class is none of these."""
+        cls = type(config)
+        for kind, place in self._places.items():
+            if place in (cls, f"{cls.__module__}:{cls.__qualname__}"):
+                return kind
+        raise KeyError(f"{cls.__name__} is none of {', '.join(sorted(self._places))}")
+
     def __getitem__(self, kind: str) -> type[Any]:
         place = self._places[kind]
         if isinstance(place, str):

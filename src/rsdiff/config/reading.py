@@ -12,16 +12,34 @@ what identifies a run (unless another group decides), and typing one is refused.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rsdiff.config.errors import ConfigError, UserError
 
-ANY_VALUE, ABOVE_0 = "any value", "above 0"
-"""Among the values of `read_with`: every one but None; every number above 0."""
-PLACEHOLDERS = {ANY_VALUE: "VALUE", ABOVE_0: "NUMBER (above 0)"}
+
+@dataclasses.dataclass(frozen=True)
+class Such:
+    """Values that a condition accepts besides single ones; `typed` stands for them in messages."""
+
+    typed: str
+    holds: Callable[[Any], bool]
+
+
+ANY_VALUE = Such("VALUE", lambda value: value is not None)
+NOT_EMPTY = Such("NAME", bool)
+ABOVE_0 = Such("NUMBER (above 0)", lambda value: isinstance(value, int | float) and value > 0)
+
+
+def one_of(*names: str) -> Such:
+    """Return the lists that hold one of some names."""
+    return Such(f"[{names[0]},..]", lambda chosen: not set(names).isdisjoint(chosen))
+
+
 Condition = tuple[str, tuple[Any, ...]]
 ReadWith = Mapping[str, Condition | tuple[Condition, ...]]
+"""Rules of a class replace those of its bases for the same option; () says that it is read whatever the others are."""
 
 
 def is_read(config: Any, option: str) -> bool:
@@ -31,18 +49,23 @@ def is_read(config: Any, option: str) -> bool:
 
 def _unmet(config: Any, option: str, groups: Mapping[str, Any]) -> Condition | None:
     """Return the first condition of `option` that does not hold, or None where it is read; other groups than `groups` are not asked."""
-    rule: Any = getattr(type(config), "read_with", {}).get(option, ())
+    cls: Any = type(config)  # which mypy does not take for hashable
+    rule: Any = _rules(cls).get(option, ())
     conditions: tuple[Condition, ...] = (rule,) if rule and isinstance(rule[0], str) else rule
     for other, values in conditions:
         owner, name = _owner(config, other, groups)
         if owner is None:
             continue
         chosen = getattr(owner, name)
-        is_any = ANY_VALUE in values and chosen is not None
-        is_above = ABOVE_0 in values and isinstance(chosen, int | float) and chosen > 0
-        if not (chosen in values or is_any or is_above):
+        if not any(value.holds(chosen) if isinstance(value, Such) else value == chosen for value in values):
             return other, values
     return None
+
+
+@functools.cache
+def _rules(cls: type[Any]) -> ReadWith:
+    """Return the rules of a config class and its bases."""
+    return {option: rule for base in reversed(cls.__mro__) for option, rule in vars(base).get("read_with", {}).items()}
 
 
 def _owner(config: Any, option: str, groups: Mapping[str, Any]) -> tuple[Any, str]:
@@ -60,8 +83,9 @@ def unread_options(config: Any, path: str, groups: Mapping[str, Any]) -> Iterato
             other, values = unmet
             owner, name = _owner(config, other, groups)
             typed = other if "." in other else f"{path}.{other}"
-            accepted = " or ".join(f"{typed}={PLACEHOLDERS.get(value, _typed(value))}" for value in values)
-            way = f"choose a {other.partition('.')[0]} with" if "." in other else "set"
+            accepted = " or ".join(f"{typed}={_typed(value)}" for value in values)
+            group = other.partition(".")[0]
+            way = f"choose a {group} with" if "." in other and group != path.partition(".")[0] else "set"
             yield place, f"has no effect with {typed}={_typed(getattr(owner, name))}; leave it out, or {way} {accepted}."
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from unread_options(value, place, groups)
@@ -110,5 +134,9 @@ def require_below(config: Any, **bounds: float) -> None:
 
 
 def _typed(value: Any) -> str:
-    """Return a value as one types it."""
+    """Return a value, or what stands for several, as one types it."""
+    if isinstance(value, Such):
+        return value.typed
+    if isinstance(value, tuple | list):
+        return f"[{','.join(map(_typed, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

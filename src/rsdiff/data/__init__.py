@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from rsdiff.config.kinds import Kinds, on_demand
 
 if TYPE_CHECKING:
-    from rsdiff.data.folder import FolderDataset
-    from rsdiff.data.hyperspectral import HyperspectralDataset
-    from rsdiff.data.layout import LayoutDataset
-    from rsdiff.data.packed import PackedDataset
-    from rsdiff.data.paired import PairedDataset
-    from rsdiff.data.refsr import CnamCdDataset, SecondDataset
-    from rsdiff.data.synthetic import SyntheticDataset
+    from rsdiff.data.folder import FolderDataset as FolderDataset
+    from rsdiff.data.hyperspectral import HyperspectralDataset as HyperspectralDataset
+    from rsdiff.data.layout import LayoutDataset as LayoutDataset
+    from rsdiff.data.packed import PackedDataset as PackedDataset
+    from rsdiff.data.paired import PairedDataset as PairedDataset
+    from rsdiff.data.refsr import CnamCdDataset as CnamCdDataset
+    from rsdiff.data.refsr import SecondDataset as SecondDataset
+    from rsdiff.data.synthetic import SyntheticDataset as SyntheticDataset
 
 DATASETS = Kinds(
     {
@@ -40,15 +41,3 @@ _MODULES = {
     "SyntheticDataset": "synthetic",
 }
 __getattr__ = on_demand(__name__, _MODULES)
-
-__all__ = [
-    "DATASETS",
-    "CnamCdDataset",
-    "FolderDataset",
-    "HyperspectralDataset",
-    "LayoutDataset",
-    "PackedDataset",
-    "PairedDataset",
-    "SecondDataset",
-    "SyntheticDataset",
-]

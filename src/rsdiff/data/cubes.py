@@ -10,7 +10,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
 from rsdiff.data.plausible import require_plausible
@@ -89,7 +88,7 @@ def cube_info(path: Path, variable: str = "") -> CubeInfo:
             bands, columns, rows = array.shape if _is_reversed(path) else (array.shape[0], array.shape[2], array.shape[1])
             return CubeInfo((bands, rows, columns), array.dtype, has_windows=True)
     name, (rows, columns, bands) = _matlab5_variable(path, variable)
-    return CubeInfo((bands, rows, columns), scipy.io.loadmat(path, variable_names=[name])[name].dtype, has_windows=False)
+    return CubeInfo((bands, rows, columns), _matlab5_array(path, name).dtype, has_windows=False)
 
 
 def read_cube(path: Path, window: Window | None = None, variable: str = "") -> NDArray[Any]:
@@ -114,7 +113,7 @@ def read_cube(path: Path, window: Window | None = None, variable: str = "") -> N
                 part = array[:, columns, rows] if reverse else array[:, rows, columns]
             return np.ascontiguousarray(part.transpose(0, 2, 1) if reverse else part)
     name = _matlab5_variable(path, variable)[0]
-    values = scipy.io.loadmat(path, variable_names=[name])[name].transpose(2, 0, 1)
+    values = _matlab5_array(path, name).transpose(2, 0, 1)
     return np.ascontiguousarray(values if window is None else cut(values, window))
 
 
@@ -143,7 +142,16 @@ def _three_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
+def _matlab5_array(path: Path, name: str) -> NDArray[Any]:
+    import scipy.io  # a sixth of PyTorch's own start, for those who have such files
+
+    array: NDArray[Any] = scipy.io.loadmat(path, variable_names=[name])[name]
+    return array
+
+
 def _matlab5_variable(path: Path, variable: str) -> tuple[str, tuple[int, int, int]]:
+    import scipy.io
+
     arrays = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path) if len(shape) == 3 and kind in _NUMBERS}
     found = {name: shape for name, (shape, _) in arrays.items()}
     name = _choose(found, path, variable)

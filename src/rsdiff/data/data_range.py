@@ -40,7 +40,7 @@ def rule_of(chosen: RangeName | tuple[float, float], given: NormaliserConfig) ->
     if chosen == "auto":
         return given
     if chosen == "measured":
-        return NormaliserConfig(rule="measured", percentiles=given.percentiles, images=given.images)
+        return given if given.rule == "measured" else NormaliserConfig(rule="measured", images=given.images)
     if chosen == "type":
         return NormaliserConfig(rule="type")
     low, high = PRESETS[chosen] if isinstance(chosen, str) else chosen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -11,8 +12,14 @@ from typing import Any
 import numpy as np
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it."""
+def write_whole(path: Path, write: Callable[[Path], object], is_only_writer: bool = False) -> None:
+    """Let `write` fill a temporary file beside `path`, flush it to the disk and rename it.
+
+    is_only_writer  no other process can be writing this file, so that what a killed one left of it is deleted; needed where `path` lies
+                    outside a run's folder, which is cleaned when the run begins
+    """
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial") if is_only_writer else ():
+        leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(temporary)
@@ -23,14 +30,14 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, is_only_writer: bool = False) -> None:
     """Write a text file whole."""
-    write_whole(path, lambda at: at.write_text(text, encoding="utf-8"))
+    write_whole(path, lambda at: at.write_text(text, encoding="utf-8"), is_only_writer)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any], is_only_writer: bool = False) -> None:
     """Write a JSON file whole."""
-    write_text(path, json.dumps(content, indent=1))
+    write_text(path, json.dumps(content, indent=1), is_only_writer)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from rsdiff.config import UserError, config
+from rsdiff.config.paths import typed_path
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.file_options import FileOptions
 from rsdiff.data.files import FileSource, list_images
 from rsdiff.data.packed import PackedSource, is_packed
@@ -118,6 +120,12 @@ class SplitDataset(FileDataset):
     """Options of data sets whose training and test images are distinguished by folders, names or lists."""
 
     located: ClassVar[frozenset[str]] = frozenset({"train_list", "test_list"})
+    read_with: ClassVar[ReadWith] = {
+        "test_fraction": ("split", ("fraction", "auto")),
+        "train_list": ("split", ("list",)),
+        "test_list": ("split", ("list",)),
+        "test_pattern": ("split", ("pattern",)),
+    }
 
     split: Literal["auto", "folders", "fraction", "list", "pattern", "all", "test"] = "auto"
     """folders: train/ and test/ (or val/); fraction: drawn from the names; list: text files; pattern: by name; all: every image trains and
@@ -233,7 +241,7 @@ def subfolder(folder: Path, name: str) -> Path | None:
 
 def folder_of(options: FileDataset) -> Path:
     """Return the root as a path, '~' expanded."""
-    return Path(options.root).expanduser()
+    return typed_path(options.root)
 
 
 def check_root(options: FileDataset) -> None:

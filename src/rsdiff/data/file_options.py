@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.data_range import RangeName, rule_of
 from rsdiff.data.normalisation import NormaliserConfig
 
@@ -14,6 +15,7 @@ class FileOptions:
     """Options of every data set that is read from files."""
 
     result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb", "download", "odd"})  # odd images tell by what is taken
+    read_with: ClassVar[ReadWith] = {"normaliser": ("range", ("auto", "measured"))}
 
     extensions: tuple[str, ...] = ("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff", "jp2", "img", "dat", "mat", "npy")
     """Endings of the files that belong to the data set, in any case."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from rsdiff.config.paths import typed_path
 from rsdiff.data import cubes, opening, palettes, pictures, raster_files, rasters
 from rsdiff.data.digests import DIGEST_BYTES, digest_of
 from rsdiff.data.durable import write_text
@@ -43,10 +44,8 @@ class FileRecords:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.states = states_of(paths)
         self._place = _cache_file(paths)
-        stored = _load(self._place)
-        self._headers: list[RasterInfo] = stored[0]
+        self._headers, self._known = _load(self._place)
         self._index = {repr(header): number for number, header in enumerate(self._headers)}
-        self._known: dict[str, list[Any]] = stored[1]
         self._is_changed = False
 
     def knows(self, path: Path, as_codes: bool, variable: str) -> bool:
@@ -61,11 +60,7 @@ class FileRecords:
             return self._headers[entry[2][kind]]
         found = read(path, as_codes, variable)
         if path.suffix.lower() != ".vrt":  # a mosaic changes with the files it names
-            text = repr(found)
-            if text not in self._index:
-                self._headers.append(found)
-                self._index[text] = len(self._headers) - 1
-            entry[2][kind] = self._index[text]
+            entry[2][kind] = self._number_of(found)
             self._is_changed = True
         return found
 
@@ -96,6 +91,7 @@ class FileRecords:
         """Write what is new to the cache; files that changed within the last seconds are left out."""
         if not self._is_changed:
             return
+        self._take_what_others_saved()
         settled = time.time_ns() - _SETTLED_NS
         files = {name: entry for name, entry in self._known.items() if max(entry[0][1], entry[0][2]) < settled}
         if len(files) > 2 * len(self.states):  # the folder was another one before
@@ -107,6 +103,24 @@ class FileRecords:
         except OSError:
             return
         self._is_changed = False
+
+    def _take_what_others_saved(self) -> None:
+        """Add what was saved since these records were made: those of the other split, or of another process."""
+        headers, files = _load(self._place)
+        for name, (state, digest, kinds, facts) in files.items():
+            entry = self._known.setdefault(name, [state, None, {}, {}])
+            if entry[0] == state:
+                entry[1] = entry[1] or digest
+                entry[2] = {**{kind: self._number_of(headers[number]) for kind, number in kinds.items()}, **entry[2]}
+                entry[3] = {**facts, **entry[3]}
+
+    def _number_of(self, header: RasterInfo) -> int:
+        """Return the number of a header among those of these records, which files share."""
+        text = repr(header)
+        if text not in self._index:
+            self._headers.append(header)
+            self._index[text] = len(self._headers) - 1
+        return self._index[text]
 
     def _entry(self, path: Path) -> list[Any]:
         """Return [state, digest or None, {kind: number of its header}, {kind: facts}] of a file, empty if it is not the recorded one."""
@@ -196,8 +210,8 @@ def cache_folder() -> Path:
     """Return the folder of the records."""
     own = os.environ.get("RSDIFF_CACHE")
     if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rsdiff"
+        return typed_path(own)
+    return typed_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rsdiff"
 
 
 def _content_files(path: Path) -> list[Path]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.file_dataset import SplitDataset, Tiling, folder_of, list_items, no_images
 from rsdiff.data.normalisation import NormaliserConfig
 from rsdiff.data.opening import without_warnings
@@ -22,6 +23,12 @@ Regions = Literal["auto", "columns", "rows", "none"]
 @config
 class HyperspectralDataset(SplitDataset):
     """Cubes of many bands: GeoTIFF, ENVI (bsq, bil, bip, with its .hdr beside it), PCIDSK, MATLAB 5 and 7.3, HDF5, NumPy."""
+
+    read_with: ClassVar[ReadWith] = {
+        "test_fraction": (),  # of columns or rows as well
+        "split": ("regions", ("none", "auto")),
+        **dict.fromkeys(("test_side", "gap"), ("regions", ("auto", "columns", "rows"))),
+    }
 
     extensions: tuple[str, ...] = (
         *("tif", "tiff", "mat", "npy", "h5", "he5", "hdf5", "dat", "img", "raw"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 
 _PIXELS_PER_IMAGE = 20_000
 _NOTHING_KNOWN = (
@@ -85,6 +86,13 @@ class Normaliser:
 class NormaliserConfig:
     """How stored values become [0, 1]; the values found are recorded with packed data and checkpoints."""
 
+    read_with: ClassVar[ReadWith] = {
+        "low": ("rule", ("fixed",)),
+        "high": ("rule", ("fixed",)),
+        "percentiles": ("rule", ("percentile", "measured")),
+        "images": ("rule", ("percentile", "maximum", "measured", "type")),
+    }
+
     rule: Literal["type", "fixed", "percentile", "maximum", "measured"] = "type"
     """type: the full range of an unsigned type, from the lowest to the highest value of the training split for a signed one (floats are
     taken as [0, 1] already); fixed: low..high; percentile: measured on the training split, per band; maximum: 0 to the largest value of
@@ -94,9 +102,9 @@ class NormaliserConfig:
     high: tuple[float, ...] = (1.0,)
     """Stored value that becomes 1, common or per band (fixed)."""
     percentiles: tuple[float, float] = (0.1, 99.9)
-    """Percentiles per band that become 0 and 1 (percentile)."""
+    """Percentiles that become 0 and 1, per band (percentile) or common to all (measured)."""
     images: int = 100
-    """Training images that are measured, evenly spaced over the split (percentile, maximum)."""
+    """Training images that are measured, evenly spaced over the split (all rules but fixed; type: of signed integers)."""
     clip: bool = True
     """Limit normalised values to [0, 1]."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import NOT_EMPTY, ReadWith
 from rsdiff.data.file_dataset import SplitDataset, by_stem, check_root, class_label, folder_of, no_images, subfolder
 from rsdiff.data.files import list_images
 from rsdiff.data.packed import is_packed
@@ -32,6 +33,10 @@ class PairedDataset(SplitDataset):
     """
 
     located: ClassVar[frozenset[str]] = frozenset({"hr_folder", "lr_folder", "ref_folder", "mask_folder"})
+    read_with: ClassVar[ReadWith] = {
+        **dict.fromkeys(("hr_prefix", "hr_suffix", "lr_prefix", "lr_suffix", "stretch_lr"), ("lr_folder", (NOT_EMPTY,))),
+        "unchanged_code": ("region", ("unchanged", "changed")),
+    }
 
     hr_folder: str = "HR"
     """Folder of the targets."""

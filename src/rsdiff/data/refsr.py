@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.file_dataset import FileDataset, by_stem, class_label, folder_of
 from rsdiff.data.files import list_images
 from rsdiff.data.packed import is_packed
@@ -32,6 +33,8 @@ LR_PREFIX = {"train": "real_LR_D", "test": "Bic_LR_D"}
 @config
 class RefSrDataset(FileDataset):
     """Triples of target, reference and change mask. See the module for the layout."""
+
+    read_with: ClassVar[ReadWith] = {"unchanged_code": ("region", ("unchanged", "changed"))}
 
     lr: Literal["files", "degradation"] = "files"
     """files: the published LR images, at x8 and x16; degradation: none are read, the run's degradation makes them at any scale."""

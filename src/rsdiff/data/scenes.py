@@ -99,6 +99,7 @@ _FIXED = {
     "car_red": Surface(mixture(tiles=0.8), 0.0),
     "car_dark": Surface(mixture(slate=0.5), 0.0),
 }
+_ROOFS = ("tiles_lit", "tiles_dim", "slate_lit", "slate_dim", "flat_roof", "metal_roof", "roof_unit")
 _NUMBER = {name: _FIELD_STYLES + position for position, name in enumerate(_FIXED)}
 
 
@@ -167,6 +168,12 @@ def changed(first: Painted, second: Painted) -> NDArray[np.uint8]:
     """Return (1, H, W): 1 where surface or light of any half pixel differs between two paintings, else 0."""
     differs = (first.surface != second.surface) | (first.light != second.light)
     return (differs[::2, ::2] | differs[1::2, ::2] | differs[::2, 1::2] | differs[1::2, 1::2])[None].astype(np.uint8)
+
+
+def buildings(painted: Painted) -> NDArray[np.uint8]:
+    """Return (1, H, W): 1 where half of a pixel or more is roof in a painting, else 0."""
+    roof = np.isin(painted.surface, [_NUMBER[name] for name in _ROOFS]).astype(np.uint8)
+    return (roof[::2, ::2] + roof[1::2, ::2] + roof[::2, 1::2] + roof[1::2, 1::2] >= _FINE)[None].astype(np.uint8)
 
 
 def _unevenness(scene: Scene, surface: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from rsdiff.config.paths import typed_path
 from rsdiff.data.source import DataError, Split
 
 TRAIN_FOLDERS = ("train", "training")
@@ -110,7 +111,7 @@ def by_list(names: Sequence[str], list_file: str, option: str) -> list[str]:
                of `option`, train_list or test_list, is read
     A line may be the last part of a name where one image alone has it; a line that means an image named before is refused.
     """
-    path = Path(list_file).expanduser()
+    path = typed_path(list_file)
     if not list_file or not path.is_file():
         raise DataError(f"dataset.{option}={list_file or '(empty)'} is not a file; give a text file with one image name per line.")
     if path.suffix == ".pkl":

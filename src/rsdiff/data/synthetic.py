@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.digests import digest_of
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Sample, SampleMeta
-from rsdiff.data.scenes import FIRST, SECOND, changed, lay_out, paint, render
+from rsdiff.data.scenes import FIRST, SECOND, buildings, changed, lay_out, paint, render
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource, RawSample, Split, Window, cached, cut_sample, sample_from
 
@@ -27,6 +28,7 @@ class SyntheticDataset:
     """Generated scenes: fields, towns, woods, water, roads; the same for the same seed, on any machine and in any order."""
 
     result_neutral: ClassVar[frozenset[str]] = frozenset({"cache_mb"})
+    read_with: ClassVar[ReadWith] = {"illumination": ("second_date", (True,))}
 
     size: int = 256
     """Side of the square scenes in pixels (about half a metre each)."""
@@ -38,8 +40,10 @@ class SyntheticDataset:
     """3 or 1: colour or grey of 8 bits; any other number: reflectance of 16 bits at wavelengths spaced evenly from 400 to 1000 nm."""
     second_date: bool = True
     """Give `ref`, the same place at another date, and `change_mask`, 1 where it differs; False halves the time a scene takes."""
+    mask: Literal["changes", "buildings"] = "changes"
+    """What `change_mask` shows: where the second date differs, or the buildings of the first, which task=downstream looks for."""
     changes: float = 0.3
-    """Share of the fields and buildings that differ at the second date."""
+    """Share of the fields and buildings that differ at the second date (and another draw of the first)."""
     illumination: float = 1.0
     """How much sun and haze differ at the second date; 0: not at all."""
     cache_mb: int = 512
@@ -69,7 +73,8 @@ class SyntheticDataset:
     @property
     def gives(self) -> frozenset[str]:
         """Fields of every sample."""
-        return frozenset({"hr", "ref", "change_mask"} if self.second_date else {"hr"})
+        mask = {"change_mask"} if self.second_date or self.mask == "buildings" else set()
+        return frozenset({"hr", *mask, *({"ref"} if self.second_date else ())})
 
     def check(self) -> None:
         """Nothing can be missing."""
@@ -127,7 +132,8 @@ class SyntheticSource:
         """Return a digest of the options that shape the scenes: the data are nothing else."""
         o = self._options
         scenes = (o.size, len(self), o.bands, o.second_date, o.changes, o.illumination, o.seed)
-        return f"{derived_seed('synthetic', self._split, repr(scenes)):016x}"
+        of_mask = () if o.mask == "changes" else (o.mask,)
+        return f"{derived_seed('synthetic', self._split, repr((*scenes, *of_mask))):016x}"
 
     def remarks(self) -> Sequence[str]:
         """See ImageSource."""
@@ -155,6 +161,8 @@ class SyntheticSource:
                 other = relit(other, self.wavelengths, rng, options.illumination)
             arrays["ref"] = self._stored(other)
             arrays["change_mask"] = changed(first, second) * np.uint8(255)
+        if options.mask == "buildings":
+            arrays["change_mask"] = buildings(first) * np.uint8(255)
         return RawSample(self.meta(index), arrays)
 
     def _stored(self, reflectance: NDArray[np.float32]) -> NDArray[Any]:

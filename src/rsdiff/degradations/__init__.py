@@ -7,21 +7,62 @@ from typing import TYPE_CHECKING
 from rsdiff.config.kinds import on_demand
 
 if TYPE_CHECKING:
-    from rsdiff.degradations.array import degrade_array
-    from rsdiff.degradations.bands import BandsConfig, FewerBands
-    from rsdiff.degradations.base import Degradation, DegradationConfig, Degraded, RecordValue, degrade
-    from rsdiff.degradations.bicubic import Bicubic, BicubicConfig
-    from rsdiff.degradations.bsrgan import BsrganConfig
-    from rsdiff.degradations.bsrgan_plus import BsrganPlusConfig
-    from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig, GaussianParameters
-    from rsdiff.degradations.grid import DegradationGrid, GridConfig, NamedCase, named_cases
-    from rsdiff.degradations.paired import Paired, PairedConfig
-    from rsdiff.degradations.pool import PairPool
-    from rsdiff.degradations.practical import PracticalDecisions, PracticalDegradation
-    from rsdiff.degradations.real_esrgan import RealEsrganConfig
-    from rsdiff.degradations.refdiff_training import RefDiffTraining, RefDiffTrainingConfig
-    from rsdiff.degradations.spectral_response import SrfConfig
-    from rsdiff.degradations.table import DEGRADATIONS
+    from rsdiff.degradations.array import degrade_array as degrade_array
+    from rsdiff.degradations.bands import BandsConfig as BandsConfig
+    from rsdiff.degradations.bands import FewerBands as FewerBands
+    from rsdiff.degradations.base import (
+        Degradation as Degradation,
+    )
+    from rsdiff.degradations.base import (
+        DegradationConfig as DegradationConfig,
+    )
+    from rsdiff.degradations.base import (
+        Degraded as Degraded,
+    )
+    from rsdiff.degradations.base import (
+        RecordValue as RecordValue,
+    )
+    from rsdiff.degradations.base import (
+        degrade as degrade,
+    )
+    from rsdiff.degradations.bicubic import Bicubic as Bicubic
+    from rsdiff.degradations.bicubic import BicubicConfig as BicubicConfig
+    from rsdiff.degradations.bsrgan import BsrganConfig as BsrganConfig
+    from rsdiff.degradations.bsrgan_plus import BsrganPlusConfig as BsrganPlusConfig
+    from rsdiff.degradations.gaussian import (
+        GaussianDecisions as GaussianDecisions,
+    )
+    from rsdiff.degradations.gaussian import (
+        GaussianDegradation as GaussianDegradation,
+    )
+    from rsdiff.degradations.gaussian import (
+        GaussianDegradationConfig as GaussianDegradationConfig,
+    )
+    from rsdiff.degradations.gaussian import (
+        GaussianParameters as GaussianParameters,
+    )
+    from rsdiff.degradations.grid import (
+        DegradationGrid as DegradationGrid,
+    )
+    from rsdiff.degradations.grid import (
+        GridConfig as GridConfig,
+    )
+    from rsdiff.degradations.grid import (
+        NamedCase as NamedCase,
+    )
+    from rsdiff.degradations.grid import (
+        named_cases as named_cases,
+    )
+    from rsdiff.degradations.paired import Paired as Paired
+    from rsdiff.degradations.paired import PairedConfig as PairedConfig
+    from rsdiff.degradations.pool import PairPool as PairPool
+    from rsdiff.degradations.practical import PracticalDecisions as PracticalDecisions
+    from rsdiff.degradations.practical import PracticalDegradation as PracticalDegradation
+    from rsdiff.degradations.real_esrgan import RealEsrganConfig as RealEsrganConfig
+    from rsdiff.degradations.refdiff_training import RefDiffTraining as RefDiffTraining
+    from rsdiff.degradations.refdiff_training import RefDiffTrainingConfig as RefDiffTrainingConfig
+    from rsdiff.degradations.spectral_response import SrfConfig as SrfConfig
+    from rsdiff.degradations.table import DEGRADATIONS as DEGRADATIONS
 
 _MODULES = {
     "DEGRADATIONS": "table",
@@ -56,36 +97,3 @@ _MODULES = {
     "named_cases": "grid",
 }
 __getattr__ = on_demand(__name__, _MODULES)
-
-__all__ = [
-    "DEGRADATIONS",
-    "BandsConfig",
-    "Bicubic",
-    "BicubicConfig",
-    "BsrganConfig",
-    "BsrganPlusConfig",
-    "Degradation",
-    "DegradationConfig",
-    "DegradationGrid",
-    "Degraded",
-    "FewerBands",
-    "GaussianDecisions",
-    "GaussianDegradation",
-    "GaussianDegradationConfig",
-    "GaussianParameters",
-    "GridConfig",
-    "NamedCase",
-    "PairPool",
-    "Paired",
-    "PairedConfig",
-    "PracticalDecisions",
-    "PracticalDegradation",
-    "RealEsrganConfig",
-    "RecordValue",
-    "RefDiffTraining",
-    "RefDiffTrainingConfig",
-    "SrfConfig",
-    "degrade",
-    "degrade_array",
-    "named_cases",
-]

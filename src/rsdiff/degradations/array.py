@@ -37,6 +37,11 @@ def degrade_array(
     lr, hr   arrays of the type and layout of `image`; hr is the target that belongs to lr (cut, or sharpened, where the kind does so)
     decisions  what was drawn; `DEGRADATIONS[kind](**options).build()` applies it again, and `.record(decisions)` lists its numbers
     Raises UserError in one sentence for what cannot be degraded.
+
+    >>> import numpy, rsdiff
+    >>> lr, hr, _ = rsdiff.degradations.degrade_array(numpy.full((33, 40), 7, numpy.uint8), "gaussian", scale=4, seed=1)
+    >>> lr.shape, hr.shape, lr.dtype
+    ((8, 10), (32, 40), dtype('uint8'))
     """
     if kind not in DEGRADATIONS or kind in ("paired", "grid"):
         kinds = sorted(set(DEGRADATIONS) - {"paired", "grid"})

@@ -9,7 +9,6 @@ import math
 from typing import Literal
 
 import torch
-from scipy.special import j1
 from torch import Tensor
 
 from rsdiff.degradations.resizing import shift_pixels
@@ -63,6 +62,8 @@ def shaped_kernel(
 
 def sinc_kernel(size: int, cutoff: float) -> Tensor:
     """Return the (size, size) circular low-pass filter of a cutoff in radians per pixel; it has negative lobes."""
+    from scipy.special import j1  # SciPy takes long to import, and most commands draw no such kernel
+
     offsets = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     radius = torch.hypot(offsets[:, None], offsets)
     safe = torch.where(radius == 0, torch.ones_like(radius), radius)

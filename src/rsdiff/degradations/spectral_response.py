@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.config.paths import typed_path
 from rsdiff.data.transfer import like
 from rsdiff.degradations.bands import FewerBands
 from rsdiff.degradations.base import DegradationConfig
@@ -77,7 +78,7 @@ class SrfConfig(DegradationConfig):
             )
         centres = np.asarray(self.wavelengths)
         if self.sensor == "table":
-            grid, table = read_response(Path(self.table).expanduser())
+            grid, table = read_response(typed_path(self.table))
             require_coverage(centres, grid, table)
             return weighted_by_width(centres, interpolated(centres, grid, table), self.normalise)
         averaging = self.sensor == "average" or self.sensor in AVERAGING_SENSORS

@@ -7,12 +7,32 @@ from typing import TYPE_CHECKING
 from rsdiff.config.kinds import Kinds, on_demand
 
 if TYPE_CHECKING:
-    from rsdiff.diffusion.denoisers import Denoiser
-    from rsdiff.diffusion.noise import NoiseSource, ReplayNoise, SeededNoise, TileNoise
-    from rsdiff.diffusion.preconditioning import EdmDenoiser
-    from rsdiff.diffusion.sampler import SamplerConfig, sample
-    from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
-    from rsdiff.diffusion.solvers import Observers
+    from rsdiff.diffusion.denoisers import Denoiser as Denoiser
+    from rsdiff.diffusion.noise import (
+        NoiseSource as NoiseSource,
+    )
+    from rsdiff.diffusion.noise import (
+        ReplayNoise as ReplayNoise,
+    )
+    from rsdiff.diffusion.noise import (
+        SeededNoise as SeededNoise,
+    )
+    from rsdiff.diffusion.noise import (
+        TileNoise as TileNoise,
+    )
+    from rsdiff.diffusion.preconditioning import EdmDenoiser as EdmDenoiser
+    from rsdiff.diffusion.sampler import SamplerConfig as SamplerConfig
+    from rsdiff.diffusion.sampler import sample as sample
+    from rsdiff.diffusion.schedules import (
+        DiscreteDenoiser as DiscreteDenoiser,
+    )
+    from rsdiff.diffusion.schedules import (
+        DiscreteSchedule as DiscreteSchedule,
+    )
+    from rsdiff.diffusion.schedules import (
+        ScheduleConfig as ScheduleConfig,
+    )
+    from rsdiff.diffusion.solvers import Observers as Observers
 
 SAMPLERS = Kinds(
     {
@@ -36,19 +56,3 @@ _MODULES = {
     "sample": "sampler",
 }
 __getattr__ = on_demand(__name__, _MODULES)
-
-__all__ = [
-    "SAMPLERS",
-    "Denoiser",
-    "DiscreteDenoiser",
-    "DiscreteSchedule",
-    "EdmDenoiser",
-    "NoiseSource",
-    "Observers",
-    "ReplayNoise",
-    "SamplerConfig",
-    "ScheduleConfig",
-    "SeededNoise",
-    "TileNoise",
-    "sample",
-]

@@ -16,7 +16,7 @@ from rsdiff.config import UserError
 from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.levels import edm_levels
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.objectives import log_normal_level, log_normal_share
+from rsdiff.diffusion.preconditioning import log_normal_level, log_normal_share
 from rsdiff.diffusion.solvers import SILENT, Observers, evaluate, walk
 
 LARGEST_WEIGHT = 1e5  # cap on EDM's loss weight at the lowest levels

@@ -80,6 +80,11 @@ def per_image(values: Tensor, image: Tensor) -> Tensor:
     return to_device(values.reshape(-1, *[1] * (image.ndim - 1)), image.device, image.dtype)
 
 
+def nearest_index(levels: Tensor, sigma: Tensor) -> Tensor:
+    """Return the index of the entry of `levels` (T,) nearest to each `sigma` in its logarithm, int64, of sigma's shape."""
+    return (sigma.log().reshape(-1, 1) - levels.log()).abs().argmin(1).reshape(sigma.shape)
+
+
 class DenoiserHook:
     """A denoiser with the levels and data range of another one."""
 

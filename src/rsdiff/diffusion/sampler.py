@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from rsdiff.config import UserError, config, default_values
-from rsdiff.config.reading import ABOVE_0, ReadWith
+from rsdiff.config import UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith, is_read
 from rsdiff.diffusion import levels as grids
 from rsdiff.diffusion.denoisers import Clamped, Denoiser
 from rsdiff.diffusion.noise import NoiseSource, ReplayNoise
 from rsdiff.diffusion.solvers import SILENT, Observers, SteppingDenoiser, ddim, ddpm, dpmpp_2m, native
 
-MULTISTEP = frozenset({"dpmpp_2m", "dpmpp_3m", "unipc", "deis"})
-"""Solvers that extrapolate past evaluations."""
+ALONG_PATHS = ("solver", ("euler", "heun"))
+WITH_CHURN = (ALONG_PATHS, ("churn", (ABOVE_0,)))
+FROM_TABLE, IN_RANGE = ("grid", ("model", "table")), ("grid", ("edm", "vp", "ve", "iddpm"))
 
-READ_BY: Mapping[str, tuple[str, frozenset[str]]] = {
-    "eta": ("solver", frozenset({"ddim"})),
-    "variance": ("solver", frozenset({"ddpm"})),
-    "churn": ("solver", frozenset({"euler", "heun"})),
-    "churn_min": ("solver", frozenset({"euler", "heun"})),
-    "churn_max": ("solver", frozenset({"euler", "heun"})),
-    "churn_noise": ("solver", frozenset({"euler", "heun"})),
-    "time_schedule": ("solver", frozenset({"euler", "heun"})),
-    "scaling": ("solver", frozenset({"euler", "heun"})),
-    "alpha": ("solver", frozenset({"heun"})),
-    "draw_unused": ("solver", frozenset({"ddpm", "ddim", "euler", "heun"})),
-    "clip": ("solver", frozenset({"ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis"})),
-    "order": ("solver", frozenset({"unipc", "deis"})),
-    "spacing": ("grid", frozenset({"model", "table"})),
-    "sigma_min": ("grid", frozenset({"edm", "vp", "ve", "iddpm"})),
-    "sigma_max": ("grid", frozenset({"edm", "vp", "ve", "iddpm"})),
-    "stride": ("spacing", frozenset({"strided"})),
-    "rho": ("grid", frozenset({"edm"})),
-    "sigmas": ("grid", frozenset({"list"})),
-    "start_deviation": ("start", frozenset({"vp", "image_vp"})),
-}
-"""Options that only some choices read: option -> (the option it depends on, the choices that read it). Elsewhere they keep their default,
-also in a file; what `read_with` of `SamplerConfig` adds may stand in a file that another option overrides."""
+MULTISTEP = ("dpmpp_2m", "dpmpp_3m", "unipc", "deis")
+"""Solvers that extrapolate past evaluations."""
 
 
 @config
@@ -54,9 +34,25 @@ class SamplerConfig:
             ("stride", (0,)),
             ("grid", ("model", "table", "edm", "vp", "ve", "iddpm", "fastdpm_quadratic", "fastdpm_linear")),
         ),
-        "churn_min": ("churn", (ABOVE_0,)),
-        "churn_max": ("churn", (ABOVE_0,)),
-        "churn_noise": ("churn", (ABOVE_0,)),
+        "spacing": FROM_TABLE,
+        "stride": (("spacing", ("strided",)), FROM_TABLE),
+        "sigma_min": IN_RANGE,
+        "sigma_max": IN_RANGE,
+        "rho": ("grid", ("edm",)),
+        "sigmas": ("grid", ("list",)),
+        "start_deviation": ("start", ("vp", "image_vp")),
+        "eta": ("solver", ("ddim",)),
+        "variance": ("solver", ("ddpm",)),
+        "churn": ALONG_PATHS,
+        "churn_min": WITH_CHURN,
+        "churn_max": WITH_CHURN,
+        "churn_noise": WITH_CHURN,
+        "time_schedule": ALONG_PATHS,
+        "scaling": ALONG_PATHS,
+        "alpha": ("solver", ("heun",)),
+        "draw_unused": ("solver", ("ddpm", "ddim", "euler", "heun")),
+        "clip": ("solver", ("ddpm", "ddim", "euler", "heun", *MULTISTEP)),
+        "order": ("solver", ("unipc", "deis")),
     }
 
     solver: Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "native"] = "ddim"
@@ -117,19 +113,15 @@ class SamplerConfig:
 
 
 def _problem(config: SamplerConfig) -> str | None:
-    """Return one sentence on a combination of options that cannot work, or None."""
-    defaults = default_values(SamplerConfig)
-    for option, (chooser, readers) in READ_BY.items():
-        value, choice = getattr(config, option), getattr(config, chooser)
-        given = list(value) if isinstance(value, tuple) else value
-        if given != defaults[option] and choice not in readers:
-            return (
-                f"{option}={value} has no effect with {chooser}={choice}; "
-                f"leave {option} at {defaults[option]} or choose {chooser} {' or '.join(sorted(readers))}."
-            )
+    """Return one sentence on values that cannot work, or None."""
     checks = (
         (config.steps >= 1, f"steps={config.steps} was given; choose at least 1."),
         (config.stride >= 0, f"stride={config.stride} was given; choose at least 1, or 0 to derive it from steps."),
+        (
+            config.stride == 0 or (config.spacing == "strided" and is_read(config, "spacing")),
+            f"stride={config.stride} has no effect with spacing={config.spacing} and grid={config.grid}; leave it at 0, or set "
+            "spacing=strided and grid=table.",
+        ),
         (0 <= config.eta <= 1, f"eta={config.eta} was given; choose 0 to 1."),
         (0 < config.alpha <= 1, f"alpha={config.alpha} was given; choose a share of the step above 0 and up to 1."),
         (config.order in (2, 3), f"order={config.order} was given; choose 2 or 3."),
@@ -156,10 +148,11 @@ class BlendingNoise(Protocol):
 
 def sigma_range(config: SamplerConfig, denoiser: Denoiser) -> tuple[float, float]:
     """Return (sigma_min, sigma_max) of the continuous grids, clipped to the model's range."""
-    low, high = max(config.sigma_min, denoiser.sigma_min), min(config.sigma_max, denoiser.sigma_max)
+    asked = config if is_read(config, "sigma_min") else SamplerConfig()
+    low, high = max(asked.sigma_min, denoiser.sigma_min), min(asked.sigma_max, denoiser.sigma_max)
     if not low < high:
         raise UserError(
-            f"sampler.sigma_min={config.sigma_min} to sampler.sigma_max={config.sigma_max} lies outside the model's range "
+            f"sampler.sigma_min={asked.sigma_min} to sampler.sigma_max={asked.sigma_max} lies outside the model's range "
             f"{denoiser.sigma_min} to {denoiser.sigma_max}; choose levels inside it."
         )
     return low, high
@@ -170,7 +163,7 @@ def make_levels(config: SamplerConfig, denoiser: Denoiser) -> Tensor:
     grid = config.grid
     if grid == "model":
         grid = "edm" if denoiser.table is None else "table"
-        if denoiser.table is None and (config.spacing != "trailing" or config.stride):
+        if denoiser.table is None and config.spacing != "trailing":
             raise UserError(
                 f"sampler.spacing={config.spacing} picks levels from a model's table, and this model knows any level; leave it out, or "
                 "choose grid edm, ve or vp."
@@ -184,7 +177,8 @@ def make_levels(config: SamplerConfig, denoiser: Denoiser) -> Tensor:
             indices = grids.table_indices(len(denoiser.table), config.steps, config.spacing, config.stride)
             chosen = denoiser.table[indices]
         case "edm":
-            chosen = grids.edm_levels(config.steps, *sigma_range(config, denoiser), rho=config.rho)
+            rho = config.rho if is_read(config, "rho") else SamplerConfig().rho
+            chosen = grids.edm_levels(config.steps, *sigma_range(config, denoiser), rho=rho)
         case "vp":
             chosen = grids.vp_levels(config.steps, *sigma_range(config, denoiser))
         case "ve":
@@ -248,7 +242,7 @@ def sample(
     levels = make_levels(config, denoiser)
     if config.solver in MULTISTEP:
         require_stable(config, tuple(levels.tolist()))
-    if config.clip and denoiser.data_range is not None:
+    if config.clip and is_read(config, "clip") and denoiser.data_range is not None:
         denoiser = Clamped(denoiser, *denoiser.data_range)
     if isinstance(noise, BlendingNoise):
         if config.solver == "native":

@@ -17,7 +17,7 @@ from torch import Tensor
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ReadWith
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.denoisers import DataRange, Network, Prediction, TimeInput, clean_of, per_image
+from rsdiff.diffusion.denoisers import DataRange, Network, Prediction, TimeInput, clean_of, nearest_index, per_image
 
 ScheduleName = Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "linear_cosine"]
 LOWEST_VARIANCE = 1e-20  # below it the published code clips posterior variances before taking the logarithm
@@ -97,11 +97,11 @@ class ScheduleConfig:
     steps: int = 2000
     """T, number of levels."""
     start: float = 1e-6
-    """First beta; not read by const, jsd and cosine."""
+    """First beta."""
     end: float = 1e-2
-    """Last beta; not read by jsd and cosine."""
+    """Last beta."""
     offset: float = 0.008
-    """s of the cosine schedules; read by cosine and linear_cosine."""
+    """s of the cosine schedules."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -281,5 +281,4 @@ class DiscreteDenoiser:
         return sigma.clamp(self.sigma_min, self.sigma_max)
 
     def _nearest(self, sigma: Tensor) -> Tensor:
-        distance = sigma.log().reshape(-1, 1) - self._schedule.on(sigma.device, "sigmas").log()
-        return distance.abs().argmin(1).reshape(sigma.shape)
+        return nearest_index(self._schedule.on(sigma.device, "sigmas"), sigma)

@@ -14,6 +14,7 @@ from rsdiff.data.normalisation import Normaliser
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.methods.base import Method, Problem
+from rsdiff.metrics.calibration import Calibration
 
 
 class Team(Protocol):
@@ -53,6 +54,7 @@ class SceneJob:
     needs       fields of the batch that the method needs
     identity    names method, weights and sampler: scratch files of another identity are not used
     weights     says which weights, for the tags of the rasters
+    calibration says how wide intervals are, for several samples; None where nothing does
     order       batches in the order in which they are restored, None for row by row; the result does not depend on it
     """
 
@@ -70,6 +72,7 @@ class SceneJob:
     device: torch.device
     identity: str = ""
     weights: str = ""
+    calibration: Calibration | None = None
     order: Callable[[int], Sequence[int]] | None = None
 
 

@@ -23,7 +23,10 @@ class SceneOptions:
     fuse: int = 1
     """Side of a group of tiles, in tiles, whose clean estimates are blended at every step of the sampler; 1 restores tiles alone."""
     samples: int = 1
-    """Restorations drawn of every pixel; from 2 on their mean is written and, beside it, their standard deviation."""
+    """Restorations drawn of every pixel; from 2 on their mean is written and, beside it, their standard deviation and, where they were
+    calibrated (task=calibrate), half the width of the interval in which `level` of the HR values lie."""
+    level: float = 0.9
+    """Share of HR values that lie within the intervals of calibrated samples."""
     share_codes: bool = True
     """Estimate what is global (the degradation code of blind methods) once per scene, from windows spread over it."""
     bands: tuple[int, ...] = ()

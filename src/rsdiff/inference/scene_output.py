@@ -95,14 +95,14 @@ def output_form(reader: SceneReader, options: SceneOptions, bands: int, output: 
 
 
 def spread_form(bands: int) -> OutputForm:
-    """Return the form of the raster of standard deviations."""
+    """Return the form of the rasters of standard deviations and of half the widths of intervals."""
     return OutputForm(np.dtype(np.float32), bands, float("nan"), keeps_bands=False)
 
 
 class SceneWriter:
     """Writes the output raster beside its final name and renames it when it is complete.
 
-    kind  'restored' or 'spread', recorded in the file's tags
+    kind  'restored', 'spread' or 'interval', recorded in the file's tags
     tags  further tags
     """
 

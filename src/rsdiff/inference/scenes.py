@@ -22,6 +22,7 @@ from rasterio.enums import Resampling
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.config.paths import typed_path
 from rsdiff.data.normalisation import type_range
 from rsdiff.data.opening import local_file, without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
@@ -29,6 +30,7 @@ from rsdiff.data.source import mask_values
 from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.noise import TileNoise
+from rsdiff.inference.draws import require_variants, variant
 from rsdiff.inference.images import restore
 from rsdiff.inference.memory import LARGEST_TARGET, SHARE, best_tile, free_memory, is_out_of_memory, measured_growth
 from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader, filled
@@ -79,10 +81,16 @@ class _Run:
         self.forms = {"restored": output_form(self.reader, self.options, self.written_bands, job.output)}
         if self.options.samples > 1:
             self.forms["spread"] = spread_form(self.written_bands)
+            if job.calibration is not None:
+                self.reach = job.calibration.reach(self.options.level)
+                self.forms["interval"] = spread_form(self.written_bands)
         require_writable_name(job.output, self.forms["restored"], self.options.format)
         # A CPU gains nothing from larger batches, and convolutions round differently in them.
         self.together = 1 if job.device.type == "cpu" else self.options.batch
         self.code = self._scene_code() if self.options.share_codes else None
+        self.is_random = self.options.samples < 2 or self._draws_noise()
+        if not self.is_random:
+            require_variants(self.options.samples)
 
     def _require_bands(self) -> None:
         given, needed = len(self.reader.bands), self.job.problem.lr_bands
@@ -103,7 +111,7 @@ class _Run:
         if path is None:
             raise UserError(f"this model needs task.{option}, a raster that covers the scene; add task.{option}=FILE.")
         resampling = Resampling.cubic if name == "ref" else Resampling.nearest
-        raster = AlignedRaster(Path(path).expanduser(), self.reader, self.scale, self.size, resampling)
+        raster = AlignedRaster(typed_path(path), self.reader, self.scale, self.size, resampling)
         stack.callback(raster.close)
         wanted = self.bands if name == "ref" else 1
         if len(raster.bands) != wanted:
@@ -155,16 +163,27 @@ class _Run:
         allowed = SHARE * free_memory(self.job.device) / (self.together * self.options.fuse**2)
         return self.team.smallest(best_tile(sides, allowed, needs, works, self.overlap_of))
 
-    def _probe(self, side: int) -> Tensor:
-        """Restore one tile of nothing, in as few steps as a sampler can take."""
+    @property
+    def unit(self) -> float | NDArray[np.float64]:
+        """Stored values that make up [0, 1], common or per band (C, 1, 1)."""
+        span = np.subtract(self.normaliser.high, self.normaliser.low)
+        return float(span.mean()) if len(span) == 1 or self.reader.is_repeated else span[:, None, None]
+
+    def _draws_noise(self) -> bool:
+        """Say whether two restorations of one tile differ."""
+        first, second = (self._probe(self.smallest, ("probe", number), 0.5) for number in range(2))
+        return not torch.equal(first, second)
+
+    def _probe(self, side: int, key: tuple[int | str, ...] = ("probe",), value: float = 0.0) -> Tensor:
+        """Restore one tile of a value, in as few steps as a sampler can take."""
         short = replace(self.job.sampler, steps=min(2, self.job.sampler.steps)) if self.job.sampler.grid != "list" else self.job.sampler
         size = int(side * self.scale)
-        images = {"lr": torch.zeros(1, self.job.problem.lr_bands, side, side, device=self.job.device)}
+        images = {"lr": torch.full((1, self.job.problem.lr_bands, side, side), value, device=self.job.device)}
         for name in self.aligned:
             images[name] = torch.zeros(1, self.bands if name == "ref" else 1, size, size, device=self.job.device)
         batch = Batch([SampleMeta("probe")], (size, size), (side, side), code=self.code, **images)  # type: ignore[arg-type]
         with torch.no_grad():
-            return restore(self.job.method, batch, short, TileNoise(("probe",), [(0, 0)], (size, size)))
+            return restore(self.job.method, batch, short, TileNoise(key, [(0, 0)], (size, size)))
 
     def smaller_tile(self, tile: int) -> int:
         """Return half of a tile side that was too large; raises UserError where none is smaller."""
@@ -183,6 +202,7 @@ class _Run:
             "overlap": self.options.overlap,
             "fuse": self.options.fuse,
             "samples": self.options.samples,
+            **({"interval": [self.options.level, self.job.calibration.to_json()]} if self.job.calibration else {}),
             "seed": self.job.seed,
             "scale": str(self.scale),
             "input": [str(self.job.input), state.st_size, state.st_mtime_ns],
@@ -344,7 +364,12 @@ class _Work:
         if len(inside) > 1:
             noise = FusedTileNoise(key, origins, size, len(inside), int(rows.overlap * rows.scale))
         with torch.no_grad():
-            restored = restore(job.method, batch.to(job.device), job.sampler, noise).float().cpu().numpy()
+            work = batch.to(job.device)
+            if self.run.is_random:
+                made = restore(job.method, work, job.sampler, noise)
+            else:
+                made = variant(work, sample, lambda turned: restore(job.method, turned, job.sampler, noise))
+            restored = made.float().cpu().numpy()
         if len(inside) > 1:
             group = Grid(rows, columns, max(rows.target_length, columns.target_length))
             groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])
@@ -406,7 +431,11 @@ class _Work:
             values = np.concatenate([values, valid.all(axis=0, keepdims=True).astype(values.dtype)])
         images = {"restored": _padded(values)}
         if "spread" in run.forms:
-            images["spread"] = _padded(run.forms["spread"].convert(drawn.std(axis=0, ddof=1), valid))
+            spread = drawn.std(axis=0, ddof=1)
+            images["spread"] = _padded(run.forms["spread"].convert(spread, valid))
+            if run.job.calibration is not None:
+                half = run.reach * run.job.calibration.deviation(spread, run.unit)
+                images["interval"] = _padded(run.forms["interval"].convert(half, valid))
         return images
 
     def _valid(self, block: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
@@ -439,6 +468,8 @@ class _Work:
                 "RSDIFF_MODEL": run.job.identity,
                 **({"RSDIFF_WEIGHTS": run.job.weights} if run.job.weights else {}),
             }
+            if name == "interval":
+                tags["RSDIFF_LEVEL"] = f"{run.options.level:g}"
             if run.values.use.outside:
                 tags["RSDIFF_OUTSIDE"] = run.outside_told()
             writer = SceneWriter(path, run.reader, self.grid, run.scale, form, run.options, tags)

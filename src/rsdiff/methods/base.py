@@ -32,6 +32,11 @@ class Losses:
     terms: Mapping[str, Tensor]
 
     @classmethod
+    def summed(cls, terms: Mapping[str, Tensor]) -> Losses:
+        """Return the sum of terms that hold their weights."""
+        return cls(torch.stack(list(terms.values())).sum(), {name: value.detach() for name, value in terms.items()})
+
+    @classmethod
     def weighted(cls, terms: Mapping[str, Term]) -> Losses:
         """Return the sum of the terms times their weights; the log shows the terms without."""
         total = torch.stack([weight * value for weight, value in terms.values()]).sum()

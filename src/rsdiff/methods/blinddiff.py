@@ -42,55 +42,10 @@ from rsdiff.diffusion.solvers import SILENT, Observers
 from rsdiff.losses.masked import image_means
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.layers import reflect_to
-from rsdiff.networks.mcformer import MCFormer
+from rsdiff.networks.mcformer import MCFormerConfig
 
 ESTIMATION = SamplerConfig(solver="native", steps=10, spacing="linspace")
 """How kernels are estimated for result rows: the kernel of the last of a few unguided steps."""
-
-
-@config
-class MCFormerConfig:
-    """The network that predicts noise, variance and kernel."""
-
-    width: int = 48
-    """Channels of the first level; each further level has twice as many."""
-    blocks: tuple[int, ...] = (2, 3, 6, 8)
-    """Transformer blocks per level; the image is halved between levels."""
-    refinement: int = 2
-    """Blocks behind the last decoder."""
-    heads: tuple[int, ...] = (1, 2, 4, 8)
-    """Attention heads per level."""
-    expansion: float = 2.66
-    """Hidden channels of the feed-forward parts, in units of a level's."""
-    kernel_size: int = 21
-    """Side of the estimated kernels in HR pixels."""
-    checkpointing: bool = False
-    """Recompute the activations of each block in the backward pass, guidance included: less memory, about a third more time."""
-
-    def __post_init__(self) -> None:
-        if len(self.blocks) < 2 or len(self.blocks) != len(self.heads) or min(*self.blocks, *self.heads, self.refinement) < 1:
-            raise UserError(
-                f"blocks={list(self.blocks)}, heads={list(self.heads)}, refinement={self.refinement} make no network; "
-                "choose one number of at least 1 for each of two or more levels, and at least 1 block of refinement."
-            )
-        if self.width < 2 or self.width % 2 or any(self.width * 2**level % heads for level, heads in enumerate(self.heads)):
-            raise UserError(f"width={self.width} must be even and split into heads={list(self.heads)} at every level; change one of them.")
-        if self.expansion * self.width < 1 or self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise UserError(f"expansion={self.expansion}, kernel_size={self.kernel_size}: choose a positive and an odd number.")
-
-    def build(self, problem: Problem) -> MCFormer:
-        """Return the network with fresh weights."""
-        return MCFormer(
-            bands=problem.bands,
-            width=self.width,
-            blocks=self.blocks,
-            refinement=self.refinement,
-            heads=self.heads,
-            expansion=self.expansion,
-            scale=int(problem.scale),
-            kernel_size=self.kernel_size,
-            checkpointing=self.checkpointing,
-        )
 
 
 @config

@@ -14,56 +14,20 @@ Unlike the published code:
 from __future__ import annotations
 
 from math import lcm
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from rsdiff.config import Ours, UserError, config
+from rsdiff.config import config
 from rsdiff.diffusion.denoisers import Prediction
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
-from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNet
-from rsdiff.networks.diffusion_unet import SkeletonConfig
+from rsdiff.networks.degradation_aware import BlindSRSNFUNetConfig
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
-
-
-@config
-class BlindSRSNFUNetConfig(SkeletonConfig):
-    """The clean-image predictor; dropout is without effect in the published network (see normalise_second)."""
-
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    """Channels of each level in units of `width`; the image is halved between levels."""
-    attention_levels: tuple[int, ...] = ()
-    """Levels with self-attention, from 0; the middle always has it."""
-    fold: int = 2
-    """Blocks of fold x fold pixels become channels, so that the U-Net runs at a fraction of the size."""
-    normalise_second: Annotated[bool, Ours("weights")] = False
-    """Normalise before the degradation-aware convolution. The published code computes that and throws the result away (False)."""
-
-    def __post_init__(self) -> None:
-        SkeletonConfig.__post_init__(self)
-        if self.fold < 1:
-            raise UserError(f"fold={self.fold} was given; choose at least 1, which leaves the image whole.")
-        if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
-            raise UserError(f"attention_levels={list(self.attention_levels)}: the levels are 0 to {len(self.multipliers) - 1}.")
-        if self.dropout and not self.normalise_second:
-            raise UserError(f"dropout={self.dropout} has no effect with normalise_second=false; set one of them.")
-
-    def build(self, problem: Problem, feature_channels: int, code_channels: int) -> BlindSRSNFUNet:
-        """Return the network with fresh weights."""
-        return BlindSRSNFUNet(
-            bands=problem.bands,
-            attention_levels=self.attention_levels,
-            fold=self.fold,
-            feature_channels=feature_channels,
-            code_channels=code_channels,
-            normalise_second=self.normalise_second,
-            **self.skeleton(),
-        )
 
 
 @config
@@ -78,7 +42,7 @@ class BlindSRSNFConfig(JointBlindConfig):
     """Noise levels of training."""
 
     def refuse(self, problem: Problem) -> str | None:
-        return refuse_scale("blindsrsnf", problem)
+        return self.restorer.refuse_head("blindsrsnf", problem)
 
     def build(self, problem: Problem) -> BlindSRSNF:
         return BlindSRSNF(self, problem)
@@ -92,7 +56,7 @@ class BlindSRSNF(JointBlindDiffusion):
 
     def __init__(self, options: BlindSRSNFConfig, problem: Problem) -> None:
         super().__init__(options, problem, options.restorer.build(problem))
-        self.unet = options.unet.build(problem, options.restorer.width, options.contrast.code_channels)
+        self.unet = options.unet.build(problem.bands, options.restorer.width, options.contrast.code_channels)
 
     def estimate(self, lr: Tensor) -> Estimate:
         feature = self.restorer.trunk(lr)[-1]
@@ -123,10 +87,3 @@ def noised(schedule: DiscreteSchedule, clean: Tensor, noise: NoiseSource) -> tup
     before, own = signal[step], signal[step + 1]
     level = noise.uniform((count,), clean.device) * (before - own) + own
     return noisy(clean, level, drawn), level
-
-
-def refuse_scale(model: str, problem: Problem) -> str | None:
-    """Return a sentence where BasicSR's RRDBNet cannot enlarge by the problem's scale, else None."""
-    if problem.scale in (1, 2, 4):
-        return None
-    return f"model {model} enlarges by 1, 2 or 4 and the scale is {problem.scale:g}; set scale to one of them."

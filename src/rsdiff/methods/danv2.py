@@ -21,7 +21,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations.pca import KernelBasisConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
-from rsdiff.networks.danv2 import ESTIMATOR_WIDTH, DANv2
+from rsdiff.networks.danv2 import DANv2, DANv2NetConfig
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
@@ -29,28 +29,14 @@ if TYPE_CHECKING:
 
 
 @config
-class DANv2Config(MethodConfig):
+class DANv2Config(DANv2NetConfig, MethodConfig):
     """DANv2. The defaults are those of setting 1."""
 
-    width: int = 64
-    """Channels of the restorer."""
-    groups: int = 5
-    """Dual-path groups of the restorer; each doubles its streams, so more than 5 overflow easily."""
-    blocks: int = 10
-    """Dual-path blocks per group."""
-    estimator_width: int = ESTIMATOR_WIDTH
-    """Channels before the kernel's taps; the estimator's streams have half as many."""
-    estimator_blocks: int = 5
-    """Dual-path blocks of the estimator."""
-    loops: int = 4
-    """Turns of restorer and estimator."""
     basis: KernelBasisConfig = KernelBasisConfig()
     """Side and codes of the kernels. Checkpoints hold the basis, which is made when training begins."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "groups", "blocks", "estimator_blocks", "loops"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        super().__post_init__()
         if self.estimator_width < 2 or self.estimator_width % 2 or self.basis.kernel_size % 2 == 0:
             raise UserError(
                 f"estimator_width={self.estimator_width} must be even and basis.kernel_size={self.basis.kernel_size} odd; change them."
@@ -69,18 +55,7 @@ class DANv2Config(MethodConfig):
 
     def network(self, problem: Problem) -> DANv2:
         """Return the network with fresh weights and an empty basis."""
-        return DANv2(
-            basis=torch.zeros(self.basis.kernel_size**2, self.basis.code_length),
-            in_channels=problem.lr_bands,
-            out_channels=problem.bands,
-            width=self.width,
-            groups=self.groups,
-            blocks=self.blocks,
-            estimator_width=self.estimator_width,
-            estimator_blocks=self.estimator_blocks,
-            loops=self.loops,
-            scale=int(problem.scale),
-        )
+        return DANv2(self, problem, torch.zeros(self.basis.kernel_size**2, self.basis.code_length))
 
     def build(self, problem: Problem) -> DANv2Method:
         return DANv2Method(self, problem)

@@ -16,10 +16,9 @@ from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
-from rsdiff.methods.drsr import PEAK, ModulatedConfig
-from rsdiff.methods.joint_blind import ContrastConfig
 from rsdiff.networks.dasr import DASRNetwork
-from rsdiff.networks.degradation_encoder import contrastive_loss
+from rsdiff.networks.degradation_encoder import ContrastConfig, contrastive_loss
+from rsdiff.networks.modulated import PEAK, ModulatedConfig
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
@@ -50,7 +49,7 @@ class DASRConfig(MethodConfig):
 
     def network(self, problem: Problem) -> DASRNetwork:
         """Return the restoration network with fresh weights."""
-        return self.restorer.build(DASRNetwork, problem, self.contrast.code_channels)
+        return DASRNetwork(self.restorer, problem, self.contrast.code_channels)
 
     def build(self, problem: Problem) -> DASR:
         return DASR(self, problem)
@@ -81,12 +80,7 @@ class DASR(Method):
         terms = {"contrast": self.contrast_weight * contrastive_loss(logits)}
         if stage.name == "joint":
             terms["image"] = masked_l1(self.network(lr, code), PEAK * batch.need("hr"), batch.valid)
-        total = torch.stack(list(terms.values())).sum()
-        return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
-
-    @property
-    def coupling(self) -> str:
-        return "its contrastive loss compares the images of a batch with those of earlier ones, by features normalised over the batch"
+        return {"restorer": Losses.summed(terms)}
 
     def after_step(self, stage: Stage, step: int) -> None:
         self.contrast.after_step()

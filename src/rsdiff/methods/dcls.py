@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 from torch import Tensor
 
-from rsdiff.config import Ours, UserError, config
+from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import ResizeBackend, resize
 from rsdiff.losses.kernel_target import lr_kernel
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
-from rsdiff.networks.dcls import DCLS, FILTER_SIZES, KernelNorm
+from rsdiff.networks.dcls import DCLS, DCLSNetConfig
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
@@ -30,37 +30,13 @@ if TYPE_CHECKING:
 
 
 @config
-class DCLSConfig(MethodConfig):
+class DCLSConfig(DCLSNetConfig, MethodConfig):
     """DCLS. The defaults are those of setting 1."""
 
-    width: int = 64
-    """Channels of the restorer's features and of the estimator."""
-    groups: int = 5
-    """Dual-path groups of the restorer; each doubles its streams, so more than 5 overflow easily."""
-    blocks: int = 10
-    """Dual-path attention blocks per group."""
-    reduction: int = 4
-    """The narrow streams have width / reduction channels, and so have the channel gates of either stream."""
-    latent: int = 256
-    """Length of the vector that the estimator's linear filters are made from."""
-    kernel_size: int = 21
-    """Side of the estimated kernel in LR pixels: 11, 21 or 31."""
-    kernel_norm: KernelNorm = "sum"
-    """How the kernel's sum becomes 1: divided by its sum, or a softmax."""
     clamp: Annotated[bool, Ours("training")] = True
     """Limit the image to [0, 1] inside the network in training too, as published."""
     sharp_resize: ResizeBackend = "matlab"
     """Back-end that makes the sharp LR image of the kernel's truth; that of the degradation."""
-
-    def __post_init__(self) -> None:
-        for name in ("width", "groups", "blocks", "reduction", "latent"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.kernel_size not in FILTER_SIZES:
-            sizes = ", ".join(str(size) for size in FILTER_SIZES)
-            raise UserError(f"kernel_size={self.kernel_size} has no published chain of linear filters; choose one of {sizes}.")
-        if self.width // self.reduction < self.reduction:
-            raise UserError(f"width={self.width} is too narrow for reduction={self.reduction}; choose at least {self.reduction**2}.")
 
     @property
     def requires(self) -> frozenset[str]:
@@ -76,18 +52,7 @@ class DCLSConfig(MethodConfig):
 
     def network(self, problem: Problem) -> DCLS:
         """Return the network with fresh weights."""
-        return DCLS(
-            in_channels=problem.lr_bands,
-            out_channels=problem.bands,
-            width=self.width,
-            groups=self.groups,
-            blocks=self.blocks,
-            reduction=self.reduction,
-            latent=self.latent,
-            kernel_size=self.kernel_size,
-            kernel_norm=self.kernel_norm,
-            scale=int(problem.scale),
-        )
+        return DCLS(self, problem)
 
     def build(self, problem: Problem) -> DCLSMethod:
         return DCLSMethod(self, problem)
@@ -115,7 +80,7 @@ class DCLSMethod(Method):
             "image": masked_l1(image, batch.need("hr"), batch.valid),
             "kernel": masked_l1(kernel, self.true_kernel(batch), has_truth),
         }
-        return {"restorer": Losses(terms["image"] + terms["kernel"], {name: value.detach() for name, value in terms.items()})}
+        return {"restorer": Losses.summed(terms)}
 
     def true_kernel(self, batch: Batch) -> Tensor:
         """Return the blur as it acts on the LR grid, (B, k, k), made from hr and lr_clean."""

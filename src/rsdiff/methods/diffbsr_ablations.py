@@ -18,14 +18,12 @@ from rsdiff.data.ranges import to_unit_range
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.losses.masked import masked_l1
-from rsdiff.methods import blindsrsnf
 from rsdiff.methods.base import Problem
-from rsdiff.methods.diffbsr import SRDSRANConfig, refuse_scale
 from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
-from rsdiff.networks.ddpm_unet import DDPMUNet
-from rsdiff.networks.diffusion_unet import SkeletonConfig
+from rsdiff.networks.ddpm_unet import DDPMUNetConfig
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 from rsdiff.networks.srdiff_unet import EVERY, SRDiffUNet
+from rsdiff.networks.srdsran import SRDSRANConfig
 
 
 @config
@@ -80,14 +78,14 @@ class DiffBSRSRDiffConfig(JointBlindConfig):
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale == 1:
             return "model diffbsr_srdiff enlarges by 2 or 4 and the scale is 1; set scale to one of them."
-        return blindsrsnf.refuse_scale("diffbsr_srdiff", problem)
+        return self.restorer.refuse_head("diffbsr_srdiff", problem)
 
     def build(self, problem: Problem) -> DiffBSRSRDiff:
         return DiffBSRSRDiff(self, problem)
 
 
 @config
-class DDPMUNetConfig(SkeletonConfig):
+class PlainUNetConfig(DDPMUNetConfig):
     """The plain noise predictor: SR3's skeleton with an integer step as its time."""
 
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
@@ -95,19 +93,7 @@ class DDPMUNetConfig(SkeletonConfig):
     dropout: float = 0.2
     """Dropout in every residual block."""
     nominal_size: int = 256
-    """Image size from which the resolutions of the levels are counted to find those with attention, whatever the size of the images."""
-    attention_sizes: tuple[int, ...] = (16,)
-    """Counted resolutions with attention; the middle always has it."""
-
-    def build(self, problem: Problem) -> DDPMUNet:
-        """Return the network with fresh weights."""
-        return DDPMUNet(
-            in_channels=2 * problem.bands,
-            out_channels=problem.bands,
-            nominal_size=self.nominal_size,
-            attention_sizes=self.attention_sizes,
-            **self.skeleton(),
-        )
+    """See SR3UNetConfig."""
 
 
 @config
@@ -116,13 +102,13 @@ class DiffBSRDDPMConfig(JointBlindConfig):
 
     restorer: SRDSRANConfig = SRDSRANConfig()
     """The CNN that makes the first estimate."""
-    unet: DDPMUNetConfig = DDPMUNetConfig()
+    unet: PlainUNetConfig = PlainUNetConfig()
     """The noise predictor."""
     schedule: ScheduleConfig = ScheduleConfig(name="linear", steps=1000, start=1e-4, end=0.02)
     """Noise levels of training."""
 
     def refuse(self, problem: Problem) -> str | None:
-        return refuse_scale("diffbsr_ddpm", problem)
+        return self.restorer.refuse("diffbsr_ddpm", problem)
 
     def build(self, problem: Problem) -> DiffBSRDDPM:
         return DiffBSRDDPM(self, problem)
@@ -164,7 +150,7 @@ class DiffBSRDDPM(JointBlindDiffusion):
 
     def __init__(self, options: DiffBSRDDPMConfig, problem: Problem) -> None:
         super().__init__(options, problem, options.restorer.build(problem))
-        self.unet = options.unet.build(problem)
+        self.unet = options.unet.build(2 * problem.bands, problem.bands)
 
     def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
         return self.unet(torch.cat([estimate.feature.to(x.dtype), x], dim=1), time)

@@ -19,50 +19,14 @@ from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.degradation_encoder import DegradationEncoder, nt_xent
 from rsdiff.networks.drsr import DRSRNetwork
-from rsdiff.networks.modulated import ModulatedNetwork
+from rsdiff.networks.modulated import PEAK, ModulatedConfig, ModulatedNetwork
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
     from rsdiff.diffusion.sampler import SamplerConfig
 
+
 Network = TypeVar("Network", bound=ModulatedNetwork)
-
-PEAK = 255.0
-"""Images inside the networks are in 0..PEAK."""
-
-
-@config
-class ModulatedConfig:
-    """The residual network of DASR and DRSR."""
-
-    width: int = 64
-    """Channels, and length of the compressed degradation code."""
-    groups: int = 5
-    """Residual groups."""
-    blocks: int = 5
-    """Blocks per group, each with two modulated layers."""
-    reduction: int = 8
-    """The gates made from the code squeeze it to width / reduction channels."""
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.groups, self.blocks, self.reduction) < 1 or self.width < self.reduction:
-            raise UserError(
-                f"width={self.width}, groups={self.groups}, blocks={self.blocks}, reduction={self.reduction} make no network; "
-                "choose numbers of at least 1 and a width of at least reduction."
-            )
-
-    def build(self, network: type[Network], problem: Problem, code_channels: int) -> Network:
-        """Return one of the two networks with fresh weights."""
-        return network(
-            in_channels=problem.lr_bands,
-            out_channels=problem.bands,
-            width=self.width,
-            groups=self.groups,
-            blocks=self.blocks,
-            reduction=self.reduction,
-            code_channels=code_channels,
-            scale=int(problem.scale),
-        )
 
 
 @config
@@ -101,7 +65,7 @@ class DRSRConfig(MethodConfig):
 
     def network(self, problem: Problem) -> DRSRNetwork:
         """Return the restoration network with fresh weights."""
-        return self.restorer.build(DRSRNetwork, problem, 4 * self.encoder_width)
+        return DRSRNetwork(self.restorer, problem, 4 * self.encoder_width)
 
     def encoder(self, problem: Problem) -> DegradationEncoder:
         """Return the degradation encoder with fresh weights."""
@@ -137,8 +101,7 @@ class DRSR(Method):
         terms = {"contrast": nt_xent(projection, self.encoder(views[:, 0])[1], self.options.temperature)}
         if stage.name == "joint":
             terms["image"] = masked_l1(self.network(first, code), PEAK * batch.need("hr"), batch.valid)
-        total = torch.stack(list(terms.values())).sum()
-        return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
+        return {"restorer": Losses.summed(terms)}
 
     @property
     def coupling(self) -> str:

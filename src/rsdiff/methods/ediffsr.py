@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.config import Ours, UserError, config
+from rsdiff.config import Ours, config
 from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.sample import Batch
@@ -33,12 +33,12 @@ from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.networks.ediffsr_nafnet import ConditionalNAFNet
+from rsdiff.networks.ediffsr_nafnet import ConditionalNAFNet, NAFNetConfig
 from rsdiff.networks.layers import zeroed
 
 
 @config
-class EDiffSRConfig(MethodConfig):
+class EDiffSRConfig(NAFNetConfig, MethodConfig):
     """EDiffSR. The defaults are the published network of 20.4 million parameters."""
 
     read_with: ClassVar[ReadWith] = {
@@ -46,14 +46,6 @@ class EDiffSRConfig(MethodConfig):
         "native_last_noise": (("sampler.solver", ("native",)), ("native_rule", ("sde",))),
     }
 
-    width: int = 64
-    """Channels of the first level; each further level has twice as many."""
-    encoders: tuple[int, ...] = (14, 1, 1, 1)
-    """Blocks of each level on the way down."""
-    middle: int = 1
-    """Blocks at the bottom."""
-    decoders: tuple[int, ...] = (1, 1, 1, 1)
-    """Blocks of each level on the way up, from the deepest."""
     schedule: MeanRevertingConfig = MeanRevertingConfig()
     """Levels of training."""
     prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
@@ -66,16 +58,6 @@ class EDiffSRConfig(MethodConfig):
     """What sampler.solver=native steps along: the reverse SDE (published) or the probability-flow ODE."""
     native_last_noise: Annotated[bool, Ours("sampling")] = True
     """The native SDE adds noise (0.94 of 255 grey levels) in its last step too, as published."""
-
-    def __post_init__(self) -> None:
-        if self.width < 16 or self.width % 2:
-            raise UserError(f"width={self.width} was given; choose an even number of at least 16.")
-        counts = (*self.encoders, self.middle, *self.decoders)
-        if not self.encoders or len(self.encoders) != len(self.decoders) or min(counts) < 0:
-            raise UserError(
-                f"encoders={list(self.encoders)}, middle={self.middle} and decoders={list(self.decoders)} make no network; "
-                "give as many levels up as down, and counts of 0 or more."
-            )
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale < 1:
@@ -113,9 +95,7 @@ class EDiffSR(Method):
         super().__init__()
         self.options = options
         self.schedule = options.schedule.build()
-        self.network = ConditionalNAFNet(
-            bands=problem.bands, width=options.width, encoders=options.encoders, middle=options.middle, decoders=options.decoders
-        )
+        self.network = ConditionalNAFNet(options, problem.bands)
         if options.prediction == "clean":
             zeroed(self.network.leave)
 

@@ -20,13 +20,22 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.objectives import EdmLevels, VeLevels, VpLevels, denoising_error
-from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning, Preconditioning, VePreconditioning, VpPreconditioning
+from rsdiff.diffusion.preconditioning import (
+    EdmDenoiser,
+    EdmLevels,
+    EdmPreconditioning,
+    Preconditioning,
+    VeLevels,
+    VePreconditioning,
+    VpLevels,
+    VpPreconditioning,
+    denoising_error,
+)
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
-from rsdiff.networks.layers import reflect_to
+from rsdiff.networks.layers import reflect_to_multiple
 from rsdiff.networks.song_unet import SongUNetConfig
 
 
@@ -147,12 +156,11 @@ class EdmSr(Method):
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         multiple = self.options.size_multiple
-        height, width = (-(-length // multiple) * multiple for length in batch.size)
         small = 2 * batch.need("lr") - 1
         enlarged = enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement)
-        lr = reflect_to(enlarged, height, width)
-        start = reflect_to(self.base.taken_off(enlarged, small), height, width) if lr.shape[1] == self.bands else None
-        shape = (len(batch), self.bands, height, width)
+        lr = reflect_to_multiple(enlarged, multiple)
+        start = reflect_to_multiple(self.base.taken_off(enlarged, small), multiple) if lr.shape[1] == self.bands else None
+        shape = (len(batch), self.bands, *lr.shape[-2:])
         image = sample(sampler, self.denoiser(lr), shape, noise, device=lr.device, image=start)
         image = self.base.onto(image[..., : batch.size[0], : batch.size[1]], small.to(image.dtype))
         return (image.float() + 1) / 2

@@ -17,16 +17,13 @@ from torch import Tensor, nn
 
 from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
-from rsdiff.degradations.sharpening import sharpen
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
-from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.masked import ramped, with_missing_of
-from rsdiff.methods.adversaries import DiscriminatorConfig, UNetConfig, deceiving, judging
+from rsdiff.methods.adversaries import AdversarialLossConfig, DiscriminatorConfig, UNetConfig, deceiving, judging
 from rsdiff.methods.base import Losses, MethodConfig, Predecessor, Problem, Stage, Term
 from rsdiff.methods.perceptual import PerceptualLossConfig, PerceptualTerm, refuse_bands
-from rsdiff.methods.restoring import InitialWeights, Restoring, initialise
-from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.methods.restoring import HaloTilesConfig, InitialWeights, Restoring, initialise
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 
@@ -127,5 +124,7 @@ class GeneratorObjective:
         """Return what pixel and perceptual loss compare with."""
         if not self.options.sharpened_target:
             return hr
+        from rsdiff.degradations.sharpening import sharpen  # Real-ESRGAN alone sharpens
+
         with torch.no_grad(), torch.autocast(hr.device.type, enabled=False):
             return sharpen(hr.float())

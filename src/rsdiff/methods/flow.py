@@ -21,13 +21,12 @@ from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.objectives import denoising_error
-from rsdiff.diffusion.preconditioning import Coefficients, EdmDenoiser
+from rsdiff.diffusion.preconditioning import Coefficients, EdmDenoiser, denoising_error
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNetConfig
-from rsdiff.networks.layers import reflect_to
+from rsdiff.networks.layers import reflect_to_multiple
 
 TIMES = 1000
 """The network receives a time from 0 to this; samplers pick from as many levels."""
@@ -125,9 +124,7 @@ class Flow(Method):
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        multiple = self.options.network.size_multiple
-        height, width = (-(-length // multiple) * multiple for length in batch.size)
-        image = reflect_to(enlarge_signed(batch.need("lr"), batch.size), height, width)
+        image = reflect_to_multiple(enlarge_signed(batch.need("lr"), batch.size), self.options.network.size_multiple)
         start = image if image.shape[1] == self.bands else None
-        made = sample(sampler, self.denoiser(image), (len(batch), self.bands, height, width), noise, device=image.device, image=start)
+        made = sample(sampler, self.denoiser(image), (len(batch), self.bands, *image.shape[-2:]), noise, device=image.device, image=start)
         return (made[..., : batch.size[0], : batch.size[1]].float() + 1) / 2

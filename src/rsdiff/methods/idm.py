@@ -27,14 +27,14 @@ from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, Problem, Stage
 from rsdiff.methods.sr3 import Noised, NoisePredictorConfig, noised_continuously
 from rsdiff.networks.edsr import EDSRConfig
-from rsdiff.networks.idm_unet import ConditionEncoder, IDMUNet
+from rsdiff.networks.idm_unet import ConditionEncoder, IDMUNet, IDMUNetConfig
 from rsdiff.networks.layers import zeroed
 
 FINEST = 2**24  # steps of the uniform draw that a batch shares
 
 
 @config
-class IDMConfig(NoisePredictorConfig):
+class IDMConfig(NoisePredictorConfig, IDMUNetConfig):
     """IDM. The defaults are those of 16 -> 128 faces."""
 
     nominal_size: int = 128
@@ -49,8 +49,6 @@ class IDMConfig(NoisePredictorConfig):
     """What the network predicts: the noise, as published, or the clean image, for short trainings (ours)."""
     base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
     """What a predicted clean image is added to (ours): the enlarged LR, so that an untrained model gives that."""
-    init: Literal["orthogonal", "stylegan"] = "orthogonal"
-    """Weights to begin with of the layers that mix in the condition: orthogonal as published, or normal, with weights of the scale at 1."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,14 +72,7 @@ class IDMConfig(NoisePredictorConfig):
 
     def build_network(self, bands: int) -> IDMUNet:
         """Return the U-Net with fresh weights."""
-        return IDMUNet(
-            condition_channels=bands,
-            out_channels=bands,
-            nominal_size=self.nominal_size,
-            attention_sizes=self.attention_sizes,
-            init=self.init,
-            **self.skeleton(),
-        )
+        return IDMUNet(self, bands)
 
 
 class IDM(Method):

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, UserError, config
+from rsdiff.config import Ours, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import Prediction, TimeInput, per_image
@@ -23,39 +23,7 @@ from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, ScheduleConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
-from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
-
-
-@config
-class ContrastConfig:
-    """The degradation encoder and its momentum contrast."""
-
-    width: int = 64
-    """Channels of the encoder's first convolutions; the degradation code has four times as many."""
-    queue_size: int = 8192
-    """Earlier keys that serve as negatives; a multiple of the batch size."""
-    momentum: float = 0.999
-    """Share of the key encoder that each step keeps."""
-    temperature: float = 0.07
-    """Divisor of the logits."""
-    weight: float = 0.05
-    """Factor of the contrastive loss (published configurations without the key use 0.01)."""
-
-    def __post_init__(self) -> None:
-        if self.width < 1 or self.queue_size < 1:
-            raise UserError(f"width={self.width} and queue_size={self.queue_size} were given; both must be at least 1.")
-        if not 0 <= self.momentum <= 1 or self.temperature <= 0:
-            raise UserError(f"momentum={self.momentum}, temperature={self.temperature}: choose 0 to 1, and a positive temperature.")
-
-    @property
-    def code_channels(self) -> int:
-        """Length of the degradation code."""
-        return 4 * self.width
-
-    def build(self, lr_bands: int) -> MomentumContrast:
-        """Return the encoder with its key copy and queue."""
-        encoder = DegradationEncoder(lr_bands, self.width)
-        return MomentumContrast(encoder, self.code_channels, self.queue_size, self.momentum, self.temperature)
+from rsdiff.networks.degradation_encoder import ContrastConfig, MomentumContrast, contrastive_loss
 
 
 @config
@@ -160,12 +128,7 @@ class JointBlindDiffusion(Method):
         }
         if stage.name == "joint":
             terms["diffusion"] = self.diffusion_loss(hr, estimate, code, noise, batch.valid)
-        total = torch.stack(list(terms.values())).sum()
-        return {"restorer": Losses(total, {name: value.detach() for name, value in terms.items()})}
-
-    @property
-    def coupling(self) -> str:
-        return "its contrastive loss compares the images of a batch with those of earlier ones, by features normalised over the batch"
+        return {"restorer": Losses.summed(terms)}
 
     def after_step(self, stage: Stage, step: int) -> None:
         self.contrast.after_step()

@@ -16,12 +16,13 @@ Unlike the published code:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
@@ -33,66 +34,16 @@ from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, Sched
 from rsdiff.diffusion.solvers import ddpm
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Predecessor, Problem, Stage
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig, enlarged, inverse_deviation
-from rsdiff.networks.latent_unet import LatentUNet
-from rsdiff.networks.unet_atom import UNetAtom
-
-
-@config
-class LatentUNetConfig:
-    """The noise predictor."""
-
-    width: int = 64
-    """Channels of the first level; a multiple of 32."""
-    multipliers: tuple[int, ...] = (1, 2, 2, 4)
-    """Channels of each level in units of `width`; the latent is halved between levels."""
-    blocks: int = 2
-    """Residual blocks per level on the way down; one more on the way up."""
-    attention_levels: tuple[int, ...] = (3,)
-    """Levels with attention, 0 the finest; the middle always has it."""
-    head_channels: int = 32
-    """Channels of each attention head."""
-    checkpointing: bool = False
-    """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
-
-    def __post_init__(self) -> None:
-        if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1 or self.width < 32 or self.width % 32:
-            raise UserError(
-                f"width={self.width}, multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; choose a multiple of 32 "
-                "and numbers of at least 1."
-            )
-        if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
-            raise UserError(f"attention_levels={list(self.attention_levels)} must lie between 0 and {len(self.multipliers) - 1}.")
-
-    def build(self, latent_channels: int) -> LatentUNet:
-        """Return the network with fresh weights for a noisy latent and a condition of `latent_channels` each."""
-        return LatentUNet(
-            in_channels=2 * latent_channels,
-            out_channels=latent_channels,
-            width=self.width,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
-            attention_levels=self.attention_levels,
-            head_channels=self.head_channels,
-            checkpointing=self.checkpointing,
-        )
-
-    def build_atom(self, latent_channels: int, norm_groups: int = 32) -> UNetAtom:
-        """Return the older network of the same sizes, see `LDCSRConfig.architecture`."""
-        return UNetAtom(
-            channels=latent_channels,
-            width=self.width,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
-            attention_levels=self.attention_levels,
-            norm_groups=norm_groups,
-            checkpointing=self.checkpointing,
-        )
+from rsdiff.networks.gap_autoencoder import GAPEncoderConfig
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, enlarged, inverse_deviation
+from rsdiff.networks.latent_unet import LatentUNetConfig
 
 
 @config
 class LatentDiffusionConfig(MethodConfig):
     """What the second stages have in common: networks, schedule and conditions. The defaults are LDCSR's."""
+
+    read_with: ClassVar[ReadWith] = {"scale_told": ("architecture", ("latent_unet",))}
 
     first_stage: AutoencoderConfig = AutoencoderConfig()
     """The frozen autoencoder; its weights come from a trained ldcsr_vae of the same options."""
@@ -215,11 +166,11 @@ class LatentDiffusion(Method):
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             known = torch.cat([x, condition.to(x.dtype)], dim=1)
-            if isinstance(network, UNetAtom):
+            if self.options.architecture == "unet_atom":
                 return network(known, time)
             return network(known, time, told, tall)
 
-        time: Literal["level", "index"] = "level" if isinstance(network, UNetAtom) else "index"
+        time: Literal["level", "index"] = "level" if self.options.architecture == "unet_atom" else "index"
         return DiscreteDenoiser(predict, self.schedule, self.options.prediction, time=time, data_range=None)
 
     def decode(self, latent: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -25,8 +25,8 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.losses.adversarial import adaptive_weight, hinge_loss
 from rsdiff.losses.masked import difference, masked_mean, with_missing_of
+from rsdiff.methods.adversaries import adaptive_weight, hinge_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, frozen
 from rsdiff.metrics.lpips import SMALLEST_SIDE, TRUNK_FILES, Lpips, read_trunk
 from rsdiff.metrics.weight_files import require_weight_file

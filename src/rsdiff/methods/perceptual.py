@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.methods.base import Problem
 from rsdiff.metrics.weight_files import require_weight_file
 
@@ -70,6 +71,7 @@ class VGG19Features(nn.Module):
 class PerceptualLossConfig:
     """Distance of VGG19 features, summed over layers."""
 
+    read_with: ClassVar[ReadWith] = dict.fromkeys(("layers", "layer_weights", "distance", "weight_folders"), ("weight", (ABOVE_0,)))
     located: ClassVar[frozenset[str]] = frozenset({"weight_folders"})  # the file's name holds a hash of its content
 
     weight: float = 1.0

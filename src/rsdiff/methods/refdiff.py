@@ -18,29 +18,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.objectives import EdmLevels, denoising_error
-from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
+from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmLevels, EdmPreconditioning, denoising_error
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.losses.masked import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
-from rsdiff.networks.layers import reflect_to
+from rsdiff.networks.layers import reflect_to_multiple
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 
 
 @config
 class RefDiffConfig(MethodConfig):
     """Ref-Diff. The defaults are the published ones."""
+
+    read_with: ClassVar[ReadWith] = {
+        "changed_code": ("mask", ("checked", "changed", "estimated")),
+        "change_threshold": ("mask", ("checked", "estimated")),
+    }
 
     network: RefDiffUNetConfig = RefDiffUNetConfig()
     """The U-Net."""
@@ -180,12 +185,11 @@ class RefDiff(Method):
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         multiple = self.options.network.trunk.size_multiple
-        height, width = (-(-length // multiple) * multiple for length in batch.size)
         lr, mask = enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement), self.change_mask(batch)
-        lr, ref, mask = (reflect_to(image, height, width) for image in (lr, self.seen_reference(batch, lr, mask), mask))
+        lr, ref, mask = (reflect_to_multiple(image, multiple) for image in (lr, self.seen_reference(batch, lr, mask), mask))
         denoiser = self.denoiser(lr, ref, mask)
         small = 2 * batch.need("lr") - 1
-        start = reflect_to(self.base.taken_off(lr[..., : batch.size[0], : batch.size[1]], small), height, width)
+        start = reflect_to_multiple(self.base.taken_off(lr[..., : batch.size[0], : batch.size[1]], small), multiple)
         image = sample(sampler, denoiser, lr.shape, noise, device=lr.device, image=start)[..., : batch.size[0], : batch.size[1]]
         return (self.base.onto(image, small.to(image.dtype)).float() + 1) / 2
 

@@ -26,9 +26,8 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.methods.base import Losses, MethodConfig, Problem, Stage
-from rsdiff.methods.restoring import InitialWeights, Restoring
+from rsdiff.methods.restoring import HaloTilesConfig, InitialWeights, Restoring
 from rsdiff.networks.awan import AWANNetConfig
-from rsdiff.networks.halo_tiles import HaloTilesConfig
 from rsdiff.networks.hat import HATNetConfig
 from rsdiff.networks.hscnn_plus import HSCNNPlusNetConfig
 from rsdiff.networks.mst import MSTLNetConfig, MSTPlusPlusNetConfig
@@ -90,6 +89,16 @@ class RRDBMethodConfig(RegressionMethodConfig):
 
 
 @config
+class RelativeRegressionConfig(RegressionMethodConfig):
+    """What the kinds that add bands by the relative error share."""
+
+    usual_scale: ClassVar[int] = 1
+
+    loss: ImageLossConfig = RELATIVE
+    """Weights of the objective's terms."""
+
+
+@config
 class HATConfig(HATNetConfig, RegressionMethodConfig):
     """HAT trained with the mean absolute error. The defaults are HAT-L's."""
 
@@ -105,43 +114,23 @@ class SpectralCNNConfig(SpectralCNNNetConfig, RegressionMethodConfig):
 
 
 @config
-class MSTPlusPlusConfig(MSTPlusPlusNetConfig, RegressionMethodConfig):
+class MSTPlusPlusConfig(MSTPlusPlusNetConfig, RelativeRegressionConfig):
     """MST++ trained by the relative error. The defaults are the published network."""
 
-    usual_scale: ClassVar[int] = 1
-
-    loss: ImageLossConfig = RELATIVE
-    """Weights of the objective's terms."""
-
 
 @config
-class MSTLConfig(MSTLNetConfig, RegressionMethodConfig):
+class MSTLConfig(MSTLNetConfig, RelativeRegressionConfig):
     """MST-L trained by the relative error. The defaults are the published network."""
 
-    usual_scale: ClassVar[int] = 1
-
-    loss: ImageLossConfig = RELATIVE
-    """Weights of the objective's terms."""
-
 
 @config
-class HSCNNPlusConfig(HSCNNPlusNetConfig, RegressionMethodConfig):
+class HSCNNPlusConfig(HSCNNPlusNetConfig, RelativeRegressionConfig):
     """HSCNN+ trained by the relative error. The defaults are the published network."""
 
-    usual_scale: ClassVar[int] = 1
-
-    loss: ImageLossConfig = RELATIVE
-    """Weights of the objective's terms."""
-
 
 @config
-class AWANConfig(AWANNetConfig, RegressionMethodConfig):
+class AWANConfig(AWANNetConfig, RelativeRegressionConfig):
     """AWAN trained by the relative error. The defaults are the published network."""
-
-    usual_scale: ClassVar[int] = 1
-
-    loss: ImageLossConfig = RELATIVE
-    """Weights of the objective's terms."""
 
 
 class Regression(Restoring):

@@ -19,17 +19,18 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import require_above, require_at_least, require_below
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.denoisers import DataRange, Network, per_image
+from rsdiff.diffusion.denoisers import DataRange, Network, nearest_index, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.solvers import evaluate, residual_shift_rule
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNetConfig
-from rsdiff.networks.layers import reflect_to
+from rsdiff.networks.layers import reflect_to_multiple
 
 
 @config
@@ -48,11 +49,9 @@ class ShiftConfig:
     """Below 1, the shift rises early."""
 
     def __post_init__(self) -> None:
-        if self.steps < 2 or min(self.kappa, self.lowest_noise, self.power) <= 0 or not 0 < self.end < 1:
-            raise UserError(
-                f"steps={self.steps}, kappa={self.kappa}, lowest_noise={self.lowest_noise}, power={self.power} and end={self.end} make no "
-                "shift; choose at least 2 steps, numbers above 0, and an end between 0 and 1."
-            )
+        require_at_least(self, steps=2)
+        require_above(self, kappa=0, lowest_noise=0, power=0, end=0)
+        require_below(self, end=1)
         if self.first >= self.end:
             raise UserError(
                 f"lowest_noise={self.lowest_noise} begins the shift at {self.first:g}, not below its end={self.end}; "
@@ -102,11 +101,9 @@ class ShiftDenoiser:
         self.sigmas = self.kappa * self.etas.sqrt() / (1 - self.etas)
         self.table: Tensor | None = self.sigmas
         self.sigma_min, self.sigma_max = float(self.sigmas[0]), float(self.sigmas[-1])
-        self.rule = residual_shift_rule(self.kappa)
-        self.logarithms = self.sigmas.log()
 
     def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
-        index = self._nearest(sigma.to(torch.float64).expand(len(y)))
+        index = nearest_index(to_device(self.sigmas, sigma.device), sigma.to(torch.float64).expand(len(y)))
         eta = per_image(to_device(self.etas, index.device)[index], y)
         x = (1 - eta) * y + eta * self.image.to(y)
         shown = (x / (3 * self.kappa * eta.sqrt() + 1)).to(self.image.dtype)  # within about [-1, 1], as published for pixels
@@ -114,16 +111,13 @@ class ShiftDenoiser:
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """See Denoiser."""
-        return to_device(self.sigmas, sigma.device)[self._nearest(sigma)].to(sigma.dtype)
-
-    def _nearest(self, sigma: Tensor) -> Tensor:
-        distance = sigma.log().reshape(-1, 1) - to_device(self.logarithms, sigma.device)
-        return distance.abs().argmin(1).reshape(sigma.shape)
+        sigmas = to_device(self.sigmas, sigma.device)
+        return sigmas[nearest_index(sigmas, sigma)].to(sigma.dtype)
 
     def step(self, y: Tensor, sigma: float, sigma_next: float, noise: NoiseSource) -> tuple[Tensor, Tensor]:
         """See SteppingDenoiser; the clean estimate is clipped, and nothing is drawn in a step to 0."""
         clean = evaluate(self, y, sigma).clamp(-1, 1)
-        down, up = self.rule(sigma, sigma_next)
+        down, up = residual_shift_rule(self.kappa)(sigma, sigma_next)
         following = clean + (down / sigma) * (y - clean)
         return (following + up * noise.normal(y.shape, y.device, y.dtype) if up > 0 else following), clean
 
@@ -137,7 +131,7 @@ class ResShift(Method):
         self.network = options.network.build(problem.bands + problem.lr_bands, problem.bands)
 
     def denoiser(self, image: Tensor) -> ShiftDenoiser:
-        """Return D of images in [-1, 1] for the enlarged LR (B, C, H, W)."""
+        """Return D for the enlarged LR (B, C, H, W)."""
         return ShiftDenoiser(self.network, self.options.shift, image)
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
@@ -151,8 +145,6 @@ class ResShift(Method):
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        multiple = self.options.network.size_multiple
-        height, width = (-(-length // multiple) * multiple for length in batch.size)
-        image = reflect_to(enlarge_signed(batch.need("lr"), batch.size), height, width)
+        image = reflect_to_multiple(enlarge_signed(batch.need("lr"), batch.size), self.options.network.size_multiple)
         made = sample(sampler, self.denoiser(image), image.shape, noise, device=image.device, image=image)
         return (made[..., : batch.size[0], : batch.size[1]].float() + 1) / 2

@@ -17,7 +17,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.networks.continuous_upsampling import CSUM
+from rsdiff.networks.continuous_upsampling import CSUM, CSUMConfig
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.rdn import RDNConfig
@@ -32,7 +32,7 @@ STAIRS = 11  # 34, 31, .. 4, then 1
 
 
 @config
-class SADNConfig(MethodConfig):
+class SADNConfig(CSUMConfig, MethodConfig):
     """SADN. The defaults are those of sadn.yaml."""
 
     read_with: ClassVar[ReadWith] = {
@@ -60,12 +60,6 @@ class SADNConfig(MethodConfig):
     """Options of body=edsr."""
     rdn: RDNConfig = RDNConfig()
     """Options of body=rdn."""
-    levels: int = 4
-    """Feature maps that are enlarged 1, 2, 4, .. times before they are resized."""
-    fuse_width: int = 256
-    """Channels of the upsampler's layers at target size."""
-    interpolate: Literal["bilinear", "bicubic"] = "bilinear"
-    """How the upsampler resizes."""
     normalise: bool = True
     """Weight normalisation in the upsampler (SADN, EDSR; not RDN)."""
     mean_shift: bool = True
@@ -125,7 +119,7 @@ class SADN(Method):
         else:
             self.body = (options.edsr if options.body == "edsr" else options.rdn).build(bands)
         width = {"sadn": options.width, "edsr": options.edsr.width, "rdn": options.rdn.width}[options.body]
-        self.upsampler = CSUM(width, bands, options.levels, options.fuse_width, options.normalise, options.interpolate)
+        self.upsampler = CSUM(options, width, bands)
         self.base = options.base.build_base(Problem(1, bands, bands))
         if self.base.adds:
             zeroed(self.upsampler.last_layer)

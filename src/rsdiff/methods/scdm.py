@@ -37,12 +37,11 @@ from rsdiff.diffusion.solvers import Observers
 from rsdiff.losses.image_terms import spectral_angle_loss
 from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
-from rsdiff.networks.diffusion_unet import SkeletonConfig
-from rsdiff.networks.scdm_unet import SCDMUNet
+from rsdiff.networks.scdm_unet import SCDMUNetConfig
 
 
 @config
-class SCDMConfig(SkeletonConfig, MethodConfig):
+class SCDMConfig(SCDMUNetConfig, MethodConfig):
     """SCDM. The defaults are the published 3 -> 12 -> 48 bands, for images normalised to fill [0, 1]."""
 
     usual_scale: ClassVar[int] = 1
@@ -55,16 +54,6 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
     """PDT: share of a state's values left unclamped at the first step, rising to 1, of every stage; 1 clamps nothing."""
     clamp_table: int = 1000
     """Steps over which the share rises, whatever the steps of the schedule."""
-    width: int = 128
-    """Channels of the first level."""
-    multipliers: tuple[int, ...] = (1, 2, 2, 2, 2, 2, 2)
-    """Channels of each level in units of `width`; the image is halved between levels."""
-    time_width: int = 512
-    """Width of the time embedding."""
-    dropout: float = 0.1
-    """Dropout in the second half of every residual block."""
-    attention_levels: tuple[int, ...] = (3,)
-    """Levels with attention, counted from 0; the middle always has it."""
     schedule: ScheduleConfig = ScheduleConfig(steps=1000, start=1e-4, end=2e-2)
     """Noise levels of training."""
     prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
@@ -98,17 +87,10 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
             raise UserError(
                 f"clamp_shares={list(self.clamp_shares)} are shares from 0 to 1, and clamp_table={self.clamp_table} at least 2."
             )
-        if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
-            raise UserError(f"attention_levels={list(self.attention_levels)} must be among 0 to {len(self.multipliers) - 1}.")
         if not 0 <= self.empty_share < 1:
             raise UserError(f"empty_share={self.empty_share} must be 0 or more and less than 1.")
         if self.spread <= 0 or (self.rounded_levels is not None and self.rounded_levels < 1):
             raise UserError(f"spread={self.spread} and rounded_levels={self.rounded_levels} must be above 0.")
-
-    @property
-    def size_multiple(self) -> int:
-        """What the networks need an image's height and width to be multiples of."""
-        return 2 ** (len(self.multipliers) - 1)
 
     def starts_at_image(self, problem: Problem) -> bool:
         return False
@@ -126,16 +108,6 @@ class SCDMConfig(SkeletonConfig, MethodConfig):
 
     def build(self, problem: Problem) -> SCDM:
         return SCDM(self, problem)
-
-    def build_network(self, bands: int, condition_bands: int) -> SCDMUNet:
-        """Return the network of one stage with fresh weights."""
-        return SCDMUNet(
-            bands=bands,
-            condition_bands=condition_bands,
-            time_width=self.time_width,
-            attention_levels=self.attention_levels,
-            **self.skeleton(),
-        )
 
 
 @dataclass

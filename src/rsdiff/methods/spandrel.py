@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.config.paths import typed_path
 from rsdiff.data.sample import Batch
 from rsdiff.foreign import read_checkpoint
 from rsdiff.methods.base import Method, MethodConfig, Problem, require_scale
-from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.methods.restoring import HaloTilesConfig
 
 if TYPE_CHECKING:  # the library takes seconds to import
     from spandrel import ImageModelDescriptor, ModelDescriptor
@@ -49,7 +50,7 @@ class SpandrelConfig(MethodConfig):
 
     @property
     def files(self) -> Sequence[Path]:
-        return [Path(self.weights).expanduser()] if self.weights else []
+        return [typed_path(self.weights)] if self.weights else []
 
     def build(self, problem: Problem) -> Spandrel:
         """Raises UserError in one sentence for a file that cannot be read or belongs to another problem."""

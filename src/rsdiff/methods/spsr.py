@@ -24,10 +24,9 @@ from torch import Tensor, nn
 from rsdiff.config import UserError, config
 from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
-from rsdiff.losses.adversarial import AdversarialLossConfig
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.masked import masked_l1, masked_mse, with_missing_of
-from rsdiff.methods.adversaries import DiscriminatorConfig, VGGConfig, deceiving, judging
+from rsdiff.methods.adversaries import AdversarialLossConfig, DiscriminatorConfig, VGGConfig, deceiving, judging
 from rsdiff.methods.base import Losses, Predecessor, Problem, Stage
 from rsdiff.methods.esrgan import ESRGANConfig, GeneratorObjective
 from rsdiff.methods.perceptual import PerceptualLossConfig

@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rsdiff.config import UserError, config
+from rsdiff.config import config
 from rsdiff.data.enlarging import enlarge as enlarge_bicubically
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
@@ -35,39 +35,24 @@ from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, Sched
 from rsdiff.losses.masked import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNet
-from rsdiff.networks.diffusion_unet import SkeletonConfig
 from rsdiff.networks.layers import reflect_to
-from rsdiff.networks.sr3_unet import SR3UNet
+from rsdiff.networks.sr3_unet import SR3UNet, SR3UNetConfig
 
 
 @config
-class NoisePredictorConfig(SkeletonConfig, MethodConfig):
+class NoisePredictorConfig(SR3UNetConfig, MethodConfig):
     """What SR3 and IDM have in common."""
 
     multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
     """Channels of each level in units of `width`; the image is halved between levels."""
     dropout: float = 0.2
     """Dropout in the second half of every residual block."""
-    nominal_size: int = 512
-    """Image size from which the resolutions of the levels are counted to find those with attention, whatever the size of the images."""
-    attention_sizes: tuple[int, ...] = (16,)
-    """Counted resolutions with attention; the middle always has it. With the default nominal size no level counts 16."""
     schedule: ScheduleConfig = ScheduleConfig()
     """Noise levels of training."""
     steps_drawn: Literal["batch", "image"] = "batch"
     """Whether a training batch shares one random step (SR3 as published) or every image draws its own (DDPM twin)."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared error of the predicted noise."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.nominal_size < self.size_multiple:
-            raise UserError(f"nominal_size={self.nominal_size} halves to nothing; choose at least {self.size_multiple}.")
-
-    @property
-    def size_multiple(self) -> int:
-        """What the network needs the image's height and width to be multiples of."""
-        return 2 ** (len(self.multipliers) - 1)
 
 
 @config
@@ -96,14 +81,7 @@ class SR3Config(NoisePredictorConfig):
 
     def build_network(self, in_channels: int, out_channels: int) -> SR3UNet:
         """Return the U-Net with fresh weights for these channel counts (input: condition and noisy image)."""
-        network = SR3UNet if self.time == "continuous" else DDPMUNet
-        return network(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            nominal_size=self.nominal_size,
-            attention_sizes=self.attention_sizes,
-            **self.skeleton(),
-        )
+        return (SR3UNet if self.time == "continuous" else DDPMUNet)(self, in_channels, out_channels)
 
 
 def enlarge(lr: Tensor, size: tuple[int, int], how: Literal["bicubic", "pillow_8bit"]) -> Tensor:

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from rsdiff.config.kinds import on_demand
 
 if TYPE_CHECKING:
-    from rsdiff.metrics.evaluator import Evaluator, Row
-    from rsdiff.metrics.metric import Metric
-    from rsdiff.metrics.options import MetricsConfig
-    from rsdiff.metrics.protocol import ProtocolConfig
-    from rsdiff.metrics.summary import MetricSummary, Summary, Unavailable
-    from rsdiff.metrics.table import METRICS
+    from rsdiff.metrics.evaluator import Evaluator as Evaluator
+    from rsdiff.metrics.evaluator import Row as Row
+    from rsdiff.metrics.metric import Metric as Metric
+    from rsdiff.metrics.options import MetricsConfig as MetricsConfig
+    from rsdiff.metrics.protocol import ProtocolConfig as ProtocolConfig
+    from rsdiff.metrics.summary import MetricSummary as MetricSummary
+    from rsdiff.metrics.summary import Summary as Summary
+    from rsdiff.metrics.summary import Unavailable as Unavailable
+    from rsdiff.metrics.table import METRICS as METRICS
 
 _MODULES = {
     "METRICS": "table",
@@ -26,15 +29,3 @@ _MODULES = {
     "Unavailable": "summary",
 }
 __getattr__ = on_demand(__name__, _MODULES)
-
-__all__ = [
-    "METRICS",
-    "Evaluator",
-    "Metric",
-    "MetricSummary",
-    "MetricsConfig",
-    "ProtocolConfig",
-    "Row",
-    "Summary",
-    "Unavailable",
-]

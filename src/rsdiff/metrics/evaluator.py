@@ -15,12 +15,13 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations.base import Degradation, RecordValue
 from rsdiff.degradations.paired import Paired
 from rsdiff.metrics.baseline import BICUBIC, Baseline
+from rsdiff.metrics.calibration import Calibration
 from rsdiff.metrics.features import FeatureStore
 from rsdiff.metrics.kernel import KERNEL_PSNR
-from rsdiff.metrics.metric import Context, ImageScore, Metric, SetScore, View
-from rsdiff.metrics.options import MetricsConfig
+from rsdiff.metrics.metric import Context, ImageScore, Metric, MetricOptions, SetScore, View
 from rsdiff.metrics.summary import LEFT_OUT, VALID_SHARE, Summary, Unavailable, summarise
 from rsdiff.metrics.table import METRICS
+from rsdiff.metrics.uncertainty import INTERVALS, SAMPLES, reliability
 from rsdiff.metrics.weight_files import file_hash, find_weight_file, missing_lines, missing_sentence
 
 Row = dict[str, RecordValue]
@@ -35,20 +36,26 @@ class Evaluator:
     has_hr       whether the data set has references
     degradation  the operator that made the LR images, or None where the data set brings them
     baseline     what is scored beside the method
+    samples      restorations of every image that `rows` will be given; with more than 1 their spread is judged, too
+    calibration  of the intervals they give, or None; it is not tried on the images named in `fitted_on`
     Metrics that cannot be computed are listed in `unavailable` from the start; everything else is ready when the constructor returns, so
     that a run fails, or warns, before it has trained. Values of an image do not depend on the batch it came in.
     """
 
     def __init__(
         self,
-        config: MetricsConfig,
+        config: MetricOptions,
         bands: int,
         has_hr: bool,
         degradation: Degradation | None,
         device: torch.device,
         baseline: Baseline = BICUBIC,
+        samples: int = 1,
+        calibration: Calibration | None = None,
+        fitted_on: frozenset[str] = frozenset(),
     ) -> None:
         self.config = config
+        self.calibration, self.fitted_on = calibration, fitted_on
         self.baseline = baseline
         self.device = device
         # Paired data bring their LR: the operator that made it is not known.
@@ -58,7 +65,7 @@ class Evaluator:
         self.metrics: list[Metric] = []
         files: dict[str, Path] = {}
         for metric in (METRICS[name] for name in config.metrics):
-            reason = _reason_unavailable(metric, config, bands, has_hr, self.degradation)
+            reason = _reason_unavailable(metric, config, bands, has_hr, self.degradation, samples)
             lacks_weights = reason is None and bool(metric.files) and find_weight_file(metric.files, config.weight_folders) is None
             if lacks_weights:
                 reason = missing_sentence(metric.files, config.weight_folders)
@@ -92,17 +99,19 @@ class Evaluator:
         self._features = FeatureStore(folder)
 
     @torch.no_grad()
-    def rows(self, batch: Batch, restored: Tensor, seconds: float | Sequence[float]) -> list[Row]:
+    def rows(self, batch: Batch, restored: Tensor, seconds: float | Sequence[float], draws: Tensor | None = None) -> list[Row]:
         """Return one row per image of a degraded batch.
 
         restored  (B, C, H, W) in [0, 1], not rounded: what the method made of batch.lr
+        draws     (N, B, C, H, W), several restorations, `restored` being the first; None where their spread is not judged
         seconds   restoration time per image, one value for all or one each
         A row holds name, labels, what the degradation drew, `seconds`, the metrics of the method, those of the baseline (bicubic_*,
         linear_*), and of the reference where a metric asks for it (hr_*). A metric that refuses an image (too small for it) is NaN
         there, and the summary says why.
         """
         per_image = [float(seconds)] * len(batch) if isinstance(seconds, int | float) else [float(value) for value in seconds]
-        return [self._row(batch, index, restored[index], per_image[index]) for index in range(len(batch))]
+        drawn = [None] * len(batch) if draws is None else list(draws.unbind(1))
+        return [self._row(batch, index, restored[index], per_image[index], drawn[index]) for index in range(len(batch))]
 
     def summary(self, rows: Sequence[Row]) -> Summary:
         """Return means, spreads and counts over the gathered rows of all processes, one row per image name.
@@ -123,14 +132,14 @@ class Evaluator:
             self.baseline.name,
         )
 
-    def _row(self, batch: Batch, index: int, restored: Tensor, seconds: float) -> Row:
+    def _row(self, batch: Batch, index: int, restored: Tensor, seconds: float, draws: Tensor | None) -> Row:
         meta = batch.metas[index]
         row: Row = {"name": meta.name, **dict(meta.labels)}
         decisions = batch.decisions[index] if index < len(batch.decisions) else ()
         if self.degradation is not None and decisions and decisions[0] is not None:
             row.update(self.degradation.record(decisions[0]))
         row["image_height"], row["image_width"], row["seconds"] = batch.size[0], batch.size[1], seconds
-        view = self._view(batch, index, restored)
+        view = self._view(batch, index, restored, draws)
         views = {METHOD: view}
         if view.hr is not None:
             views[REFERENCE] = replace(view, image=view.hr, shared={})
@@ -139,8 +148,12 @@ class Evaluator:
             views[self._prefix] = replace(view, image=compared, shared={})
         for metric in self.metrics:
             for prefix, seen in views.items():
-                if not metric.of_set and (prefix != REFERENCE or metric.on_hr):
+                if not metric.of_set and _is_of(metric, prefix):
                     row[prefix + metric.name] = self._value(metric, seen)
+        if draws is not None and view.hr is not None:
+            row |= reliability(view)
+        if self.calibration is not None and meta.name in self.fitted_on:
+            row = {name: value for name, value in row.items() if not name.startswith(INTERVALS)}
         if view.valid is not None:
             row[VALID_SHARE] = float(view.valid.float().mean())
         row |= {name + LEFT_OUT: count for name, count in view.shared.get("left out", {}).items() if count}
@@ -181,7 +194,7 @@ class Evaluator:
                 values[REFERENCE] = score.distance(halves[0], halves[1])
         return values
 
-    def _view(self, batch: Batch, index: int, restored: Tensor) -> View:
+    def _view(self, batch: Batch, index: int, restored: Tensor, draws: Tensor | None) -> View:
         def one(images: Tensor | None) -> Tensor | None:
             return None if images is None else images[index].to(self.device)
 
@@ -196,6 +209,8 @@ class Evaluator:
             rgb_bands=self.config.rgb_bands,
             degrade=self._operator(batch, index),
             lr_valid=None if lr_valid is None else lr_valid > 0.5,
+            draws=None if draws is None else draws.to(self.device),
+            calibration=self.calibration,
         )
 
     def _operator(self, batch: Batch, index: int) -> Callable[[Tensor], Tensor] | None:
@@ -212,7 +227,16 @@ class Evaluator:
         return degrade
 
 
-def _reason_unavailable(metric: Metric, config: MetricsConfig, bands: int, has_hr: bool, degradation: Degradation | None) -> str | None:
+def _is_of(metric: Metric, prefix: str) -> bool:
+    """Say whether a metric is computed of the method (''), the reference or the baseline: these two are one image each."""
+    return prefix == METHOD or (SAMPLES not in metric.needs and (prefix != REFERENCE or metric.on_hr))
+
+
+def _reason_unavailable(
+    metric: Metric, config: MetricOptions, bands: int, has_hr: bool, degradation: Degradation | None, samples: int
+) -> str | None:
+    if SAMPLES in metric.needs and samples < 2:
+        return "it judges several restorations of an image; set task.samples=8 with task=evaluate."
     if "hr" in metric.needs and not has_hr:
         return "it compares with the HR image and this data set has none."
     if "degradation" in metric.needs and degradation is None:

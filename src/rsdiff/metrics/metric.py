@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.metrics.calibration import Calibration
 from rsdiff.metrics.colour import Space, border_width, crop, luma, quantise, rgb_planes, to_space
+from rsdiff.metrics.inception import Preset
+from rsdiff.metrics.opensr import OpensrConfig
 from rsdiff.metrics.protocol import ProtocolConfig
-
-if TYPE_CHECKING:
-    from rsdiff.metrics.options import MetricsConfig
 
 T = TypeVar("T")
 
@@ -30,6 +30,8 @@ class View:
     valid         (C, H, W) bool, values that count, or None for all
     lr_valid      (c, h, w) bool, values of `lr` that were made of known pixels alone, or None for all
     scale         target pixels per input pixel
+    draws         (N, C, H, W) restorations drawn of the image, of which `image` is the first, or None where there is one alone
+    calibration   of the intervals that the draws give, or None for what they say themselves
     degrade       the operator that made `lr`, without its noise, for one image (C, H, W) -> (c, h, w); None where it is not known
     """
 
@@ -42,6 +44,8 @@ class View:
     rgb_bands: tuple[int, int, int] = (0, 1, 2)
     degrade: Callable[[Tensor], Tensor] | None = None
     lr_valid: Tensor | None = None
+    draws: Tensor | None = None
+    calibration: Calibration | None = None
     shared: dict[str, Any] = field(default_factory=dict)
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
@@ -100,11 +104,34 @@ class View:
         return planes if with_border else crop(planes, border_width(self.protocol.border, self.scale))
 
 
+class MetricOptions(Protocol):
+    """The options that metrics read; `rsdiff.metrics.MetricsConfig` has them, with a sentence each."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+    @property
+    def protocol(self) -> ProtocolConfig: ...
+    @property
+    def rgb_bands(self) -> tuple[int, int, int]: ...
+    @property
+    def baseline(self) -> bool: ...
+    @property
+    def fid_preset(self) -> Preset: ...
+    @property
+    def niqe_min_blocks(self) -> int: ...
+    @property
+    def opensr(self) -> OpensrConfig: ...
+    @property
+    def seam_interval(self) -> int: ...
+    @property
+    def weight_folders(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True)
 class Context:
     """What metrics may use when they are prepared for a run: options, device, and the weight files found (by metric)."""
 
-    options: MetricsConfig
+    options: MetricOptions
     device: torch.device
     files: dict[str, Path]
     shared: dict[str, Any] = field(default_factory=dict)
@@ -140,7 +167,8 @@ class Metric:
     title      as printed in tables
     direction  which way is better; 'none' for descriptive numbers
     low, high  bounds of its values
-    needs      among 'hr', 'lr', 'degradation' (the operator that made the LR) and 'rgb' (one band or at least three)
+    needs      among 'hr', 'lr', 'degradation' (the operator that made the LR), 'rgb' (one band or at least three) and 'samples' (several
+               restorations of an image)
     files      names of a weight file, any of which will do; empty if it needs none
     build      prepares the function of one View; None for values of a set
     build_set  prepares a value of a set; None for values of an image

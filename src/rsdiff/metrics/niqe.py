@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -161,6 +160,8 @@ def read_model(path: Path) -> NiqeModel:
     Raises UserError if the file holds neither mu_pris_param/cov_pris_param, mu_prisparam/cov_prisparam nor mu/cov.
     """
     if path.suffix == ".mat":
+        import scipy.io  # a sixth of PyTorch's own start, for those who have such a file
+
         values = {name: value for name, value in scipy.io.loadmat(path).items() if isinstance(value, np.ndarray)}
     else:
         with np.load(path, allow_pickle=False) as stored:

@@ -32,11 +32,27 @@ def octave_energies(image: Tensor) -> Tensor:
     centred = image.double() - image.double().mean((1, 2), keepdim=True)
     power = torch.fft.rfft2(centred * window).abs().square()
     power[..., 1 : (W + 1) // 2] *= 2  # the half that a real transform leaves out
+    return torch.stack([power[:, part].sum(1).mean() for part in _octaves(H, W, image)])
+
+
+def octave_parts(image: Tensor) -> Tensor:
+    """Return the parts (OCTAVES, C, H, W) of an image that have the frequencies of an octave each, the finest first; float64.
+
+    The image continues beyond its borders as in a mirror, whose seams have no jump.
+    """
+    H, W = image.shape[-2:]
+    mirrored = torch.cat([image, image.flip(-1)], -1)
+    mirrored = torch.cat([mirrored, mirrored.flip(-2)], -2).double()
+    spectrum = torch.fft.rfft2(mirrored)
+    return torch.stack([torch.fft.irfft2(spectrum * part, s=mirrored.shape[-2:])[..., :H, :W] for part in _octaves(2 * H, 2 * W, image)])
+
+
+def _octaves(H: int, W: int, like: Tensor) -> list[Tensor]:
+    """Return which frequencies (H, W // 2 + 1) of a real transform belong to every octave, on the device of `like`."""
     rows, columns = torch.fft.fftfreq(H, dtype=torch.float64), torch.fft.rfftfreq(W, dtype=torch.float64)
-    frequency = torch.hypot(rows[:, None], columns[None]).to(image.device)
+    frequency = torch.hypot(rows[:, None], columns[None]).to(like.device)
     edges = [math.inf, *(0.25 / 2**octave for octave in range(OCTAVES))]
-    inside = [(frequency >= low) & (frequency < high) for high, low in pairwise(edges)]
-    return torch.stack([power[:, part].sum(1).mean() for part in inside])
+    return [(frequency >= low) & (frequency < high) for high, low in pairwise(edges)]
 
 
 def energy_share(view: View, octave: int) -> float:

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith, one_of
 from rsdiff.config.typed import nearest
 from rsdiff.metrics.baseline import BICUBIC, Baseline
 from rsdiff.metrics.inception import Preset
 from rsdiff.metrics.opensr import OpensrConfig
 from rsdiff.metrics.protocol import ProtocolConfig
 from rsdiff.metrics.table import METRICS
+from rsdiff.metrics.uncertainty import SAMPLES, UNCERTAINTY
 
 if TYPE_CHECKING:
     from rsdiff.degradations.base import Degradation
+    from rsdiff.metrics.calibration import Calibration
     from rsdiff.metrics.evaluator import Evaluator
+    from rsdiff.metrics.metric import Metric
 
 
 @config
@@ -25,6 +29,12 @@ class MetricsConfig:
     """The metrics of a run. `METRICS` in rsdiff.metrics lists the names; a table prints the protocol with every value."""
 
     located: ClassVar[frozenset[str]] = frozenset({"weight_folders"})
+    read_with: ClassVar[ReadWith] = {
+        "fid_preset": ("metrics", (one_of("fid", "fid_p256", "kid"),)),
+        "niqe_min_blocks": ("metrics", (one_of(*(name for name in METRICS if name.startswith("niqe"))),)),
+        "opensr": ("metrics", (one_of(*(name for name in METRICS if name.startswith("opensr_"))),)),
+        "seam_interval": ("metrics", (one_of("seams"),)),
+    }
 
     metrics: tuple[str, ...] = ("psnr", "ssim", "lr_psnr")
     """Names of metrics, in the order of the tables; one whose weight file is missing is reported as unavailable and the run goes on."""
@@ -62,13 +72,17 @@ class MetricsConfig:
         if min(self.rgb_bands) < 0:
             raise UserError(f"rgb_bands are band indices from 0 and are {self.rgb_bands}.")
 
+    def for_samples(self) -> MetricsConfig:
+        """Return the metrics with those that judge several restorations of an image."""
+        return replace(self, metrics=tuple(dict.fromkeys((*self.metrics, *(metric.name for metric in UNCERTAINTY)))))
+
     def for_validation(self, best: str | None = None) -> MetricsConfig:
         """Return the metrics that are cheap enough for validation during training: those that need no weights, without the baseline.
 
         best  one that is computed besides, because it chooses the best checkpoint
         """
         wanted = dict.fromkeys((*self.metrics, best) if best in METRICS else self.metrics)
-        cheap = tuple(name for name in wanted if name is not None and not METRICS[name].files and not METRICS[name].of_set)
+        cheap = tuple(name for name in wanted if name is not None and _is_cheap(METRICS[name]))
         return replace(self, metrics=cheap or ("psnr",), baseline=False)
 
     def build(
@@ -78,8 +92,18 @@ class MetricsConfig:
         degradation: Degradation | None = None,
         device: torch.device | str = "cpu",
         baseline: Baseline = BICUBIC,
+        samples: int = 1,
+        calibration: Calibration | None = None,
+        fitted_on: frozenset[str] = frozenset(),
     ) -> Evaluator:
-        """Return the evaluator for images of `bands` bands; `degradation` is what made their LR, None where the data set brings it."""
+        """Return the evaluator for images of `bands` bands; `degradation` is what made their LR, None where the data set brings it.
+
+        The others are told at `Evaluator`.
+        """
         from rsdiff.metrics.evaluator import Evaluator
 
-        return Evaluator(self, bands, has_hr, degradation, torch.device(device), baseline)
+        return Evaluator(self, bands, has_hr, degradation, torch.device(device), baseline, samples, calibration, fitted_on)
+
+
+def _is_cheap(metric: Metric) -> bool:
+    return not metric.files and not metric.of_set and SAMPLES not in metric.needs

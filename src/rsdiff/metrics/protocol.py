@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ReadWith, one_of
 from rsdiff.metrics.colour import Border, Quantisation, Space
 
 
 @config
 class ProtocolConfig:
     """How images are made comparable before PSNR, SSIM and their relatives are computed, and how values are averaged."""
+
+    read_with: ClassVar[ReadWith] = {
+        "epsilon": ("metrics.metrics", (one_of("psnr"),)),
+        "psnr_of_identical": ("metrics.metrics", (one_of("psnr"),)),
+        "ssim_space": ("metrics.metrics", (one_of("ssim"),)),
+        "crop_for_perceptual": ("metrics.metrics", (one_of("lpips_alex", "lpips_vgg", "lpips_alex_01", "dists"),)),
+    }
 
     name: str = "litsr"
     """Name printed with every table."""

@@ -21,6 +21,7 @@ from rsdiff.metrics.psnr import cpsnr, empty_bands, ergas, ergas_diffbsr, mse, p
 from rsdiff.metrics.seams import seam_score
 from rsdiff.metrics.spectral import cc, flat_bands, mpsnr, mrae, mssim, rmse, sam, uiqi
 from rsdiff.metrics.ssim import ssim
+from rsdiff.metrics.uncertainty import UNCERTAINTY
 
 _NONE: frozenset[str] = frozenset()
 _RGB = frozenset({"rgb"})
@@ -493,6 +494,5 @@ _OPENSR = (
     ),
 )
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric for group in (_FIDELITY, _SPECTRAL, _CONSISTENCY, _OCTAVES, _PERCEPTUAL, _NO_REFERENCE, _OPENSR) for metric in group
-}
+_GROUPS = (_FIDELITY, _SPECTRAL, _CONSISTENCY, _OCTAVES, _PERCEPTUAL, _NO_REFERENCE, _OPENSR, UNCERTAINTY)
+METRICS: dict[str, Metric] = {metric.name: metric for group in _GROUPS for metric in group}

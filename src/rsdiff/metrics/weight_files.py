@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from rsdiff.config import UserError
+from rsdiff.config.paths import typed_path
 
 _TORCHVISION = "https://download.pytorch.org/models"
 ADDRESSES = {
@@ -27,7 +28,7 @@ ADDRESSES = {
 
 def weight_folders(folders: Sequence[str]) -> list[Path]:
     """Return the folders searched, in order: those given, then the cache of torch.hub, where torchvision and others keep these files."""
-    return [*(Path(folder).expanduser() for folder in folders), Path(torch.hub.get_dir()) / "checkpoints"]
+    return [*(typed_path(folder) for folder in folders), Path(torch.hub.get_dir()) / "checkpoints"]
 
 
 def find_weight_file(names: Sequence[str], folders: Sequence[str]) -> Path | None:

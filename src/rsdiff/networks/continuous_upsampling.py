@@ -11,10 +11,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from rsdiff.config import UserError
+from rsdiff.config import UserError, config
 from rsdiff.networks.coordinates import cell_centres, nearest, pixel_centres, steps_of
 
 GATE_WIDTH = 64
+
+
+@config
+class CSUMConfig:
+    """Sizes of the upsampler, those of LDCSR."""
+
+    levels: int = 4
+    """Feature maps that are enlarged 1, 2, 4, .. times before they are resized."""
+    fuse_width: int = 256
+    """Channels of the upsampler's layers at target size."""
+    interpolate: Literal["bilinear", "bicubic"] = "bilinear"
+    """How the upsampler resizes."""
+    normalise: bool = False
+    """Weight normalisation in the upsampler (SADN)."""
 
 
 class CSUM(nn.Module):
@@ -22,23 +36,13 @@ class CSUM(nn.Module):
 
     forward(x, (H, W)) -> (B, out_channels, H, W), of one map (B, width, h, w) for all levels or a map for each (SADN). The weights are
     told h / H, rows only, for the whole batch.
-    fuse_width   channels of the four layers that work at target size
-    normalise    weight normalisation of every layer (SADN)
-    interpolate  how maps are resized
     Source: MoooJianG/LDCSR, modules/upsampler.py, SADNUpsampler; hanlinwu/SADN, archs/upsampler.py, UPLayer_MS_V9 and UPLayer_MS_WN.
     """
 
-    def __init__(
-        self,
-        width: int,
-        out_channels: int,
-        levels: int = 4,
-        fuse_width: int = 256,
-        normalise: bool = False,
-        interpolate: Literal["bilinear", "bicubic"] = "bilinear",
-    ) -> None:
+    def __init__(self, options: CSUMConfig, width: int, out_channels: int) -> None:
         super().__init__()
-        self.interpolate = interpolate
+        levels, fuse_width = options.levels, options.fuse_width
+        self.interpolate: Literal["bilinear", "bicubic"] = options.interpolate
         self.doublings = nn.ModuleList(nn.Conv2d(width, 4 * width, 3, padding=1) for _ in range(levels - 1))
         self.gate = nn.Sequential(nn.Linear(1, GATE_WIDTH), nn.ReLU(), nn.Linear(GATE_WIDTH, levels))
         widths = [levels * width, *[fuse_width] * 4]
@@ -46,7 +50,7 @@ class CSUM(nn.Module):
         for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 1), nn.ReLU()]
         self.fuse = nn.Sequential(*layers, nn.Conv2d(fuse_width, out_channels, 1))
-        if normalise:
+        if options.normalise:
             for layer in list(self.modules()):
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     weight_norm(layer)

@@ -8,12 +8,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import config
+from rsdiff.config.reading import require_at_least
+from rsdiff.data.problem import Problem
 from rsdiff.degradations.pca import encode_kernels
 from rsdiff.networks.layers import DualPathGroup, shuffle_upscale
 
 SLOPE = 0.2
 ESTIMATOR_WIDTH = 64
 """Published code gives its estimator no width option; image and condition streams have half of it."""
+
+
+@config
+class DANv2NetConfig:
+    """Sizes of restorer and estimator. The defaults are those of setting 1."""
+
+    width: int = 64
+    """Channels of the restorer."""
+    groups: int = 5
+    """Dual-path groups of the restorer; each doubles its streams, so more than 5 overflow easily."""
+    blocks: int = 10
+    """Dual-path blocks per group."""
+    estimator_width: int = ESTIMATOR_WIDTH
+    """Channels before the kernel's taps; the estimator's streams have half as many."""
+    estimator_blocks: int = 5
+    """Dual-path blocks of the estimator."""
+    loops: int = 4
+    """Turns of restorer and estimator."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, width=1, groups=1, blocks=1, estimator_blocks=1, loops=1)
 
 
 class DualPathBlock(nn.Module):
@@ -45,13 +69,14 @@ def _two_convolutions(width: int, kernel: int) -> nn.Sequential:
 class Restorer(nn.Module):
     """LR image (B, c, h, w) and kernel code (B, L) -> image (B, C, scale h, scale w), unbounded; no skip from the input."""
 
-    def __init__(self, in_channels: int, out_channels: int, width: int, groups: int, blocks: int, code_length: int, scale: int) -> None:
+    def __init__(self, options: DANv2NetConfig, problem: Problem, code_length: int) -> None:
         super().__init__()
-        self.head_image = nn.Conv2d(in_channels, width, 3, padding=1)
+        width = options.width
+        self.head_image = nn.Conv2d(problem.lr_bands, width, 3, padding=1)
         self.head_code = nn.Conv2d(code_length, width, 1)
-        self.groups = nn.ModuleList(DualPathGroup(DualPathBlock(width, 3, 1) for _ in range(blocks)) for _ in range(groups))
+        self.groups = nn.ModuleList(DualPathGroup(DualPathBlock(width, 3, 1) for _ in range(options.blocks)) for _ in range(options.groups))
         self.fusion = nn.Conv2d(width, width, 3, padding=1)
-        self.upscale = shuffle_upscale(width, out_channels, scale)
+        self.upscale = shuffle_upscale(width, problem.bands, int(problem.scale))
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
         image, condition = self.head_image(lr), self.head_code(code[:, :, None, None])
@@ -64,14 +89,14 @@ class Restorer(nn.Module):
 class Estimator(nn.Module):
     """Restored image (B, C, scale h, scale w) and LR image (B, c, h, w) -> kernel (B, k * k), row by row, >= 0, sum 1."""
 
-    def __init__(self, in_channels: int, out_channels: int, width: int, blocks: int, kernel_size: int, scale: int) -> None:
+    def __init__(self, options: DANv2NetConfig, problem: Problem, kernel_size: int) -> None:
         super().__init__()
-        half = width // 2
-        self.head_lr = nn.Conv2d(in_channels, half, 5, padding=2)
-        self.head_sr = nn.Conv2d(out_channels, half, 4 * scale + 1, stride=scale, padding=2 * scale)
-        self.group = DualPathGroup(DualPathBlock(half, 3, 3) for _ in range(blocks))
-        self.widen = nn.Conv2d(half, width, 3, padding=1)
-        self.taps = nn.Conv2d(width, kernel_size**2, 1)
+        half, scale = options.estimator_width // 2, int(problem.scale)
+        self.head_lr = nn.Conv2d(problem.lr_bands, half, 5, padding=2)
+        self.head_sr = nn.Conv2d(problem.bands, half, 4 * scale + 1, stride=scale, padding=2 * scale)
+        self.group = DualPathGroup(DualPathBlock(half, 3, 3) for _ in range(options.estimator_blocks))
+        self.widen = nn.Conv2d(half, options.estimator_width, 3, padding=1)
+        self.taps = nn.Conv2d(options.estimator_width, kernel_size**2, 1)
 
     def forward(self, sr: Tensor, lr: Tensor) -> Tensor:
         feature, _ = self.group(self.head_lr(lr), self.head_sr(sr))
@@ -97,27 +122,14 @@ class DANv2(nn.Module):
 
     basis: Tensor
 
-    def __init__(
-        self,
-        *,
-        basis: Tensor,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        width: int = 64,
-        groups: int = 5,
-        blocks: int = 10,
-        estimator_width: int = ESTIMATOR_WIDTH,
-        estimator_blocks: int = 5,
-        loops: int = 4,
-        scale: int = 4,
-    ) -> None:
+    def __init__(self, options: DANv2NetConfig, problem: Problem, basis: Tensor) -> None:
         super().__init__()
         taps, code_length = basis.shape
         self.kernel_size = round(taps**0.5)
-        self.loops = loops
+        self.loops = options.loops
         self.register_buffer("basis", basis)
-        self.restorer = Restorer(in_channels, out_channels, width, groups, blocks, code_length, scale)
-        self.estimator = Estimator(in_channels, out_channels, estimator_width, estimator_blocks, self.kernel_size, scale)
+        self.restorer = Restorer(options, problem, code_length)
+        self.estimator = Estimator(options, problem, self.kernel_size)
 
     def unroll(self, lr: Tensor, train_last: bool = False) -> Unrolled:
         """Return the results of every loop for lr (B, c, h, w) in [0, 1].

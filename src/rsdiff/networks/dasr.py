@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.data.problem import Problem
 from rsdiff.networks.layers import filter_each
-from rsdiff.networks.modulated import SLOPE, ModulatedLayer, ModulatedNetwork
+from rsdiff.networks.modulated import SLOPE, ModulatedConfig, ModulatedLayer, ModulatedNetwork
 
 MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K, of 1; images of other than three bands are shifted by its average."""
@@ -39,10 +40,10 @@ class DASRNetwork(ModulatedNetwork):
 
     layer = PredictedFilter
 
-    def __init__(self, *, in_channels: int = 3, out_channels: int = 3, **sizes: int) -> None:
-        super().__init__(in_channels=in_channels, out_channels=out_channels, **sizes)
-        self.subtract_mean = _shift(in_channels, -255.0)
-        self.add_mean = _shift(out_channels, 255.0)
+    def __init__(self, options: ModulatedConfig, problem: Problem, code_channels: int) -> None:
+        super().__init__(options, problem, code_channels)
+        self.subtract_mean = _shift(problem.lr_bands, -255.0)
+        self.add_mean = _shift(problem.bands, 255.0)
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
         shifted: Tensor = self.add_mean(super().forward(self.subtract_mean(lr), code))

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import UserError
+from rsdiff.config import UserError, config
+from rsdiff.config.reading import require_at_least
+from rsdiff.data.problem import Problem
 from rsdiff.degradations.transfer import apply_transfer, least_squares_inverse, transfer_function
 from rsdiff.networks.layers import ChannelGate, DualPathGroup, shuffle_upscale
 
@@ -22,6 +24,34 @@ FILTER_SIZES = {11: (7, 3, 3, 1), 21: (11, 7, 5, 1), 31: (11, 9, 7, 5, 3)}
 """Published sides of the linear filters by the side of the kernel that they collapse to: 1 + sum(S - 1)."""
 
 KernelNorm = Literal["sum", "softmax"]
+
+
+@config
+class DCLSNetConfig:
+    """Sizes of restorer and estimator. The defaults are those of setting 1."""
+
+    width: int = 64
+    """Channels of the restorer's features and of the estimator."""
+    groups: int = 5
+    """Dual-path groups of the restorer; each doubles its streams, so more than 5 overflow easily."""
+    blocks: int = 10
+    """Dual-path attention blocks per group."""
+    reduction: int = 4
+    """The narrow streams have width / reduction channels, and so have the channel gates of either stream."""
+    latent: int = 256
+    """Length of the vector that the estimator's linear filters are made from."""
+    kernel_size: int = 21
+    """Side of the estimated kernel in LR pixels: 11, 21 or 31."""
+    kernel_norm: KernelNorm = "sum"
+    """How the kernel's sum becomes 1: divided by its sum, or a softmax."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, width=1, groups=1, blocks=1, reduction=1, latent=1)
+        if self.kernel_size not in FILTER_SIZES:
+            sizes = ", ".join(str(size) for size in FILTER_SIZES)
+            raise UserError(f"kernel_size={self.kernel_size} has no published chain of linear filters; choose one of {sizes}.")
+        if self.width // self.reduction < self.reduction:
+            raise UserError(f"width={self.width} is too narrow for reduction={self.reduction}; choose at least {self.reduction**2}.")
 
 
 class PlainResidualBlock(nn.Module):
@@ -115,18 +145,19 @@ class DeepConstrainedLeastSquares(nn.Module):
 class Restorer(nn.Module):
     """LR image (B, c, h, w) and kernels (B, k, k) -> image (B, C, scale h, scale w), unbounded."""
 
-    def __init__(self, in_channels: int, out_channels: int, width: int, groups: int, blocks: int, reduction: int, scale: int) -> None:
+    def __init__(self, options: DCLSNetConfig, problem: Problem) -> None:
         super().__init__()
+        width, reduction = options.width, options.reduction
         narrow = width // reduction
-        self.conv_first = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.conv_first = nn.Conv2d(problem.lr_bands, width, 3, padding=1)
         self.features = nn.Sequential(*(PlainResidualBlock(width) for _ in range(3)))
         self.head_plain = nn.Conv2d(width, narrow, 3, padding=1)
         self.head_deblurred = DeepConstrainedLeastSquares(width, reduction)
         self.groups = nn.ModuleList(
-            DualPathGroup(DualPathAttentionBlock(width, narrow, reduction) for _ in range(blocks)) for _ in range(groups)
+            DualPathGroup(DualPathAttentionBlock(width, narrow, reduction) for _ in range(options.blocks)) for _ in range(options.groups)
         )
         self.fusion = nn.Conv2d(width + narrow, width, 3, padding=1)
-        self.upscale = shuffle_upscale(width, out_channels, scale)
+        self.upscale = shuffle_upscale(width, problem.bands, int(problem.scale))
 
     def forward(self, lr: Tensor, kernel: Tensor) -> Tensor:
         first = self.conv_first(lr)
@@ -164,15 +195,12 @@ def normalise_kernels(kernels: Tensor, norm: KernelNorm) -> Tensor:
 
 
 class Estimator(nn.Module):
-    """LR image (B, c, h, w) -> kernel (B, k, k) of sum 1; h and w are at least 5.
+    """LR image (B, c, h, w) -> kernel (B, k, k) of sum 1; h and w are at least 5."""
 
-    latent        length of the vector that the linear filters are made from
-    filter_sizes  sides of the filters, see FILTER_SIZES
-    """
-
-    def __init__(self, in_channels: int, width: int, latent: int, filter_sizes: tuple[int, ...], kernel_norm: KernelNorm) -> None:
+    def __init__(self, options: DCLSNetConfig, in_channels: int) -> None:
         super().__init__()
-        self.kernel_norm = kernel_norm
+        width, filter_sizes = options.width, FILTER_SIZES[options.kernel_size]
+        self.kernel_norm: KernelNorm = options.kernel_norm
         self.head = nn.Conv2d(in_channels, width, 7, padding=3)
         self.body = nn.Sequential(*(PlainResidualBlock(width) for _ in range(3)))
         self.tail = nn.Sequential(
@@ -180,13 +208,13 @@ class Estimator(nn.Module):
             nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(width, width, 3),
             nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(width, latent, 1),
+            nn.Conv2d(width, options.latent, 1),
         )
         last = len(filter_sizes) - 1
         self.filter_shapes = [
             (in_channels if i == last else HIDDEN, HIDDEN if i else in_channels, size, size) for i, size in enumerate(filter_sizes)
         ]
-        self.filters = nn.ModuleList(nn.Linear(latent, math.prod(shape)) for shape in self.filter_shapes)
+        self.filters = nn.ModuleList(nn.Linear(options.latent, math.prod(shape)) for shape in self.filter_shapes)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 assert layer.bias is not None
@@ -201,30 +229,13 @@ class Estimator(nn.Module):
 
 
 class DCLS(nn.Module):
-    """forward maps lr (B, c, h, w) in [0, 1] to (image (B, C, H, W), unbounded, kernel (B, k, k)); the image does not train the estimator.
+    """forward maps lr (B, c, h, w) in [0, 1] to (image (B, C, H, W), unbounded, kernel (B, k, k)); the image does not train
+    the estimator."""
 
-    width, groups, blocks  of the restorer; blocks per group
-    reduction              the narrow streams have width / reduction channels
-    kernel_size            k, a key of FILTER_SIZES; a blur of the LR grid
-    """
-
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        width: int = 64,
-        groups: int = 5,
-        blocks: int = 10,
-        reduction: int = 4,
-        latent: int = 256,
-        kernel_size: int = 21,
-        kernel_norm: KernelNorm = "sum",
-        scale: int = 4,
-    ) -> None:
+    def __init__(self, options: DCLSNetConfig, problem: Problem) -> None:
         super().__init__()
-        self.restorer = Restorer(in_channels, out_channels, width, groups, blocks, reduction, scale)
-        self.estimator = Estimator(in_channels, width, latent, FILTER_SIZES[kernel_size], kernel_norm)
+        self.restorer = Restorer(options, problem)
+        self.estimator = Estimator(options, problem.lr_bands)
 
     def forward(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         kernel = self.estimator(lr)

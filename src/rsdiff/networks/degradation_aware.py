@@ -1,15 +1,20 @@
-"""Residual blocks that carry depthwise kernels made from a degradation code: DASR's idea inside the U-Nets of DiffBSR and BlindSRSNF."""
+"""U-Nets whose residual blocks carry depthwise kernels made from a degradation code, DASR's idea.
+
+DiffSR_UNet is the noise predictor of DiffBSR, DiffUNetSR3Atom the clean-image predictor of BlindSRSNF.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Unpack
+from typing import Annotated, Unpack
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.networks.diffusion_unet import DiffusionUNet, UNetSizes
-from rsdiff.networks.layers import TimeEmbedding, Upsample, filter_each
+from rsdiff.config import Ours, UserError, config
+from rsdiff.networks.diffusion_unet import DiffusionUNet, SkeletonConfig, UNetSizes, require_multiple
+from rsdiff.networks.layers import ChannelGate, PixelGate, SelfAttention, TimeEmbedding, Upsample, filter_each, orthogonal_
 
 SLOPE = 0.1
 COMPRESSED = 64  # width of the code inside the blocks, as in DASR
@@ -137,3 +142,122 @@ class DegradationAwareUNet(DiffusionUNet):
     def denoise(self, x: Tensor, level: Tensor, code: Tensor) -> Tensor:
         """Return (B, out_channels, H, W) for x (B, in_channels, H, W), level (B,) and code (B, code_channels)."""
         return self.run(x, self.level(level), self.compress(code))
+
+
+class BlindSRSNFUNet(DegradationAwareUNet):
+    """Predicts x0 from x_t, the level sqrt(alpha_bar), a feature map at LR resolution and the degradation code.
+
+    forward(x (B, bands, H, W), level (B,), feature (B, feature_channels, h, w), code (B, code_channels)) -> (B, bands, H, W), not clamped.
+
+    The image is taken apart into cells of `fold` x `fold` pixels first, so the U-Net runs at H / fold; H and W must be multiples of it,
+    and any such size works: the way up is cropped to the skips. The condition is resized bilinearly to H / fold. Initialisation:
+    orthogonal.
+    """
+
+    def __init__(self, options: BlindSRSNFUNetConfig, bands: int, feature_channels: int, code_channels: int) -> None:
+        width, folded = options.width, bands * options.fold**2
+        super().__init__(
+            in_channels=2 * width,
+            out_channels=folded,
+            code_channels=code_channels,
+            make_attention=lambda channels: SelfAttention(channels, options.norm_groups),
+            normalise_second=options.normalise_second,
+            attention_levels=options.attention_levels,
+            crop_to_skips=True,
+            dropout=options.dropout,
+            **options.sizes(),
+        )
+        self.fold = options.fold
+        self.enter_image = nn.Conv2d(folded, width, 3, padding=1)
+        self.enter_feature = nn.Conv2d(feature_channels, width, 3, padding=1)
+        orthogonal_(self)
+
+    def forward(self, x: Tensor, level: Tensor, feature: Tensor, code: Tensor) -> Tensor:
+        """See the class; raises ValueError if H or W is not a multiple of `fold`."""
+        require_multiple(x, self.fold)
+        folded = F.pixel_unshuffle(x, self.fold)
+        resized = F.interpolate(feature, size=folded.shape[-2:], mode="bilinear", align_corners=False)
+        entered = torch.cat([self.enter_image(folded), self.enter_feature(resized)], dim=1)
+        return F.pixel_shuffle(self.denoise(entered, level, code), self.fold)
+
+
+@config
+class BlindSRSNFUNetConfig(SkeletonConfig):
+    """The clean-image predictor; dropout is without effect in the published network (see normalise_second)."""
+
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    """Channels of each level in units of `width`; the image is halved between levels."""
+    attention_levels: tuple[int, ...] = ()
+    """Levels with self-attention, from 0; the middle always has it."""
+    fold: int = 2
+    """Blocks of fold x fold pixels become channels, so that the U-Net runs at a fraction of the size."""
+    normalise_second: Annotated[bool, Ours("weights")] = False
+    """Normalise before the degradation-aware convolution. The published code computes that and throws the result away (False)."""
+
+    def __post_init__(self) -> None:
+        SkeletonConfig.__post_init__(self)
+        if self.fold < 1:
+            raise UserError(f"fold={self.fold} was given; choose at least 1, which leaves the image whole.")
+        if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
+            raise UserError(f"attention_levels={list(self.attention_levels)}: the levels are 0 to {len(self.multipliers) - 1}.")
+        if self.dropout and not self.normalise_second:
+            raise UserError(f"dropout={self.dropout} has no effect with normalise_second=false; set one of them.")
+
+    def build(self, bands: int, feature_channels: int, code_channels: int) -> BlindSRSNFUNet:
+        """Return the network with fresh weights."""
+        return BlindSRSNFUNet(self, bands, feature_channels, code_channels)
+
+
+class BicubicUpsample(nn.Module):
+    """Bicubic enlargement by 2 (coefficient -0.75, half-pixel centres), then a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="bicubic", align_corners=False))
+
+
+class DiffSRUNet(DegradationAwareUNet):
+    """Predicts the noise in a noisy residual, told the level sqrt(alpha_bar) and the degradation code.
+
+    forward(x (B, 2 bands, H, W), level (B,), code (B, code_channels)) -> (B, bands, H, W); x is concat(condition image, x_t).
+    Instead of self-attention the middle has a channel and a pixel gate, without a residual connection; other levels have none.
+    The deepest level needs at least 16 channels.
+    Initialisation: orthogonal.
+    """
+
+    def __init__(self, options: DiffSRUNetConfig, bands: int, code_channels: int) -> None:
+        super().__init__(
+            in_channels=2 * bands,
+            out_channels=bands,
+            code_channels=code_channels,
+            make_attention=lambda channels: nn.Sequential(ChannelGate(channels), PixelGate()),
+            normalise_second=True,
+            keep_unused=options.keep_unused,
+            make_upsample=BicubicUpsample,
+            dropout=options.dropout,
+            **options.sizes(),
+        )
+        orthogonal_(self)
+
+    def forward(self, x: Tensor, level: Tensor, code: Tensor) -> Tensor:
+        return self.denoise(x, level, code)
+
+
+@config
+class DiffSRUNetConfig(SkeletonConfig):
+    """DiffBSR's noise predictor; the UC Merced recipe has dropout 0.2."""
+
+    keep_unused: bool = False
+    """Own the convolutions that published checkpoints list but never apply, so that an export equals the file."""
+
+    def __post_init__(self) -> None:
+        SkeletonConfig.__post_init__(self)
+        if self.width * self.multipliers[-1] < 16:
+            raise UserError(f"the deepest level has {self.width * self.multipliers[-1]} channels; its gates need 16: raise width.")
+
+    def build(self, bands: int, code_channels: int) -> DiffSRUNet:
+        """Return the network with fresh weights."""
+        return DiffSRUNet(self, bands, code_channels)

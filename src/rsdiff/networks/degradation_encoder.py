@@ -6,12 +6,13 @@ Momentum contrast (He et al., CVPR 2020) in DASR, BlindSRSNF and DiffBSR; NT-Xen
 from __future__ import annotations
 
 import copy
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import UserError
+from rsdiff.config import UserError, config
 
 
 class MomentumContrast(nn.Module):
@@ -27,6 +28,10 @@ class MomentumContrast(nn.Module):
     optimiser step, on all processes, meet the same queue and the same key encoder, which moves once per step; their keys enter the queue
     together when the step ends (`after_step`). The published code does not shuffle batch-norm statistics either.
     """
+
+    couples_images: ClassVar[str] = (
+        "its contrastive loss compares the images of a batch with those of earlier ones, by features normalised over the batch"
+    )
 
     queue: Tensor
     queue_position: Tensor
@@ -151,3 +156,35 @@ class DegradationEncoder(nn.Module):
         """
         code = self.trunk(lr).mean(dim=(-2, -1))
         return code, self.projection(code)
+
+
+@config
+class ContrastConfig:
+    """The degradation encoder and its momentum contrast."""
+
+    width: int = 64
+    """Channels of the encoder's first convolutions; the degradation code has four times as many."""
+    queue_size: int = 8192
+    """Earlier keys that serve as negatives; a multiple of the batch size."""
+    momentum: float = 0.999
+    """Share of the key encoder that each step keeps."""
+    temperature: float = 0.07
+    """Divisor of the logits."""
+    weight: float = 0.05
+    """Factor of the contrastive loss (published configurations without the key use 0.01)."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.queue_size < 1:
+            raise UserError(f"width={self.width} and queue_size={self.queue_size} were given; both must be at least 1.")
+        if not 0 <= self.momentum <= 1 or self.temperature <= 0:
+            raise UserError(f"momentum={self.momentum}, temperature={self.temperature}: choose 0 to 1, and a positive temperature.")
+
+    @property
+    def code_channels(self) -> int:
+        """Length of the degradation code."""
+        return 4 * self.width
+
+    def build(self, lr_bands: int) -> MomentumContrast:
+        """Return the encoder with its key copy and queue."""
+        encoder = DegradationEncoder(lr_bands, self.width)
+        return MomentumContrast(encoder, self.code_channels, self.queue_size, self.momentum, self.temperature)

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import config
-from rsdiff.networks.edm_layers import BlockStyle, Init, convolution, group_norm, linear, positional_embedding
+from rsdiff.networks.edm_layers import BlockStyle, Init, convolution, group_norm, linear
 from rsdiff.networks.edm_unet import UNetDecoder, UNetEncoder
+from rsdiff.networks.layers import positional_embedding
 from rsdiff.networks.song_unet import check_levels, plain_block
 
 KAIMING = Init("kaiming_uniform", weight=math.sqrt(1 / 3), bias=math.sqrt(1 / 3))

@@ -205,12 +205,6 @@ def nominal_sizes(attention_down: frozenset[int], attention_up: frozenset[int], 
     return size, tuple(sorted(sizes))
 
 
-class Skeleton(UNetSizes):
-    """Arguments of every network on SR3's skeleton, see `SkeletonConfig`."""
-
-    dropout: float
-
-
 @config
 class SkeletonConfig:
     """What the U-Nets on SR3's skeleton have in common."""
@@ -236,13 +230,12 @@ class SkeletonConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout={self.dropout} was given; choose 0 or more and less than 1.")
 
-    def skeleton(self) -> Skeleton:
-        """Return the options as arguments of a network."""
-        return Skeleton(
+    def sizes(self) -> UNetSizes:
+        """Return the options as arguments of `DiffusionUNet`."""
+        return UNetSizes(
             width=self.width,
             multipliers=self.multipliers,
             blocks=self.blocks,
             norm_groups=self.norm_groups,
-            dropout=self.dropout,
             checkpointing=self.checkpointing,
         )

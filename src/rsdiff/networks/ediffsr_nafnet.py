@@ -6,13 +6,13 @@ from that of the whole image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError, config
 from rsdiff.networks.layers import ChannelGate, ChannelNorm, SinusoidalEmbedding
 
 EXPANSION = 8
@@ -89,18 +89,36 @@ class EntranceAttention(nn.Module):
         return 2 * x + self.gate(self.conv2(F.relu(self.conv1(x))))
 
 
+@config
+class NAFNetConfig:
+    """Sizes of the network. The defaults are the published ones."""
+
+    width: int = 64
+    """Channels of the first level; each further level has twice as many."""
+    encoders: tuple[int, ...] = (14, 1, 1, 1)
+    """Blocks of each level on the way down."""
+    middle: int = 1
+    """Blocks at the bottom."""
+    decoders: tuple[int, ...] = (1, 1, 1, 1)
+    """Blocks of each level on the way up, from the deepest."""
+
+    def __post_init__(self) -> None:
+        if self.width < 16 or self.width % 2:
+            raise UserError(f"width={self.width} was given; choose an even number of at least 16.")
+        counts = (*self.encoders, self.middle, *self.decoders)
+        if not self.encoders or len(self.encoders) != len(self.decoders) or min(counts) < 0:
+            raise UserError(
+                f"encoders={list(self.encoders)}, middle={self.middle} and decoders={list(self.decoders)} make no network; "
+                "give as many levels up as down, and counts of 0 or more."
+            )
+
+
 class ConditionalNAFNet(nn.Module):
-    """Predicts the noise in an image from it, the image that it drifts to, and the time.
+    """Predicts the noise in an image from it, the image that it drifts to, and the time."""
 
-    bands     C, of both images
-    width     channels of the first level, at least 16 and even; each further level has twice as many
-    encoders  blocks of each level on the way down
-    middle    blocks at the bottom, below the last level
-    decoders  blocks of each level on the way up, from the deepest; as many levels as `encoders`
-    """
-
-    def __init__(self, *, bands: int, width: int, encoders: Sequence[int], middle: int, decoders: Sequence[int]) -> None:
+    def __init__(self, options: NAFNetConfig, bands: int) -> None:
         super().__init__()
+        width, encoders, decoders = options.width, options.encoders, options.decoders
         levels = len(encoders)
         self.size_multiple = 2**levels
         code = EXPANSION * width // 2
@@ -110,7 +128,7 @@ class ConditionalNAFNet(nn.Module):
         self.entrance = EntranceAttention(width)
         self.encoders = nn.ModuleList(Blocks(channels, code, count) for channels, count in zip(widths, encoders, strict=False))
         self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairwise(widths))
-        self.middle = Blocks(widths[-1], code, middle)
+        self.middle = Blocks(widths[-1], code, options.middle)
         self.ups = nn.ModuleList(
             nn.Sequential(nn.Conv2d(coarse, 4 * fine, 1, bias=False), nn.PixelShuffle(2)) for coarse, fine in pairwise(reversed(widths))
         )

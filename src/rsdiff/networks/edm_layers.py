@@ -241,18 +241,6 @@ def _maybe_resampled(in_channels: int, out_channels: int, kernel_size: int, resa
     return ResampledConv2d(in_channels, out_channels, kernel_size, resample, style.resample_filter, style.init)
 
 
-def positional_embedding(noise_level: Tensor, width: int, endpoint: bool) -> Tensor:
-    """Return (B, width) [cos, sin] of noise_level (B,) times frequencies that fall geometrically from 1.
-
-    endpoint  the last frequency is 1/10000 (DDPM++); otherwise the one after the last would be (ADM)
-    Source: Vaswani et al. 2017; EDM, app. F.6.
-    """
-    half = width // 2
-    exponent = torch.arange(half, dtype=torch.float32, device=noise_level.device) / (half - (1 if endpoint else 0))
-    angles = noise_level.outer((10000**-exponent).to(noise_level.dtype))
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
 def fourier_embedding(noise_level: Tensor, frequencies: Tensor) -> Tensor:
     """Return (B, 2 n) [cos, sin] of 2 pi noise_level (B,) times n random frequencies (NCSN++)."""
     angles = noise_level.outer((2 * math.pi * frequencies).to(noise_level.dtype))

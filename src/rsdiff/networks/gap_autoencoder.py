@@ -10,36 +10,35 @@ options here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import UserError
+from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import enlarge
-from rsdiff.networks.continuous_upsampling import CSUM, FixedX4, NearestMLP
+from rsdiff.networks.continuous_upsampling import CSUM, CSUMConfig, FixedX4, NearestMLP
+from rsdiff.networks.layers import zeroed
 
 
 class GAPEncoder(nn.Module):
     """Convolutional encoder without attention.
 
-    in_channels   bands of the input: enlarged LR and HR, concatenated in this order, or one of them
-    width         channels of the first level; level i has width * multipliers[i]
-    multipliers   one per level; the image is halved (rounding down) between levels
-    blocks        residual blocks per level
-    out_channels  channels of the result: mean and log-variance of a latent, or the latent
+    Its input is enlarged LR and HR, concatenated in this order, or one of them; its result mean and log-variance of a latent, or it.
     forward maps (B, in_channels, H, W) to (B, out_channels, floor(H / 2^(levels - 1)), ...), halving level by level.
     """
 
-    def __init__(self, in_channels: int, width: int, multipliers: Sequence[int], blocks: int, out_channels: int) -> None:
+    def __init__(self, options: GAPEncoderConfig, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        width, multipliers = options.width, options.multipliers
         self.conv_in = nn.Conv2d(in_channels, width, 3, padding=1)
         self.down = nn.ModuleList()
         channels, last = width, len(multipliers) - 1
         for level, multiplier in enumerate(multipliers):
             made: list[nn.Module] = []
-            for _ in range(blocks):
+            for _ in range(options.blocks):
                 made.append(GAPBlock(channels, width * multiplier))
                 channels = width * multiplier
             self.down.append(nn.ModuleDict({"blocks": nn.Sequential(*made), **({"halve": Halve(channels)} if level < last else {})}))
@@ -178,52 +177,34 @@ class LatentLevel(nn.Module):
 class GAPDecoder(nn.Module):
     """forward(z (B, latent_channels, y, x), lr (B, c, h, w), (H, W)) -> (B, out_channels, H, W), unbounded; images in [-1, 1].
 
-    width         channels of the image branch and of every latent feature it receives
-    multipliers   channels of the latent branch's levels in units of `width`; the last level is the first processed. No level enlarges:
-                  all latent features are resized (nearest) to LR size
-    blocks        residual blocks per level
-    refinements   distillation modules of each refinement unit, one unit per level; empty means no refinement (ablation)
-    branches      both; image: plain super-resolution that ignores z; latent: the last latent feature alone is enlarged (ablations)
-    fuse_width    see CSUM
-    modulation    scale: see `modulate`, told H / h, rows only, for the whole batch; sum: the features are added (ablation)
+    All latent features are resized (nearest) to LR size; the last level is the first processed, and none enlarges. Modulation by the scale
+    is told H / h, rows only, for the whole batch, see `modulate`.
     """
 
-    def __init__(
-        self,
-        *,
-        latent_channels: int,
-        in_channels: int,
-        out_channels: int,
-        width: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        refinements: Sequence[int],
-        branches: Branches = "both",
-        modulation: Modulation = "scale",
-        upsampler: Upsampler = "csum",
-        fuse_width: int = 256,
-    ) -> None:
+    def __init__(self, options: GAPDecoderConfig, latent_channels: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.branches = branches
-        self.modulation = modulation
-        self.has_image, self.has_latent = branches != "latent", branches != "image"
+        width, multipliers = options.width, options.multipliers
+        self.branches: Branches = options.branches
+        self.modulation: Modulation = options.modulation
+        self.has_image, self.has_latent = options.branches != "latent", options.branches != "image"
         if self.has_image:
             self.head = nn.Conv2d(in_channels, width, 3, padding=1)
-            self.refine = nn.ModuleList(RefinementUnit(width, modules) for modules in refinements)
+            self.refine = nn.ModuleList(RefinementUnit(width, modules) for modules in options.refinements)
         if self.has_latent:
             channels = width * multipliers[-1]
             self.conv_in = nn.Conv2d(latent_channels, channels, 3, padding=1)
             self.middle = nn.Sequential(GAPBlock(channels, channels), GAPBlock(channels, channels))
+            is_scaled = self.has_image and options.modulation == "scale"
             levels: list[LatentLevel] = []
             for multiplier in reversed(multipliers):
-                levels.append(LatentLevel(channels, width * multiplier, width, blocks, self.has_image and modulation == "scale"))
+                levels.append(LatentLevel(channels, width * multiplier, width, options.blocks, is_scaled))
                 channels = width * multiplier
             self.levels = nn.ModuleList(levels)  # in order of processing
         self.upsampler: CSUM | NearestMLP | FixedX4
-        if upsampler == "csum":
-            self.upsampler = CSUM(width, out_channels, fuse_width=fuse_width)
+        if options.upsampler == "csum":
+            self.upsampler = CSUM(CSUMConfig(fuse_width=options.fuse_width), width, out_channels)
         else:
-            self.upsampler = NearestMLP(width, out_channels) if upsampler == "nearest_mlp" else FixedX4(width, out_channels)
+            self.upsampler = (NearestMLP if options.upsampler == "nearest_mlp" else FixedX4)(width, out_channels)
 
     def latent_features(self, z: Tensor, size: tuple[int, int]) -> list[Tensor]:
         """Return the feature of every level at LR size (h, w), each (B, width, h, w)."""
@@ -255,3 +236,75 @@ class GAPDecoder(nn.Module):
         latents = self.latent_features(z, (h, w)) if self.has_latent else []
         x = self.image_features(lr, latents, size[0] / h) if self.has_image else latents[-1]
         return self.upsampler(x, size) + enlarge(lr, size)
+
+
+def check_width(width: int, multipliers: tuple[int, ...], blocks: int) -> None:
+    """Raise ValueError for sizes that make no network of these blocks."""
+    if not multipliers or min(multipliers) < 1 or blocks < 1 or width < NORM_GROUPS or width % NORM_GROUPS:
+        raise UserError(
+            f"width={width}, multipliers={list(multipliers)}, blocks={blocks} make no network; choose a width that is a multiple of "
+            f"{NORM_GROUPS} and numbers of at least 1."
+        )
+
+
+@config
+class GAPEncoderConfig:
+    """The convolutional encoder."""
+
+    width: int = 64
+    """Channels of the first level; a multiple of 32."""
+    multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    """Channels of each level in units of `width`; the image is halved between levels."""
+    blocks: int = 2
+    """Residual blocks per level."""
+
+    def __post_init__(self) -> None:
+        check_width(self.width, self.multipliers, self.blocks)
+
+    def build(self, in_channels: int, out_channels: int) -> GAPEncoder:
+        """Return the encoder with fresh weights."""
+        return GAPEncoder(self, in_channels, out_channels)
+
+
+@config
+class GAPDecoderConfig:
+    """The super-resolving decoder; the defaults are the published ones, the last three options its ablations."""
+
+    read_with: ClassVar[ReadWith] = {"fuse_width": ("upsampler", ("csum",))}
+
+    width: int = 64
+    """Channels of the image branch; a multiple of 32."""
+    multipliers: tuple[int, ...] = (1, 1, 1, 1)
+    """Channels of each latent level in units of `width`; the last is processed first."""
+    blocks: int = 2
+    """Residual blocks per latent level."""
+    refinements: tuple[int, ...] = (12, 12, 12, 12)
+    """Distillation modules of the refinement unit behind each level; empty leaves the units out (ablation wo_fru)."""
+    branches: Branches = "both"
+    """both; image: ignores the latent (ablation 1, plain super-resolution); latent: no image branch (ablation 3)."""
+    modulation: Modulation = "scale"
+    """How the latent joins the image: weighed by functions of the scale, or added (ablation 4)."""
+    fuse_width: int = 256
+    """Channels of the layers at target size that fuse the maps of the csum, most of the work."""
+    upsampler: Upsampler = "csum"
+    """csum; nearest_mlp (ablation wo_csum); fixed_x4 (the fixed-scale variant)."""
+    starts_bicubic: Annotated[bool, Ours("weights")] = False
+    """Begin training with the last layer at zero, so that a fresh decoder gives the enlarged LR (ours, for short trainings)."""
+
+    def __post_init__(self) -> None:
+        check_width(self.width, self.multipliers, self.blocks)
+        if self.refinements and len(self.refinements) != len(self.multipliers):
+            raise UserError(
+                f"refinements has {len(self.refinements)} numbers for {len(self.multipliers)} levels; give one per level, or none."
+            )
+        if self.fuse_width < 1:
+            raise UserError(f"fuse_width={self.fuse_width} was given; choose at least 1.")
+        if self.branches == "image" and not self.refinements:
+            raise UserError("branches=image without refinements is no network; give one number per level.")
+
+    def build(self, latent_channels: int, in_channels: int, out_channels: int) -> GAPDecoder:
+        """Return the decoder with fresh weights."""
+        decoder = GAPDecoder(self, latent_channels, in_channels, out_channels)
+        if self.starts_bicubic:
+            zeroed(decoder.upsampler.last_layer)
+        return decoder

@@ -10,17 +10,19 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Literal, Unpack
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import config
 from rsdiff.data.transfer import constant
 from rsdiff.networks.coordinates import local_ensemble, pixel_centres
-from rsdiff.networks.diffusion_unet import DiffusionUNet, UNetSizes, attention_levels
+from rsdiff.networks.diffusion_unet import DiffusionUNet
 from rsdiff.networks.edsr import EDSR
 from rsdiff.networks.layers import ResidualBlock, TimeEmbedding, orthogonal_
+from rsdiff.networks.sr3_unet import SR3UNetConfig
 
 HIDDEN = 256  # channels between the two linear layers of an enlargement
 Gate = tuple[Tensor, Tensor, Tensor]
@@ -118,43 +120,39 @@ class StylePath(nn.Module):
         return gates
 
 
+@config
+class IDMUNetConfig(SR3UNetConfig):
+    """SR3's skeleton with a path that mixes in the condition."""
+
+    init: Literal["orthogonal", "stylegan"] = "orthogonal"
+    """Weights to begin with of the layers that mix in the condition: orthogonal as published, or normal, with weights of the scale at 1."""
+
+
 class IDMUNet(DiffusionUNet):
     """Predicts the noise in an image of any size of at least 1 pixel, told the level, the condition and how far it is enlarged.
 
-    forward(x (B, out_channels, H, W), condition (B, condition_channels, H, W), scaler (B, 1) or (1, 1), level (B,)).
-    The arguments are those of `SR3UNet`; `init` is `orthogonal` for all layers, or `stylegan`: normal for those of the style path, whose
-    weights of the scale then begin at 1.
+    forward(x (B, bands, H, W), condition (B, bands, H, W), scaler (B, 1) or (1, 1), level (B,)).
     """
 
-    def __init__(
-        self,
-        *,
-        condition_channels: int,
-        out_channels: int,
-        dropout: float,
-        nominal_size: int,
-        attention_sizes: Sequence[int],
-        init: Literal["orthogonal", "stylegan"] = "orthogonal",
-        **sizes: Unpack[UNetSizes],
-    ) -> None:
-        width, multipliers = sizes["width"], sizes["multipliers"]
-        attention_down, attention_up = attention_levels(nominal_size, attention_sizes, len(multipliers))
+    def __init__(self, options: IDMUNetConfig, bands: int) -> None:
+        width = options.width
+        attention_down, attention_up = options.attention_levels()
         super().__init__(
-            in_channels=condition_channels + out_channels,
-            out_channels=out_channels,
+            in_channels=2 * bands,
+            out_channels=bands,
             attention_down=attention_down,
             attention_up=attention_up,
             make_block=partial(
-                ResidualBlock, embedding_width=width, norm_groups=sizes["norm_groups"], dropout=dropout, activate_time=False
+                ResidualBlock, embedding_width=width, norm_groups=options.norm_groups, dropout=options.dropout, activate_time=False
             ),
             make_upsample=ImplicitUpsample,
             crop_to_skips=True,
-            **sizes,
+            **options.sizes(),
         )
         self.time = TimeEmbedding(width)
-        self.style = StylePath(condition_channels, width, [width * multiplier for multiplier in multipliers])
+        self.style = StylePath(bands, width, [width * multiplier for multiplier in options.multipliers])
         orthogonal_(self)
-        if init == "stylegan":
+        if options.init == "stylegan":
             self._init_stylegan()
 
     def _init_stylegan(self) -> None:

@@ -4,98 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, UserError, config
+from rsdiff.config import UserError, config
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.problem import Problem
-from rsdiff.networks.gap_autoencoder import NORM_GROUPS, Branches, GAPDecoder, GAPEncoder, Modulation, Upsampler
-from rsdiff.networks.layers import zeroed
-
-
-def check_width(width: int, multipliers: tuple[int, ...], blocks: int) -> None:
-    """Raise ValueError for sizes that make no network of these blocks."""
-    if not multipliers or min(multipliers) < 1 or blocks < 1 or width < NORM_GROUPS or width % NORM_GROUPS:
-        raise UserError(
-            f"width={width}, multipliers={list(multipliers)}, blocks={blocks} make no network; choose a width that is a multiple of "
-            f"{NORM_GROUPS} and numbers of at least 1."
-        )
-
-
-@config
-class GAPEncoderConfig:
-    """The convolutional encoder."""
-
-    width: int = 64
-    """Channels of the first level; a multiple of 32."""
-    multipliers: tuple[int, ...] = (1, 2, 2, 4)
-    """Channels of each level in units of `width`; the image is halved between levels."""
-    blocks: int = 2
-    """Residual blocks per level."""
-
-    def __post_init__(self) -> None:
-        check_width(self.width, self.multipliers, self.blocks)
-
-    def build(self, in_channels: int, out_channels: int) -> GAPEncoder:
-        """Return the encoder with fresh weights."""
-        return GAPEncoder(in_channels, self.width, self.multipliers, self.blocks, out_channels)
-
-
-@config
-class GAPDecoderConfig:
-    """The super-resolving decoder; the defaults are the published ones, the last three options its ablations."""
-
-    width: int = 64
-    """Channels of the image branch; a multiple of 32."""
-    multipliers: tuple[int, ...] = (1, 1, 1, 1)
-    """Channels of each latent level in units of `width`; the last is processed first."""
-    blocks: int = 2
-    """Residual blocks per latent level."""
-    refinements: tuple[int, ...] = (12, 12, 12, 12)
-    """Distillation modules of the refinement unit behind each level; empty leaves the units out (ablation wo_fru)."""
-    branches: Branches = "both"
-    """both; image: ignores the latent (ablation 1, plain super-resolution); latent: no image branch (ablation 3)."""
-    modulation: Modulation = "scale"
-    """How the latent joins the image: weighed by functions of the scale, or added (ablation 4)."""
-    fuse_width: int = 256
-    """Channels of the layers at target size that fuse the maps of the csum, most of the work; not read by the others."""
-    upsampler: Upsampler = "csum"
-    """csum; nearest_mlp (ablation wo_csum); fixed_x4 (the fixed-scale variant)."""
-    starts_bicubic: Annotated[bool, Ours("weights")] = False
-    """Begin training with the last layer at zero, so that a fresh decoder gives the enlarged LR (ours, for short trainings)."""
-
-    def __post_init__(self) -> None:
-        check_width(self.width, self.multipliers, self.blocks)
-        if self.refinements and len(self.refinements) != len(self.multipliers):
-            raise UserError(
-                f"refinements has {len(self.refinements)} numbers for {len(self.multipliers)} levels; give one per level, or none."
-            )
-        if self.fuse_width < 1:
-            raise UserError(f"fuse_width={self.fuse_width} was given; choose at least 1.")
-        if self.branches == "image" and not self.refinements:
-            raise UserError("branches=image without refinements is no network; give one number per level.")
-
-    def build(self, latent_channels: int, in_channels: int, out_channels: int) -> GAPDecoder:
-        """Return the decoder with fresh weights."""
-        decoder = GAPDecoder(
-            latent_channels=latent_channels,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            width=self.width,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
-            refinements=self.refinements,
-            branches=self.branches,
-            modulation=self.modulation,
-            upsampler=self.upsampler,
-            fuse_width=self.fuse_width,
-        )
-        if self.starts_bicubic:
-            zeroed(decoder.upsampler.last_layer)
-        return decoder
+from rsdiff.networks.gap_autoencoder import (
+    GAPDecoderConfig,
+    GAPEncoderConfig,
+)
 
 
 @config

@@ -5,16 +5,18 @@ Source: MoooJianG/LDCSR, modules/diffusionmodules/openaimodel.py, UNetModel (Com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import UserError
+from rsdiff.config import UserError, config
 from rsdiff.networks.diffusion_unet import DiffusionUNet
-from rsdiff.networks.edm_layers import positional_embedding
-from rsdiff.networks.layers import ResidualBlock, attended, reflect_to, zeroed
+from rsdiff.networks.layers import ResidualBlock, attended, positional_embedding, reflect_to_multiple, zeroed
+
+if TYPE_CHECKING:
+    from rsdiff.networks.sr3_unet import UNetAtom
 
 NORM_GROUPS = 32
 
@@ -60,35 +62,24 @@ class LatentBlock(ResidualBlock):
 
 
 class LatentUNet(DiffusionUNet):
-    """forward(x (B, in_channels, y, x), step (B,), scale (B,), height (B,)) -> (B, out_channels, y, x), for latents of any size.
+    """forward(x (B, 2 channels, y, x), step (B,), scale (B,), height (B,)) -> (B, channels, y, x), for latents of any size.
 
-    attention_levels  levels with attention, 0 the finest; the middle always has it
-    Other arguments as in DiffusionUNet. Sizes that cannot be halved often enough are extended at the bottom and right by reflection.
+    Sizes that cannot be halved often enough are extended at the bottom and right by reflection.
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int,
-        out_channels: int,
-        width: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        attention_levels: Sequence[int],
-        head_channels: int,
-        checkpointing: bool = False,
-    ) -> None:
+    def __init__(self, options: LatentUNetConfig, channels: int) -> None:
+        width = options.width
         super().__init__(
-            in_channels=in_channels,
-            out_channels=out_channels,
+            in_channels=2 * channels,
+            out_channels=channels,
             width=width,
-            multipliers=multipliers,
-            blocks=blocks,
+            multipliers=options.multipliers,
+            blocks=options.blocks,
             norm_groups=NORM_GROUPS,
-            attention_down=frozenset(attention_levels),
-            attention_up=frozenset(attention_levels),
-            make_block=partial(LatentBlock, embedding_width=4 * width, head_channels=head_channels),
-            checkpointing=checkpointing,
+            attention_down=frozenset(options.attention_levels),
+            attention_up=frozenset(options.attention_levels),
+            make_block=partial(LatentBlock, embedding_width=4 * width, head_channels=options.head_channels),
+            checkpointing=options.checkpointing,
         )
         zeroed(self.conv_out)
         self.width = width
@@ -100,11 +91,57 @@ class LatentUNet(DiffusionUNet):
         told = zip((self.step, self.scale, self.height), (step, scale, height), strict=True)
         embedding = torch.stack([mlp(positional_embedding(v.float(), self.width, endpoint=False).to(x.dtype)) for mlp, v in told]).sum(0)
         rows, columns = x.shape[-2:]
-        multiple = self.size_multiple
-        extended = reflect_to(x, -(-rows // multiple) * multiple, -(-columns // multiple) * multiple)
+        extended = reflect_to_multiple(x, self.size_multiple)
         return self.run(extended, embedding)[..., :rows, :columns]
 
 
 def embedding_mlp(width: int) -> nn.Sequential:
     """Return Linear width -> 4 width, Swish, Linear."""
     return nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
+
+
+@config
+class LatentUNetConfig:
+    """The noise predictor."""
+
+    width: int = 64
+    """Channels of the first level; a multiple of 32."""
+    multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    """Channels of each level in units of `width`; the latent is halved between levels."""
+    blocks: int = 2
+    """Residual blocks per level on the way down; one more on the way up."""
+    attention_levels: tuple[int, ...] = (3,)
+    """Levels with attention, 0 the finest; the middle always has it."""
+    head_channels: int = 32
+    """Channels of each attention head."""
+    checkpointing: bool = False
+    """Recompute the activations of each block in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        if not self.multipliers or min(self.multipliers) < 1 or self.blocks < 1 or self.width < 32 or self.width % 32:
+            raise UserError(
+                f"width={self.width}, multipliers={list(self.multipliers)}, blocks={self.blocks} make no network; choose a multiple of 32 "
+                "and numbers of at least 1."
+            )
+        if any(not 0 <= level < len(self.multipliers) for level in self.attention_levels):
+            raise UserError(f"attention_levels={list(self.attention_levels)} must lie between 0 and {len(self.multipliers) - 1}.")
+
+    def build(self, latent_channels: int) -> LatentUNet:
+        """Return the network with fresh weights for a noisy latent and a condition of `latent_channels` each."""
+        return LatentUNet(self, latent_channels)
+
+    def build_atom(self, latent_channels: int, norm_groups: int = 32) -> UNetAtom:
+        """Return the older network of the same sizes, see `LDCSRConfig.architecture`."""
+        from rsdiff.networks.sr3_unet import SR3UNetConfig, UNetAtom
+
+        nominal = 2 ** (len(self.multipliers) - 1)  # level i counts nominal / 2^i pixels
+        sizes = SR3UNetConfig(
+            width=self.width,
+            multipliers=self.multipliers,
+            blocks=self.blocks,
+            norm_groups=norm_groups,
+            nominal_size=nominal,
+            attention_sizes=tuple(nominal >> level for level in self.attention_levels),
+            checkpointing=self.checkpointing,
+        )
+        return UNetAtom(sizes, latent_channels)

@@ -227,6 +227,12 @@ def reflect_to(x: Tensor, height: int, width: int) -> Tensor:
     return x.index_select(-2, rows).index_select(-1, columns)
 
 
+def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Return x (..., h, w) extended by `reflect_to` to the next sizes that are multiples of `multiple`."""
+    height, width = (-(-length // multiple) * multiple for length in x.shape[-2:])
+    return reflect_to(x, height, width)
+
+
 def mirror_to(x: Tensor, height: int, width: int) -> Tensor:
     """Return x (..., h, w) extended at the bottom and the right to (height, width) by mirroring; the last pixel is repeated."""
     for axis, target in ((-2, height), (-1, width)):
@@ -285,3 +291,15 @@ class PixelGate(nn.Module):
         if "Max" in self.pooling:
             maps.append(x.amax(dim=1, keepdim=True))
         return x * self.conv(torch.cat(maps, dim=1)).sigmoid()
+
+
+def positional_embedding(noise_level: Tensor, width: int, endpoint: bool) -> Tensor:
+    """Return (B, width) [cos, sin] of noise_level (B,) times frequencies that fall geometrically from 1.
+
+    endpoint  the last frequency is 1/10000 (DDPM++); otherwise the one after the last would be (ADM)
+    Source: Vaswani et al. 2017; EDM, app. F.6.
+    """
+    half = width // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=noise_level.device) / (half - (1 if endpoint else 0))
+    angles = noise_level.outer((10000**-exponent).to(noise_level.dtype))
+    return torch.cat([angles.cos(), angles.sin()], dim=1)

@@ -6,14 +6,14 @@ kernel in the same shape as any other batch, and scale and kernel size are argum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rsdiff.config import UserError, config
 from rsdiff.data.enlarging import enlarge
+from rsdiff.data.problem import Problem
 from rsdiff.networks.layers import ChannelNorm, SinusoidalEmbedding, channel_attention
 
 KERNEL_STRIDES = (1, 1, 1, 2, 1, 1)
@@ -87,39 +87,22 @@ class KernelHead(nn.Sequential):
 class MCFormer(nn.Module):
     """Predicts noise, variance and blur kernel from a noisy HR image, its time and the LR image.
 
-    bands          C, of HR and of LR
-    width          D, channels of the first level; each further level has twice as many
-    blocks         blocks of each level, at least 2 levels; H and W of the HR must be multiples of `size_multiple` = 2^(levels - 1)
-    refinement     blocks behind the last decoder
-    heads          attention heads of each level
-    expansion      hidden channels of the feed-forward parts, in units of a level's
-    checkpointing  recompute block activations in the backward pass: less memory, about a third more time
+    H and W of the HR must be multiples of `size_multiple`.
     The decoder of the first level keeps 2 D channels, as in Restormer. Codes of time and kernel are added up and modulate every block.
     """
 
-    def __init__(
-        self,
-        *,
-        bands: int,
-        width: int,
-        blocks: Sequence[int],
-        refinement: int,
-        heads: Sequence[int],
-        expansion: float,
-        scale: int,
-        kernel_size: int,
-        checkpointing: bool = False,
-    ) -> None:
+    def __init__(self, options: MCFormerConfig, bands: int, scale: int) -> None:
         super().__init__()
+        width, blocks = options.width, options.blocks
         self.scale = scale
-        self.kernel_size = kernel_size
-        self.checkpointing = checkpointing
+        self.kernel_size = options.kernel_size
+        self.checkpointing = options.checkpointing
         levels = len(blocks)
         self.size_multiple = 2 ** (levels - 1)
-        taps = kernel_size**2
+        taps = self.kernel_size**2
 
         def stack(channels: int, level: int, count: int) -> nn.ModuleList:
-            return nn.ModuleList(ModulatedBlock(channels, heads[level], expansion, width) for _ in range(count))
+            return nn.ModuleList(ModulatedBlock(channels, options.heads[level], options.expansion, width) for _ in range(count))
 
         widths = [width * 2**level for level in range(levels)]
         self.time = nn.Sequential(SinusoidalEmbedding(width), nn.Linear(width, 4 * width), nn.Mish(), nn.Linear(4 * width, width))
@@ -138,7 +121,7 @@ class MCFormer(nn.Module):
             nn.Conv2d(2 * channels, channels, 1, bias=False) if level else nn.Identity() for level, channels in enumerate(widths[:-1])
         )
         self.decoders = nn.ModuleList(stack(widths[max(level, 1)], level, blocks[level]) for level in range(levels - 1))
-        self.refinement = stack(widths[1], 0, refinement)
+        self.refinement = stack(widths[1], 0, options.refinement)
         self.out = nn.Conv2d(widths[1], 2 * bands, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, time: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,3 +151,38 @@ class MCFormer(nn.Module):
         for block in blocks:
             x = checkpoint(block, x, code, use_reentrant=False) if self.checkpointing and torch.is_grad_enabled() else block(x, code)
         return x
+
+
+@config
+class MCFormerConfig:
+    """The network that predicts noise, variance and kernel."""
+
+    width: int = 48
+    """Channels of the first level; each further level has twice as many."""
+    blocks: tuple[int, ...] = (2, 3, 6, 8)
+    """Transformer blocks per level; the image is halved between levels."""
+    refinement: int = 2
+    """Blocks behind the last decoder."""
+    heads: tuple[int, ...] = (1, 2, 4, 8)
+    """Attention heads per level."""
+    expansion: float = 2.66
+    """Hidden channels of the feed-forward parts, in units of a level's."""
+    kernel_size: int = 21
+    """Side of the estimated kernels in HR pixels."""
+    checkpointing: bool = False
+    """Recompute the activations of each block in the backward pass, guidance included: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        if len(self.blocks) < 2 or len(self.blocks) != len(self.heads) or min(*self.blocks, *self.heads, self.refinement) < 1:
+            raise UserError(
+                f"blocks={list(self.blocks)}, heads={list(self.heads)}, refinement={self.refinement} make no network; "
+                "choose one number of at least 1 for each of two or more levels, and at least 1 block of refinement."
+            )
+        if self.width < 2 or self.width % 2 or any(self.width * 2**level % heads for level, heads in enumerate(self.heads)):
+            raise UserError(f"width={self.width} must be even and split into heads={list(self.heads)} at every level; change one of them.")
+        if self.expansion * self.width < 1 or self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise UserError(f"expansion={self.expansion}, kernel_size={self.kernel_size}: choose a positive and an odd number.")
+
+    def build(self, problem: Problem) -> MCFormer:
+        """Return the network with fresh weights."""
+        return MCFormer(self, problem.bands, int(problem.scale))

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError, config
+from rsdiff.data.problem import Problem
 from rsdiff.networks.layers import shuffle_upscale
+
+if TYPE_CHECKING:
+    pass
+
 
 SLOPE = 0.1
 
@@ -81,30 +87,20 @@ class ModulatedGroup(nn.Module):
 class ModulatedNetwork(nn.Module):
     """LR image (B, c, h, w) and degradation code (B, code_channels) -> image (B, C, scale h, scale w), in the range of its input.
 
-    Subclasses name their modulated `layer`, made from (width, reduction): where DASR and DRSR differ. Defaults are the published sizes.
+    Subclasses name their modulated `layer`, made from (width, reduction): where DASR and DRSR differ.
     """
 
     layer: ClassVar[type[ModulatedLayer]]
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        width: int = 64,
-        groups: int = 5,
-        blocks: int = 5,
-        reduction: int = 8,
-        code_channels: int = 256,
-        scale: int = 4,
-    ) -> None:
+    def __init__(self, options: ModulatedConfig, problem: Problem, code_channels: int) -> None:
         super().__init__()
-        modulation = partial(type(self).layer, width, reduction)
+        width = options.width
+        modulation = partial(type(self).layer, width, options.reduction)
         self.compress = nn.Linear(code_channels, width, bias=False)
-        self.head = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.groups = nn.ModuleList(ModulatedGroup(width, blocks, modulation) for _ in range(groups))
+        self.head = nn.Conv2d(problem.lr_bands, width, 3, padding=1)
+        self.groups = nn.ModuleList(ModulatedGroup(width, options.blocks, modulation) for _ in range(options.groups))
         self.conv_body = nn.Conv2d(width, width, 3, padding=1)
-        self.upscale = shuffle_upscale(width, out_channels, scale)
+        self.upscale = shuffle_upscale(width, problem.bands, int(problem.scale))
 
     def compressed(self, code: Tensor) -> Tensor:
         """Return the code (B, width) as all modulated layers see it."""
@@ -117,3 +113,28 @@ class ModulatedNetwork(nn.Module):
             feature = group(feature, compressed)
         enlarged: Tensor = self.upscale(self.conv_body(feature) + first)
         return enlarged
+
+
+PEAK = 255.0
+"""Images inside the networks are in 0..PEAK."""
+
+
+@config
+class ModulatedConfig:
+    """The residual network of DASR and DRSR."""
+
+    width: int = 64
+    """Channels, and length of the compressed degradation code."""
+    groups: int = 5
+    """Residual groups."""
+    blocks: int = 5
+    """Blocks per group, each with two modulated layers."""
+    reduction: int = 8
+    """The gates made from the code squeeze it to width / reduction channels."""
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.groups, self.blocks, self.reduction) < 1 or self.width < self.reduction:
+            raise UserError(
+                f"width={self.width}, groups={self.groups}, blocks={self.blocks}, reduction={self.reduction} make no network; "
+                "choose numbers of at least 1 and a width of at least reduction."
+            )

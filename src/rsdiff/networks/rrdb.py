@@ -47,6 +47,12 @@ class RRDBConfig:
         if min(self.width, self.blocks, self.growth) < 1:
             raise UserError(f"width={self.width}, blocks={self.blocks}, growth={self.growth}; choose numbers of at least 1.")
 
+    def refuse_head(self, model: str, problem: Problem) -> str | None:
+        """Return a sentence where BasicSR's head cannot enlarge by the problem's scale, else None."""
+        if problem.scale in (1, 2, 4):
+            return None
+        return f"model {model} enlarges by 1, 2 or 4 and the scale is {problem.scale:g}; set scale to one of them."
+
     def build(self, problem: Problem) -> RRDBNet:
         """Return BasicSR's network with fresh weights."""
         return RRDBNet(self, problem.lr_bands, problem.bands, *rrdb_stages(int(problem.scale)))

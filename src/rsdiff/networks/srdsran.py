@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import UserError
+from rsdiff.config import UserError, config
+from rsdiff.data.problem import Problem
 from rsdiff.networks.layers import ChannelGate, PixelGate, Pooling, attended
 
 Gates = Literal["CA", "SA", "CA-SA", "SA-CA", "CA|SA"]
@@ -112,34 +113,18 @@ class MultiScaleBlock(nn.Module):
 class SRDSRAN(nn.Module):
     """Enlarges an image by a power of 2 or of 3; forward maps (B, in_channels, h, w) to (B, out_channels, H, W), unbounded.
 
-    width           channels of the trunk (64, which the published code hard-codes)
-    groups, blocks  residual groups (12 published) of that many blocks (3 published)
-    group_gates, block_gates, global_gates, pooling, mix  see AttentionPair, ChannelGate and PixelGate; published: CA-SA, Avg|Max, True
-    scale           2, 3, 4, 8 or 9. All stages of the enlargement are the same convolution, used again: the published code lists one module
-                    several times, and its checkpoints hold it twice at x4.
+    scale  2, 3, 4, 8 or 9. All stages of the enlargement are the same convolution, used again: the published code lists one module several
+           times, and its checkpoints hold it twice at x4.
     """
 
-    def __init__(
-        self,
-        *,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        width: int = 64,
-        groups: int = 12,
-        blocks: int = 3,
-        group_gates: Gates = "CA-SA",
-        block_gates: Gates = "CA-SA",
-        global_gates: Gates = "CA-SA",
-        pooling: Pooling = "Avg|Max",
-        mix: bool = True,
-        scale: int = 4,
-    ) -> None:
+    def __init__(self, options: SRDSRANConfig, in_channels: int, out_channels: int, scale: int) -> None:
         super().__init__()
+        width, gates = options.width, (options.group_gates, options.block_gates, options.pooling, options.mix)
         self.factor, self.stages = enlargement(scale)
         self.enter = nn.Conv2d(in_channels, width, 3, padding=1)
         self.multi_scale = MultiScaleBlock(in_channels, width)
-        self.groups = nn.ModuleList(ResidualGroup(width, blocks, group_gates, block_gates, pooling, mix) for _ in range(groups))
-        self.attention = AttentionPair(width, global_gates, ChannelAttention(), SpatialAttention(width), mix)
+        self.groups = nn.ModuleList(ResidualGroup(width, options.blocks, *gates) for _ in range(options.groups))
+        self.attention = AttentionPair(width, options.global_gates, ChannelAttention(), SpatialAttention(width), options.mix)
         self.enlarge = nn.Conv2d(width, width * self.factor**2, 3, padding=1)
         self.leave = nn.Conv2d(width, out_channels, 3, padding=1)
 
@@ -161,3 +146,43 @@ def enlargement(scale: int) -> tuple[int, int]:
         if factor**stages == scale:
             return factor, stages
     raise UserError(f"SRDSRAN was asked for scale {scale}; it enlarges by 2, 3, 4, 8 or 9: set scale to one of them.")
+
+
+@config
+class SRDSRANConfig:
+    """The CNN that makes the first estimate."""
+
+    width: int = 64
+    """Channels of the trunk (the published code hard-codes 64); at least 16, for the channel gates."""
+    groups: int = 12
+    """Residual groups."""
+    blocks: int = 3
+    """Residual attention blocks per group."""
+    group_gates: Gates = "CA-SA"
+    """Channel (CA) and spatial (SA) gates at the end of a group: one, one after the other (-), or both at once (|)."""
+    block_gates: Gates = "CA-SA"
+    """Gates at the end of a block."""
+    global_gates: Gates = "CA-SA"
+    """Channel and spatial self-attention before the enlargement."""
+    pooling: Pooling = "Avg|Max"
+    """What the gates look at: means, maxima, or both."""
+    mix: bool = True
+    """Follow gates in a chain by a 1x1 convolution."""
+
+    def __post_init__(self) -> None:
+        if self.width < 16 or self.groups < 1 or self.blocks < 1:
+            raise UserError(f"width={self.width}, groups={self.groups}, blocks={self.blocks}: choose at least 16, 1 and 1.")
+
+    def refuse(self, model: str, problem: Problem) -> str | None:
+        """Return a sentence where the network cannot enlarge by the problem's scale, else None."""
+        try:
+            if problem.scale == int(problem.scale):
+                enlargement(int(problem.scale))
+                return None
+        except ValueError:
+            pass
+        return f"model {model} enlarges by 2, 3, 4, 8 or 9 and the scale is {problem.scale:g}; set scale to one of them."
+
+    def build(self, problem: Problem) -> SRDSRAN:
+        """Return the network with fresh weights."""
+        return SRDSRAN(self, problem.lr_bands, problem.bands, int(problem.scale))

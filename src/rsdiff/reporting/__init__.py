@@ -7,13 +7,30 @@ from typing import TYPE_CHECKING
 from rsdiff.config.kinds import on_demand
 
 if TYPE_CHECKING:
-    from rsdiff.reporting.figures import CostPoint, loss_curve, metric_histograms, quality_against_cost
-    from rsdiff.reporting.html import RunFacts, write_report
-    from rsdiff.reporting.panels import Panel, write_panel
-    from rsdiff.reporting.records import read_records, write_records
-    from rsdiff.reporting.scene_page import BeforeAfter, write_scene_page
-    from rsdiff.reporting.sweep_page import SweptRun, write_sweep_page
-    from rsdiff.reporting.tables import console_table, markdown_table
+    from rsdiff.reporting.figures import (
+        CostPoint as CostPoint,
+    )
+    from rsdiff.reporting.figures import (
+        loss_curve as loss_curve,
+    )
+    from rsdiff.reporting.figures import (
+        metric_histograms as metric_histograms,
+    )
+    from rsdiff.reporting.figures import (
+        quality_against_cost as quality_against_cost,
+    )
+    from rsdiff.reporting.html import RunFacts as RunFacts
+    from rsdiff.reporting.html import write_report as write_report
+    from rsdiff.reporting.panels import Panel as Panel
+    from rsdiff.reporting.panels import write_panel as write_panel
+    from rsdiff.reporting.records import read_records as read_records
+    from rsdiff.reporting.records import write_records as write_records
+    from rsdiff.reporting.scene_page import BeforeAfter as BeforeAfter
+    from rsdiff.reporting.scene_page import write_scene_page as write_scene_page
+    from rsdiff.reporting.sweep_page import SweptRun as SweptRun
+    from rsdiff.reporting.sweep_page import write_sweep_page as write_sweep_page
+    from rsdiff.reporting.tables import console_table as console_table
+    from rsdiff.reporting.tables import markdown_table as markdown_table
 
 _MODULES = {
     "BeforeAfter": "scene_page",
@@ -34,22 +51,3 @@ _MODULES = {
     "write_sweep_page": "sweep_page",
 }
 __getattr__ = on_demand(__name__, _MODULES)
-
-__all__ = [
-    "BeforeAfter",
-    "CostPoint",
-    "Panel",
-    "RunFacts",
-    "SweptRun",
-    "console_table",
-    "loss_curve",
-    "markdown_table",
-    "metric_histograms",
-    "quality_against_cost",
-    "read_records",
-    "write_panel",
-    "write_records",
-    "write_report",
-    "write_scene_page",
-    "write_sweep_page",
-]

@@ -49,7 +49,7 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> str | None:
             axes[1].plot(*psnr, color=REFERENCE, linewidth=1.6, marker="o", markersize=3)
             axes[1].set_ylabel("validation PSNR (dB)")
         axes[-1].set_xlabel("optimiser steps")
-        return _svg(figure)
+        return svg(figure)
 
 
 def smooth(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -76,7 +76,7 @@ def metric_histograms(records: pandas.DataFrame, summary: Summary) -> str | None
             axes.set_visible(False)
         handles, labels = cells[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=8)
-        return _svg(figure)
+        return svg(figure)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def quality_against_cost(
         axes.set_ylabel(quality)
         if any(groups) or bicubic is not None:
             axes.legend(fontsize=8)
-        return _svg(figure)
+        return svg(figure)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def perception_distortion(points: Sequence[PlanePoint], distortion: str, percept
         axes.set_ylabel(perception)
         if len(groups) > 1:
             axes.legend(fontsize=8)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _frontier(points: Sequence[CostPoint], higher_is_better: bool) -> list[CostPoint]:
@@ -216,12 +216,15 @@ def _finite(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[
     return values[np.isfinite(values)]
 
 
-def _svg(figure: Figure) -> str:
-    """Return the figure as an <svg> element for an HTML page: no prologue, no metadata, no address of any site."""
+def svg(figure: Figure, standalone: bool = False) -> str:
+    """Return the figure as an <svg> element for an HTML page: no prologue, no metadata, no address of any site.
+
+    standalone  as a file of its own, which needs its namespaces
+    """
     FigureCanvasSVG(figure)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
+    return text if standalone else re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)

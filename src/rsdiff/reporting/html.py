@@ -13,6 +13,7 @@ from rsdiff.metrics import METRICS, Summary
 from rsdiff.reporting.figures import loss_curve, metric_histograms
 from rsdiff.reporting.page import embedded, embedded_smaller, safe_svg, write_page
 from rsdiff.reporting.tables import ARROWS, cells_of, explanation, number
+from rsdiff.reporting.uncertainty import reliability_figure, reliability_of
 
 REPORT = "report.html"
 PREFIXES = {"": "", "bicubic_": "Bicubic ", "linear_": "Linear ", "hr_": "HR "}
@@ -84,6 +85,7 @@ def write_report(
         spectra=[(path.stem, embedded(curves)) for path in panels if (curves := path.with_suffix(".spectra.png")).is_file()],
         slides=[slide for path in panels if (slide := _slide(path)) is not None],
         curve=safe_svg(loss_curve(history)),
+        reliability=safe_svg(reliability_figure({"all images": reliability_of(records)})),
         histograms=safe_svg(metric_histograms(records, summary)),
         columns=columns,
         rows=rows,

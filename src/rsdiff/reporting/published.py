@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from rsdiff.data.frames import markdown_of
 from rsdiff.metrics import Metric
 from rsdiff.reporting.tables import ARROWS, number
 
@@ -164,27 +163,26 @@ def markdown(result: TableResult, folder: Path) -> str:
     lines = [f"# {result.title}", "", *(f"> {remark}" for remark in result.remarks[:1]), ""]
     for setting, title in result.settings.items():
         lines += [f"## {title}", ""]
-        lines.append("| " + " | ".join(["Method", *map(heading, result.metrics), "s/image", "Runs"]) + " |")
-        lines.append("|---|" + "---:|" * (len(result.metrics) + 1) + "---|")
+        columns = ["Method", *map(heading, result.metrics), "s/image", "Runs"]
+        rows = []
         for row in result.rows:
             cell = row.cells.get(setting)
             if cell is None:
                 continue
             links = ", ".join(f"[{number_}]({link(report, folder)})" for number_, report in enumerate(cell.reports)) or "-"
-            cells = [row.name, *(cell_text(metric, cell) for metric in result.metrics), seconds_text(cell), links]
-            lines.append("| " + " | ".join(text.replace("|", "\\|") for text in cells) + " |")
-        lines.append("")
+            rows.append([row.name, *(cell_text(metric, cell) for metric in result.metrics), seconds_text(cell), links])
+        lines += [markdown_of(columns, rows, columns[1:-1]), ""]
     for printed in result.printed:
-        lines += [f"## {printed.title}", "", "| " + " | ".join(printed.columns) + " |", "|" + "---|" * len(printed.columns)]
-        lines += ["| " + " | ".join(row) + " |" for row in printed.rows]
-        lines += ["", f"Source: {printed.source}", ""]
+        lines += [f"## {printed.title}", "", markdown_of(printed.columns, printed.rows), "", f"Source: {printed.source}", ""]
     lines += ["## Remarks", "", *(f"- {remark}" for remark in result.remarks), f"- Made by `{result.command}` at commit {result.commit}."]
     return "\n".join(lines) + "\n"
 
 
 def latex(result: TableResult) -> str:
     """Return the table in LaTeX (needs the package booktabs), one tabular per setting."""
-    columns = "l" + "r" * len(result.metrics)
+    import pandas
+
+    columns = ["Method", *map(heading, result.metrics)]
     written = str.maketrans(
         {character: f"\\{character}" for character in "&%$#_{}"}
         | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "°": r"$^\circ$"}
@@ -196,36 +194,31 @@ def latex(result: TableResult) -> str:
 
     lines = [*(f"% {remark}" for remark in result.remarks), f"% Made by {result.command} at commit {result.commit}."]
     for setting, title in result.settings.items():
-        label = "".join(character if character.isalnum() else "-" for character in f"{result.name}-{setting}")
+        shown = [row for row in result.rows if setting in row.cells]
+        cells = [[row.name, *(cell_text(metric, row.cells[setting]) for metric in result.metrics)] for row in shown]
+        frame = pandas.DataFrame([list(map(safe, row)) for row in cells], columns=list(map(safe, columns)))
         warning = f" {MACHINERY}" if result.budget == "quick" else ""
-        lines += [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{safe(f'{result.title}, {title}.{warning} Ours (published, difference).')}}}",
-            rf"\label{{tab:{label}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(["Method", *(safe(heading(metric)) for metric in result.metrics)]) + r" \\",
-            r"\midrule",
-        ]
-        for row in result.rows:
-            if setting in row.cells:
-                cells = [row.name, *(cell_text(metric, row.cells[setting]) for metric in result.metrics)]
-                lines.append(" & ".join(map(safe, cells)) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+        table = frame.style.hide(axis="index").to_latex(
+            hrules=True,
+            position_float="centering",
+            column_format="l" + "r" * len(result.metrics),
+            caption=safe(f"{result.title}, {title}.{warning} Ours (published, difference)."),
+            label="tab:" + "".join(character if character.isalnum() else "-" for character in f"{result.name}-{setting}"),
+        )
+        lines += [str(table)]
     return "\n".join(lines) + "\n"
 
 
 def comma_separated(result: TableResult, folder: Path) -> str:
     """Return one line per method, setting and metric under `CSV_COLUMNS`."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, CSV_COLUMNS)
-    writer.writeheader()
+    import pandas
+
+    lines: list[dict[str, Any]] = []
     for row in result.rows:
         for setting, cell in row.cells.items():
             for metric in result.metrics:
                 ours, printed = cell.values.get(metric.name), cell.published.get(metric.name)
-                writer.writerow(
+                lines.append(
                     {
                         "table": result.name,
                         "method": row.name,
@@ -234,19 +227,19 @@ def comma_separated(result: TableResult, folder: Path) -> str:
                         "metric": metric.name,
                         "unit": metric.unit,
                         "direction": metric.direction,
-                        "published": "" if printed is None else printed,
-                        "ours": "" if ours is None else ours.mean,
-                        "difference": "" if ours is None or printed is None else ours.mean - printed,
-                        "spread": "" if ours is None or ours.spread is None else ours.spread,
+                        "published": printed,
+                        "ours": None if ours is None else ours.mean,
+                        "difference": None if ours is None or printed is None else ours.mean - printed,
+                        "spread": None if ours is None else ours.spread,
                         "seeds": 0 if ours is None else ours.seeds,
                         "images": cell.images,
                         "budget": result.budget,
-                        "seconds_per_image": "" if cell.seconds_per_image is None else cell.seconds_per_image,
+                        "seconds_per_image": cell.seconds_per_image,
                         "missing": cell.reason or ("" if ours is not None else result.unavailable.get(metric.name, "")),
                         "reports": " ".join(link(report, folder) for report in cell.reports),
                     }
                 )
-    return stream.getvalue()
+    return str(pandas.DataFrame(lines, columns=list(CSV_COLUMNS)).to_csv(index=False))
 
 
 def link(report: Path, folder: Path) -> str:

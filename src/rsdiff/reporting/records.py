@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -69,6 +68,4 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
     Nobody else would: `path` may lie outside the run's folder. Nor may another process be writing it.
     """
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        leftover.unlink(missing_ok=True)
-    durable.write_whole(path, write)
+    durable.write_whole(path, write, is_only_writer=True)

@@ -6,6 +6,7 @@ import math
 
 from rich.table import Table
 
+from rsdiff.data.frames import markdown_of
 from rsdiff.metrics import Metric, MetricSummary, Summary
 from rsdiff.metrics.statistics import SIGNIFICANT
 
@@ -35,8 +36,7 @@ def console_table(summary: Summary, title: str) -> Table:
 
 def markdown_table(summary: Summary) -> str:
     """Return the results as a Markdown table followed by its protocol, the hashes of weight files and cautions and what was left out."""
-    lines = ["| " + " | ".join(headings(summary)) + " |", "|---|" + "---:|" * (len(headings(summary)) - 1)]
-    lines += ["| " + " | ".join(cells_of(entry)) + " |" for entry in summary.metrics]
+    lines = [markdown_of(headings(summary), [cells_of(entry) for entry in summary.metrics], headings(summary)[1:])]
     lines += ["", f"Protocol {summary.protocol}; {summary.images} images."]
     if summary.weight_hashes:
         lines.append("Weights: " + ", ".join(f"{name} ({digest})" for name, digest in summary.weight_hashes) + ".")

@@ -84,7 +84,7 @@ def entry_of(folder: Path, outputs: Path) -> Entry | None:
     entry = made_entry(folder, status)
     if state in ENDED:
         with suppress(OSError):  # a folder of somebody else: the page is made all the same
-            write_json(folder / ENTRY, {"format": FORMAT, "files": known, "entry": entry})
+            write_json(folder / ENTRY, {"format": FORMAT, "files": known, "entry": entry}, is_only_writer=True)
     return {**entry, **_place(folder, outputs, status, state)}
 
 

@@ -42,6 +42,9 @@ def check_compatible(
             "the checkpoint on the list."
         )
     require_best_metric(settings)
+    trainer = settings.groups.get("trainer")
+    if trainer is not None and trainer.partial and settings.checkpoint is None and settings.model.predecessor is None:
+        raise ConfigError("trainer.partial=true has no effect without weights to start from; leave it out, or add checkpoint=RUN_FOLDER.")
     given = fields if fields is not None else {group: fields_given(settings.groups, group) for group in ("dataset", "degradation")}
     data = {"dataset": given["dataset"]}
     require_fields(f"degradation={choices['degradation']}", settings.degradation.requires, data, choices, offers)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsdiff.config.paths import typed_path
 from rsdiff.data.digests import digest_of
 from rsdiff.data.file_records import FileRecords
 from rsdiff.data.files import FileSource
@@ -18,13 +19,15 @@ from rsdiff.metrics.options import MetricsConfig
 from rsdiff.metrics.table import METRICS
 from rsdiff.metrics.weight_files import find_weight_file
 
+CALIBRATIONS = "calibration-*.json"
+"""Files in a checkpoint's folder that say how wide its intervals are."""
 NOTHING = "nothing"
 """What stands for a file that is not there: supplied later, it makes another run."""
 
 
 def digest_of_path(path: Path) -> str:
     """Return the digest of a file, of all files below a folder with their places in it, or of the text itself where there is neither."""
-    path = path.expanduser()
+    path = typed_path(path)
     if path.is_file():
         return _digests([path])[path]
     if path.is_dir():
@@ -39,6 +42,12 @@ def digest_of_checkpoint(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     found = _digests(files) if files else {}
     return digest_of(f"{file.name}\0{found[file]}" for file in files)
+
+
+def digest_of_calibrations(folder: Path) -> str:
+    """Return the digest of the calibrations in a checkpoint's folder, '' where there is none."""
+    files = sorted(folder.glob(CALIBRATIONS))
+    return digest_of(f"{file.name}\0{digest}" for file, digest in sorted(_digests(files).items())) if files else ""
 
 
 def images_of(source: ImageSource) -> Mapping[str, str]:

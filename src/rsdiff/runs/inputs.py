@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsdiff.config import ConfigError
+from rsdiff.config.paths import typed_path
 from rsdiff.data.file_options import FileOptions
 from rsdiff.data.files import list_images
 from rsdiff.data.opening import local_file
@@ -20,7 +21,7 @@ def rasters_of(given: str | tuple[str, ...]) -> list[Path]:
     names = (given,) if isinstance(given, str) else given
     if not names:
         raise ConfigError("input=[] is empty; give rasters, folders of rasters or patterns.")
-    return list(dict.fromkeys(path for name in names for path in _named(Path(name).expanduser())))
+    return list(dict.fromkeys(path for name in names for path in _named(typed_path(name))))
 
 
 def _named(given: Path) -> list[Path]:
@@ -30,7 +31,7 @@ def _named(given: Path) -> list[Path]:
             raise ConfigError(f"input={given} is a folder without images; give a raster, a folder of rasters or a pattern.")
         return found
     if given.suffix == ".txt" and given.is_file():
-        found = [Path(line.strip()).expanduser() for line in given.read_text().splitlines() if line.strip()]
+        found = [typed_path(line.strip()) for line in given.read_text().splitlines() if line.strip()]
         missing = next((path for path in found if not path.is_file()), None)
         if missing is not None or not found:
             raise ConfigError(f"input={given} lists {missing or 'nothing'}, which is no file; write one path of a raster per line.")
@@ -57,9 +58,7 @@ def outputs_of(inputs: Sequence[Path], given: str | tuple[str, ...], output: Pat
     Raises ConfigError where two would be the same file, an output would replace its input, or the same command would take it for an input.
     """
     said = given if isinstance(given, str) else f"[{','.join(given)}]"
-    searched = [
-        path for path in map(Path, (given,) if isinstance(given, str) else given) if path.is_dir() or _is_pattern(path.expanduser())
-    ]
+    searched = [path for path in map(Path, (given,) if isinstance(given, str) else given) if path.is_dir() or _is_pattern(typed_path(path))]
     single = len(inputs) == 1 and not searched and output.suffix and not output.is_dir()
     outputs = [output] if single else [output / f"{path.stem}_x{scale:g}{ending}" for path in inputs]
     if not single and output.suffix and not output.is_dir():

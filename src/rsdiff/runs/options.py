@@ -60,6 +60,7 @@ class TaskOptions:
     starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
     only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
+    is_calibrated whether it uses the calibrations that lie beside the checkpoint, where it takes several samples
     reads      splits of the data set that it reads
     tests_alone whether it tests without training, so that all images of a folder test that says nothing of test images
     repeats    whether a finished run is done again, because it collects what other runs made
@@ -72,6 +73,7 @@ class TaskOptions:
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False
     only_looks: ClassVar[bool] = False
+    is_calibrated: ClassVar[bool] = False
     tests_alone: ClassVar[bool] = False
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ()
     repeats: ClassVar[bool] = False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rsdiff.config import ConfigError
+from rsdiff.config.paths import typed_path
 from rsdiff.config.typed import plain_values
 from rsdiff.methods.base import Method, MethodConfig, Predecessor
 from rsdiff.runs.identity import SIGNATURE_LENGTH, read_identity
@@ -28,7 +29,7 @@ def locate(checkpoint: str, outputs: Path) -> Path:
     published = published_folder(checkpoint)
     if published is not None:
         return published
-    path = Path(checkpoint).expanduser()
+    path = typed_path(checkpoint)
     if path.exists() or not re.fullmatch(rf"[0-9a-f]{{4,{SIGNATURE_LENGTH}}}", checkpoint):
         return path
     found = sorted(outputs.glob(f"*/*/{checkpoint}*"))

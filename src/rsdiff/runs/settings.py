@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from rsdiff.config.paths import typed_path
 from rsdiff.runs.options import RunOptions, TaskOptions
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ class RunSettings:
         from rsdiff.data.source import DataError
         from rsdiff.runs.content import (
             NOTHING,
+            digest_of_calibrations,
             digest_of_checkpoint,
             digest_of_images,
             digest_of_path,
@@ -190,6 +192,9 @@ class RunSettings:
         content: dict[str, str] = {}
         if self.starting_point is not None:
             content["start"] = digest_of_checkpoint(self.starting_point)
+            if self.task.is_calibrated and getattr(self.task, "samples", 1) > 1:
+                found = digest_of_calibrations(self.starting_point)
+                content |= {"calibrations": found} if found else {}
         content |= {f"input/{number}": digest_of_path(path) for number, path in enumerate(self.inputs)}
         if self.source is not None:
             content["source"] = digest_of_path(self.source)
@@ -232,4 +237,4 @@ class RunSettings:
 
 
 def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text).expanduser()
+    return None if text is None else typed_path(text)

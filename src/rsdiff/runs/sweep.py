@@ -7,7 +7,6 @@ summary.md, csv  one table, at the end of the sweep
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from rsdiff.config import UserError
 from rsdiff.data.durable import write_json
+from rsdiff.data.frames import markdown_of
 from rsdiff.runs.errors import is_interruption, one_sentence
 from rsdiff.runs.ownership import is_owned
 from rsdiff.runs.settings import RunSettings
@@ -106,7 +106,7 @@ def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -
             record.unlink()
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         plan = Plan(program(), tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
-        write_json(folder / PLAN, asdict(plan))
+        write_json(folder / PLAN, asdict(plan), is_only_writer=True)
     return folder
 
 
@@ -197,7 +197,7 @@ def write_record(folder: Path, record: Record) -> None:
     """Keep a run's record for the table."""
     if _is_main_process():
         seen = os.path.relpath(record.folder, folder) if record.folder else ""  # from the sweep's folder: outputs may be moved
-        write_json(_record_path(folder, record.number), asdict(replace(record, folder=seen)))
+        write_json(_record_path(folder, record.number), asdict(replace(record, folder=seen)), is_only_writer=True)
 
 
 def conclude(folder: Path) -> int:
@@ -207,11 +207,10 @@ def conclude(folder: Path) -> int:
     records = stand(folder)
     rows = table_rows(records)
     columns = columns_of(rows)
-    with (folder / "summary.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    (folder / "summary.md").write_text(markdown(rows, columns))
+    import pandas  # with all that makes tables and pages, for which a sweep is over
+
+    pandas.DataFrame(rows, columns=columns, dtype=object).to_csv(folder / "summary.csv", index=False)
+    (folder / "summary.md").write_text(markdown_of(columns, [[_cell(row.get(column)) for column in columns] for row in rows]) + "\n")
     page = write_page(folder, records, rows, columns)
     print(text_table([{name: value for name, value in row.items() if name != "folder"} for row in rows]))
     unfinished = [record for record in records if record.state != "finished"]
@@ -255,12 +254,6 @@ def write_page(folder: Path, records: Sequence[Record], rows: Sequence[Mapping[s
     common = [override for override in records[0].overrides if all(override in record.overrides for record in records)]
     cells = [{column: _cell(row.get(column)) for column in columns} for row in rows]
     return write_sweep_page(folder / "summary.html", f"Sweep {folder.name}", " ".join(common), columns, cells, finished)
-
-
-def markdown(rows: Sequence[Mapping[str, Cell]], columns: Sequence[str]) -> str:
-    """Return rows as a Markdown table."""
-    lines = [columns, ["---"] * len(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def text_table(rows: Sequence[Mapping[str, Cell]]) -> str:

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from rsdiff.runs.settings import RunSettings
+from rsdiff.config.paths import typed_path
 
 
-def tested_dataset(settings: RunSettings) -> Any:
+class Testing(Protocol):
+    """What is asked of the settings of a run."""
+
+    @property
+    def dataset(self) -> Any: ...
+    @property
+    def degradation(self) -> Any: ...
+    @property
+    def metrics(self) -> Any: ...
+    @property
+    def scale(self) -> float: ...
+    @property
+    def starting_point(self) -> Path | None: ...
+
+
+def tested_dataset(settings: Testing) -> Any:
     """Return the data set that a run tests on: all of a folder where nothing tells test images from others.
 
     The data that the checkpoint was trained on keep the division they were trained with, and so do data of which the linear baseline needs
@@ -22,7 +37,7 @@ def tested_dataset(settings: RunSettings) -> Any:
     return dataset if alone == dataset or _needs_training_images(settings) else alone
 
 
-def _was_trained_on(settings: RunSettings) -> bool:
+def _was_trained_on(settings: Testing) -> bool:
     if settings.starting_point is None:
         return False
     card = json.loads((settings.starting_point / "card.json").read_text(encoding="utf-8"))
@@ -31,7 +46,7 @@ def _was_trained_on(settings: RunSettings) -> bool:
     return bool(root) and bool(own) and _place(root) == _place(own)
 
 
-def _needs_training_images(settings: RunSettings) -> bool:
+def _needs_training_images(settings: Testing) -> bool:
     """Say whether bands are added to pixels that stay, where the baseline is fitted to training images."""
     if settings.scale != 1 or not settings.metrics.baseline:
         return False
@@ -42,4 +57,4 @@ def _needs_training_images(settings: RunSettings) -> bool:
 
 
 def _place(root: str) -> Path:
-    return Path(root).expanduser().resolve()
+    return typed_path(root).resolve()

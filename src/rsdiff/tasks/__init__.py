@@ -7,6 +7,8 @@ TASKS = Kinds(
         "train": "rsdiff.tasks.options:TrainTask",
         "evaluate": "rsdiff.tasks.options:EvaluateTask",
         "score": "rsdiff.tasks.options:ScoreTask",
+        "calibrate": "rsdiff.tasks.options:CalibrateTask",
+        "downstream": "rsdiff.tasks.options:DownstreamTask",
         "restore": "rsdiff.tasks.options:RestoreTask",
         "check": "rsdiff.tasks.options:CheckTask",
         "prepare": "rsdiff.tasks.options:PrepareTask",
@@ -17,9 +19,8 @@ TASKS = Kinds(
         "publish": "rsdiff.tasks.options:PublishTask",
         "board": "rsdiff.tasks.options:BoardTask",
         "status": "rsdiff.tasks.options:StatusTask",
-        "schema": "rsdiff.tasks.options:SchemaTask",
+        "fit-cmsr": "rsdiff.tasks.options:FitCmsrTask",
         "fit-niqe": "rsdiff.tasks.options:FitNiqeTask",
-        "tables": "rsdiff.tasks.options:TablesTask",
     }
 )
 """Config class of every task by `kind`."""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 
 from rsdiff.config import UserError
+from rsdiff.config.paths import typed_path
 from rsdiff.data.file_dataset import FileDataset, check_root, folder_of
 from rsdiff.data.file_records import FileRecords, PixelFacts
 from rsdiff.data.holdout import hold_out
@@ -84,7 +85,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
                 dataset = replace(dataset, odd="skip")
     elif isinstance(dataset, PackedDataset):
         with found.noted():
-            check_packed(Path(dataset.file).expanduser(), found)
+            check_packed(typed_path(dataset.file), found)
     sources = {split: source for split in splits if (source := found.of(lambda split=split: opened(dataset, split, settings.scale)))}  # type: ignore[misc]
     said = [] if not sources else check_sources(settings, sources, found)
     check_methods(settings, sources, folder, trains, found)

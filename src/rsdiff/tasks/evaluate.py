@@ -8,23 +8,24 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from rsdiff.config import ConfigError, UserError
 from rsdiff.data.source import DataError
 from rsdiff.inference.images import Restored
 from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.reporting import RunFacts
+from rsdiff.reporting.uncertainty import uncertainty_tables
 from rsdiff.runs.console import say, say_once
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks import plan, used_data
+from rsdiff.tasks import calibrations, plan, used_data
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
-from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, problem_of
+from rsdiff.tasks.experiment import make_accelerator, problem_of, tested_method
+from rsdiff.tasks.options import EvaluateTask
 from rsdiff.tasks.results import page_facts, summary_row, write_results
 from rsdiff.tracking import Tracker
-from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
+from rsdiff.training.checkpoints import Checkpoint
 from rsdiff.training.origin import origin_of
 from rsdiff.weights.stores import typed_name
 
@@ -32,23 +33,10 @@ from rsdiff.weights.stores import typed_name
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Evaluate `settings.checkpoint`, or the method with its initial weights where it has none to learn."""
     accelerator = make_accelerator()
-    checkpoint = read_checkpoint(settings.checkpoint) if settings.checkpoint is not None else None
     test = settings.split("test")
-    used_data.require_new(settings, test, checkpoint)
     problem = problem_of(settings, test)
-    if checkpoint is not None:
-        trained = method_from(checkpoint, settings.scale, settings.model)
-        method = trained.method
-        if (trained.problem.bands, trained.problem.lr_bands) != (problem.bands, problem.lr_bands):
-            raise UserError(
-                f"the checkpoint was trained on {trained.problem.lr_bands} to {trained.problem.bands} bands and "
-                f"dataset={settings.choices['dataset']} has {problem.lr_bands} to {problem.bands}; choose data with as many bands."
-            )
-    else:
-        if not settings.model.is_ready:
-            raise ConfigError(f"model={settings.choices['model']} has weights to learn, so task=evaluate needs checkpoint=RUN_FOLDER.")
-        method = build_method(settings.model, problem, settings.seed)
-        method.eval()
+    method, checkpoint = tested_method(settings, problem)
+    used_data.require_new(settings, test, checkpoint)
     method.to(accelerator.device)
     baseline = BICUBIC
     if needs_training_images(settings, problem):
@@ -56,8 +44,11 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             baseline = baseline_for(settings, problem, settings.split("train"))
         except DataError as reason:
             say([f"the linear regression is left out: {reason}"])
-    cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline)
-    said = used_data.sentences(settings, test, checkpoint=checkpoint)
+    task = settings.task
+    assert isinstance(task, EvaluateTask)
+    stored = calibrations.find(settings, None if checkpoint is None else checkpoint.folder, task.calibration, task.samples)
+    cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline, stored)
+    said = [*used_data.sentences(settings, test, checkpoint=checkpoint), *calibrations.sentences(stored, task.samples, test)]
     if accelerator.is_main_process:
         tracker.rewind(0)
         say(said)
@@ -97,7 +88,8 @@ def report(
     facts = run_facts(settings, method, checkpoint, folder, said)
     by_case = [(result.name, result.summary) for result in results if result.name]
     panels = [panel for result in results for panel in result.panels]
-    written = write_results(folder, tracker, facts, summary, rows, by_case, panels, said)
+    samples = settings.task.samples if isinstance(settings.task, EvaluateTask) else 1
+    written = write_results(folder, tracker, facts, summary, rows, by_case, panels, said, uncertainty_tables(rows, samples))
     return TaskResult(
         messages=[
             *written.shown,

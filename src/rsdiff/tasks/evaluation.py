@@ -23,6 +23,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.data.source import ImageSource, Window
 from rsdiff.data.views import TestSamples
 from rsdiff.degradations import Degradation, RecordValue, named_cases
+from rsdiff.inference.draws import restored_draws
 from rsdiff.inference.images import Restored, restore_images
 from rsdiff.methods.base import Method
 from rsdiff.metrics import Evaluator
@@ -32,6 +33,7 @@ from rsdiff.metrics.summary import Summary
 from rsdiff.reporting.panels import Panel, write_panel
 from rsdiff.reporting.spectra import FEWEST_BANDS, SpectralImages, write_spectra
 from rsdiff.runs.settings import RunSettings
+from rsdiff.tasks.calibrations import Stored
 from rsdiff.tasks.experiment import degradation_for, draw_of
 from rsdiff.tasks.options import EvaluateTask
 from rsdiff.training.processes import wait_for_all
@@ -64,16 +66,29 @@ class CaseResult:
 
 
 def build_test_cases(
-    settings: RunSettings, source: ImageSource, bands: int, device: torch.device, baseline: Baseline = BICUBIC
+    settings: RunSettings,
+    source: ImageSource,
+    bands: int,
+    device: torch.device,
+    baseline: Baseline = BICUBIC,
+    stored: Stored | None = None,
 ) -> list[TestCase]:
-    """Return the test sets of the settings with their evaluators, ready: what cannot be computed is known from here on."""
+    """Return the test sets of the settings with their evaluators, ready: what cannot be computed is known from here on.
+
+    stored  calibration of the intervals that several samples give, or None
+    """
     cases = []
     protocol = settings.metrics.protocol.for_values(source.normaliser.low, source.normaliser.high)
     metrics = replace(settings.metrics, protocol=protocol)
+    drawn = settings.task.samples if isinstance(settings.task, EvaluateTask) else 1
+    metrics = metrics.for_samples() if drawn > 1 else metrics
+    intervals = (drawn, None, frozenset[str]()) if stored is None else (drawn, stored.calibration, stored.names_in(source))
     for name, degradation in named_cases(degradation_for(settings, source).for_tests().build()):
         samples = TestSamples(source, settings.scale, settings.seed, draw_of(degradation, source), size_rule=settings.dataset.size_rule)
         operator = None if "lr" in source.gives else degradation
-        cases.append(TestCase(name, degradation, samples, metrics.build(bands, "hr" in source.gives, operator, device, baseline)))
+        cases.append(
+            TestCase(name, degradation, samples, metrics.build(bands, "hr" in source.gives, operator, device, baseline, *intervals))
+        )
     return cases
 
 
@@ -98,7 +113,10 @@ def evaluate_case(
     restoring = restore_images(method, samples, case.degradation, settings.sampler, settings.seed, accelerator.device, ensemble=ensemble)
     with during("evaluation"):
         for number, restored in enumerate(restoring, start=1):
-            rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds)
+            draws = None
+            if task.samples > 1:
+                draws = restored_draws(method, restored.batch, settings.sampler, settings.seed, task.samples, restored.image)
+            rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds, draws)
             kernels = kernels_of(method, restored.batch)
             for position, row in enumerate(rows):
                 if kernels is not None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 
-from rsdiff.config import UserError, config_from_mapping
+from rsdiff.config import ConfigError, UserError, config_from_mapping
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import Draw
@@ -16,9 +16,10 @@ from rsdiff.degradations import Degradation, Paired
 from rsdiff.degradations.base import DegradationConfig
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Method, MethodConfig, Problem
+from rsdiff.methods.former import present_groups
 from rsdiff.runs.settings import RunSettings
 from rsdiff.training.allocation import keep_freed_memory
-from rsdiff.training.checkpoints import Checkpoint, CheckpointError
+from rsdiff.training.checkpoints import Checkpoint, CheckpointError, read_checkpoint
 from rsdiff.training.processes import process_timeout
 from rsdiff.training.starting import load_weights
 
@@ -69,6 +70,24 @@ def build_method(config: MethodConfig, problem: Problem, seed: int) -> Method:
         return config.build(problem)
 
 
+def tested_method(settings: RunSettings, problem: Problem) -> tuple[Method, Checkpoint | None]:
+    """Return the method of the run's checkpoint, or one that needs no training, for images of `problem`, ready to restore."""
+    if settings.checkpoint is None:
+        if not settings.model.is_ready:
+            raise ConfigError(
+                f"model={settings.choices['model']} has weights to learn, so task={settings.choices['task']} needs checkpoint=RUN_FOLDER."
+            )
+        return build_method(settings.model, problem, settings.seed).eval(), None
+    checkpoint = read_checkpoint(settings.checkpoint)
+    trained = method_from(checkpoint, settings.scale, settings.model)
+    if (trained.problem.bands, trained.problem.lr_bands) != (problem.bands, problem.lr_bands):
+        raise UserError(
+            f"the checkpoint was trained on {trained.problem.lr_bands} to {trained.problem.bands} bands and "
+            f"dataset={settings.choices['dataset']} has {problem.lr_bands} to {problem.bands}; choose data with as many bands."
+        )
+    return trained.method, checkpoint
+
+
 @dataclass(frozen=True)
 class Trained:
     """A method with the weights of a checkpoint."""
@@ -86,7 +105,7 @@ def method_from(checkpoint: Checkpoint, scale: float, options: MethodConfig | No
 
     Raises CheckpointError when the card names a method this version does not know, or the weights do not fit.
     """
-    model: dict[str, Any] = dict(checkpoint.card["config"]["model"])
+    model: dict[str, Any] = dict(present_groups(checkpoint.card["config"])["model"])
     kind = model.pop("kind")
     if kind not in METHODS:
         raise CheckpointError(f"{checkpoint.folder} holds a model of kind '{kind}', which this version of rsdiff does not know; update it.")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import require_at_least
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.runs.options import TaskOptions
-from rsdiff.tasks.table_options import TableConfig
 
 
 @config
@@ -31,11 +31,84 @@ class EvaluateTask(TaskOptions):
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
+    is_calibrated: ClassVar[bool] = True
+    located: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
     save_images: bool = False
     """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
     """Restore the eight flips and transposes of every input and take the mean or the (lower) median of the results."""
+    samples: int = 1
+    """Restorations drawn of every image; from 2 on their spread is judged beside the first of them: CRPS, spread over skill, coverage of
+    intervals. A model without noise restores so many of the eight flips and transposes."""
+    calibration: str = ""
+    """Run folder of task=calibrate that says how wide intervals are; empty takes the calibration stored with the checkpoint where there is
+    one of these samples, scale and sampler; none takes none."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise UserError(f"samples={self.samples} was given; choose 1 or more.")
+        if self.samples > 1 and self.ensemble != "none":
+            raise UserError("ensemble and samples were both given; the mean of an ensemble has no spread: leave one of them out.")
+
+
+@config
+class CalibrateTask(TaskOptions):
+    """Find how wide intervals must be to hold the share of HR pixels that they name, and store it with the checkpoint."""
+
+    module: ClassVar[str] = "rsdiff.tasks.calibrate"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
+    tests_alone: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
+    needs: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
+    pairs_data: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
+
+    samples: int = 8
+    """Restorations drawn of every image, whose spread is calibrated; evaluations and restorations with as many use the calibration."""
+    share: float = 0.5
+    """Share of the test images that are fitted on; the intervals are tried on the others. At least 12 images are fitted on."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise UserError(f"samples={self.samples} was given; a spread takes 2 or more.")
+        if not 0 < self.share <= 1:
+            raise UserError(f"share={self.share:g} was given; give a share above 0 and up to 1.")
+
+
+@config
+class DownstreamTask(TaskOptions):
+    """Ask whether restored images serve: objects found or scenes recognised in bicubic, SR and HR by a network trained on HR."""
+
+    module: ClassVar[str] = "rsdiff.tasks.downstream"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
+    pairs_data: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
+
+    steps: int = 600
+    """Optimiser steps of the network that looks at the images."""
+    batch: int = 8
+    """HR crops per step."""
+    patch: int = 96
+    """Side of the crops in HR pixels; smaller images are taken whole."""
+    width: int = 16
+    """Channels of the network at full size."""
+    learning_rate: float = 0.003
+    """Peak of the one-cycle schedule of AdamW."""
+    sizes: tuple[int, ...] = (64, 256, 1024)
+    """Bounds in HR pixels between the sizes of objects in the table."""
+    tolerance: int = 2
+    """Pixels that outlines may lie apart and still agree."""
+    panels: int = 4
+    """Test images of which a picture is written: bicubic, SR and HR with what was found."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "patch", "width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} was given; give at least 1.")
+        if list(self.sizes) != sorted(set(self.sizes)) or min(self.sizes, default=1) < 1:
+            raise UserError(f"sizes={list(self.sizes)} were given; give rising numbers of pixels.")
 
 
 @config
@@ -75,6 +148,12 @@ class RestoreTask(TaskOptions, SceneOptions):
     uses: ClassVar[frozenset[str]] = frozenset({"model", "sampler"})
     needs: ClassVar[frozenset[str]] = frozenset({"input", "output"})
     continues: ClassVar[bool] = True
+    is_calibrated: ClassVar[bool] = True
+    located: ClassVar[frozenset[str]] = frozenset({"calibration"})
+
+    calibration: str = ""
+    """Run folder of task=calibrate that says how wide intervals are; empty takes the calibration stored with the checkpoint where there is
+    one of these samples, scale and sampler; none takes none."""
 
 
 @config
@@ -142,16 +221,6 @@ class BoardTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.board"
     uses: ClassVar[frozenset[str]] = frozenset()
-    only_looks: ClassVar[bool] = True
-
-
-@config
-class SchemaTask(TaskOptions):
-    """Write JSON schemas of all settings into the folder output=, with which editors complete and check YAML files."""
-
-    module: ClassVar[str] = "rsdiff.app.yaml_schema"
-    uses: ClassVar[frozenset[str]] = frozenset()
-    needs: ClassVar[frozenset[str]] = frozenset({"output"})
     only_looks: ClassVar[bool] = True
 
 
@@ -236,6 +305,30 @@ class PublishTask(TaskOptions):
 
 
 @config
+class FitCmsrTask(TaskOptions):
+    """Measure model.cmsr.table for a trained method of LMF: up to which difficulty a smaller scale will do."""
+
+    module: ClassVar[str] = "rsdiff.tasks.fit_cmsr"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation"})
+    needs: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
+    pairs_data: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
+
+    images: int = 100
+    """Training images that are measured, at most."""
+    tolerance: float = 2e-5
+    """Mean squared difference that is allowed to the full rendering, of values in [-1, 1]."""
+    decode_scales: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)
+    """Scales to render at; those below `scale` count."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, images=1, tolerance=0, decode_scales=1)
+        if not self.decode_scales or any(a >= b for a, b in zip(self.decode_scales, self.decode_scales[1:], strict=False)):
+            raise UserError(f"decode_scales={list(self.decode_scales)} must ascend; give for example [1,2,4].")
+
+
+@config
 class FitNiqeTask(TaskOptions):
     """Fit a NIQE model on the HR training images of a data set, for the metric niqe_rs."""
 
@@ -255,29 +348,3 @@ class FitNiqeTask(TaskOptions):
             raise UserError(f"block={self.block} was given; give an even number of at least 16 pixels.")
         if not 0 <= self.sharpness < 1:
             raise UserError(f"sharpness={self.sharpness} was given; give a share from 0 to below 1.")
-
-
-@config
-class TablesTask(TaskOptions):
-    """Run what a published table needs and is not finished yet, and write the table with published values beside ours."""
-
-    module: ClassVar[str] = "rsdiff.app.tables"
-    uses: ClassVar[frozenset[str]] = frozenset()
-    repeats: ClassVar[bool] = True
-
-    table: TableConfig | None = None
-    """The table; chosen by its file: sweeps=tables/<name>."""
-    tables: tuple[str, ...] = ("all",)
-    """Names of table files, made together in one run (all: every one); used where `table` is not chosen."""
-    budget: Literal["quick", "paper"] = "quick"
-    """quick: tiny models, generated data, a few steps, which checks the machinery; paper: the published recipes and data."""
-    seeds: int = 1
-    """Trainings per method, with the seeds 0, 1, ...; tables give their mean and spread."""
-    data_root: str | None = None
-    """Folder of published data sets, each in a folder of its own name; None takes the folder of the data set's file."""
-
-    def __post_init__(self) -> None:
-        if self.table is None and not self.tables:
-            raise UserError("no table was named; choose sweeps=tables/NAME, or task.tables=[NAME, ..] or [all].")
-        if self.seeds < 1:
-            raise UserError(f"seeds={self.seeds} was given; give at least 1.")

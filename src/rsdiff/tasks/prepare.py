@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rsdiff.config.paths import typed_path
 from rsdiff.data.packed import PackedDataset, is_packed
 from rsdiff.data.packing import PrepareReport, pack
 from rsdiff.data.source import DataError, DatasetConfig, ImageSource, Split
@@ -46,7 +47,7 @@ def prepare(
     source.check()
     if on_error == "skip" and "odd" in _options(source):
         source = replace(source, odd="skip")  # type: ignore[type-var] # every data set's config is a dataclass
-    return pack(open_splits(source, scale), output.expanduser(), on_error, scale, progress)
+    return pack(open_splits(source, scale), typed_path(output), on_error, scale, progress)
 
 
 def open_splits(source: DatasetConfig, scale: float) -> dict[Split, ImageSource]:

@@ -31,11 +31,11 @@ from rsdiff.runs.inputs import outputs_of
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks import plan
+from rsdiff.tasks import calibrations, plan
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
 from rsdiff.tasks.options import RestoreTask
 from rsdiff.tracking import Tracker
-from rsdiff.training.checkpoints import read_checkpoint
+from rsdiff.training.checkpoints import find_checkpoint, read_checkpoint
 from rsdiff.training.origin import origin_of
 from rsdiff.training.processes import any_process, smallest_of_processes
 
@@ -92,6 +92,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         with without_warnings():
             require_space(readable, outputs, folder, settings.scale, task, restorer.problem.bands)
         say([plan.restoration(settings, restorer.method.parameter_count(), readable, accelerator)])
+    place = None if settings.checkpoint is None else find_checkpoint(settings.checkpoint)
+    stored = calibrations.find(settings, place, task.calibration, task.samples)
     results: dict[Path, SceneResult] = {}
     for number, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
         if source in failures:
@@ -112,6 +114,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             device=accelerator.device,
             identity=settings.choices["model"],
             weights=restorer.weights,
+            calibration=None if stored is None else stored.calibration,
         )
         try:
             results[source] = restore_or_skip(job, Processes(accelerator), folder, tracker, what)
@@ -124,7 +127,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         return TaskResult([])
     if not results:
         raise UserError(next(iter(failures.values())))
-    return told(settings, results, failures)
+    return told(settings, results, failures, calibrations.sentences(stored, task.samples))
 
 
 def readable_inputs(inputs: Sequence[Path], task: RestoreTask, failures: dict[Path, str]) -> list[Path]:
@@ -176,8 +179,8 @@ def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: 
     return result
 
 
-def told(settings: RunSettings, results: Mapping[Path, SceneResult], failures: Mapping[Path, str]) -> TaskResult:
-    """Return the lines to print."""
+def told(settings: RunSettings, results: Mapping[Path, SceneResult], failures: Mapping[Path, str], said: Sequence[str]) -> TaskResult:
+    """Return the lines to print; `said` are sentences on the run."""
     messages = []
     for source, result in results.items():
         (h, w), (H, W) = result.input_size, result.size
@@ -191,6 +194,7 @@ def told(settings: RunSettings, results: Mapping[Path, SceneResult], failures: M
     page = page_of(first.outputs[0])
     if settings.task.preview:  # type: ignore[attr-defined]
         messages.append(f"before and after: {page}")
+    messages += said
     messages += [f"{source} failed: {reason}" for source, reason in failures.items()]
     scores = [result.seam_score for result in results.values() if not np.isnan(result.seam_score)]
     summary: dict[str, float | int | str] = {
@@ -240,7 +244,7 @@ def require_space(
         with SceneReader(path, options.view()) as reader:
             form = output_form(reader, options, bands, output)
             pixels = round(reader.height * scale) * round(reader.width * scale)
-            size = pixels * (form.stored_bands * form.dtype.itemsize + (4 * bands if options.samples > 1 else 0))
+            size = pixels * (form.stored_bands * form.dtype.itemsize + (8 * bands if options.samples > 1 else 0))
             rows = 2 * 1024 * round(reader.width * scale) * bands * 4 * options.samples
         written += size
         largest = max(largest, size + min(rows, 4 * pixels * bands * options.samples))

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.config.paths import typed_path
 from rsdiff.data.data_range import RangeError
 from rsdiff.data.file_dataset import by_stem, class_label
 from rsdiff.data.file_options import FileOptions
 from rsdiff.data.files import FileSource, list_images
+from rsdiff.data.frames import markdown_of
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.pairing import Affixes, pair
 from rsdiff.data.rasters import raster_info
@@ -33,6 +35,8 @@ from rsdiff.tracking import Tracker
 
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
+COMPARED = ("tool", "mean", "difference from the best", "95 % interval", "better on", "Holm p", "rank")
+"""Columns of the comparison of several tools."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,9 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     task = settings.task
     assert isinstance(task, ScoreTask)
     options = file_options(task)
-    places = [Path(place).expanduser() for place in settings.restored]
-    reference = Path(str(settings.options.hr)).expanduser()
-    others = {role: Path(place).expanduser() for role, place in (("lr", task.lr_folder), ("change_mask", task.mask_folder)) if place}
+    places = [typed_path(place) for place in settings.restored]
+    reference = typed_path(str(settings.options.hr))
+    others = {role: typed_path(place) for role, place in (("lr", task.lr_folder), ("change_mask", task.mask_folder)) if place}
     names = tool_names(places)
     scored = []
     for name, place in zip(names, places, strict=True):
@@ -263,19 +267,18 @@ def comparison(scored: Sequence[Scored]) -> str:
         differences = {name: paired_difference(v, values[best], higher) for name, v in values.items() if name != best}
         corrected, ranks = holm({name: found.p for name, found in differences.items()}), rank_intervals(values, higher)
         lines += ["", f"### {metric.title}: {len(finite)} images that all tools have", ""]
-        lines += [
-            "| tool | mean | difference from the best | 95 % interval | better on | Holm p | rank |",
-            "|---|---:|---:|---:|---:|---:|---:|",
-        ]
+        rows = []
         for name in sorted(means, key=lambda one: means[one], reverse=higher):
             low, high = ranks[name]
             rank = f"{low}" if low == high else f"{low} to {high}"
             if name == best:
-                lines.append(f"| {name} | {number(metric, means[name])} | - | - | - | - | {rank} |")
+                rows.append([name, number(metric, means[name]), "-", "-", "-", "-", rank])
                 continue
             found = differences[name]
             interval = f"{number(metric, found.low, signed=True)} to {number(metric, found.high, signed=True)}"
             p = "-" if corrected[name] != corrected[name] else f"{corrected[name]:.2g}" + (" n.s." if corrected[name] >= 0.05 else "")
-            cells = [name, number(metric, means[name]), number(metric, found.mean, signed=True), interval, f"{found.better:.0%}", p, rank]
-            lines.append("| " + " | ".join(cells) + " |")
+            rows.append(
+                [name, number(metric, means[name]), number(metric, found.mean, signed=True), interval, f"{found.better:.0%}", p, rank]
+            )
+        lines.append(markdown_of(COMPARED, rows, COMPARED[1:]))
     return "\n".join([*lines, ""])

@@ -7,9 +7,24 @@ from typing import TYPE_CHECKING
 from rsdiff.config.kinds import Kinds, on_demand
 
 if TYPE_CHECKING:
-    from rsdiff.tracking.json_lines import JsonLinesConfig, read_history
-    from rsdiff.tracking.tracker import Cell, LoggerConfig, RunIdentity, Tracker, Trackers
-    from rsdiff.tracking.wandb import WandbConfig
+    from rsdiff.tracking.json_lines import JsonLinesConfig as JsonLinesConfig
+    from rsdiff.tracking.json_lines import read_history as read_history
+    from rsdiff.tracking.tracker import (
+        Cell as Cell,
+    )
+    from rsdiff.tracking.tracker import (
+        LoggerConfig as LoggerConfig,
+    )
+    from rsdiff.tracking.tracker import (
+        RunIdentity as RunIdentity,
+    )
+    from rsdiff.tracking.tracker import (
+        Tracker as Tracker,
+    )
+    from rsdiff.tracking.tracker import (
+        Trackers as Trackers,
+    )
+    from rsdiff.tracking.wandb import WandbConfig as WandbConfig
 
 LOGGERS = Kinds(
     {
@@ -33,15 +48,3 @@ _MODULES = {
     "read_history": "json_lines",
 }
 __getattr__ = on_demand(__name__, _MODULES)
-
-__all__ = [
-    "LOGGERS",
-    "Cell",
-    "JsonLinesConfig",
-    "LoggerConfig",
-    "RunIdentity",
-    "Tracker",
-    "Trackers",
-    "WandbConfig",
-    "read_history",
-]

@@ -8,13 +8,11 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import rich.progress
-from rich.console import Console
-
 from rsdiff.tracking.tracker import End, Recorder
 
 if TYPE_CHECKING:
-    pass
+    import rich.progress
+    from rich.console import Console
 
 SECONDS_BETWEEN_LINES = (5.0, 300.0)
 """Of a log file: the second line, with the time left, comes soon; the seconds to the next one double up to the last figure."""
@@ -27,6 +25,8 @@ class Progress(Recorder):
     """
 
     def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console  # with its bars, for runs; commands that compose and check do without
+
         self.console = console or Console(stderr=True)
         self._bars: rich.progress.Progress | None = None
         self._tasks: dict[str, rich.progress.TaskID] = {}
@@ -69,6 +69,8 @@ class Progress(Recorder):
 
     def _show_bar(self, what: str, done: int, total: int, facts: str) -> None:
         if self._bars is None:
+            import rich.progress
+
             self._bars = rich.progress.Progress(
                 rich.progress.TextColumn("{task.description}"),
                 rich.progress.BarColumn(),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.data.frames import markdown_of
 from rsdiff.tracking.json_lines import JsonLinesConfig, read_history
 from rsdiff.tracking.tracker import Cell, End, Recorder, RunIdentity, Trackers, columns_of
 
@@ -70,8 +71,8 @@ class EventFiles(Recorder):
 
     def table(self, name: str, rows: Sequence[Mapping[str, Cell]]) -> None:
         columns = columns_of(rows)
-        lines = [columns, ["---"] * len(columns), *([str(row.get(column, "")) for column in columns] for row in rows)]
-        self._opened().add_text(name, "\n".join("| " + " | ".join(line) + " |" for line in lines), self._last_step)
+        cells = [[str(row.get(column, "")) for column in columns] for row in rows]
+        self._opened().add_text(name, markdown_of(columns, cells), self._last_step)
 
     def finish(self, end: End) -> None:
         self._close()

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator
 
 from rsdiff.config import UserError, config
-from rsdiff.config.reading import ANY_VALUE, ReadWith, require_above, require_at_least, require_below
+from rsdiff.config.reading import ABOVE_0, ANY_VALUE, ReadWith, require_above, require_at_least, require_below
 
 
 @config
@@ -139,6 +139,7 @@ class TrainerConfig:
         "scale_keeps": ("scale_range", (ANY_VALUE,)),
         "scale_per": ("scale_range", (ANY_VALUE,)),
         "extend_schedule": ("extend", (ANY_VALUE,)),
+        "best_metric": (("validate_every_steps", (ABOVE_0,)), ("validation_images", (ABOVE_0,))),
     }
 
     budget: Literal["quick", "paper", "none"] = "none"

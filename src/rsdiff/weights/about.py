@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rsdiff.config import UserError
+from rsdiff.data.frames import markdown_of
 
 CARD, WEIGHTS, PAGE = "card.json", "weights.safetensors", "README.md"
 FIELDS = ("title", "does", "data", "licence", "recipe", "figures")
@@ -60,10 +61,8 @@ def about_of(folder: Path) -> About:
 def page_of(about: About, card: Mapping[str, Any], name: str, sha256: str) -> str:
     """Return the page that a person reads, as Markdown with the header that Hugging Face understands."""
     problem, model = card["problem"], card["config"]["model"]["kind"]
-    rows = [
-        f"| {row.get('images', '')} | {row.get('metric', '')} | {_number(row.get('value'))} | {_number(row.get('bicubic'))} |"
-        for row in about.figures
-    ]
+    columns = ("images", "metric", "value", "bicubic")
+    rows = [[*(str(row.get(name, "")) for name in columns[:2]), *(_number(row.get(name)) for name in columns[2:])] for row in about.figures]
     commands = list(dict.fromkeys(str(row["command"]) for row in about.figures if row.get("command")))
     return "\n".join(
         [
@@ -86,9 +85,7 @@ def page_of(about: About, card: Mapping[str, Any], name: str, sha256: str) -> st
             "",
             "## Figures",
             "",
-            "| images | metric | value | bicubic |",
-            "|---|---|---|---|",
-            *rows,
+            markdown_of(columns, rows),
             "",
             *(["Measured by", "", "```bash", *commands, "```", ""] if commands else []),
             "## Data",

@@ -20,11 +20,12 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.diffusion.schedules import DiscreteSchedule, make_betas, respaced
 from rsdiff.diffusion.solvers import Observers, Step, StepRecord
 from rsdiff.methods.base import Problem
-from rsdiff.methods.blinddiff import BlindDiff, BlindDiffConfig, GuidedReverse, MCFormerConfig, energy, reblurred
+from rsdiff.methods.blinddiff import BlindDiff, BlindDiffConfig, GuidedReverse, energy, reblurred
 from rsdiff.metrics.colour import crop, luma, quantise
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.ssim import ssim
 from rsdiff.networks.layers import SinusoidalEmbedding
+from rsdiff.networks.mcformer import MCFormerConfig
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps.blinddiff import mcformer_name
 from tests.method_losses import losses_of

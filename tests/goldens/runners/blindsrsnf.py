@@ -12,19 +12,19 @@ from torch import Tensor
 
 from rsdiff.data.ranges import to_unit_range
 from rsdiff.data.sample import Batch, SampleMeta
-from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig, GaussianParameters
+from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig
 from rsdiff.degradations.rounding import to_uint8
 from rsdiff.diffusion.levels import fastdpm_betas, table_indices
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import BETAS, DiscreteSchedule, ScheduleConfig, make_betas
 from rsdiff.methods.base import Problem
-from rsdiff.methods.blindsrsnf import BlindSRSNF, BlindSRSNFConfig, BlindSRSNFUNetConfig, noised
-from rsdiff.methods.joint_blind import ContrastConfig
+from rsdiff.methods.blindsrsnf import BlindSRSNF, BlindSRSNFConfig, noised
 from rsdiff.metrics.colour import border_width, crop, luma
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.ssim import ssim
-from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
+from rsdiff.networks.degradation_aware import BlindSRSNFUNetConfig
+from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet, rrdb_stages
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema
@@ -37,7 +37,7 @@ from tests.method_losses import losses_of
 
 from .. import fill
 from ..case import Case, runner
-from .diffbsr import grad_norm, load_network
+from .diffbsr import gaussian_parameters, grad_norm, load_network
 
 PUBLISHED_GROUPS = 32
 """Groups of the normalisations where a case leaves them to the published default."""
@@ -120,8 +120,8 @@ def sampler_of(mode: str, schedule: str | None, skip: int, eta: float, length: i
 @torch.no_grad()
 def unet(case: Case) -> dict[str, Any]:
     arguments, weights = case.config, case.weights()
-    problem = Problem(scale=4, bands=arguments["in_channel"], lr_bands=arguments["in_channel"])
-    network = unet_config(arguments).build(problem, weights["first_conv_ctx.weight"].shape[1], weights["compress.0.weight"].shape[1])
+    channels = (weights[name].shape[1] for name in ("first_conv_ctx.weight", "compress.0.weight"))
+    network = unet_config(arguments).build(arguments["in_channel"], *channels)
     load_network(network, weights, unet_name(len(arguments["channel_mults"]), arguments["res_blocks"]))
     level = case.tensor("time")
     out = network(given(case, "x"), level, given(case, "ctx"), given(case, "k_v"))
@@ -322,13 +322,7 @@ def end_to_end(case: Case) -> dict[str, Any]:
     is_isotropic = valid["blur_type"] == "iso_gaussian"
     kernel = "isotropic" if is_isotropic else "anisotropic"
     degradation = GaussianDegradation(GaussianDegradationConfig(kernel=kernel, kernel_size=valid["blur_kernel"], noise=valid["noise"]))
-    width = valid["sig"] if is_isotropic else valid["lambda_1"]
-    parameters = GaussianParameters(
-        width=width,
-        second_width=width if is_isotropic else valid["lambda_2"],
-        angle=0.0 if is_isotropic else float(np.deg2rad(valid["theta"])),
-        noise=valid["noise"],
-    )
+    parameters = gaussian_parameters(valid)
     field = given(case, "degradation_noise")[0] if valid["noise"] else None
     lr = degradation.apply(hr, [GaussianDecisions(parameters=parameters, lr_size=lr_size, noise_field=field)]).lr
     method = load_method(case, case.weights())

@@ -18,17 +18,17 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.diffbsr import DiffBSR, DiffBSRConfig, DiffSRUNetConfig, SRDSRANConfig
+from rsdiff.methods.diffbsr import DiffBSR, DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRSRDiff, DiffBSRSRDiffConfig, SRDiffUNetConfig
-from rsdiff.methods.joint_blind import ContrastConfig, Estimate, add_residual, residual
+from rsdiff.methods.joint_blind import Estimate, add_residual, residual
 from rsdiff.metrics.colour import crop, luma
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
 from rsdiff.metrics.ssim import ssim
-from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
-from rsdiff.networks.diffsr_unet import DiffSRUNet
+from rsdiff.networks.degradation_aware import DiffSRUNet, DiffSRUNetConfig
+from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig
-from rsdiff.networks.srdsran import SRDSRAN
+from rsdiff.networks.srdsran import SRDSRAN, SRDSRANConfig
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema
 from rsdiff.weights import import_weights
@@ -87,9 +87,21 @@ def restorer_config(arguments: Mapping[str, Any]) -> SRDSRANConfig:
     )
 
 
+def gaussian_parameters(setting: Mapping[str, Any]) -> GaussianParameters:
+    """Return our parameters of a published validation setting."""
+    is_isotropic = setting["blur_type"] == "iso_gaussian"
+    width = setting["sig"] if is_isotropic else setting["lambda_1"]
+    return GaussianParameters(
+        width=width,
+        second_width=width if is_isotropic else setting["lambda_2"],
+        angle=0.0 if is_isotropic else float(np.deg2rad(setting["theta"])),
+        noise=setting["noise"],
+    )
+
+
 def load_unet(arguments: Mapping[str, Any], published: Mapping[str, Tensor]) -> DiffSRUNet:
-    problem = Problem(scale=4, bands=arguments["out_channel"], lr_bands=arguments["in_channel"] - arguments["out_channel"])
-    network = unet_config(arguments).build(problem, published["compress.0.weight"].shape[1])
+    assert arguments["in_channel"] == 2 * arguments["out_channel"]
+    network = unet_config(arguments).build(arguments["out_channel"], published["compress.0.weight"].shape[1])
     return load_network(network, published, unet_name(len(arguments["channel_mults"]), arguments["res_blocks"]))
 
 
@@ -378,13 +390,7 @@ def test_degradations(case: Case) -> dict[str, Any]:
                 kernel="isotropic" if is_isotropic else "anisotropic", kernel_size=case.config["kernel_size"], noise=setting["noise"]
             )
         )
-        width = setting["sig"] if is_isotropic else setting["lambda_1"]
-        parameters = GaussianParameters(
-            width=width,
-            second_width=width if is_isotropic else setting["lambda_2"],
-            angle=0.0 if is_isotropic else float(np.deg2rad(setting["theta"])),
-            noise=setting["noise"],
-        )
+        parameters = gaussian_parameters(setting)
         field = fields[name][0] if setting["noise"] else None
         made = degradation.apply(hr, [GaussianDecisions(parameters=parameters, lr_size=size, noise_field=field)])
         assert made.kernel is not None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsdiff.losses.adversarial import AdversarialKind, AdversarialLossConfig, answer_loss
+from rsdiff.methods.adversaries import AdversarialKind, AdversarialLossConfig, answer_loss
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features, VGGLayer
 from rsdiff.networks.patch_discriminator import PatchDiscriminator, PatchNorm
 from rsdiff.networks.unet_discriminator import UNetDiscriminator

@@ -15,11 +15,10 @@ from rsdiff.degradations.kernels import anisotropic_kernels, isotropic_kernels
 from rsdiff.degradations.resizing import resize_cubic
 from rsdiff.methods.base import Problem
 from rsdiff.methods.dasr import DASRConfig
-from rsdiff.methods.drsr import PEAK, DRSRConfig
-from rsdiff.methods.joint_blind import ContrastConfig
+from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
-from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss, nt_xent
-from rsdiff.networks.modulated import SLOPE
+from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss, nt_xent
+from rsdiff.networks.modulated import PEAK, SLOPE
 from rsdiff.training.config import LearningRateConfig
 from rsdiff.training.learning_rate import learning_rate_factor
 from rsdiff.training.trainer import stage_ends

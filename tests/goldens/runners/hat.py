@@ -12,7 +12,7 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.regression import HATConfig, Regression
-from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.methods.restoring import HaloTilesConfig
 from rsdiff.weights import import_weights
 
 from ..case import Case, runner

@@ -20,7 +20,7 @@ from rsdiff.networks.idm_unet import ConditionEncoder, ImplicitUpsample
 from rsdiff.weights import import_weights
 from rsdiff.weights.keymaps.idm import dead_of, encoder_naming, unet_names, unused_buffer
 from rsdiff.weights.keymaps.renaming import ours_from_published
-from rsdiff.weights.keymaps.sr3 import config_from_arguments
+from rsdiff.weights.keymaps.sr3 import config_from_arguments, unet_options
 
 from ..case import Case, runner
 from .sr3 import centred, draws
@@ -34,13 +34,7 @@ def config_of(case: Case, loss: Any = "l1") -> IDMConfig:
     given, encoder = case.config.get("schedule"), case.config.get("encoder", {})
     names = {"schedule": "name", "n_timestep": "steps", "linear_start": "start", "linear_end": "end"}
     return IDMConfig(
-        width=unet.width,
-        multipliers=unet.multipliers,
-        blocks=unet.blocks,
-        norm_groups=unet.norm_groups,
-        dropout=unet.dropout,
-        nominal_size=unet.nominal_size,
-        attention_sizes=unet.attention_sizes,
+        **unet_options(unet),
         encoder=EDSRConfig(width=encoder.get("n_feats", 64), blocks=encoder.get("n_resblocks", 16)),
         schedule=ScheduleConfig(**{names[key]: value for key, value in given.items()}) if given else ScheduleConfig(),
         loss=loss,

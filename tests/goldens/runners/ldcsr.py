@@ -14,25 +14,28 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.diffusion.solvers import Observers, StepRecord, native
-from rsdiff.losses.adversarial import hinge_loss
+from rsdiff.methods.adversaries import hinge_loss
 from rsdiff.methods.base import Problem
 from rsdiff.methods.lcmsr import LCMSR, LCMSRConfig, boundary_weights
-from rsdiff.methods.ldcsr import LDCSR, LatentUNetConfig, LDCSRConfig
+from rsdiff.methods.ldcsr import LDCSR, LDCSRConfig
 from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVae, LDCSRVaeConfig
 from rsdiff.metrics.lpips import Lpips
-from rsdiff.networks.continuous_upsampling import CSUM, NearestMLP
-from rsdiff.networks.edm_layers import positional_embedding
+from rsdiff.networks.continuous_upsampling import CSUM, CSUMConfig, NearestMLP
 from rsdiff.networks.gap_autoencoder import (
     ContrastAttention,
     Distillation,
     GAPBlock,
     GAPDecoder,
+    GAPDecoderConfig,
     GAPEncoder,
+    GAPEncoderConfig,
     Halve,
     RefinementUnit,
     modulate,
 )
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian, GAPDecoderConfig, GAPEncoderConfig, KLAutoencoder, enlarged
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian, KLAutoencoder, enlarged
+from rsdiff.networks.latent_unet import LatentUNetConfig
+from rsdiff.networks.layers import positional_embedding
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema
@@ -144,7 +147,7 @@ def decoder(case: Case) -> dict[str, Any]:
 @torch.no_grad()
 def s1_upsampler(case: Case) -> dict[str, Any]:
     given = case.config
-    network = CSUM(given["n_feats"], given["out_channels"], given["levels"])
+    network = CSUM(CSUMConfig(levels=given["levels"]), given["n_feats"], given["out_channels"])
     names = decoder_name(0)
     fill_network(network, case.weights(), lambda key: names(f"upsampler.{key}").removeprefix("upsampler."))
     x, made = drawn(case, "x"), {}

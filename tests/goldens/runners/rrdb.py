@@ -17,14 +17,13 @@ from torch import Tensor
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.degradations import Paired
 from rsdiff.degradations.rounding import to_uint8
-from rsdiff.losses.adversarial import AdversarialLossConfig, Relative
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.methods.adversaries import UNetConfig
+from rsdiff.methods.adversaries import AdversarialLossConfig, Relative, UNetConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features
 from rsdiff.methods.regression import Regression, RRDBMethodConfig
-from rsdiff.networks.halo_tiles import HaloTilesConfig
+from rsdiff.methods.restoring import HaloTilesConfig
 from rsdiff.networks.rrdb import RRDBNet, RRDBNetConfig
 from rsdiff.training.config import EmaConfig, LearningRateConfig, OptimiserConfig, TrainerConfig
 from rsdiff.training.trainer import Trainer

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import ReplayNoise
-from rsdiff.losses.adversarial import AdversarialLossConfig, answer_loss
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.methods.adversaries import VGGConfig
+from rsdiff.methods.adversaries import AdversarialLossConfig, VGGConfig, answer_loss
 from rsdiff.methods.base import Problem
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features
 from rsdiff.methods.spsr import LARGER, SPSR, SPSRConfig

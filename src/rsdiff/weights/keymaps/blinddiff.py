@@ -8,9 +8,10 @@ from collections.abc import Collection, Mapping
 from torch import Tensor, nn
 
 from rsdiff.methods.base import Problem
-from rsdiff.methods.blinddiff import BlindDiffConfig, MCFormerConfig
-from rsdiff.weights.keymaps.regression import RegressionKeyMap, count_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.methods.blinddiff import BlindDiffConfig
+from rsdiff.networks.mcformer import MCFormerConfig
+from rsdiff.weights.keymaps.regression import RegressionKeyMap
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
 
 BLOCK: tuple[Rule, ...] = (
     (r"\.(norm\d)\.", r".\1.body."),

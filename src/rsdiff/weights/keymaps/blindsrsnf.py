@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.blindsrsnf import BlindSRSNFConfig, BlindSRSNFUNetConfig
-from rsdiff.methods.joint_blind import ContrastConfig
+from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
+from rsdiff.networks.degradation_aware import BlindSRSNFUNetConfig
+from rsdiff.networks.degradation_encoder import ContrastConfig
 from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.weights.keymaps.degradation_aware import unet_name, unet_shape
 from rsdiff.weights.keymaps.joint_blind import (
@@ -53,12 +54,8 @@ class BlindSRSNFKeyMap(JointBlindKeyMap):
             schedule=published_schedule(parts, BlindSRSNFConfig().schedule),
         )
 
-    def networks(self, config: BlindSRSNFConfig, problem: Problem) -> dict[str, nn.Module]:
-        return {
-            "restorer.": config.restorer.build(problem),
-            "contrast.": config.contrast.build(problem.lr_bands),
-            "unet.": config.unet.build(problem, config.restorer.width, config.contrast.code_channels),
-        }
+    def unet(self, config: BlindSRSNFConfig, problem: Problem) -> nn.Module:
+        return config.unet.build(problem.bands, config.restorer.width, config.contrast.code_channels)
 
     def parts(self, config: BlindSRSNFConfig) -> list[Part]:
         unet = unet_name(len(config.unet.multipliers), config.unet.blocks)

@@ -13,8 +13,8 @@ from rsdiff.config import UserError
 from rsdiff.degradations.pca import KernelBasisConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.danv2 import DANv2Config
-from rsdiff.weights.keymaps.regression import RegressionKeyMap, count_of, enlargement_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
 
 DUAL_PATHS: tuple[Rule, ...] = ((r"\bblocks\.", "body."),)
 RULES: tuple[Rule, ...] = (

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from rsdiff.methods.base import Problem
 from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.networks.dcls import HIDDEN
-from rsdiff.weights.keymaps.regression import RegressionKeyMap, count_of, enlargement_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
 
 LEAST_SQUARES: tuple[Rule, ...] = (
     (r"\breduce\.", "reduce_feature."),

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
 
 BLOCK: tuple[Rule, ...] = (
     (r"\bnorm1\.", "res_block.block1.block.0."),
@@ -65,7 +65,7 @@ def unet_shape(state: Mapping[str, Tensor]) -> dict[str, Any]:
     width = state["downs.0.weight"].shape[0]
     widths: list[list[int]] = [[]]
     attentive: set[int] = set()
-    for index in range(1, 1 + max(int(key.split(".")[1]) for key in state if key.startswith("downs."))):
+    for index in range(1, count_of(state, r"downs\.(\d+)\.")):
         block = state.get(f"downs.{index}.res_block.block1.block.3.weight")
         if block is None:
             widths.append([])

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
-from rsdiff.methods.diffbsr import DiffBSRConfig, DiffSRUNetConfig, SRDSRANConfig
-from rsdiff.methods.diffbsr_ablations import DDPMUNetConfig, DiffBSRDDPMConfig, DiffBSRSRDiffConfig, SRDiffUNetConfig
-from rsdiff.methods.joint_blind import ContrastConfig
+from rsdiff.methods.diffbsr import DiffBSRConfig
+from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig, PlainUNetConfig, SRDiffUNetConfig
+from rsdiff.networks.degradation_aware import DiffSRUNetConfig
+from rsdiff.networks.degradation_encoder import ContrastConfig
 from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.networks.srdiff_unet import EVERY
+from rsdiff.networks.srdsran import SRDSRANConfig
 from rsdiff.weights.keymaps.degradation_aware import unet_name, unet_shape
 from rsdiff.weights.keymaps.joint_blind import (
     CONTRAST,
@@ -29,7 +31,7 @@ from rsdiff.weights.keymaps.joint_blind import (
     published_schedule,
 )
 from rsdiff.weights.keymaps.rrdb import rrdb_name, rrdb_options
-from rsdiff.weights.keymaps.sr3 import config_from_arguments, infer_config, parameter_names
+from rsdiff.weights.keymaps.sr3 import config_from_arguments, infer_config, parameter_names, unet_options
 from rsdiff.weights.keymaps.srdiff import srdiff_unet_name, srdiff_unet_shape
 from rsdiff.weights.keymaps.srdsran import drop_repeated_stages, repeat_stages, srdsran_name, srdsran_shape
 
@@ -84,12 +86,8 @@ class DiffBSRKeyMap(SRDSRANKeyMap):
         contrast = ContrastConfig(**contrast_options(parts))
         return DiffBSRConfig(restorer=restorer_config(parts), unet=unet, contrast=contrast, schedule=schedule)
 
-    def networks(self, config: DiffBSRConfig, problem: Problem) -> dict[str, nn.Module]:
-        return {
-            "restorer.": config.restorer.build(problem),
-            "contrast.": config.contrast.build(problem.lr_bands),
-            "unet.": config.unet.build(problem, config.contrast.code_channels),
-        }
+    def unet(self, config: DiffBSRConfig, problem: Problem) -> nn.Module:
+        return config.unet.build(problem.bands, config.contrast.code_channels)
 
     def parts(self, config: DiffBSRConfig) -> list[Part]:
         return [RESTORER, CONTRAST, Part("unet.", "model.", unet_name(len(config.unet.multipliers), config.unet.blocks))]
@@ -104,25 +102,13 @@ class DiffBSRDDPMKeyMap(SRDSRANKeyMap):
     def infer(self, parts: Parts) -> DiffBSRDDPMConfig:
         stored = parts.arguments("diffusion_model")
         network = config_from_arguments(stored, "discrete") if stored else infer_config(parts.unet)
-        unet = DDPMUNetConfig(
-            width=network.width,
-            multipliers=network.multipliers,
-            blocks=network.blocks,
-            norm_groups=network.norm_groups,
-            dropout=network.dropout,
-            nominal_size=network.nominal_size,
-            attention_sizes=network.attention_sizes,
-        )
+        unet = PlainUNetConfig(**unet_options(network))
         schedule = published_schedule(parts, DiffBSRDDPMConfig().schedule)
         contrast = ContrastConfig(**contrast_options(parts))
         return DiffBSRDDPMConfig(restorer=restorer_config(parts), unet=unet, contrast=contrast, schedule=schedule)
 
-    def networks(self, config: DiffBSRDDPMConfig, problem: Problem) -> dict[str, nn.Module]:
-        return {
-            "restorer.": config.restorer.build(problem),
-            "contrast.": config.contrast.build(problem.lr_bands),
-            "unet.": config.unet.build(problem),
-        }
+    def unet(self, config: DiffBSRDDPMConfig, problem: Problem) -> nn.Module:
+        return config.unet.build(2 * problem.bands, problem.bands)
 
     def parts(self, config: DiffBSRDDPMConfig) -> list[Part]:
         network = config_from_arguments(
@@ -180,12 +166,10 @@ class DiffBSRSRDiffKeyMap(JointBlindKeyMap):
         )
 
     def networks(self, config: DiffBSRSRDiffConfig, problem: Problem) -> dict[str, nn.Module]:
-        return {
-            "restorer.": config.restorer.build(problem),
-            "contrast.": config.contrast.build(problem.lr_bands),
-            "condition.": config.unet.build_condition(problem),
-            "unet.": config.unet.build(problem),
-        }
+        return {**super().networks(config, problem), "condition.": config.unet.build_condition(problem)}
+
+    def unet(self, config: DiffBSRSRDiffConfig, problem: Problem) -> nn.Module:
+        return config.unet.build(problem)
 
     def parts(self, config: DiffBSRSRDiffConfig) -> list[Part]:
         return [

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rsdiff.methods.base import Problem
 from rsdiff.methods.ediffsr import EDiffSRConfig
-from rsdiff.weights.keymaps.regression import RegressionKeyMap, count_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.weights.keymaps.regression import RegressionKeyMap
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
 
 NORM = re.compile(r"\.norm[12]\.g$")
 RULES: tuple[Rule, ...] = (

@@ -15,7 +15,7 @@ from rsdiff.methods.continuous import QueryConfig
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.rdn import RDNConfig
 from rsdiff.networks.swinir import SwinIRConfig, relative_positions, shift_mask
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
 
 NOMINAL_SIZE = 48  # image size that the masks in published SwinIR files are made for
 RDN_RULES: tuple[Rule, ...] = (
@@ -102,26 +102,26 @@ def encoder_options(state: Mapping[str, Tensor], rename: Callable[[QueryConfig],
         return {"encoder": "swinir", "swinir": _swinir_config(state, prefix)}
     first = shape("dense.0.convs.0.weight", "rdn")
     if first is not None:
-        blocks = count(state, re.escape(prefix) + r"(?:RDBs|rdbs)\.(\d+)\.")
-        layers = count(state, re.escape(prefix) + r"(?:RDBs\.0\.convs|rdbs\.0\.layers)\.(\d+)\.")
+        blocks = count_of(state, re.escape(prefix) + r"(?:RDBs|rdbs)\.(\d+)\.")
+        layers = count_of(state, re.escape(prefix) + r"(?:RDBs\.0\.convs|rdbs\.0\.layers)\.(\d+)\.")
         return {"encoder": "rdn", "rdn": RDNConfig(width=first[1], blocks=blocks, layers=layers, growth=first[0])}
     head = shape("head.weight", "edsr")
     if head is None:
         raise UserError("the file has no EDSR, RDN or SwinIR encoder; choose the model it belongs to.")
-    blocks = count(state, re.escape(prefix) + r"body\.(\d+)\.(?:body|conv)")
+    blocks = count_of(state, re.escape(prefix) + r"body\.(\d+)\.(?:body|conv)")
     return {"encoder": "edsr", "edsr": EDSRConfig(width=head[0], blocks=blocks)}
 
 
 def _swinir_config(state: Mapping[str, Tensor], prefix: str) -> SwinIRConfig:
     start = re.escape(prefix) + r"layers\."
-    groups = count(state, start + r"(\d+)\.")
+    groups = count_of(state, start + r"(\d+)\.")
     block = f"{prefix}layers.{{}}.residual_group.blocks.0"
     tables = [state[f"{block.format(i)}.attn.relative_position_bias_table"].shape for i in range(groups)]
     hidden, width = state[f"{block.format(0)}.mlp.fc1.weight"].shape
     last = state.get(f"{prefix}conv_before_upsample.0.weight")
     return SwinIRConfig(
         width=width,
-        depths=tuple(count(state, rf"{start}{i}\.residual_group\.blocks\.(\d+)\.") for i in range(groups)),
+        depths=tuple(count_of(state, rf"{start}{i}\.residual_group\.blocks\.(\d+)\.") for i in range(groups)),
         heads=tuple(table[1] for table in tables),
         window=(math.isqrt(tables[0][0]) + 1) // 2,
         mlp_ratio=hidden / width,
@@ -141,11 +141,6 @@ def swinir_constants(config: SwinIRConfig, prefix: str) -> dict[str, Tensor]:
             if block % 2:
                 made[f"{name}.attn_mask"] = mask
     return made
-
-
-def count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Return how many numbers, from 0, stand at the group of `pattern` in the keys."""
-    return 1 + max((int(found[1]) for key in state if (found := re.match(pattern, key))), default=-1)
 
 
 def linear_widths(state: Mapping[str, Tensor], prefix: str) -> tuple[int, ...]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.regression import HATConfig
-from rsdiff.weights.keymaps.regression import RegressionKeyMap, count_of, enlargement_of
-from rsdiff.weights.keymaps.renaming import Name
+from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
+from rsdiff.weights.keymaps.renaming import Name, count_of
 
 GROUP = "layers.{}.residual_group."
 BLOCK = GROUP.format(0) + "blocks.0."

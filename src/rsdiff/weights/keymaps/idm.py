@@ -14,9 +14,9 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.idm import IDMConfig
 from rsdiff.networks.edsr import EDSRConfig
-from rsdiff.weights.keymaps.encoders import count, edsr_name
-from rsdiff.weights.keymaps.renaming import Name, ours_from_published, published_from_ours
-from rsdiff.weights.keymaps.sr3 import check_schedule, infer_config, infer_schedule, list_positions, module_names
+from rsdiff.weights.keymaps.encoders import edsr_name
+from rsdiff.weights.keymaps.renaming import Name, count_of, ours_from_published, published_from_ours
+from rsdiff.weights.keymaps.sr3 import check_schedule, infer_config, infer_schedule, list_positions, module_names, unet_options
 from rsdiff.weights.state_dicts import find_state_dict
 
 log = logging.getLogger(__name__)
@@ -115,14 +115,5 @@ class IDMKeyMap:
         schedule = infer_schedule(buffers["betas"]) if "betas" in buffers else ScheduleConfig()
         if schedule is None:
             raise UserError("the file's noise schedule is none of those known; give the model's config with its schedule.")
-        encoder = EDSRConfig(width=published["encoder.head.0.weight"].shape[0], blocks=count(published, r"encoder\.body\.(\d+)\.body"))
-        return IDMConfig(
-            width=found.width,
-            multipliers=found.multipliers,
-            blocks=found.blocks,
-            norm_groups=found.norm_groups,
-            nominal_size=found.nominal_size,
-            attention_sizes=found.attention_sizes,
-            encoder=encoder,
-            schedule=schedule,
-        )
+        encoder = EDSRConfig(width=published["encoder.head.0.weight"].shape[0], blocks=count_of(published, r"encoder\.body\.(\d+)\.body"))
+        return IDMConfig(**unet_options(found), encoder=encoder, schedule=schedule)

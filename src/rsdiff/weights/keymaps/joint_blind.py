@@ -78,9 +78,14 @@ class JointBlindKeyMap:
         """Return the config a file tells."""
         raise NotImplementedError
 
+    def unet(self, config: Any, problem: Problem) -> nn.Module:
+        """Return the U-Net of `config`."""
+        raise NotImplementedError
+
     def networks(self, config: Any, problem: Problem) -> dict[str, nn.Module]:
         """Return our prefix -> network with the shapes of `config` (on the meta device)."""
-        raise NotImplementedError
+        restorer, contrast = config.restorer.build(problem), config.contrast.build(problem.lr_bands)
+        return {"restorer.": restorer, "contrast.": contrast, "unet.": self.unet(config, problem)}
 
     def parts(self, config: Any) -> list[Part]:
         """Return how each network is called."""

@@ -12,9 +12,10 @@ from torch import Tensor
 from rsdiff.config import UserError
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.ldcsr import LatentUNetConfig, LDCSRConfig
+from rsdiff.methods.ldcsr import LDCSRConfig
 from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVaeConfig
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig
+from rsdiff.networks.latent_unet import LatentUNetConfig
 from rsdiff.weights.keymaps.latent_unet import latent_unet_name, latent_unet_sizes
 from rsdiff.weights.keymaps.ldcsr_autoencoder import (
     DEAD,

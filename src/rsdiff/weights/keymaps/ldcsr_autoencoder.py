@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPDecoderConfig, GAPEncoderConfig
+from rsdiff.networks.gap_autoencoder import GAPDecoderConfig, GAPEncoderConfig
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig
 from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
 
 COMMON: tuple[Rule, ...] = (

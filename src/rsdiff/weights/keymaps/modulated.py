@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.methods.base import Problem
 from rsdiff.methods.dasr import DASRConfig
-from rsdiff.methods.drsr import DRSRConfig, ModulatedConfig
-from rsdiff.methods.joint_blind import ContrastConfig
+from rsdiff.methods.drsr import DRSRConfig
+from rsdiff.networks.degradation_encoder import ContrastConfig
+from rsdiff.networks.modulated import ModulatedConfig
 from rsdiff.weights.keymaps.contrast import contrast_name, encoder_name
-from rsdiff.weights.keymaps.regression import RegressionKeyMap, count_of, enlargement_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
 
 RULES: tuple[Rule, ...] = (
     (r"^compress\.", "compress.0."),

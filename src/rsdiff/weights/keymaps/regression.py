@@ -81,8 +81,3 @@ def enlargement_of(tensors: Mapping[str, Tensor], prefix: str, width: int) -> in
         if re.fullmatch(rf"{re.escape(prefix)}\d+\.weight", key) and tensor.shape[0] % width == 0 and tensor.shape[0] > width
     ]
     return math.isqrt(math.prod(expansions))
-
-
-def count_of(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """Return how many different numbers stand at the group of `pattern` in the keys."""
-    return len({match[1] for key in tensors if (match := re.match(pattern, key))})

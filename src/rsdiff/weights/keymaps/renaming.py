@@ -40,3 +40,8 @@ def ours_from_published(
 def published_from_ours(own: Mapping[str, Tensor], name: Name) -> dict[str, Tensor]:
     """Return the tensors under their published names."""
     return {name(key): value for key, value in own.items()}
+
+
+def count_of(tensors: Mapping[str, Tensor], pattern: str) -> int:
+    """Return how many different numbers stand at the group of `pattern` in the keys."""
+    return len({match[1] for key in tensors if (match := re.match(pattern, key))})

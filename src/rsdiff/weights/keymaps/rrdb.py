@@ -18,7 +18,7 @@ from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name
-from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, renamed
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, ours_from_published, renamed
 from rsdiff.weights.state_dicts import find_state_dict
 
 Layout = Literal["basicsr", "esrgan", "sequential"]
@@ -182,7 +182,7 @@ def generator_config(state: Mapping[str, Tensor]) -> RRDBNetConfig:
 def discriminator_config(state: Mapping[str, Tensor]) -> DiscriminatorConfig:
     """Return the discriminator that a published state dict tells, among those the methods train with."""
     if "conv0_0.weight" in state:
-        levels = 1 + max(int(match[1]) for key in state if (match := re.match(r"conv(\d+)_", key)))
+        levels = count_of(state, r"conv(\d+)_")
         side = round((state["linear1.weight"].shape[1] / state[f"conv{levels - 1}_1.weight"].shape[0]) ** 0.5)
         return VGGConfig(width=state["conv0_0.weight"].shape[0], size=side * 2**levels)
     if "conv9.weight" in state:

@@ -12,8 +12,8 @@ from torch import Tensor
 from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.sadn import SADNConfig
-from rsdiff.weights.keymaps.encoders import count, edsr_name, encoder_name, encoder_options, rdn_name
-from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, published_from_ours, renamed
+from rsdiff.weights.keymaps.encoders import edsr_name, encoder_name, encoder_options, rdn_name
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, ours_from_published, published_from_ours, renamed
 from rsdiff.weights.state_dicts import find_settings, find_state_dict
 
 UPSAMPLERS = {"sadn": "uplayer.", "edsr": "tail.", "rdn": "UPNet."}
@@ -124,8 +124,8 @@ def _body_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     gate = state[f"{block}se_block.fc.0.weight" if kernels else f"{block}body.3.fc.0.weight"]
     return {
         "width": width,
-        "groups": count(state, r"body\.LDGList\.(\d+)\."),
-        "layers": count(state, r"body\.LDGList\.0\.ConvBlockList\.(\d+)\."),
+        "groups": count_of(state, r"body\.LDGList\.(\d+)\."),
+        "layers": count_of(state, r"body\.LDGList\.0\.ConvBlockList\.(\d+)\."),
         "multiplier": state[f"{block}body.0.0.bias"].shape[0] // width,
         "reduction": width // gate.shape[0],
         "kernels": state[f"{block}d_conv.bias"].shape[0] if kernels else 0,

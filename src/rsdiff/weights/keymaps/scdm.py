@@ -20,7 +20,7 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.scdm import SCDMConfig
 from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, renamed
-from rsdiff.weights.keymaps.sr3 import infer_schedule
+from rsdiff.weights.keymaps.sr3 import infer_schedule, levels_of
 from rsdiff.weights.state_dicts import find_state_dict
 
 MARKER = "init_rgb.weight"
@@ -179,18 +179,7 @@ def scdm_config(files: Sequence[StageFile]) -> SCDMConfig:
     """Return the config that the shapes of the stages' networks tell; see the module for what they do not."""
     network, bands = files[0].network, files[-1].bands
     width = network["init_conv.weight"].shape[0]
-    widths, attention, counts = [0], set[int](), [0]
-    for position in range(len(network)):
-        if f"downs.{position}.downsample.weight" in network:
-            widths.append(0)
-            counts.append(0)
-        elif f"downs.{position}.conv_1.weight" in network:
-            widths[-1] = network[f"downs.{position}.conv_1.weight"].shape[0]
-            counts[-1] += 1
-            if f"downs.{position}.attention2.to_qkv.weight" in network:
-                attention.add(len(widths) - 1)
-        else:
-            break
+    widths, blocks, attention = levels_of(network, "downs", halved="downsample", block="conv_1", attention="attention2.to_qkv")
     strides = tuple(-(-bands // file.bands) for file in files)
     made = SCDMConfig(
         strides=strides,
@@ -198,7 +187,7 @@ def scdm_config(files: Sequence[StageFile]) -> SCDMConfig:
         clamp_shares=(0.96,) * len(files),
         width=width,
         multipliers=tuple(channels // width for channels in widths),
-        blocks=counts[0],
+        blocks=blocks,
         time_width=network["time_mlp.1.weight"].shape[0],
         norm_groups=gcd(width, 32),
         attention_levels=tuple(sorted(attention)),

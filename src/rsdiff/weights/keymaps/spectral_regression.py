@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from rsdiff.methods.base import Problem
 from rsdiff.methods.regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
 from rsdiff.networks.restorers import RestorerConfig
-from rsdiff.weights.keymaps.regression import RegressionKeyMap, count_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.weights.keymaps.regression import RegressionKeyMap
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
 
 BLOCK: tuple[Rule, ...] = (
     (r"\.attention\.temperature$", ".0.rescale"),

@@ -20,8 +20,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.spsr import SPSR, SPSRConfig
 from rsdiff.networks.spsr import SPSRNetConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name
-from rsdiff.weights.keymaps.regression import count_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, renamed
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, ours_from_published, renamed
 from rsdiff.weights.keymaps.rrdb import rrdb_name
 from rsdiff.weights.state_dicts import find_state_dict
 

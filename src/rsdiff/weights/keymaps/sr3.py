@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from rsdiff.diffusion.schedules import BETAS, ScheduleConfig, make_betas
 from rsdiff.methods.sr3 import SR3Config
 from rsdiff.networks.diffusion_unet import nominal_sizes
 from rsdiff.networks.layers import SinusoidalEmbedding
+from rsdiff.networks.sr3_unet import SR3UNetConfig
 from rsdiff.weights.state_dicts import Found, find_settings, find_state_dict, rename_strictly
 
 log = logging.getLogger(__name__)
@@ -102,14 +103,19 @@ def config_from_arguments(arguments: Mapping[str, Any], time: Time, **others: An
     )
 
 
+def unet_options(config: SR3Config) -> dict[str, Any]:
+    """Return the options of the U-Net alone, which other methods' networks have too."""
+    return {field.name: getattr(config, field.name) for field in fields(SR3UNetConfig)}
+
+
 def infer_config(network: Mapping[str, Tensor]) -> SR3Config:
     """Return the config that the keys and shapes of a published state dict tell; see the module for what they do not."""
     time: Time = "continuous" if f"{TIME_MODULE['continuous']}.1.weight" in network else "discrete"
     if f"{TIME_MODULE[time]}.1.weight" not in network:
         raise UserError("the file's network has no embedding of the noise level or time; choose a file of SR3 or of its DDPM twin.")
     width = network[STEM].shape[0]
-    widths, blocks, attends_down = _levels(network, "downs", first=1)
-    _, _, attends_up = _levels(network, "ups", first=0)
+    widths, blocks, attends_down = levels_of(network, "downs", first=1)
+    _, _, attends_up = levels_of(network, "ups")
     nominal_size, attention_sizes = nominal_sizes(attends_down, frozenset(len(widths) - 1 - level for level in attends_up), len(widths))
     multipliers = tuple(channels // width for channels in widths)
     # The published x8 faces configuration of 512 pixels is the only one with 16 groups.
@@ -128,17 +134,25 @@ def infer_config(network: Mapping[str, Tensor]) -> SR3Config:
     )
 
 
-def _levels(network: Mapping[str, Tensor], part: str, first: int) -> tuple[list[int], int, frozenset[int]]:
-    """Walk a flat list: return the channels of each level, the blocks of the first level and the levels with attention, in its order."""
+HALVED, BLOCK_END, ATTENTION = "conv", "res_block.block2.block.3", "attn.qkv"
+
+
+def levels_of(
+    network: Mapping[str, Tensor], part: str, first: int = 0, halved: str = HALVED, block: str = BLOCK_END, attention: str = ATTENTION
+) -> tuple[list[int], int, frozenset[int]]:
+    """Walk a flat list: return the channels of each level, the blocks of the first level and the levels with attention, in its order.
+
+    halved, block, attention  layers by which the items that end a level, blocks, and blocks with attention are told apart
+    """
     widths, counts, attends, position = [0], [0], set[int](), first
     while True:
-        if f"{part}.{position}.conv.weight" in network:
+        if f"{part}.{position}.{halved}.weight" in network:
             widths.append(0)
             counts.append(0)
-        elif f"{part}.{position}.res_block.block2.block.3.weight" in network:
-            widths[-1] = network[f"{part}.{position}.res_block.block2.block.3.weight"].shape[0]
+        elif f"{part}.{position}.{block}.weight" in network:
+            widths[-1] = network[f"{part}.{position}.{block}.weight"].shape[0]
             counts[-1] += 1
-            if f"{part}.{position}.attn.qkv.weight" in network:
+            if f"{part}.{position}.{attention}.weight" in network:
                 attends.add(len(widths) - 1)
         else:
             return widths, counts[0], frozenset(attends)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from rsdiff.weights.keymaps.renaming import Rule, renamed
+from rsdiff.weights.keymaps.renaming import Rule, count_of, renamed
 
 BLOCK: tuple[Rule, ...] = (
     (r"\btime\.", "mlp.1."),
@@ -42,7 +41,7 @@ def srdiff_unet_name(key: str) -> str:
 def srdiff_unet_shape(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return the constructor arguments of `rsdiff.networks.srdiff_unet.SRDiffUNet` that a published state dict tells."""
     condition = state["cond_proj.weight"]
-    levels = 1 + max(int(match[1]) for key in state if (match := re.match(r"downs\.(\d+)\.", key)))
+    levels = count_of(state, r"downs\.(\d+)\.")
     width = condition.shape[1]
     return {
         "bands": state["final_conv.1.weight"].shape[0],

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.networks.srdsran import enlargement
-from rsdiff.weights.keymaps.renaming import Rule, renamed
+from rsdiff.weights.keymaps.renaming import Rule, count_of, renamed
 
 GATES: tuple[Rule, ...] = (
     (r"\battention\.channel\.squeeze\.", "ca.fc1."),
@@ -68,7 +68,6 @@ def repeat_stages(state: Mapping[str, Tensor], scale: int, prefix: str = "") -> 
 
 def srdsran_shape(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return width, groups, blocks, bands and scale that a published state dict tells; which gates in which order it does not tell."""
-    numbered = [key.split(".") for key in state if key.startswith("res_groups.")]
     width = state["conv1.0.weight"].shape[0]
     factor = {4: 2, 9: 3}[state["GAB_UP.upsampling.0.weight"].shape[0] // width]
     stages = sum(f"GAB_UP.upsampling.{3 * i}.weight" in state for i in range(3))
@@ -76,7 +75,7 @@ def srdsran_shape(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "in_channels": state["conv1.0.weight"].shape[1],
         "out_channels": state["conv3.0.weight"].shape[0],
         "width": width,
-        "groups": 1 + max(int(part[1]) for part in numbered),
-        "blocks": 1 + max(int(part[3]) for part in numbered if part[2] == "RG"),
+        "groups": count_of(state, r"res_groups\.(\d+)\."),
+        "blocks": count_of(state, r"res_groups\.\d+\.RG\.(\d+)\."),
         "scale": factor**stages,
     }

@@ -7,7 +7,7 @@ from rsdiff.weights.keymaps.sr3 import module_names
 
 
 def unet_atom_name(levels: int, blocks: int) -> Name:
-    """Return the naming of `rsdiff.networks.unet_atom.UNetAtom` of these sizes."""
+    """Return the naming of `rsdiff.networks.sr3_unet.UNetAtom` of these sizes."""
     published = {ours: name for name, ours in module_names("continuous", levels, blocks).items()}
 
     def name(key: str) -> str:

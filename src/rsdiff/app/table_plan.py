@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rsdiff.tasks.table_options import TableConfig, TablePoint, TableRow, filled
+from rsdiff.app.table_options import TableConfig, TablePoint, TableRow, filled
 
 Budget = Literal["quick", "paper"]
 Settings = tuple[str, ...]

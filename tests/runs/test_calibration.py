@@ -1,0 +1,83 @@
+"""task=calibrate, and what evaluations and restorations then say, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from rsdiff.metrics.calibration import Calibration
+from rsdiff.reporting.records import read_records
+from tests.conftest import Command
+from tests.scene_methods import landscape, write_raster
+
+DATA = ("dataset=synthetic", "dataset.size=32", "dataset.train_images=8", "dataset.test_images=26", "scale=2")
+SMALL = (
+    *DATA,
+    "trainer.steps=1",
+    "trainer.batch=1",
+    "trainer.patch=32",
+    "metrics.metrics=[psnr]",
+    "metrics.panels=0",
+    "trainer.workers=0",
+    "trainer.validation_images=1",
+)
+
+
+def the(pattern: str) -> Path:
+    (found,) = Path("outputs").glob(pattern)
+    return found
+
+
+@pytest.mark.parametrize("model", ["rrdb_tiny", "sr3_tiny"])
+def test_intervals_are_calibrated_stored_with_the_checkpoint_and_used(run_command: Command, tmp_path: Path, model: str) -> None:
+    few = [] if model == "rrdb_tiny" else ["sampler.steps=2"]
+    ended = run_command(f"model={model}", *SMALL, *few)
+    assert ended.code == 0, ended.err
+    run = the("train/*/*")
+    words = [f"checkpoint={run}", "task.samples=3"]
+    before = run_command("task=evaluate", *words)
+    assert before.code == 0, before.err
+    assert "not calibrated" in before.out
+    first = the("evaluate/*/*")
+
+    ended = run_command("task=calibrate", *words)
+    assert ended.code == 0, ended.err
+    assert "over 13 images that they were not fitted on" in ended.out
+    kept = sorted(run.glob("checkpoints/*/calibration-*.json"))
+    assert len(kept) == 1
+    calibration = Calibration.from_json(json.loads(kept[0].read_text())["calibration"])
+    assert (the("calibrate/*/*") / "reliability.svg").read_text().startswith("<svg")
+
+    after = run_command("task=evaluate", *words)  # another result, so another run
+    assert after.code == 0, after.err
+    assert "calibrated on 13 images" in after.out
+    (second,) = set(Path("outputs").glob("evaluate/*/*")) - {first}
+    records = read_records(second / "evaluation")
+    assert records["coverage"].notna().sum() == 13
+    assert records["crps"].notna().sum() == 26
+    assert 0.75 < records["coverage"].mean() <= 1
+    np.testing.assert_array_equal(records["psnr"], read_records(first / "evaluation")["psnr"])  # the first sample is that without
+    assert "| octave of frequency |" in (second / "results.md").read_text()
+    assert "Reliability of the intervals" in (second / "report.html").read_text()
+
+    scene = write_raster(tmp_path / "scene.tif", landscape(3, 24, 30))
+    ended = run_command("task=restore", *words, f"input={scene}", "output=sr.tif", "task.preview=false")
+    assert ended.code == 0, ended.err
+    with rasterio.open("sr_spread.tif") as spread, rasterio.open("sr_interval.tif") as half:
+        assert half.tags()["RSDIFF_LEVEL"] == "0.9"
+        expected = calibration.reach(0.9) * calibration.deviation(spread.read().astype(np.float64), 255.0)
+        np.testing.assert_allclose(half.read(), expected, rtol=1e-5)
+        assert spread.read().max() > 0
+    refused = run_command("task=restore", *words, f"input={scene}", "output=b.tif", "task.level=0.95")
+    assert refused.code == 1
+    assert "level=0.95 was not calibrated; choose among" in refused.err
+    if model == "rrdb_tiny":
+        refused = run_command("task=evaluate", f"checkpoint={run}", "task.samples=9")
+        assert refused.code == 1
+        assert "choose task.samples=8 or fewer" in refused.err
+        refused = run_command("task=calibrate", f"checkpoint={run}", "task.share=0.2")
+        assert "5 of 26 images would be calibrated on and 12 are needed; raise task.share" in refused.err
