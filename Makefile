@@ -145,6 +145,10 @@ benchmark: $(STAMP)
 docs: $(STAMP)
 	PYTHONPATH=src NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+# The table of docs/models.md: parameters and sources of every published model.
+model-table: $(STAMP)
+	$(BIN)/python -m rsdiff.app.model_table
+
 # The pictures of docs/gallery.md, from weights of the zoo and generated scenes.
 gallery: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py

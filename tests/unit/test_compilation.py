@@ -20,8 +20,8 @@ from tests.runs.pairs import MODELS, fresh, material, options
 CHEAP = ("sr3_quick", "ldcsr_quick", "liif_tiny", "rrdb_quick")
 TRAINED = [name for name in MODELS if not options().models[name].is_ready]
 LEAST = 0.95
-LESS: dict[str, float] = {}
-"""Models of which less is compiled, with the share."""
+LESS = {"spectral_linear": 0.0}
+"""Models of which less is compiled, with the share: one that is fitted in closed form calls no network."""
 
 
 def watched(model: str) -> tuple[Method, Watch]:
@@ -51,7 +51,7 @@ def test_what_is_compiled_is_nearly_everything_or_is_said(model: str) -> None:
     whole, blocks = regions_of(watch, True), regions_of(watch, "blocks")
     print(model, told(method, watch, whole), "| blocks:", told(method, watch, blocks))
     assert LESS.get(model, LEAST) <= watch.share(whole) <= 1
-    assert watch.share(blocks) <= watch.share(whole)
+    assert watch.share(blocks) <= watch.share(whole) + 1e-9
     for regions in (whole, blocks):
         for region in regions:
             assert not any(region in set(other.modules()) for other in regions if other is not region)

@@ -81,11 +81,11 @@ def regions_of(watch: Watch, kind: Compile) -> list[nn.Module]:
     """Return the modules to compile, none within another: the parts that compute, or the repeated blocks of those that have some."""
     found: list[nn.Module] = []
     for part in (part for part in watch.parts if watch.operations[part]):
-        if any(part in set(outer.modules()) for outer in found):
-            continue  # called by itself and, elsewhere, by one that is compiled
         blocks = repeated_blocks(part, watch) if kind == "blocks" else []
         found += blocks if sum(watch.operations[block] for block in blocks) >= ENOUGH * watch.operations[part] and blocks else [part]
-    return found
+    # A module that is called by itself and, elsewhere, by one that is compiled, is compiled with that one.
+    inner = {module for region in found for module in region.modules() if module is not region}
+    return [region for region in dict.fromkeys(found) if region not in inner]
 
 
 def repeated_blocks(part: nn.Module, watch: Watch) -> list[nn.Module]:

@@ -242,7 +242,7 @@ class BoardTask(TaskOptions):
 
 @config
 class ImportTask(TaskOptions):
-    """Convert released weights into a checkpoint of rsdiff, executing nothing of the file."""
+    """Convert released weights into a checkpoint of rsdiff, without running any code it contains."""
 
     module: ClassVar[str] = "rsdiff.tasks.import_weights"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})

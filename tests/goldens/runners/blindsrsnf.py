@@ -120,8 +120,8 @@ def sampler_of(mode: str, schedule: str | None, skip: int, eta: float, length: i
 @torch.no_grad()
 def unet(case: Case) -> dict[str, Any]:
     arguments, weights = case.config, case.weights()
-    problem = Problem(scale=4, bands=arguments["in_channel"], lr_bands=arguments["in_channel"])
-    network = unet_config(arguments).build(problem, weights["first_conv_ctx.weight"].shape[1], weights["compress.0.weight"].shape[1])
+    channels = (weights[name].shape[1] for name in ("first_conv_ctx.weight", "compress.0.weight"))
+    network = unet_config(arguments).build(arguments["in_channel"], *channels)
     load_network(network, weights, unet_name(len(arguments["channel_mults"]), arguments["res_blocks"]))
     level = case.tensor("time")
     out = network(given(case, "x"), level, given(case, "ctx"), given(case, "k_v"))

@@ -100,8 +100,8 @@ def gaussian_parameters(setting: Mapping[str, Any]) -> GaussianParameters:
 
 
 def load_unet(arguments: Mapping[str, Any], published: Mapping[str, Tensor]) -> DiffSRUNet:
-    problem = Problem(scale=4, bands=arguments["out_channel"], lr_bands=arguments["in_channel"] - arguments["out_channel"])
-    network = unet_config(arguments).build(problem, published["compress.0.weight"].shape[1])
+    assert arguments["in_channel"] == 2 * arguments["out_channel"]
+    network = unet_config(arguments).build(arguments["out_channel"], published["compress.0.weight"].shape[1])
     return load_network(network, published, unet_name(len(arguments["channel_mults"]), arguments["res_blocks"]))
 
 
