@@ -90,7 +90,7 @@ class Composed:
     @staticmethod
     def of(recipe: Published) -> Composed:
         with composing(REPOSITORY / "conf"):
-            composed = compose(CONFIG_NAME, [*recipe.words, "dataset.root=nowhere"])
+            composed = compose(CONFIG_NAME, [*recipe.words, "++dataset.root=nowhere"])
             return Composed(recipe, *(group_config(composed, group) for group in ("model", "trainer", "sampler", "degradation")))
 
     def method(self) -> Method:
