@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: learn docs help test-devices env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+.PHONY: learn docs help test-devices device-table gpu-proof gpu-rehearsal env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
 
 TABLE ?= all
 BUDGET ?= quick
@@ -91,6 +91,20 @@ test: $(STAMP)
 test-devices: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/devices
 
+# What a step of the published sizes costs the host and the accelerator, counted without one: minutes. RECIPES="sr3 ldcsr" for some.
+RECIPES ?=
+device-table: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.devices.published $(RECIPES)
+
+# On a machine with a GPU, without a network: tests, equality with a CPU, speed and memory at the published sizes, a training; one page.
+MINUTES ?= 60
+gpu-proof: $(STAMP)
+	$(BIN)/python -m tests.devices.gpu_proof --output gpu-proof.md --minutes $(MINUTES) $(if $(DATA_ROOT),--data $(DATA_ROOT)/aid_small)
+
+# The same in small on a CPU, so that it fails for no trivial reason when a GPU is there.
+gpu-rehearsal: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.devices.gpu_proof --device cpu --output gpu-rehearsal.md
+
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/benchmarks
 
@@ -130,6 +144,10 @@ benchmark: $(STAMP)
 # The documentation in site/: pages of docs/, a reference made of the code; a broken link is an error.
 docs: $(STAMP)
 	PYTHONPATH=src NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The table of docs/models.md: parameters and sources of every published model.
+model-table: $(STAMP)
+	$(BIN)/python -m rsdiff.app.model_table
 
 # The pictures of docs/gallery.md, from weights of the zoo and generated scenes.
 gallery: $(STAMP)

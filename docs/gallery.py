@@ -59,10 +59,10 @@ def scales(name: str) -> None:
 
 
 def spectra(name: str) -> None:
-    """Draw the mean power at each frequency of 8 scenes: what interpolation loses and what the network brings back."""
+    """Draw the mean power at each frequency of 4 scenes: what interpolation loses and what the network brings back."""
     model, bicubic = rsdiff.load("zoo:any_scale"), rsdiff.load("bicubic")
     powers: dict[str, list[Any]] = {"reference": [], "bicubic": [], "zoo:any_scale": []}
-    for index in range(8):
+    for index in range(4):
         lr, hr, _ = rsdiff.degrade(scene(index), "bicubic", scale=4)
         for key, image in (("reference", hr), ("bicubic", bicubic.restore(lr, scale=4)), ("zoo:any_scale", model.restore(lr, scale=4))):
             powers[key].append(radial_power(image.mean(-1)))

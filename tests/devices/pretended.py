@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -115,6 +116,7 @@ class Tally:
     launches  kernels launched, by phase
     flops     floating-point operations of convolutions, products and attention
     bytes     read and written by kernels
+    host      nanoseconds that a core spent in operations on tensors of the CPU, by phase and line
     """
 
     phase: str = ""
@@ -122,6 +124,7 @@ class Tally:
     launches: Counter[str] = field(default_factory=Counter)
     flops: int = 0
     bytes: int = 0
+    host: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def note(self, kind: Kind, what: str) -> None:
         self.events[self.phase, kind, _asking_line(), what] += 1
@@ -129,6 +132,15 @@ class Tally:
     def count(self, kind: Kind, phase: str | None = None) -> int:
         """Return how often `kind` happened, in a phase or in all."""
         return sum(n for (at, found, _, _), n in self.events.items() if found == kind and phase in (None, at))
+
+    def functions(self, kind: Kind, phase: str) -> dict[str, int]:
+        """Return how often a kind happened in a phase, by file and function: names that stay when lines move."""
+        found: Counter[str] = Counter()
+        for (at, of, line, _), n in self.events.items():
+            if of == kind and at == phase:
+                file, _, function = line.partition(" ")
+                found[f"{file.partition(':')[0]} {function}".strip()] += n
+        return dict(sorted(found.items()))
 
     def lines(self, kind: Kind, phase: str | None = None) -> list[str]:
         """Return where and what of a kind, the most frequent first."""
@@ -144,7 +156,7 @@ def _asking_line() -> str:
     while frame is not None:
         name = frame.f_code.co_filename
         if "/src/rsdiff/" in name:
-            return f"{name.split('/src/rsdiff/')[1]}:{frame.f_lineno}"
+            return f"{name.split('/src/rsdiff/')[1]}:{frame.f_lineno} {frame.f_code.co_name}"
         frame = frame.f_back  # type: ignore[assignment]
     return "torch"
 
@@ -217,7 +229,11 @@ class PretendedAccelerator(TorchDispatchMode):
             return self._run(func, args, kwargs, leaves)
         if func._schema.name.split("::")[1] in DRAWS:
             self.tally.note("host draw", func._schema.name)
-        return func(*args, **kwargs)
+        began = time.thread_time_ns()
+        result = func(*args, **kwargs)
+        took = time.thread_time_ns() - began
+        self.tally.host[self.tally.phase, _asking_line()] += took
+        return result
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any], leaves: list[Tensor]) -> Any:
         transfer = self._transfer(func, args, kwargs, leaves)
@@ -408,6 +424,8 @@ def _patches() -> Iterator[None]:
             (torch, "Generator", Generator),
             (_foreach_utils, "_get_foreach_kernels_supported_devices", supported),
             (_foreach_utils, "_has_foreach_support", has_foreach),
+            (_foreach_utils, "_get_fused_kernels_supported_devices", supported),
+            (sys.modules["torch.optim.optimizer"], "_get_fused_kernels_supported_devices", supported),
             (torch.nn.utils.clip_grad, "_has_foreach_support", has_foreach),
         ):
             stack.enter_context(mock.patch.object(owner, name, value))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.precision import Precision, mixed
 from rsdiff.data.sample import Batch, collate
 from rsdiff.data.views import SampleKey, TrainingSamples
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -24,29 +25,27 @@ from rsdiff.training.trainer import Trainer
 from tests.devices.pretended import NAME, PretendedAccelerator, Tally, device
 from tests.runs.pairs import SIDES, Pair, data_kinds, degradation_for, fresh, material, options, pairs, sampler_of
 
+FIRST_SCALE = 64.0
+
 
 class Accelerator:
-    """What the trainer uses of Accelerate's, on the pretended device."""
+    """What the trainer uses of Accelerate's in one process, on the pretended device by default."""
 
     num_processes = 1
     process_index = 0
     is_main_process = True
-    scaler = None
 
-    def __init__(self) -> None:
-        self.device = device()
+    def __init__(self, precision: Precision = "no", on: torch.device | None = None) -> None:
+        self.device = on or device()
+        self.precision = precision
+        # The first scale is one that no loss here overflows at: otherwise the first steps would only lower it.
+        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=FIRST_SCALE) if precision == "fp16" else None
 
-    def autocast(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    def autocast(self) -> AbstractContextManager[object]:
+        return mixed(self.precision, self.device)
 
     def backward(self, loss: Tensor) -> None:
-        loss.backward()
-
-    def prepare_optimizer(self, optimiser: Any, device_placement: bool = False) -> Any:
-        return optimiser
-
-    def unscale_gradients(self, optimiser: Any) -> None:
-        pass
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def wait_for_everyone(self) -> None:
         pass
@@ -71,30 +70,22 @@ class Work:
         config = options().models[self.pair.model]
         return 0 if config.is_ready else config.views
 
-    def batch(self) -> Batch:
-        """Return two training samples as the data loader gives them, their LR still to be made."""
+    def batch(self, images: Sequence[int] = (0, 1)) -> Batch:
+        """Return training samples as the data loader gives them, their LR still to be made."""
         data = data_kinds(self.side)[self.pair.data]
         source = data.build("train", self.pair.scale)
         built = degradation_for(self.pair.degradation, data).build()
         samples = TrainingSamples(source, self.pair.scale, self.side, 0, draw_of(built, source), views=self.views, small="pad")
-        return collate([samples[SampleKey(0, index % len(samples), 0)] for index in range(2)])
+        return collate([samples[SampleKey(0, index % len(samples), 0)] for index in images])
 
-    def trainer(self, store: Path) -> Trainer:
+    def trainer(self, store: Path, precision: Precision = "no") -> Trainer:
         given = material(self.pair.data, self.pair.degradation, self.pair.scale, self.views, self.side)
         method = deepcopy(fresh(self.pair.model, given.problem))
         config = TrainerConfig(steps=6, batch=2, ema=EmaConfig(rule="constant"), clip_norm=1.0, replace_nan_gradients=True)
         card = {"config": {}, "problem": {}}
+        accelerator: Any = Accelerator(precision)
         return Trainer(
-            config,
-            method,
-            given.degradation,
-            lambda step: iter(()),
-            lambda step: {"psnr": 1.0},
-            Silent(),
-            Accelerator(),
-            store,
-            card,
-            0,  # type: ignore[arg-type]
+            config, method, given.degradation, lambda step: iter(()), lambda step: {"psnr": 1.0}, Silent(), accelerator, store, card, 0
         )
 
     def ready(self) -> Method:
@@ -123,15 +114,18 @@ def works_for(model: str) -> Iterator[Work]:
         yield Work(pair, side)
 
 
-def on_the_device(model: str, store: Path) -> tuple[Tally, Work, Method]:
-    """Train a model on images that are large enough for it; return what was counted, and what restores further images."""
+def on_the_device(model: str, store: Path, sampler: SamplerConfig | None = None) -> tuple[Tally, Work, Method]:
+    """Train a model on images that are large enough for it; return what was counted, and what restores further images.
+
+    sampler  with which it restores, None for the model's own
+    """
     for work in works_for(model):
         accelerator = PretendedAccelerator()
         try:
             with accelerator as tally:
                 method = work.ready() if options().models[model].is_ready else train(work, store, tally)
                 for tally.phase in ("warm-up", "restore"):
-                    work.restore(method)
+                    work.restore(method, sampler)
         except UserError:  # too small for the network
             continue
         return tally, work, method

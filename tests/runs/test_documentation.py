@@ -16,7 +16,6 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from PIL import Image
 
-import rsdiff
 from rsdiff.app.command_line import check_command
 from rsdiff.app.help import INTRODUCTION
 from rsdiff.app.words import for_hydra, words_of
@@ -84,10 +83,6 @@ def test_the_lock_holds_a_supported_version_of_every_requirement(requirement: Re
 def test_the_lock_serves_every_index_and_every_build_of_torch() -> None:
     text = (REPOSITORY / "requirements.lock").read_text()
     assert not re.search(r"--hash|\+|@|^(nvidia-|cuda-|triton)", text, re.MULTILINE)
-
-
-def test_the_package_and_its_metadata_have_one_version() -> None:
-    assert tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"] == rsdiff.__version__
 
 
 def test_conda_and_make_install_the_same() -> None:

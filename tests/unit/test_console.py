@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rsdiff.runs.console import LOG, accept_any_encoding, logging_to, say
+from rsdiff.metrics import METRICS
+from rsdiff.metrics.weight_files import missing_lines
+from rsdiff.runs.console import LOG, SAID, accept_any_encoding, logging_to, say, say_once
 from rsdiff.runs.sweep import text_table
 
 
@@ -39,3 +41,28 @@ def test_the_log_has_what_was_said_and_the_warnings_of_every_attempt(tmp_path: P
             assert log.count(text) == 1
     assert "outside" not in log
     assert capsys.readouterr().out == "the first attempt\nthe second attempt\noutside\n"
+
+
+def test_what_every_run_of_a_sweep_says_is_printed_once_and_logged_by_each(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SAID, "")
+    for run in ("a", "b"):
+        (tmp_path / run).mkdir()
+        with logging_to(tmp_path / run, "run.py"):
+            say_once(["left out LPIPS"])
+            say_once([])
+    assert capfd.readouterr().out == "left out LPIPS\n"
+    assert all("left out LPIPS" in (tmp_path / run / LOG).read_text() for run in ("a", "b"))
+
+
+NEEDING = ("lpips_alex", "dists", "fid")
+
+
+def test_metrics_without_weights_take_a_line_and_the_addresses_of_their_files() -> None:
+    first, *addresses = missing_lines(["LPIPS (alex)", "DISTS", "FID"], [METRICS[name].files for name in NEEDING], ["weights"])
+    assert first.startswith("left out LPIPS (alex), DISTS, FID: their weights are not in weights, ")
+    assert [address.strip().rpartition("/")[2] for address in addresses] == [METRICS[name].files[0] for name in NEEDING]
+    assert all(address.strip().startswith("https://") for address in addresses)
+    (own,) = missing_lines(["NIQE (rs)"], [("niqe_rs.npz",)], ["weights"])
+    assert "(niqe_rs.npz)" in own

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from rsdiff.app import gpus
 from rsdiff.app.gpus import SHARED_GPUS, shares_of, visible_gpus
 from rsdiff.app.records import prepare_launcher
 from rsdiff.config import ConfigError
+from rsdiff.config.sharing import CELLS_PER_GPU
 from tests.conftest import REPOSITORY
 
 TAKE = """
@@ -71,3 +73,12 @@ def test_processes_at_once_take_different_gpus_and_leave_them_at_their_end(tmp_p
     none = start("3,7", "0")
     assert said(none) == ""
     none.communicate("")
+
+
+def test_a_cell_knows_how_many_share_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "_taken", lambda names, per_cell: (["3"], []))
+    for name in ("CUDA_VISIBLE_DEVICES", CELLS_PER_GPU):
+        monkeypatch.setenv(name, "")
+    for per_cell, cells in ((0.25, "4"), (0.5, "2"), (1, "1"), (2, "1"), (0, "1")):
+        gpus.take_gpus(["3"], per_cell)
+        assert os.environ[CELLS_PER_GPU] == cells

@@ -99,6 +99,38 @@ def test_more_images_of_a_place_tell_more_of_it() -> None:
     assert errors[6] < 0.6 * errors[1]
 
 
+def waves(count: int, seed: int) -> tuple[Tensor, float]:
+    """Return fine and coarse waves (B, 1, 16, 16) that look alike at half the size, and the least error of a guess from one LR image.
+
+    A fine one, of 0.5 - f cycles per pixel, is a coarse one of f cycles once neighbours are averaged; it is drawn as much stronger as
+    averaging weakens it. Half of the energy of the two is then lost on whoever sees one LR image, or the mean of several.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(4, count, 1, 1, 1, generator=generator)
+    coarse, is_fine, phase = 0.12 + 0.02 * drawn[0], drawn[1] < 0.5, 2 * torch.pi * drawn[2]
+    strength = 0.05 + 0.1 * drawn[3]
+    powers = [(strength / torch.cos(torch.pi * f)).square() / 2 for f in (coarse, 0.5 - coarse)]
+    frequency = torch.where(is_fine, 0.5 - coarse, coarse)
+    wave = torch.sin(2 * torch.pi * frequency * torch.arange(16) + phase) * strength / torch.cos(torch.pi * frequency)
+    return (0.5 + wave).expand(count, 1, 16, 16).contiguous(), float(torch.stack(powers).mean() / 2)
+
+
+def test_shifted_images_tell_what_one_of_them_and_their_mean_cannot() -> None:
+    errors = {}
+    for shift in (0.5, 0.0):
+        method, options = tiny().train(), LooksConfig(count=4, noise=0.0, light=0.0, shift=shift)
+        optimiser = torch.optim.Adam(method.parameters(), lr=6e-3)
+        for step in range(200):
+            optimiser.zero_grad()
+            losses_of(method, batch_of(options, waves(24, step)[0], seed=step), NO_NOISE).total.backward()
+            optimiser.step()
+        hr, least = waves(200, 10**6)
+        test = batch_of(options, hr, seed=10**6)
+        errors[shift] = float((method.eval().restore(test, SamplerConfig(), NO_NOISE) - test.need("hr")).square().mean()) / least
+    assert errors[0.5] < 0.4
+    assert errors[0.0] > 0.9
+
+
 def test_a_run_fuses_what_the_degradation_makes_and_without_it_says_what_to_choose(run_command: Command, tmp_path: Path) -> None:
     small = ["model.width=8", "model.base=enlarged", *BRIEF, "scale=2", f"outputs={tmp_path}"]
     ended = run_command("model=highresnet_tiny", "degradation.count=3", "degradation.clouded=0.5", *small)

@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rsdiff.config import ConfigError, config_from_mapping
+from rsdiff.config.sharing import CELLS_PER_GPU
+from rsdiff.inference.memory import is_out_of_memory
 from rsdiff.training.config import TrainerConfig
-from rsdiff.training.micro_batches import NOTE, SHARE, fewest_micro_batches, images_at_once, recall, remember
+from rsdiff.training.micro_batches import NOTE, SHARE, fewest_micro_batches, free_for_this_process, images_at_once, recall, remember
 from tests.conftest import Command
 from tests.runs.test_training import SMALL
 
@@ -70,3 +73,21 @@ def test_too_little_memory_makes_more_micro_batches_of_the_same_batch(
     ended = run_command(*SMALL, "trainer.workers=0", "trainer.steps=1", "trainer.accumulate=auto", f"outputs={tmp_path}")
     assert ended.code == 0, ended.err
     assert "4 micro-batches of 1 images; 1 fit" in ended.out
+
+
+def test_the_memory_of_a_gpu_counts_the_allocator_and_the_cells_that_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (50, 80))  # free, whole
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 20)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
+    assert free_for_this_process(gpu) == 50 + (20 - 5)
+    monkeypatch.setenv(CELLS_PER_GPU, "2")
+    assert free_for_this_process(gpu) == 40  # the other cell may not have taken its half yet
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 80))  # another program has the rest
+    assert free_for_this_process(gpu) == 25
+
+
+def test_libraries_that_cannot_have_their_workspace_are_out_of_memory() -> None:
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))

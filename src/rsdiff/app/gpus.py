@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TextIO
 
 from rsdiff.config import ConfigError
+from rsdiff.config.sharing import CELLS_PER_GPU
 
 SHARED_GPUS = "RSDIFF_GPUS"
 """Environment: the GPUs that the cells of a sweep on this machine share out, as in CUDA_VISIBLE_DEVICES."""
@@ -57,6 +58,7 @@ def shares_of(gpus: Sequence[str], per_cell: float) -> list[list[str]]:
 def take_gpus(gpus: Sequence[str], per_cell: float) -> None:
     """Give this process its GPUs by CUDA_VISIBLE_DEVICES, before PyTorch asks for it; waits while others have them all."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(_taken(tuple(gpus), per_cell)[0]) if per_cell else ""
+    os.environ[CELLS_PER_GPU] = str(max(1, round(1 / per_cell))) if per_cell else "1"
 
 
 @functools.cache

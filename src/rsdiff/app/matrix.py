@@ -165,7 +165,7 @@ def feature_table(options: Shipped, combinations: Iterable[Combination]) -> str:
         "",
         f"Of {total} combinations of {len(options.models)} models, {len(options.datasets)} data sets, {len(options.degradations)} "
         f"degradations and {len(SCALES)} scales ({', '.join(f'{scale:g}' for scale in SCALES)}), {total - refused} can be trained and "
-        f"{refused} are refused in one sentence. Data sets whose files tell their bands only when they are opened count as RGB.",
+        f"{refused} are refused in one sentence. Datasets whose band count is known only after opening the files are assumed to be RGB.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -67,13 +67,13 @@ class PrintedTable:
     """Published figures that no run of ours can be compared with, such as those of single images; shown as they are printed."""
 
     title: str
-    """Heading."""
+    """Heading of the table."""
     source: str
     """Where they were printed."""
     columns: tuple[str, ...]
     """Headings of the columns."""
     rows: tuple[tuple[str, ...], ...]
-    """Cells as text."""
+    """Rows of the table, each cell as text."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -86,7 +86,7 @@ class TableConfig:
     """One table."""
 
     title: str
-    """Heading."""
+    """Heading of the table."""
     source: str
     """The publication, and where its figures were taken from."""
     metrics: str

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import torch
@@ -19,7 +19,9 @@ from rsdiff.config import UserError
 from rsdiff.data.sample import Batch, Sample, collate
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.data.stop_signals import STOP_SIGNALS
-from rsdiff.data.views import SampleKey, TrainingSamples
+from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
+
+_Read = TypeVar("_Read", Batch, Sample)
 
 
 class KeyBatches:
@@ -83,11 +85,34 @@ def make_loader(
     )
 
 
+def read_ahead(samples: TestSamples, indices: Sequence[int], workers: int) -> Iterator[Sample]:
+    """Yield the samples of `indices` in order, read by `workers` processes before they are asked for (0: by this one, when they are)."""
+    if not workers:
+        yield from (samples[index] for index in indices)
+        return
+    loader = DataLoader(
+        _Guarded(samples),
+        sampler=indices,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_start_worker,
+        multiprocessing_context=_start_method(),
+        generator=torch.Generator(),
+    )
+    for found in loader:
+        yield _found(found)
+
+
+def _as_it_is(sample: Any) -> Any:
+    return sample
+
+
 def steps_of(loader: DataLoader[Any], accumulate: int) -> Iterator[list[Batch]]:
     """Yield the `accumulate` micro-batches of every optimiser step."""
     stream = iter(loader)
     while True:
-        yield [_batch(next(stream)) for _ in range(accumulate)]
+        yield [_found(next(stream)) for _ in range(accumulate)]
 
 
 def _start_method() -> str | None:
@@ -106,13 +131,13 @@ class _Failure:
 class _Guarded(Dataset[Any]):
     """The samples as a loader process reads them: what cannot be read becomes a failure that the training process raises."""
 
-    def __init__(self, samples: TrainingSamples) -> None:
+    def __init__(self, samples: Any) -> None:
         self._samples = samples
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, key: SampleKey) -> Sample | _Failure:
+    def __getitem__(self, key: Any) -> Sample | _Failure:
         try:
             return self._samples[key]
         except Exception as error:
@@ -145,8 +170,8 @@ def _finished(finish: Callable[[Batch], Batch] | None, samples: Sequence[Any]) -
     return batch if finish is None else finish(batch)
 
 
-def _batch(found: Batch | _Failure) -> Batch:
-    """Return a batch, or raise the error of the loader process with its traceback beside it."""
+def _found(found: _Read | _Failure) -> _Read:
+    """Return what was read, or raise the error of the loader process with its traceback beside it."""
     if isinstance(found, _Failure):
         found.error.add_note(f"In a loader process:\n{found.trace}")
         raise found.error

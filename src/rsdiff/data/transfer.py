@@ -37,13 +37,26 @@ def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype
         return to_device(torch.tensor(values, dtype=dtype), device)
 
 
+def has_queue(device: torch.device) -> bool:
+    """Whether `device` works through a queue while the host goes on."""
+    return device.type in QUEUES
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when `device` has done all that was asked of it before; at once on a CPU."""
+    if has_queue(device):
+        event = torch.Event(device)
+        event.record()
+        event.synchronize()
+
+
 class ReadLater:
     """A value that the device is still computing: its copy to the host is queued now, and `value` waits for no work queued after it."""
 
     def __init__(self, on_device: Tensor) -> None:
         self._host = on_device.detach()
         self._event: torch.Event | None = None
-        if on_device.device.type in QUEUES:
+        if has_queue(on_device.device):
             self._host = self._host.to("cpu", non_blocking=True)  # into pinned memory
             self._event = torch.Event(on_device.device)
             self._event.record()

@@ -15,6 +15,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.precision import in_float32
 from rsdiff.data.transfer import like
 
 BlurBorder = Literal["reflect", "circular"]
@@ -40,6 +41,7 @@ LARGEST_SPLIT = 330
 """Taps from which the Fourier transform is faster than several direct filters, at 288 x 288 pixels."""
 
 
+@in_float32
 def blur(images: Tensor, kernels: Tensor, border: BlurBorder = "reflect", backend: BlurBackend = "torch") -> Tensor:
     """Cross-correlate every band of image n with kernel n (the kernel is not flipped); output has the size of the input.
 
@@ -80,6 +82,7 @@ def chosen_backend(backend: BlurBackend, images: Tensor, kernels: Tensor) -> Lit
     return "opencv" if usable else "torch"
 
 
+@in_float32
 def blur_mirrored(images: Tensor, kernels: Tensor) -> Tensor:
     """`blur` with border "reflect" for images of any size: where a kernel reaches beyond an image, it is mirrored repeatedly.
 

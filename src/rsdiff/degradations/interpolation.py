@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.precision import in_float32
 from rsdiff.data.transfer import like
 
 Interpolation = Literal["bilinear", "bicubic", "area"]
@@ -26,6 +27,7 @@ INTERPOLATIONS: tuple[Interpolation, ...] = ("bilinear", "bicubic", "area")
 _OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA}
 
 
+@in_float32
 def interpolate(
     images: Tensor, size: tuple[int, int], mode: Interpolation, backend: InterpolationBackend, ratio: float | None = None
 ) -> Tensor:

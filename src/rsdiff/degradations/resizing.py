@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.precision import in_float32
 from rsdiff.data.transfer import to_device
 from rsdiff.degradations.rounding import GREY_LEVELS, to_uint8
 
@@ -154,6 +155,7 @@ def _combine(images: Tensor, indices: Tensor, weights: Tensor, axis: int) -> Ten
     return _applied(images, [(first, to_device(matrix, images.device, images.dtype)) for first, matrix in _blocks(indices, weights)], axis)
 
 
+@in_float32
 def _applied(images: Tensor, blocks: Sequence[tuple[int, Tensor]], axis: int) -> Tensor:
     """Return the products of blocks (first input pixel, matrix) with images (..., H, W) along `axis`."""
     pieces = []

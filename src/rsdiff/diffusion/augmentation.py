@@ -6,6 +6,7 @@ Source: Karras et al., arXiv 2206.00364, app. F.2 and table 6; the transforms ar
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.data.precision import in_float32
+from rsdiff.data.transfer import constant, to_device
 from rsdiff.diffusion.noise import NoiseSource
 
 SYM6 = (
@@ -128,18 +131,18 @@ class Augmentation:
 
     def apply(self, images: Tensor) -> Tensor:
         """Return the transformed images (B, C, H, W); values in [-1, 1] where colours are transformed (then C is 1 or 3)."""
-        moved = [parameter.to(images.device)[:, None, None, None] for parameter in (self.x_flip, self.y_flip, self.quarter_turns)]
+        moved = [to_device(drawn, images.device)[:, None, None, None] for drawn in (self.x_flip, self.y_flip, self.quarter_turns)]
         x_flip, y_flip, turns = moved
         images = torch.where(x_flip, images.flip(3), images)
         images = torch.where(y_flip, images.flip(2), images)
         if self.quarter_turns.any():
             images = _quarter_turn(images, turns)
         if self.shift.any():
-            images = _shift(images, self.shift.to(images.device))
+            images = _shift(images, to_device(self.shift, images.device))
         if self.geometry is not None:
-            images = _warp(images, self.geometry.to(images))
+            images = _warp(images, self.geometry.to(images.dtype))
         if self.colour is not None:
-            images = _recolour(images, self.colour.to(images))
+            images = _recolour(images, to_device(self.colour, images.device, images.dtype))
         return images
 
     def apply_validity(self, valid: Tensor) -> Tensor:
@@ -282,10 +285,12 @@ def _draw_colour(draws: _Draws) -> Tensor | None:
 
 
 def _product(matrices: list[Tensor]) -> Tensor:
-    product = matrices[0]
-    for matrix in matrices[1:]:
-        product = product @ matrix
-    return product
+    return functools.reduce(_times, matrices)
+
+
+@in_float32
+def _times(left: Tensor, right: Tensor) -> Tensor:
+    return left @ right
 
 
 def _scaling(x: Tensor, y: Tensor) -> Tensor:
@@ -338,20 +343,23 @@ def _shift(images: Tensor, pixels: Tensor) -> Tensor:
     return images.movedim(1, -1)[which, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 
+@in_float32
 def _warp(images: Tensor, geometry: Tensor) -> Tensor:
-    """Resample images at `geometry` times their output positions, through a 2x finer grid and the symlet filter."""
+    """Resample images at `geometry` (on the CPU, where its margins are known) times their output positions, through a 2x finer grid and
+    the symlet filter."""
     H, W = images.shape[2:]
     left, top, right, bottom = _margins(geometry, H, W)
     images = F.pad(images, [left, right, top, bottom], mode="reflect")
-    theta = _translation(images.new_tensor([[(left - right) / 2, (top - bottom) / 2]])) @ geometry
+    theta = _translation(geometry.new_tensor([[(left - right) / 2, (top - bottom) / 2]])) @ geometry
     images = _refine(_refine(images, 3), 2)
     # Positions on the finer grid: doubled, and moved by half a fine pixel because pixel centres count.
-    fine = images.new_tensor([[2.0, 0.0, -0.5], [0.0, 2.0, -0.5], [0.0, 0.0, 1.0]])
+    fine = geometry.new_tensor([[2.0, 0.0, -0.5], [0.0, 2.0, -0.5], [0.0, 0.0, 1.0]])
     theta = fine @ theta @ torch.linalg.inv(fine)
     size = (2 * (H + 2 * FILTER_MARGIN), 2 * (W + 2 * FILTER_MARGIN))
-    from_unit = torch.diag(images.new_tensor([size[1] / 2, size[0] / 2, 1.0]))
-    to_unit = torch.diag(images.new_tensor([2 / images.shape[3], 2 / images.shape[2], 1.0]))
-    grid = F.affine_grid((to_unit @ theta @ from_unit)[:, :2], [*images.shape[:2], *size], align_corners=False)
+    from_unit = torch.diag(geometry.new_tensor([size[1] / 2, size[0] / 2, 1.0]))
+    to_unit = torch.diag(geometry.new_tensor([2 / images.shape[3], 2 / images.shape[2], 1.0]))
+    theta = to_device((to_unit @ theta @ from_unit)[:, :2], images.device)
+    grid = F.affine_grid(theta, [*images.shape[:2], *size], align_corners=False)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return _coarsen(_coarsen(images, 3), 2)
 
@@ -371,7 +379,7 @@ def _filter(images: Tensor, axis: int, taps: tuple[float, ...], stride: int, pad
     channels = images.shape[1]
     shape, strides, pads = ([1, 1], [1, 1], [0, 0])
     shape[axis - 2], strides[axis - 2], pads[axis - 2] = len(taps), stride, padding
-    kernel = images.new_tensor(taps).reshape(1, 1, *shape).expand(channels, 1, -1, -1)
+    kernel = constant(taps, images.device, images.dtype).reshape(1, 1, *shape).expand(channels, 1, -1, -1)
     return F.conv2d(images, kernel, stride=strides, padding=pads, groups=channels)
 
 
@@ -387,6 +395,7 @@ def _coarsen(images: Tensor, axis: int) -> Tensor:
     return halved.narrow(axis, FILTER_MARGIN, halved.shape[axis] - 2 * FILTER_MARGIN)
 
 
+@in_float32
 def _recolour(images: Tensor, colour: Tensor) -> Tensor:
     bands = images.shape[1]
     if bands == 3:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.precision import in_float32
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.levels import edm_levels
 from rsdiff.diffusion.noise import NoiseSource
@@ -30,6 +32,7 @@ def dct_matrix(size: int, like: Tensor) -> Tensor:
     return matrix.to(like)
 
 
+@in_float32
 def patch_dct(images: Tensor, patch: int, inverse: bool = False) -> Tensor:
     """Return the orthonormal DCT-II (or its inverse) of every patch x patch block of images (B, C, H, W), in place of the block.
 
@@ -131,7 +134,7 @@ def relay_sampler(
     Draws: the start, then one per slope; the last step returns the clean estimate.
     """
     tau = law.tau(levels.clamp(min=1e-12)) * (levels > 0)
-    factors = law.coefficients(tau).to(image.device).repeat(1, image.shape[-2] // law.patch, image.shape[-1] // law.patch)
+    factors = to_device(law.coefficients(tau), image.device).repeat(1, image.shape[-2] // law.patch, image.shape[-1] // law.patch)
     factor_of = dict(zip(levels.tolist(), factors[:, None, None], strict=True))
     kept = math.sqrt(1 - noise_share**2)
 

@@ -133,7 +133,7 @@ class IddpmPreconditioning:
 
     def index(self, sigma: Tensor) -> Tensor:
         """Return the index (int64) of the entry of u nearest to sigma."""
-        levels = self.levels.to(sigma.device)
+        levels = to_device(self.levels, sigma.device)
         nearest = (sigma.to(torch.float32).reshape(-1, 1) - levels).abs().argmin(1)
         return nearest.reshape(sigma.shape)
 
@@ -142,7 +142,7 @@ class IddpmPreconditioning:
         return Coefficients(torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), noise.to(sigma.dtype))
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
-        return self.levels.to(sigma.device)[self.index(sigma)].to(sigma.dtype)
+        return to_device(self.levels, sigma.device)[self.index(sigma)].to(sigma.dtype)
 
 
 class EdmDenoiser:

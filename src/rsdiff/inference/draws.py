@@ -12,25 +12,30 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.data.precision import Precision
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import VARIANTS, restore_seeded, transformed, undo
 from rsdiff.methods.base import Method
 
 
-def restored_draws(method: Method, batch: Batch, sampler: SamplerConfig, seed: int, count: int, first: Tensor) -> Tensor:
+def restored_draws(
+    method: Method, batch: Batch, sampler: SamplerConfig, seed: int, count: int, first: Tensor, precision: Precision = "no"
+) -> Tensor:
     """Return `count` >= 2 restorations (N, B, C, H, W) of a batch, of which `first` (B, C, H, W) is known.
 
     Raises UserError for more than eight of a method that draws nothing.
     """
+
+    def restored(given: Batch, draw: int = 0) -> Tensor:
+        return restore_seeded(method, given, sampler, seed, draw, precision)
+
     with torch.no_grad():
-        second = restore_seeded(method, batch, sampler, seed, 1)
+        second = restored(batch, 1)
         if not torch.equal(first, second):
-            return torch.stack([first, second, *(restore_seeded(method, batch, sampler, seed, draw) for draw in range(2, count))])
+            return torch.stack([first, second, *(restored(batch, draw) for draw in range(2, count))])
         require_variants(count)
-        return torch.stack(
-            [first, *(variant(batch, number, lambda b: restore_seeded(method, b, sampler, seed)) for number in range(1, count))]
-        )
+        return torch.stack([first, *(variant(batch, number, restored) for number in range(1, count))])
 
 
 def variant(batch: Batch, number: int, restore: Callable[[Batch], Tensor]) -> Tensor:

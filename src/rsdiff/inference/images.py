@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.data.precision import Precision, mixed
 from rsdiff.data.sample import Batch, Sample, collate
+from rsdiff.data.transfer import has_queue, wait_for
 from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.inference.compilation import Compile, compile_regions
 from rsdiff.methods.base import Method
 
 Combination = Literal["mean", "median"]
@@ -22,6 +25,15 @@ Ensemble = Literal["none", "mean", "median"]
 Transform = tuple[bool, bool, bool]  # flip rows, flip columns, transpose
 VARIANTS: Sequence[Transform] = [(rows, columns, swap) for swap in (False, True) for columns in (False, True) for rows in (False, True)]
 """The eight geometric variants of an image."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the networks compute; the sampler and what surrounds them stay as they are."""
+
+    precision: Precision = "no"
+    compile: Compile = False
+    channels_last: bool = False
 
 
 @dataclass
@@ -33,11 +45,12 @@ class Restored:
     seconds: float
 
 
-def restore(method: Method, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-    """Return (B, C, H, W) in [0, 1] for any LR size: pads by reflection to what the method needs, restores, crops and clamps."""
+def restore(method: Method, batch: Batch, sampler: SamplerConfig, noise: NoiseSource, precision: Precision = "no") -> Tensor:
+    """Return (B, C, H, W) float32 in [0, 1] for any LR size: pads by reflection to what the method needs, restores, crops and clamps."""
     padded = pad_to_multiple(batch, method.pixel_multiple())
-    image = method.restore(padded, sampler, noise)
-    return image[..., : batch.size[0], : batch.size[1]].clamp(0, 1)
+    with mixed(precision, padded.need("lr").device):
+        image = method.restore(padded, sampler, noise)
+    return image[..., : batch.size[0], : batch.size[1]].float().clamp(0, 1)
 
 
 def pad_to_multiple(batch: Batch, multiple: int) -> Batch:
@@ -47,26 +60,28 @@ def pad_to_multiple(batch: Batch, multiple: int) -> Batch:
     if not rows and not columns:
         return batch
     H, W = batch.size
-    more_rows, more_columns = round(rows * H / h), round(columns * W / w)
-    large = {
-        name: extend(value, more_rows, more_columns) if isinstance(value := getattr(batch, name), Tensor) else None
-        for name in ("ref", "change_mask")
-    }
+
+    def extended(image: Tensor) -> Tensor:
+        """Extend an image of any grid by the same share."""
+        return extend(image, round(rows * image.shape[-2] / h), round(columns * image.shape[-1] / w))
+
+    large = {name: extended(value) for name in ("ref", "change_mask") if isinstance(value := getattr(batch, name), Tensor)}
     return replace(
         batch,
-        lr=extend(batch.need("lr"), rows, columns),
+        lr=extended(batch.need("lr")),
         lr_size=(h + rows, w + columns),
-        size=(H + more_rows, W + more_columns),
+        size=(H + round(rows * H / h), W + round(columns * W / w)),
         hr=None,
+        modalities={name: modality.mapped(extended) for name, modality in batch.modalities.items()},
         **large,  # type: ignore[arg-type]
     )
 
 
 def extend(image: Tensor, rows: int, columns: int) -> Tensor:
-    """Append `rows` and `columns` by reflection; an image too small to reflect repeats its edge."""
+    """Append `rows` and `columns` to images (..., C, H, W) by reflection; an image too small to reflect repeats its edge."""
     H, W = image.shape[-2:]
     mode = "reflect" if rows < H and columns < W else "replicate"
-    return F.pad(image, (0, columns, 0, rows), mode=mode)
+    return F.pad(image.flatten(0, -4), (0, columns, 0, rows), mode=mode).unflatten(0, image.shape[:-3])
 
 
 def restore_images(
@@ -78,35 +93,67 @@ def restore_images(
     device: torch.device,
     batch_size: int = 1,
     ensemble: Ensemble = "none",
+    execution: Execution = Execution(),
+    warms_up: bool = False,
+    say: Callable[[Sequence[str]], None] = print,
 ) -> Iterator[Restored]:
     """Degrade and restore test samples in order; images of equal size that follow each other share a batch.
 
     An image's result depends on (seed, name) only, not on the batch it was in. `ensemble` combines those of the eight flips and transposes.
+    With `warms_up` an accelerator restores the first batch twice and the second time counts: the first loads kernels and reserves memory.
     """
+    is_cold, precision = warms_up and has_queue(device), execution.precision
+    is_compiled = not execution.compile
     for group in batches_of_equal_size(samples, batch_size):
         batch = collate(group).to(device)
         if batch.lr is None:
             batch = degrade(batch, degradation)
-        start = time.perf_counter()
+        if execution.channels_last:
+            batch = batch.with_memory_format(torch.channels_last)
+        if not is_compiled:
+            say([compiled_for(method, batch, sampler, execution)])
+            is_compiled, is_cold = True, warms_up
+        for _ in range(2 if is_cold else 1):
+            wait_for(device)  # the clock counts neither the copy nor the degradation, which may still be queued
+            start = time.perf_counter()
+            with torch.no_grad():
+                if ensemble == "none":
+                    image = restore_seeded(method, batch, sampler, seed, precision=precision)
+                else:
+                    image = restore_ensemble(method, batch, sampler, seed, ensemble, precision)
+            wait_for(device)
+            seconds = time.perf_counter() - start
+        is_cold = False
+        yield Restored(batch, image, seconds / len(batch))
+
+
+def compiled_for(method: Method, batch: Batch, sampler: SamplerConfig, execution: Execution) -> str:
+    """Compile what the restoration of `batch` calls, and return a sentence of what that is."""
+
+    def run() -> None:
         with torch.no_grad():
-            if ensemble == "none":
-                image = restore_seeded(method, batch, sampler, seed)
-            else:
-                image = restore_ensemble(method, batch, sampler, seed, ensemble)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        yield Restored(batch, image, (time.perf_counter() - start) / len(batch))
+            restore_seeded(method, batch, shortened(sampler), 0, precision=execution.precision)
+
+    found = compile_regions(method, execution.compile, run, batch.need("lr").device)
+    return f"task.compile={str(execution.compile).lower()}: {found}"
 
 
-def restore_seeded(method: Method, batch: Batch, sampler: SamplerConfig, seed: int, draw: int = 0) -> Tensor:
+def shortened(sampler: SamplerConfig) -> SamplerConfig:
+    """Return a sampler of as few steps as it can take, for trials."""
+    return replace(sampler, steps=min(2, sampler.steps)) if sampler.grid != "list" else sampler
+
+
+def restore_seeded(method: Method, batch: Batch, sampler: SamplerConfig, seed: int, draw: int = 0, precision: Precision = "no") -> Tensor:
     """Restore with noise keyed by (seed, image name); `draw` numbers independent restorations of one image."""
     noise = SeededNoise([(seed, "restore", meta.name, draw) for meta in batch.metas], shared=(seed, "restore", draw))
-    return restore(method, batch, sampler, noise)
+    return restore(method, batch, sampler, noise, precision)
 
 
-def restore_ensemble(method: Method, batch: Batch, sampler: SamplerConfig, seed: int, combine: Combination) -> Tensor:
+def restore_ensemble(
+    method: Method, batch: Batch, sampler: SamplerConfig, seed: int, combine: Combination, precision: Precision = "no"
+) -> Tensor:
     """Restore the eight geometric variants of the input, each with noise of its own, and combine the results."""
-    return combined(lambda variant, number: restore_seeded(method, variant, sampler, seed, number), batch, combine)
+    return combined(lambda variant, number: restore_seeded(method, variant, sampler, seed, number, precision), batch, combine)
 
 
 def combined(restore_variant: Callable[[Batch, int], Tensor], batch: Batch, combine: Combination) -> Tensor:
@@ -123,10 +170,11 @@ def combined(restore_variant: Callable[[Batch, int], Tensor], batch: Batch, comb
 def transformed(batch: Batch, transform: Transform) -> Batch:
     """Return the batch with every image flipped and transposed."""
     names = ("hr", "lr", "ref", "change_mask", "valid", "lr_valid", "ref_valid", "kernel", "lr_clean")
-    images = {name: turn(value, transform) for name in names if isinstance(value := getattr(batch, name), Tensor)}
+    images: dict[str, Any] = {name: turn(value, transform) for name in names if isinstance(value := getattr(batch, name), Tensor)}
+    images["modalities"] = {name: modality.mapped(lambda value: turn(value, transform)) for name, modality in batch.modalities.items()}
     swap = transform[2]
     size, lr_size = (batch.size[::-1], batch.lr_size[::-1]) if swap else (batch.size, batch.lr_size)
-    return replace(batch, size=size, lr_size=lr_size, **images)  # type: ignore[arg-type]
+    return replace(batch, size=size, lr_size=lr_size, **images)
 
 
 def turn(image: Tensor, transform: Transform) -> Tensor:
@@ -159,5 +207,6 @@ def batches_of_equal_size(samples: Iterable[Sample], batch_size: int) -> Iterato
 
 def sizes(sample: Sample) -> tuple[object, ...]:
     """What must be equal for samples to share a batch."""
-    shapes = [None if image is None else tuple(image.shape) for image in (sample.hr, sample.lr, sample.ref)]
-    return (*shapes, sample.lr_size)
+    shapes = [None if image is None else tuple(image.shape) for image in (sample.hr, sample.lr, sample.ref, sample.change_mask)]
+    shapes += [tuple(modality.values.shape) for modality in sample.modalities.values()]
+    return (*shapes, sample.lr_size, sample.size)

@@ -80,9 +80,13 @@ def count_operations() -> FlopCounterMode:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that can still be taken on `device`."""
+    """Return the bytes that can still be taken on `device`, whatever other processes have of it.
+
+    The driver counts as taken what PyTorch's allocator keeps of freed tensors, which is there for the next ones.
+    """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     return int(psutil.virtual_memory().available)
 
 
@@ -135,4 +139,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Say whether `error` means that a smaller tile may work: of an accelerator's allocator or of the CPU's."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in ("out of memory", "can't allocate memory"))
+    # cuBLAS and cuDNN take workspaces of their own: CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED.
+    said = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.data.precision import Precision
 from rsdiff.inference.scene_view import SceneView
 
 
@@ -20,6 +21,15 @@ class SceneOptions:
     """Pixels that neighbouring tiles share and over which they are blended."""
     batch: int = 1
     """Tiles restored together on an accelerator; halved where its memory is too small. A CPU restores them one after the other."""
+    precision: Precision = "no"
+    """Mixed precision of the networks; 'no' is float32. What surrounds them stays as it is."""
+    compile: bool | Literal["blocks", "graphs"] = False
+    """torch.compile: true takes what is called of the networks, blocks the repeated blocks in it; graphs also records the launches on a GPU
+    (for samplers of small networks and tiles of one size)."""
+    channels_last: bool = False
+    """Store images and weights channels-last (faster convolutions in mixed precision)."""
+    tf32: bool = False
+    """On a GPU, products and convolutions of float32 read 10 of the 23 bits of a mantissa: faster, and no longer what a CPU computes."""
     fuse: int = 1
     """Side of a group of tiles, in tiles, whose clean estimates are blended at every step of the sampler; 1 restores tiles alone."""
     samples: int = 1

@@ -30,8 +30,9 @@ from rsdiff.data.source import mask_values
 from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.noise import TileNoise
+from rsdiff.inference.compilation import compile_regions
 from rsdiff.inference.draws import require_variants, variant
-from rsdiff.inference.images import restore
+from rsdiff.inference.images import restore, shortened
 from rsdiff.inference.memory import LARGEST_TARGET, SHARE, best_tile, free_memory, is_out_of_memory, measured_growth
 from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader, filled
 from rsdiff.inference.scene_job import Progress, SceneJob, SceneResult, Team
@@ -51,6 +52,7 @@ def restore_scene(job: SceneJob, team: Team, progress: Progress) -> SceneResult:
     with rasterio.Env(**STRICT), without_warnings(), ExitStack() as stack:
         run = _Run(job, team, stack)
         tile = run.first_tile()
+        run.compile()
         while True:
             try:
                 return run.restore(tile, progress)
@@ -163,6 +165,13 @@ class _Run:
         allowed = SHARE * free_memory(self.job.device) / (self.together * self.options.fuse**2)
         return self.team.smallest(best_tile(sides, allowed, needs, works, self.overlap_of))
 
+    def compile(self) -> None:
+        """Compile what restores a tile, where that is wanted; a second scene finds it compiled."""
+        if self.options.compile:
+            found = compile_regions(self.job.method, self.options.compile, lambda: self._probe(self.smallest), self.job.device)
+            if self.team.rank == 0:
+                print(f"task.compile={str(self.options.compile).lower()}: {found}", flush=True)
+
     @property
     def unit(self) -> float | NDArray[np.float64]:
         """Stored values that make up [0, 1], common or per band (C, 1, 1)."""
@@ -176,14 +185,14 @@ class _Run:
 
     def _probe(self, side: int, key: tuple[int | str, ...] = ("probe",), value: float = 0.0) -> Tensor:
         """Restore one tile of a value, in as few steps as a sampler can take."""
-        short = replace(self.job.sampler, steps=min(2, self.job.sampler.steps)) if self.job.sampler.grid != "list" else self.job.sampler
+        short = shortened(self.job.sampler)
         size = int(side * self.scale)
         images = {"lr": torch.full((1, self.job.problem.lr_bands, side, side), value, device=self.job.device)}
         for name in self.aligned:
             images[name] = torch.zeros(1, self.bands if name == "ref" else 1, size, size, device=self.job.device)
         batch = Batch([SampleMeta("probe")], (size, size), (side, side), code=self.code, **images)  # type: ignore[arg-type]
         with torch.no_grad():
-            return restore(self.job.method, batch, short, TileNoise(key, [(0, 0)], (size, size)))
+            return restore(self.job.method, batch, short, TileNoise(key, [(0, 0)], (size, size)), self.options.precision)
 
     def smaller_tile(self, tile: int) -> int:
         """Return half of a tile side that was too large; raises UserError where none is smaller."""
@@ -202,6 +211,7 @@ class _Run:
             "overlap": self.options.overlap,
             "fuse": self.options.fuse,
             "samples": self.options.samples,
+            "precision": self.options.precision,
             **({"interval": [self.options.level, self.job.calibration.to_json()]} if self.job.calibration else {}),
             "seed": self.job.seed,
             "scale": str(self.scale),
@@ -364,12 +374,14 @@ class _Work:
         if len(inside) > 1:
             noise = FusedTileNoise(key, origins, size, len(inside), int(rows.overlap * rows.scale))
         with torch.no_grad():
-            work = batch.to(job.device)
+            work, precision = batch.to(job.device), self.run.options.precision
+            if self.run.options.channels_last:
+                work = work.with_memory_format(torch.channels_last)
             if self.run.is_random:
-                made = restore(job.method, work, job.sampler, noise)
+                made = restore(job.method, work, job.sampler, noise, precision)
             else:
-                made = variant(work, sample, lambda turned: restore(job.method, turned, job.sampler, noise))
-            restored = made.float().cpu().numpy()
+                made = variant(work, sample, lambda turned: restore(job.method, turned, job.sampler, noise, precision))
+            restored = made.cpu().numpy()
         if len(inside) > 1:
             group = Grid(rows, columns, max(rows.target_length, columns.target_length))
             groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.data.precision import in_float32
 from rsdiff.losses.masked import Ramp, difference, masked_l1, masked_mean, masked_mse, ramped, require_ramp, with_missing_of
 
 
@@ -129,6 +130,7 @@ def charbonnier(options: ImageLossConfig, estimate: Tensor, target: Tensor, vali
     return masked_mean((error.square() + options.charbonnier_floor**2).sqrt(), valid)
 
 
+@in_float32
 def ssim_loss(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
     """Return 1 - the mean SSIM over windows (of reflected borders) of each band whose centre counts; images of at least 6 pixels."""
     estimate, target = with_missing_of(estimate, target, valid).float(), target.float()

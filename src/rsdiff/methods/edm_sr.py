@@ -17,6 +17,7 @@ from rsdiff.config import Ours, config
 from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.noise import NoiseSource
@@ -143,7 +144,7 @@ class EdmSr(Method):
         target = self.base.taken_off(target, small)
         if self.options.augments:
             drawn = draw_augmentation(self.options.augmentation, noise, len(batch), batch.size)
-            target, lr, labels = drawn.apply(target), drawn.apply(lr), drawn.labels.to(lr.device)
+            target, lr, labels = drawn.apply(target), drawn.apply(lr), to_device(drawn.labels, lr.device)
             valid = None if valid is None else drawn.apply_validity(valid)
         error = denoising_error(self.denoiser(lr, labels), self.levels, target, noise).error
         mean = masked_mean(error, valid)

@@ -48,7 +48,7 @@ class LTEConfig(ResidualQueryConfig):
     pairing: Pairing = "neighbours"
     """Channels that make a frequency's row and column: neighbours (LTE), or one of either half (LTE+)."""
     largest_told: float = 4.0
-    """See QueryConfig."""
+    """Largest enlargement whose pixel size the network gets as input in restoration; 0: always the true one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,7 +73,7 @@ class LMFConfig(CMSRQueryConfig):
     compress: bool = True
     """Render from codes that the latent MLP makes, instead of the features themselves."""
     largest_told: float = 4.0
-    """See QueryConfig."""
+    """Largest enlargement whose pixel size the network gets as input in restoration; 0: always the true one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -72,7 +72,7 @@ class LDCSRVaeConfig(MethodConfig):
     reduction: Annotated[Literal["sum", "mean"], Ours("training")] = "sum"
     """The reconstruction error of an image: summed over its pixels, so that large targets weigh more, as published; or averaged."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    """The adversary."""
+    """The discriminator that the autoencoder is trained against."""
 
     def __post_init__(self) -> None:
         if self.kl_weight < 0 or self.perceptual_weight < 0:

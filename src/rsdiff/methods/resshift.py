@@ -76,7 +76,7 @@ class ResShiftConfig(MethodConfig):
     network: DDPMUNetConfig = DDPMUNetConfig(multipliers=(1, 2, 4, 8, 8))
     """The U-Net; its inputs are the noisy image, the enlarged LR image and the step."""
     shift: ShiftConfig = ShiftConfig()
-    """The process."""
+    """How the noise process moves from the HR image to the enlarged LR image: its levels and strength."""
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.bands != problem.lr_bands or problem.scale < 1:

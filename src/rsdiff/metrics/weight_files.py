@@ -17,6 +17,7 @@ ADDRESSES = {
     "vgg16-397923af.pth": f"{_TORCHVISION}/vgg16-397923af.pth",
     "vgg19-dcbb9e9d.pth": f"{_TORCHVISION}/vgg19-dcbb9e9d.pth",
     "squeezenet1_1-b8a52dc0.pth": f"{_TORCHVISION}/squeezenet1_1-b8a52dc0.pth",
+    "niqe_pris_params.npz": "https://github.com/XPixelGroup/BasicSR/raw/master/basicsr/metrics/niqe_pris_params.npz",
     "pt_inception-2015-12-05-6726825d.pth": "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
     "pt_inception-2015-12-05-6726825d.pth",
     "weights-inception-2015-12-05-6726825d.pth": "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"

@@ -222,10 +222,14 @@ class Estimator(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, lr: Tensor) -> Tensor:
-        first = self.head(lr)
-        latent = self.tail(self.body(first) + first).flatten(1)
-        filters = [layer(latent).view(-1, *shape) for layer, shape in zip(self.filters, self.filter_shapes, strict=True)]
-        return normalise_kernels(collapse_filters(filters), self.kernel_norm)
+        # In float32 whatever surrounds it: a product of as many linear filters leaves the range of fp16 with the first weights, and
+        # bf16's 8 bits would be a kernel of 3 % other taps.
+        with torch.autocast(lr.device.type, enabled=False):
+            lr = lr.float()
+            first = self.head(lr)
+            latent = self.tail(self.body(first) + first).flatten(1)
+            filters = [layer(latent).view(-1, *shape) for layer, shape in zip(self.filters, self.filter_shapes, strict=True)]
+            return normalise_kernels(collapse_filters(filters), self.kernel_norm)
 
 
 class DCLS(nn.Module):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.data.transfer import to_device
 from rsdiff.networks.layers import reflect_to
 
 UNSEEN = -100.0  # added to the scores of cells that a cyclic shift has put into one window
@@ -89,7 +90,7 @@ class SwinBlock(nn.Module):
     def _attended(self, x: Tensor) -> Tensor:
         H, W = x.shape[1:3]
         shift = self.shift  # also where the image is a single window: the published code decides by a nominal size
-        mask = shift_mask((H, W), self.window, shift).to(x.device) if shift else None
+        mask = to_device(shift_mask((H, W), self.window, shift), x.device) if shift else None
         moved = x.roll((-shift, -shift), dims=(1, 2)) if shift else x
         attended = self.attention(_windows(moved, self.window), mask)
         joined = attended.unflatten(1, (H // self.window, -1)).unflatten(3, (self.window, -1)).transpose(2, 3).flatten(3, 4).flatten(1, 2)

@@ -32,12 +32,16 @@ from rsdiff.weights.stores import typed_name
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Evaluate `settings.checkpoint`, or the method with its initial weights where it has none to learn."""
-    accelerator = make_accelerator()
+    task = settings.task
+    assert isinstance(task, EvaluateTask)
+    accelerator = make_accelerator(tf32=task.tf32)
     test = settings.split("test")
     problem = problem_of(settings, test)
     method, checkpoint = tested_method(settings, problem)
     used_data.require_new(settings, test, checkpoint)
     method.to(accelerator.device)
+    if task.channels_last:
+        method.to(memory_format=torch.channels_last)
     baseline = BICUBIC
     if needs_training_images(settings, problem):
         try:

@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 
 from rsdiff.config.errors import during
 from rsdiff.data.durable import write_whole
+from rsdiff.data.loading import read_ahead
 from rsdiff.data.normalisation import as_integers
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.sample import Batch
@@ -24,7 +25,7 @@ from rsdiff.data.source import ImageSource, Window
 from rsdiff.data.views import TestSamples
 from rsdiff.degradations import Degradation, RecordValue, named_cases
 from rsdiff.inference.draws import restored_draws
-from rsdiff.inference.images import Restored, restore_images
+from rsdiff.inference.images import Execution, Restored, restore_images
 from rsdiff.methods.base import Method
 from rsdiff.metrics import Evaluator
 from rsdiff.metrics.baseline import BICUBIC, Baseline, bicubic
@@ -32,6 +33,7 @@ from rsdiff.metrics.kernel import KERNEL_PSNR, kernel_psnr
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting.panels import Panel, write_panel
 from rsdiff.reporting.spectra import FEWEST_BANDS, SpectralImages, write_spectra
+from rsdiff.runs.console import say
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.calibrations import Stored
 from rsdiff.tasks.experiment import degradation_for, draw_of
@@ -107,15 +109,29 @@ def evaluate_case(
     total = len(case.samples)
     waiting = [index for index in range(total) if case.samples.name(index) not in done]
     share = waiting[accelerator.process_index :: accelerator.num_processes]
-    samples = (case.samples[index] for index in share)
-    task = settings.task if isinstance(settings.task, EvaluateTask) else EvaluateTask()
-    ensemble = task.ensemble
-    restoring = restore_images(method, samples, case.degradation, settings.sampler, settings.seed, accelerator.device, ensemble=ensemble)
+    # A training ends with an evaluation in the batches of its validations.
+    task = settings.task if isinstance(settings.task, EvaluateTask) else EvaluateTask(batch=settings.trainer.validation_batch)
+    restoring = restore_images(
+        method,
+        read_ahead(case.samples, share, task.workers),
+        case.degradation,
+        settings.sampler,
+        settings.seed,
+        accelerator.device,
+        batch_size=task.batch,
+        ensemble=task.ensemble,
+        execution=Execution(task.precision, task.compile, task.channels_last),
+        warms_up=True,
+        say=say,
+    )
+    mine = 0
     with during("evaluation"):
-        for number, restored in enumerate(restoring, start=1):
+        for restored in restoring:
             draws = None
             if task.samples > 1:
-                draws = restored_draws(method, restored.batch, settings.sampler, settings.seed, task.samples, restored.image)
+                draws = restored_draws(
+                    method, restored.batch, settings.sampler, settings.seed, task.samples, restored.image, task.precision
+                )
             rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds, draws)
             kernels = kernels_of(method, restored.batch)
             for position, row in enumerate(rows):
@@ -127,7 +143,8 @@ def evaluate_case(
                     draw_panel(settings, restored, position, row, folder / "panels", kernels)
                     draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
             kept.add(accelerator.process_index, rows)
-            progress(min(len(done) + number * accelerator.num_processes, total), total)
+            mine += len(rows)
+            progress(min(len(done) + mine * accelerator.num_processes, total), total)
     wait_for_all(accelerator)
     found = kept.read()
     ordered = [found[case.samples.name(index)] for index in range(total)]

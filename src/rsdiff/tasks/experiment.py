@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 
 from rsdiff.config import ConfigError, UserError, config_from_mapping
+from rsdiff.data.precision import Precision, set_float32
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import Draw
@@ -23,10 +24,23 @@ from rsdiff.training.checkpoints import Checkpoint, CheckpointError, read_checkp
 from rsdiff.training.processes import process_timeout
 from rsdiff.training.starting import load_weights
 
+SPLITTING = frozenset({DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM})
+"""Ways of Accelerate's to train that share out the weights of a model."""
 
-def make_accelerator(precision: Literal["no", "bf16", "fp16"] = "no") -> Accelerator:
-    """Return the Accelerate handle of this process, which waits for others no longer than `process_timeout` says."""
+
+def make_accelerator(precision: Precision = "no", tf32: bool = False, cudnn_benchmark: bool = False) -> Accelerator:
+    """Return the Accelerate handle of this process, which waits for others no longer than `process_timeout` says.
+
+    By default a GPU computes in float32 as a CPU does, so that restored images and scores are the same on both.
+    """
+    set_float32(tf32, cudnn_benchmark)
     accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=process_timeout())])
+    if accelerator.distributed_type in SPLITTING:
+        raise UserError(
+            f"Accelerate was configured for {accelerator.distributed_type.value}, which splits a model over GPUs, and here every process "
+            "holds the whole model; start with `accelerate launch --multi_gpu`, and where the memory is too small set "
+            "trainer.accumulate=auto."
+        )
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator

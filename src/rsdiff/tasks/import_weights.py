@@ -1,4 +1,4 @@
-"""task=import: convert released weights into a checkpoint of rsdiff, executing nothing of the file."""
+"""task=import: convert released weights into a checkpoint of rsdiff, without running any code it contains."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import require_at_least
+from rsdiff.data.precision import Precision
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.runs.options import TaskOptions
 
@@ -33,7 +34,21 @@ class EvaluateTask(TaskOptions):
     continues: ClassVar[bool] = True
     is_calibrated: ClassVar[bool] = True
     located: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    result_neutral: ClassVar[frozenset[str]] = frozenset({"batch", "workers"})
 
+    batch: int = 1
+    """Images of one size restored together; more than 1 serves an accelerator. Every image keeps its own noise."""
+    precision: Precision = "no"
+    """Mixed precision of the networks; 'no' is float32. Sampler, resizing and metrics stay as they are."""
+    compile: bool | Literal["blocks", "graphs"] = False
+    """torch.compile: true takes what is called of the networks, blocks the repeated blocks in it; graphs also records the launches on a GPU
+    (for samplers of small networks and images of one size)."""
+    channels_last: bool = False
+    """Store images and weights channels-last (faster convolutions in mixed precision)."""
+    tf32: bool = False
+    """On a GPU, products and convolutions of float32 read 10 of the 23 bits of a mantissa: faster, and no longer what a CPU computes."""
+    workers: int = 0
+    """Processes that read the images ahead; 0 reads each when it is due. More than 0 serves an accelerator."""
     save_images: bool = False
     """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
@@ -46,6 +61,7 @@ class EvaluateTask(TaskOptions):
     one of these samples, scale and sampler; none takes none."""
 
     def __post_init__(self) -> None:
+        require_at_least(self, batch=1, workers=0)
         if self.samples < 1:
             raise UserError(f"samples={self.samples} was given; choose 1 or more.")
         if self.samples > 1 and self.ensemble != "none":
@@ -226,7 +242,7 @@ class BoardTask(TaskOptions):
 
 @config
 class ImportTask(TaskOptions):
-    """Convert released weights into a checkpoint of rsdiff, executing nothing of the file."""
+    """Convert released weights into a checkpoint of rsdiff, without running any code it contains."""
 
     module: ClassVar[str] = "rsdiff.tasks.import_weights"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})

@@ -76,7 +76,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     assert isinstance(task, RestoreTask)
     assert settings.options.input is not None
     assert settings.output is not None
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(tf32=task.tf32)
     inputs = settings.inputs
     outputs = outputs_of(inputs, settings.options.input, settings.output, settings.scale, ENDINGS[task.format])
     if not task.overwrite:
@@ -86,6 +86,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         readable = readable_inputs(inputs, task, failures)
     restorer = build_restorer(settings, readable[0])
     restorer.method.to(accelerator.device)
+    if task.channels_last:
+        restorer.method.to(memory_format=torch.channels_last)
     adds_bands = restorer.problem.bands != restorer.problem.lr_bands
     options = replace(task, wavelengths=restorer.wavelengths) if adds_bands and not task.wavelengths else task
     if accelerator.is_main_process:

@@ -15,6 +15,7 @@ from rsdiff.config import UserError
 from rsdiff.data.digests import short_digests
 from rsdiff.data.holdout import hold_out
 from rsdiff.data.loading import KeyBatches, make_loader, steps_of
+from rsdiff.data.precision import set_float32
 from rsdiff.data.sample import Batch, collate
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import Draw, SampleKey, TestSamples, TrainingSamples
@@ -44,7 +45,7 @@ from rsdiff.training.trainer import Trainer
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Train (or continue), then evaluate and report; see the trainer and rsdiff.tasks.evaluate."""
     config = settings.trainer
-    accelerator = make_accelerator(config.precision)
+    accelerator = make_accelerator(config.precision, config.tf32, config.cudnn_benchmark)
     everything, test = settings.split("train"), settings.split("test")
     options = degradation_for(settings, everything)
     ((_, degradation),) = named_cases(options.build())
@@ -91,6 +92,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         store=folder.checkpoints,
         card=card_of(settings, problem, source, parameters),
         seed=settings.seed,
+        say=say,
     )
     if not trainer.resume() and config.extend is not None:
         extended = extended_checkpoint(config.extend, settings.outputs)
@@ -106,6 +108,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
+    set_float32(tf32=False, cudnn_benchmark=False)  # what follows is scored as task=evaluate would
     if accelerator.is_main_process:
         tracker.model(best.folder)
     result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator, said)
@@ -163,8 +166,10 @@ def validation_of(
     def validate(step: int) -> dict[str, float]:
         share = range(accelerator.process_index, len(samples), accelerator.num_processes)
         rows = []
+        images = (samples[i] for i in share)
+        batch_size = settings.trainer.validation_batch
         for restored in restore_images(
-            method, (samples[i] for i in share), degradation, settings.sampler, settings.seed, accelerator.device
+            method, images, degradation, settings.sampler, settings.seed, accelerator.device, batch_size=batch_size
         ):
             rows += evaluator.rows(restored.batch, restored.image, restored.seconds)
             if accelerator.is_main_process and restored.batch.metas[0].index == 0:

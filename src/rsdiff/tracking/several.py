@@ -22,7 +22,7 @@ class SeveralConfig:
     result_neutral: ClassVar[frozenset[str]] = frozenset({"names", "images", "wandb", "progress"})
 
     names: tuple[Name, ...] = ("csv", "tensorboard")
-    """The loggers."""
+    """Loggers that each get all records: [csv,tensorboard]."""
     images: bool = True
     """Whether pictures go to TensorBoard."""
     wandb: WandbConfig = WandbConfig()

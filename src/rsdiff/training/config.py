@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ABOVE_0, ANY_VALUE, ReadWith, require_above, require_at_least, require_below
+from rsdiff.data.precision import Precision
 
 
 @config
@@ -133,7 +134,7 @@ class TrainerConfig:
     """The training loop: length, batch, optimisers, precision, what is saved and how often."""
 
     result_neutral: ClassVar[frozenset[str]] = frozenset(
-        {"workers", "log_every_steps", "save_every_steps", "keep_checkpoints", "time_limit_minutes"}
+        {"workers", "log_every_steps", "save_every_steps", "keep_checkpoints", "time_limit_minutes", "validation_batch"}
     )
     read_with: ClassVar[ReadWith] = {
         "scale_keeps": ("scale_range", (ANY_VALUE,)),
@@ -174,20 +175,29 @@ class TrainerConfig:
     """Schedule of the learning rate."""
     ema: EmaConfig = EmaConfig()
     """Averages of the weights."""
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Precision = "no"
     """Mixed precision of Accelerate; 'no' is float32."""
+    tf32: bool = True
+    """On a GPU, products and convolutions of float32 read 10 of the 23 bits of a mantissa (TF32): several times faster than exact ones."""
+    cudnn_benchmark: bool = True
+    """On a GPU, cuDNN tries its algorithms for every shape of a convolution and keeps the fastest; worth it for crops of one size."""
+    fused: bool = True
+    """On a GPU, Adam and SGD move all weights in one kernel, and under fp16 the host does not wait for the overflow flags."""
     clip_norm: float | None = None
     """Largest gradient norm per group; None means no clipping."""
     replace_nan_gradients: bool = False
     """Set NaN gradients to 0 and infinite ones to +-1e5 (EDM)."""
-    compile: bool = False
-    """torch.compile every network."""
+    compile: bool | Literal["blocks"] = False
+    """torch.compile: true takes what a step calls of the networks, blocks the repeated blocks in it (compiled once for all, in seconds).
+    What is compiled, and what is not, is said when the training begins."""
     channels_last: bool = False
     """Store images and weights channels-last (faster convolutions on CUDA)."""
     validate_every_steps: int = 500
     """Validate, and save a checkpoint, every so many steps and at the end; 0 means never, and the last checkpoint counts as the best."""
     validation_images: int = 8
     """Training images held out, at most a fifth of them, and restored each time; 0 means that there is no validation."""
+    validation_batch: int = 1
+    """Images of one size restored together in validations and in the evaluation at the end; more than 1 serves an accelerator."""
     best_metric: str | None = "psnr"
     """Validation metric that decides which checkpoint is the best; None takes the last one (GANs, which PSNR does not rank)."""
     patience: int | None = None
@@ -214,6 +224,7 @@ class TrainerConfig:
         if self.scale_per == "image" and (self.scale_range is None or self.scale_keeps == "hr"):
             raise UserError("scale_per=image needs a scale_range and scale_keeps=lr, for the LR images of a step must have one size.")
         require_at_least(self, steps=1, batch=1, accumulate=1, patch=1, crop_step=1, save_every_steps=1, log_every_steps=1, patience=1)
+        require_at_least(self, validation_batch=1)
         require_at_least(self, validate_every_steps=0, validation_images=0, keep_checkpoints=0, workers=0)
         require_above(self, clip_norm=0.0, time_limit_minutes=0.0, scale_range=0.0)
         if not 0 <= self.least_valid <= 1:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rsdiff.data.transfer import ReadLater
+from rsdiff.training.processes import together
 
 LAG = 2
 """Steps of one group after which its flag is read on an accelerator."""
@@ -48,18 +49,23 @@ class FiniteWatch:
     """Remembers the last steps' flags until they are known to be true."""
 
     def __init__(self, accelerator: Accelerator) -> None:
+        self.is_stopped = False
+        """Whether a process wanted to stop, by a step whose flag was read: the same on every process."""
         self._accelerator = accelerator
         self._is_late = accelerator.device.type != "cpu"
         self._open: deque[tuple[Evidence, ReadLater]] = deque()
 
-    def note(self, evidence: Evidence, values: Iterable[Tensor]) -> Evidence | None:
-        """Take in the scalars of a step; return the evidence of the oldest step that is known by now not to be finite."""
-        flag = torch.stack([value.detach().float().reshape(()) for value in values]).isfinite().all()
+    def note(self, evidence: Evidence, values: Iterable[Tensor], wants_stop: bool = False) -> Evidence | None:
+        """Take in the scalars of a step; return the evidence of the oldest step that is known by now not to be finite.
+
+        wants_stop  this process was told to stop; it travels with the flag, which every process sends anyway
+        """
+        is_bad = ~torch.stack([value.detach().float().reshape(()) for value in values]).isfinite().all()
+        flags = torch.stack([is_bad.float(), torch.full((), float(wants_stop), device=is_bad.device)])
         if self._accelerator.num_processes > 1:
-            count = (~flag).float()
-            torch.distributed.all_reduce(count)
-            flag = count == 0
-        self._open.append((evidence, ReadLater(flag)))
+            with together():
+                torch.distributed.all_reduce(flags)
+        self._open.append((evidence, ReadLater(flags)))
         return self._read(LAG if self._is_late else 0)
 
     def settle(self) -> Evidence | None:
@@ -68,8 +74,10 @@ class FiniteWatch:
 
     def _read(self, keep: int) -> Evidence | None:
         while len(self._open) > keep:
-            evidence, flag = self._open.popleft()
-            if not bool(flag.value()):
+            evidence, flags = self._open.popleft()
+            bad, stops = flags.value().tolist()
+            self.is_stopped |= stops > 0
+            if bad:
                 return evidence
         return None
 

@@ -27,12 +27,21 @@ class Lion(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             first, second = group["betas"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                momentum: Tensor = state.setdefault("momentum", torch.zeros_like(parameter))
-                direction = torch.lerp(parameter.grad, momentum, first).sign_()
-                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-group["lr"])
-                momentum.lerp_(parameter.grad, 1 - second)
+            moved: list[Tensor] = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not moved:
+                continue
+            gradients: list[Tensor] = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+            momenta = [self._momentum(parameter) for parameter in moved]
+            directions = torch._foreach_lerp(gradients, momenta, first)
+            torch._foreach_sign_(directions)
+            torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(moved, directions, alpha=-group["lr"])
+            torch._foreach_lerp_(momenta, gradients, 1 - second)
         return loss
+
+    def _momentum(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum"]
+        return momentum

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from rsdiff.config import PlaceError, UserError
+from rsdiff.config.sharing import CELLS_PER_GPU
 from rsdiff.data.durable import write_json
 from rsdiff.inference.memory import free_memory
 
@@ -44,9 +45,15 @@ def fewest_micro_batches(batch: int, processes: int, at_once: int) -> int:
 
 
 def free_for_this_process(device: torch.device) -> int:
-    """Return the bytes that this process may take on `device`; the processes of a host share its memory."""
-    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1
-    return free_memory(device) // sharing
+    """Return the bytes that this process may take on `device`.
+
+    The processes of a host share its memory, and the cells of a sweep under gpus_per_cell=0.5 the memory of a GPU: the others of them may
+    not have taken theirs yet. What processes of another kind have of a GPU is not free.
+    """
+    free = free_memory(device)
+    if device.type == "cuda":
+        return min(free, int(torch.cuda.mem_get_info(device)[1]) // int(os.environ.get(CELLS_PER_GPU, "1")))
+    return free // (int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if device.type == "cpu" else 1)
 
 
 def recall(folder: Path) -> int | None:

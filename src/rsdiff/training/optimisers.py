@@ -11,11 +11,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from rsdiff.config import UserError
+from rsdiff.data.transfer import has_queue
 from rsdiff.methods.base import Method
 from rsdiff.training.config import EmaConfig, OptimiserConfig, TrainerConfig
 from rsdiff.training.ema import Ema
 from rsdiff.training.learning_rate import learning_rate_factor
 from rsdiff.training.lion import Lion
+from rsdiff.training.reduction import GradientBuckets
 
 
 @dataclass
@@ -26,11 +28,15 @@ class GroupOptimiser:
     settings: OptimiserConfig
     parameters: list[nn.Parameter]
     accelerator: Accelerator
-    optimiser: Any = field(init=False)
+    optimiser: torch.optim.Optimizer = field(init=False)
+    buckets: GradientBuckets = field(init=False)
     lr: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
-        self.optimiser = self.accelerator.prepare_optimizer(build_optimiser(self.settings, self.parameters), device_placement=False)
+        # Accelerate's wrapper would move the loss scale after every group's step; see `update_loss_scale`.
+        fused = self.config.fused and has_queue(self.accelerator.device)
+        self.optimiser = build_optimiser(self.settings, self.parameters, fused)
+        self.buckets = GradientBuckets(self.accelerator, self.parameters)
 
     def prepare(self, step: int, images: int, steps: int) -> None:
         """Set the learning rate of the schedule's `step`, after `images` images, of `steps`; clear the gradients."""
@@ -41,21 +47,26 @@ class GroupOptimiser:
 
     def mend(self, clip_norm: float | None, replace_nan_gradients: bool) -> Tensor:
         """Unscale, mend and clip the gradients as configured; return their norm before clipping, on the device."""
-        self.accelerator.unscale_gradients(self.optimiser)
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if not gradients:
+            return torch.zeros((), device=self.accelerator.device)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.unscale_(self.optimiser)
         if replace_nan_gradients:
             for gradient in gradients:
                 torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
-        if not gradients:
-            return torch.zeros((), device=self.accelerator.device)
         norm = nn.utils.get_total_norm(gradients)
         if clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, clip_norm, norm)
         return norm
 
     def update(self) -> None:
-        """Move the weights."""
-        self.optimiser.step()
+        """Move the weights; under a loss scale only where no gradient overflowed."""
+        scaler = self.accelerator.scaler
+        if scaler is None:
+            self.optimiser.step()
+        elif any(parameter.grad is not None for parameter in self.parameters):
+            scaler.step(self.optimiser)
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.optimiser.state_dict())
@@ -73,17 +84,25 @@ class GroupOptimiser:
             group.update(wanted)
 
 
-def build_optimiser(settings: OptimiserConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimiser of `settings`."""
+def update_loss_scale(accelerator: Accelerator) -> None:
+    """Let the scale of fp16's losses follow the overflows of a step, once for all groups: it grows after so many steps without one."""
+    if accelerator.scaler is not None:
+        accelerator.scaler.update()
+
+
+def build_optimiser(settings: OptimiserConfig, parameters: list[nn.Parameter], fused: bool = False) -> torch.optim.Optimizer:
+    """Return the optimiser of `settings`; `fused` is for devices that have such kernels."""
+    rate, decay = settings.lr, settings.weight_decay
+    chosen = {"fused": True} if fused else {}
     match settings.algorithm:
         case "adam":
-            return torch.optim.Adam(parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
+            return torch.optim.Adam(parameters, rate, betas=settings.betas, eps=settings.eps, weight_decay=decay, **chosen)
         case "adamw":
-            return torch.optim.AdamW(parameters, settings.lr, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay)
+            return torch.optim.AdamW(parameters, rate, betas=settings.betas, eps=settings.eps, weight_decay=decay, **chosen)
         case "lion":
-            return Lion(parameters, settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
+            return Lion(parameters, rate, betas=settings.betas, weight_decay=decay)
         case "sgd":
-            return torch.optim.SGD(parameters, settings.lr, momentum=settings.betas[0], weight_decay=settings.weight_decay)
+            return torch.optim.SGD(parameters, rate, momentum=settings.betas[0], weight_decay=decay, **chosen)
 
 
 def build_optimisers(config: TrainerConfig, method: Method, accelerator: Accelerator) -> dict[str, GroupOptimiser]:

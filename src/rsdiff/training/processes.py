@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ import torch
 import torch.distributed
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsdiff.config import UserError
 
@@ -38,7 +38,7 @@ def process_timeout() -> timedelta:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def together() -> Iterator[None]:
     """Name the cause when a collective operation fails: on one process of several, another is gone or late."""
     try:
         yield
@@ -55,40 +55,8 @@ def _together() -> Iterator[None]:
 
 def wait_for_all(accelerator: Accelerator) -> None:
     """Return when every process has come here."""
-    with _together():
+    with together():
         accelerator.wait_for_everyone()
-
-
-def average_gradients(accelerator: Accelerator, parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the processes, in one reduction.
-
-    The methods step several optimiser groups per batch and freeze parts by stage, which DistributedDataParallel's reducer only follows with
-    a graph search per step; one flat reduction after the last micro-batch costs the same traffic and has no such cases.
-    A parameter without gradient on this process takes part with zeros, because another process may have one.
-    """
-    if accelerator.num_processes == 1:
-        return
-    owners = [parameter for parameter in parameters if parameter.requires_grad]
-    if not owners:
-        return
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in owners]
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    with _together():
-        torch.distributed.all_reduce(flat)
-    flat /= accelerator.num_processes
-    offset = 0
-    for parameter, gradient in zip(owners, gradients, strict=True):
-        parameter.grad = flat[offset : offset + gradient.numel()].view_as(gradient).clone()
-        offset += gradient.numel()
-
-
-def broadcast_buffers(accelerator: Accelerator, module: nn.Module) -> None:
-    """Give every process the buffers of the main one (batch-norm statistics, contrastive queues), as DistributedDataParallel does."""
-    if accelerator.num_processes == 1:
-        return
-    with _together():
-        for buffer in module.buffers():
-            torch.distributed.broadcast(buffer, src=0)
 
 
 def mean_over_processes(accelerator: Accelerator, values: dict[str, Tensor]) -> dict[str, float]:
@@ -97,7 +65,7 @@ def mean_over_processes(accelerator: Accelerator, values: dict[str, Tensor]) -> 
         return {}
     stacked = torch.stack([value.detach().float().to(accelerator.device).reshape(()) for value in values.values()])
     if accelerator.num_processes > 1:
-        with _together():
+        with together():
             torch.distributed.all_reduce(stacked)
         stacked /= accelerator.num_processes
     return dict(zip(values, stacked.tolist(), strict=True))
@@ -108,7 +76,7 @@ def any_process(accelerator: Accelerator, condition: bool) -> bool:
     if accelerator.num_processes == 1:
         return condition
     flag = torch.tensor([float(condition)], device=accelerator.device)
-    with _together():
+    with together():
         torch.distributed.all_reduce(flag)
     return bool(flag.item() > 0)
 
@@ -117,7 +85,7 @@ def gather_rows(accelerator: Accelerator, rows: list[Row]) -> list[Row]:
     """Return the rows of all processes on every process."""
     if accelerator.num_processes == 1:
         return rows
-    with _together():
+    with together():
         gathered: list[Any] = gather_object(rows)
     return gathered
 
@@ -127,6 +95,6 @@ def smallest_of_processes(accelerator: Accelerator, value: int) -> int:
     if accelerator.num_processes == 1:
         return value
     smallest = torch.tensor(value, device=accelerator.device)
-    with _together():
+    with together():
         torch.distributed.all_reduce(smallest, op=torch.distributed.ReduceOp.MIN)
     return int(smallest)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed
 from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.methods.base import Stage
+from rsdiff.networks.degradation_encoder import MomentumContrast
 
 
 def degrade_on(batch: Batch, device: torch.device, degradation: Degradation, channels_last: bool = False) -> Batch:
@@ -36,3 +38,29 @@ def step_randomness(seed: int, step: int, process: int, device: torch.device) ->
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derived_seed(seed, "dropout", step, process))
         yield
+
+
+@contextmanager
+def without_traces(method: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
+    """Leave buffers, contrastive queues and random generators as they were before the block, in which losses are computed on trial."""
+    kept = [(buffer, buffer.clone()) for buffer in method.buffers()]
+    try:
+        with step_randomness(seed, 0, 0, device):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in kept:
+                buffer.copy_(value)
+        for module in method.modules():
+            if isinstance(module, MomentumContrast):
+                module.forget_step()
+
+
+def stage_ends(stages: Sequence[Stage], steps: int) -> list[tuple[int, Stage]]:
+    """Return (first step after the stage, stage) pairs; the last stage lasts to the end whatever its length."""
+    ends: list[tuple[int, Stage]] = []
+    start = 0
+    for stage in stages:
+        start = steps if stage.steps is None else start + stage.steps
+        ends.append((start, stage))
+    return ends

@@ -23,16 +23,17 @@ from rsdiff.config.errors import Interrupted, during
 from rsdiff.data.sample import Batch
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.degradations.base import Degradation
+from rsdiff.inference.compilation import compile_regions
 from rsdiff.inference.memory import PeakMemory
-from rsdiff.methods.base import Method, Stage
-from rsdiff.networks.degradation_encoder import MomentumContrast
+from rsdiff.methods.base import Losses, Method, Stage
 from rsdiff.training import checkpoints
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.finite import Evidence, FiniteWatch, not_finite
-from rsdiff.training.optimisers import GroupOptimiser, build_average, build_optimisers
-from rsdiff.training.processes import any_process, average_gradients, broadcast_buffers, mean_over_processes, wait_for_all
+from rsdiff.training.optimisers import GroupOptimiser, build_average, build_optimisers, update_loss_scale
+from rsdiff.training.processes import any_process, mean_over_processes, wait_for_all
+from rsdiff.training.reduction import broadcast_buffers
 from rsdiff.training.starting import load_weights
-from rsdiff.training.step import degrade_on, step_randomness, training_noise
+from rsdiff.training.step import degrade_on, stage_ends, step_randomness, training_noise, without_traces
 
 
 class TrainingError(UserError):
@@ -70,6 +71,8 @@ class Trainer:
     store: Path
     card: Mapping[str, Any]
     seed: int
+    say: Callable[[Sequence[str]], None] = print
+    """Gives the user a few sentences."""
     optimisers: dict[str, GroupOptimiser] = field(init=False)
     step: int = field(init=False, default=0)
     schedule_start: int = field(init=False, default=0)
@@ -79,13 +82,11 @@ class Trainer:
         self.method.to(self.accelerator.device)
         if self.config.channels_last:
             self.method.to(memory_format=torch.channels_last)
-        if self.config.compile:
-            for network in self.method.children():
-                network.compile()
         self.optimisers = build_optimisers(self.config, self.method, self.accelerator)
         self.average = build_average(self.config.ema, self.method)
         self.stages = stage_ends(self.method.stages(), self.config.steps)
         self._watch = FiniteWatch(self.accelerator)
+        self._compiled: set[tuple[str, ...]] = set()
         self._never_finite = frozenset(not_finite(self.method.state_dict()))  # masks of minus infinity, which networks keep as buffers
         self._validated: Mapping[str, float] = MappingProxyType({})
         self._stop_signal: int | None = None
@@ -156,6 +157,8 @@ class Trainer:
                 if self.step % self.config.log_every_steps == 0 or last:
                     numbers = mean_over_processes(self.accelerator, values)
                     numbers |= {f"lr/{name}": self.optimisers[name].lr for name in stage.groups}
+                    if self.accelerator.scaler is not None:
+                        numbers["loss_scale"] = self.accelerator.scaler.get_scale()
                     now = time.monotonic()
                     speed = (self.step - clock_step) * self.config.batch / max(now - clock, 1e-9)
                     clock, clock_step = now, self.step
@@ -184,28 +187,36 @@ class Trainer:
         """Return the bytes of the tensors that are alive at once in a step on `batch` as its only micro-batch; changes nothing."""
         stage = self._enter_stage(None)
         device = self.accelerator.device
-        kept = [(buffer, buffer.clone()) for buffer in self.method.buffers()]
         peak = 0
-        try:
+        with without_traces(self.method, self.seed, device):
             for part in self.method.passes(stage):
-                with step_randomness(self.seed, 0, 0, device), PeakMemory() as memory:
+                with PeakMemory() as memory:
                     made = degrade_on(batch, device, self.degradation, self.config.channels_last)
-                    with self.accelerator.autocast():
-                        found = self.method.losses(made, part, training_noise(self.seed, part, 0, made))
+                    found = self._losses(part, made)
                     for losses in found.values():
                         losses.total.backward()
                 peak = max(peak, memory.peak)
                 del losses, found, made
                 for parameter in self.method.parameters():
                     parameter.grad = None
-        finally:
-            with torch.no_grad():
-                for buffer, value in kept:
-                    buffer.copy_(value)
-            for module in self.method.modules():
-                if isinstance(module, MomentumContrast):
-                    module.forget_step()
         return peak
+
+    def _losses(self, part: Stage, batch: Batch) -> Mapping[str, Losses]:
+        with self.accelerator.autocast():
+            return self.method.losses(batch, part, training_noise(self.seed, part, self.step, batch))
+
+    def _compile(self, stage: Stage, batch: Batch) -> None:
+        """Compile what a step of `stage` calls, and say what that is; changes nothing else."""
+        self._compiled.add(tuple(stage.groups))
+
+        def run() -> None:
+            for part in self.method.passes(stage):
+                self._losses(part, batch)
+
+        device = self.accelerator.device
+        with without_traces(self.method, self.seed, device):
+            found = compile_regions(self.method, self.config.compile, run, device)
+        self.say([f"trainer.compile={str(self.config.compile).lower()}: {found}"])
 
     def _enter_stage(self, current: Stage | None) -> Stage:
         """Return the stage of this step, telling the method when it begins; a resumed run enters its stage anew."""
@@ -223,6 +234,8 @@ class Trainer:
         self.require_whole_batches(len(micro_batches))
         batches = [degrade_on(batch, device, self.degradation, self.config.channels_last) for batch in micro_batches]
         batches = [replace(batch, step_images=self.config.batch) for batch in batches]
+        if self.config.compile and tuple(stage.groups) not in self._compiled:
+            self._compile(stage, batches[0])
         images_seen = self.step * self.config.batch
         begin = self.schedule_start
         scheduled = self.step - begin, images_seen - begin * self.config.batch, self.config.steps - begin
@@ -233,25 +246,30 @@ class Trainer:
             for part in self.method.passes(replace(stage, step=self.step)):
                 totals: dict[str, list[Tensor]] = {group: [] for group in part.groups}
                 terms: dict[str, dict[str, Tensor]] = {group: {} for group in part.groups}
-                for batch in batches:
-                    with self.accelerator.autocast():
-                        found = self.method.losses(batch, part, training_noise(self.seed, part, self.step, batch))
-                    for group, losses in found.items():
+                for number, batch in enumerate(batches, start=1):
+                    if number == len(batches):
+                        for group in part.groups:
+                            self.optimisers[group].buckets.arm()
+                    for group, losses in self._losses(part, batch).items():
                         self.accelerator.backward(losses.total / len(batches))
+                        if number == len(batches):
+                            self.optimisers[group].buckets.send()
                         totals[group].append(losses.total)
                         for name, value in {**losses.terms, "total": losses.total}.items():
                             so_far = terms[group].get(name, torch.zeros((), device=device))
                             terms[group][name] = so_far + value.detach().float() / len(batches)
                 for group in part.groups:
-                    average_gradients(self.accelerator, self.optimisers[group].parameters)
+                    self.optimisers[group].buckets.finish()
                     norm = self.optimisers[group].mend(self.config.clip_norm, self.config.replace_nan_gradients)
                     # A gradient scaler leaves out steps whose gradients overflow, and expects some.
                     looked_at = totals[group] if self.accelerator.scaler is not None else [*totals[group], norm]
                     names = [meta.name for batch in batches for meta in batch.metas]
-                    self._require_finite(self._watch.note(Evidence(self.step, group, terms[group], names), looked_at))
+                    evidence = Evidence(self.step, group, terms[group], names)
+                    self._require_finite(self._watch.note(evidence, looked_at, self._wants_stop()))
                     logged |= {f"{group}/{name}": value for name, value in terms[group].items()}
                 for group in part.groups:
                     self.optimisers[group].update()
+            update_loss_scale(self.accelerator)
             self.method.after_step(stage, self.step)
         broadcast_buffers(self.accelerator, self.method)
         if self.average is not None and (self.step + 1) % self.config.ema.every_steps == 0:
@@ -375,9 +393,13 @@ class Trainer:
             checkpoints.prune(self.store, self.config.keep_checkpoints)
 
     def _must_stop(self) -> bool:
+        """Whether all processes stop here; several know it from the flags of a step, see FiniteWatch."""
+        return self._wants_stop() if self.accelerator.num_processes == 1 else self._watch.is_stopped
+
+    def _wants_stop(self) -> bool:
         limit = self.config.time_limit_minutes
         late = limit is not None and time.monotonic() - self._started > 60 * limit
-        return any_process(self.accelerator, late or self._stop_signal is not None)
+        return late or self._stop_signal is not None
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -388,13 +410,3 @@ class Trainer:
 
         with answered((signal.SIGINT, *STOP_SIGNALS), remember):
             yield
-
-
-def stage_ends(stages: Sequence[Stage], steps: int) -> list[tuple[int, Stage]]:
-    """Return (first step after the stage, stage) pairs; the last stage lasts to the end whatever its length."""
-    ends: list[tuple[int, Stage]] = []
-    start = 0
-    for stage in stages:
-        start = steps if stage.steps is None else start + stage.steps
-        ends.append((start, stage))
-    return ends

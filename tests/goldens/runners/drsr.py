@@ -21,7 +21,7 @@ from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncod
 from rsdiff.networks.modulated import PEAK, SLOPE
 from rsdiff.training.config import LearningRateConfig
 from rsdiff.training.learning_rate import learning_rate_factor
-from rsdiff.training.trainer import stage_ends
+from rsdiff.training.step import stage_ends
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.keymaps.contrast import contrast_name
 from tests.method_losses import losses_of

@@ -19,7 +19,7 @@ from rsdiff.methods.spsr import LARGER, SPSR, SPSRConfig
 from rsdiff.networks.spsr import SPSRNetConfig, gradient_map
 from rsdiff.networks.vgg_discriminator import VGGDiscriminator
 from rsdiff.training.starting import load_weights
-from rsdiff.training.trainer import stage_ends
+from rsdiff.training.step import stage_ends
 from rsdiff.weights.importer import import_weights
 from rsdiff.weights.keymaps.spsr import spsr_name
 

@@ -1,0 +1,102 @@
+"""Restoring test images: together as alone, in mixed precision as in float32, turned with everything they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from rsdiff.data.modality import Modality
+from rsdiff.data.precision import Precision, mixed
+from rsdiff.data.sample import Batch, Sample, SampleMeta
+from rsdiff.data.views import TestSamples
+from rsdiff.degradations.blur import blur, blur_mirrored
+from rsdiff.degradations.interpolation import interpolate
+from rsdiff.degradations.resizing import resize
+from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
+from rsdiff.diffusion.blurring import patch_dct
+from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.inference.images import Execution, combined, pad_to_multiple, restore_images
+from rsdiff.losses.image_terms import ssim_loss
+from rsdiff.methods.base import Method
+from rsdiff.tasks.experiment import draw_of
+from tests.runs.pairs import MODELS, SIDES, data_kinds, degradation_for, pairs, sampler_of, trained
+
+PRECISIONS: tuple[Precision, ...] = ("no", "bf16")
+CHEAP = ("sr3_quick", "ldcsr_quick", "liif_tiny", "highresnet_tiny")
+IMAGES = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+KERNELS = torch.full((1, 5, 5), 1 / 25)
+EXACT: dict[str, Callable[[], Tensor]] = {
+    "resize": lambda: resize(IMAGES, (96, 96), "matlab"),
+    "interpolate": lambda: interpolate(IMAGES, (12, 12), "bicubic", "opencv_matrix"),
+    "blur": lambda: blur(IMAGES, KERNELS),
+    "blur_mirrored": lambda: blur_mirrored(IMAGES, KERNELS),
+    "patch_dct": lambda: patch_dct(IMAGES, 8),
+    "ssim_loss": lambda: ssim_loss(IMAGES, IMAGES.flip(3), None),
+    "augmentation": lambda: draw_augmentation(
+        AugmentationConfig(probability=1.0, rotation=1.0, scale=1.0, hue=1.0, contrast=1.0), SeededNoise([(0,)]), 1, (24, 24)
+    ).apply(IMAGES),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_what_is_no_network_is_exact_in_mixed_precision(name: str) -> None:
+    with mixed("bf16", torch.device("cpu")):
+        made = EXACT[name]()
+    assert made.dtype == torch.float32
+    assert torch.equal(made, EXACT[name]())
+
+
+def ready(model: str) -> tuple[Method, TestSamples, object]:
+    """Return a small model, two images of one size with their degradation."""
+    pair = next(pair for pair in pairs([model]) if not degradation_for(pair.degradation, data_kinds()[pair.data]).in_workers)
+    side = SIDES[-1]
+    data = data_kinds(side)[pair.data]
+    built = degradation_for(pair.degradation, data).build()
+    source = data.build("train", pair.scale)
+    samples = TestSamples(source, pair.scale, 0, draw_of(built, source), size_rule=data.size_rule)
+    method = deepcopy(trained(pair, side))
+    method.eval()
+    return method, samples, built
+
+
+@pytest.mark.parametrize("model", [name if name in CHEAP else pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
+def test_images_restored_together_are_those_restored_alone(model: str) -> None:
+    method, samples, built = ready(model)
+    sampler, device = sampler_of(model), torch.device("cpu")
+    if sampler.start.startswith("image"):
+        sampler = replace(sampler, start="edm")
+    given: list[Sample] = [samples[0], samples[1]]
+    alone = [found.image for found in restore_images(method, given, built, sampler, 0, device)]  # type: ignore[arg-type]
+    (together,) = restore_images(method, given, built, sampler, 0, device, batch_size=2)  # type: ignore[arg-type]
+    torch.testing.assert_close(together.image, torch.cat(alone), rtol=0, atol=2e-4)
+
+
+def test_mixed_precision_is_that_of_the_network_alone() -> None:
+    method, samples, built = ready("sr3_quick")
+    sampler, device = sampler_of("sr3_quick"), torch.device("cpu")
+    found = {}
+    for precision in PRECISIONS:
+        (restored,) = restore_images(method, [samples[0]], built, sampler, 0, device, execution=Execution(precision))  # type: ignore[arg-type]
+        found[precision] = restored.image
+    assert found["bf16"].dtype == torch.float32
+    difference = float((found["bf16"] - found["no"]).abs().mean())
+    assert 0 < difference < 0.01
+
+
+def test_other_modalities_are_extended_and_turned_with_the_image() -> None:
+    looks = torch.rand(1, 4, 2, 5, 7)
+    batch = Batch([SampleMeta("place")], (10, 14), (5, 7), lr=looks[:, 0], modalities={"looks": Modality(looks, torch.ones_like(looks))})
+    padded = pad_to_multiple(batch, 4).modality("looks")
+    assert padded.values.shape == (1, 4, 2, 8, 8)
+    assert padded.valid is not None
+    assert padded.valid.shape == padded.values.shape
+
+    def mean_of_looks(variant: Batch, number: int) -> Tensor:
+        return variant.modality("looks").filled.mean(1)
+
+    torch.testing.assert_close(combined(mean_of_looks, batch, "mean"), looks.mean(1))
