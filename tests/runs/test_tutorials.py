@@ -125,6 +125,7 @@ def test_the_notebook(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["rows"][0]["psnr"] > 24
 
 
+@pytest.mark.slow  # test_board.py has a sweep and its page in the default suite
 def test_a_sweep_and_its_page(run_command: Command, inputs: Path) -> None:
     said = type_page("sweep.md", run_command, inputs)
     assert "4 of 4 runs finished" in said[0]

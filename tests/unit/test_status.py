@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from rsdiff.runs import sweep
@@ -59,13 +62,15 @@ def test_failed_cells_are_run_again_and_the_others_left_alone(run_command: Comma
 
 
 def test_nothing_stays_of_a_sweep_that_was_killed_while_it_wrote(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname()
     folder = sweep.start(tmp_path / "sweep", [["seed=1"]])
-    record = sweep.read_records(folder)[0]
-    for name in (sweep.PLAN, "run_00000.json"):
-        (folder / f".{name}.99999.partial").write_text("{")
+    others = {f".run_00001.json.{host}.{os.getpid()}.partial", f".run_00002.json.elsewhere.{ended.pid}.partial"}
+    for name in {f".{sweep.PLAN}.{host}.{ended.pid}.partial", f".run_00000.json.{host}.{ended.pid}.partial", *others}:
+        (folder / name).write_text("{")
     sweep.start(folder, [["seed=1"]])
-    sweep.write_record(folder, record)
-    assert sorted(path.name for path in folder.iterdir()) == sorted([sweep.PLAN, "run_00000.json"])
+    assert {path.name for path in folder.iterdir()} == {sweep.PLAN, *others}
 
 
 def test_without_a_sweep_the_user_is_told_what_to_type(run_command: Command, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def write_whole(path: Path, write: Callable[[Path], object], is_only_writer: boo
     """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.partial") if is_only_writer else ():
         leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
         write(temporary)
         flush(temporary)
@@ -28,6 +29,24 @@ def write_whole(path: Path, write: Callable[[Path], object], is_only_writer: boo
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes of this host were writing in a folder, where others may be writing now."""
+    for path in folder.glob(".*.partial"):
+        pid = path.name.removesuffix(".partial").rpartition(".")[2]
+        if pid.isdecimal() and path.name.endswith(f".{socket.gethostname()}.{pid}.partial") and not _is_running(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's
+    return True
 
 
 def write_text(path: Path, text: str, is_only_writer: bool = False) -> None:

@@ -31,24 +31,35 @@ class SeamScore:
 
     def add(self, image: NDArray[Any], top: int = 0, left: int = 0, nodata: float | None = None) -> None:
         """Count the steps inside a piece (C, h, w) of the image whose first pixel is (top, left); missing pixels have none."""
-        values = image.astype(np.float64)
-        if nodata is not None:
-            values[image == nodata] = np.nan
-        self._edges[0][top + image.shape[1], left] = values[:, -1:].copy()  # a view would keep the whole piece
-        self._edges[1][top, left + image.shape[2]] = values[:, :, -1:].copy()
+
+        def pixels(axis: int, places: slice | NDArray[np.int64]) -> NDArray[np.float64]:
+            """Return some rows (axis 0) or columns (axis 1), NaN where they are missing."""
+            part = image[:, places] if axis == 0 else image[:, :, places]
+            values = part.astype(np.float64)
+            if nodata is not None:
+                values[part == nodata] = np.nan
+            return values
+
+        self._edges[0][top + image.shape[1], left] = pixels(0, slice(-1, None))
+        self._edges[1][top, left + image.shape[2]] = pixels(1, slice(-1, None))
         for axis, first in ((0, top), (1, left)):
             before = self._edges[axis].pop((top, left), None)
             if not len(self._borders[axis]):
                 continue
-            joined = values if before is None else np.concatenate([before, values], axis=axis + 1)
-            steps = np.abs(np.diff(joined, axis=axis + 1))
-            places = first + image.shape[axis + 1] - np.arange(steps.shape[axis + 1])[::-1] - 1
-            distance = np.abs(places[:, None] - self._borders[axis]).min(axis=1)
+            places = np.arange(0 if before is not None else 1, image.shape[axis + 1])  # a step leads to a pixel from the one before it
+            distance = np.abs(first + places[:, None] - self._borders[axis]).min(axis=1)
             alike = (distance % self._period == 0) & (distance > 0) & (distance <= REACH * self._period)
             for kind, chosen in enumerate((alike, distance == 0)):
-                picked = np.compress(chosen, steps, axis=axis + 1)
-                present = np.isfinite(picked)
-                self._sums[axis, kind] += picked[present].sum()
+                # Few rows and columns are compared: the others are not even looked at.
+                after = places[chosen]
+                if not len(after):
+                    continue
+                here, previous = pixels(axis, after), pixels(axis, np.maximum(after - 1, 0))
+                if before is not None and after[0] == 0:
+                    previous[(slice(None),) * (axis + 1) + (slice(1),)] = before
+                steps = np.abs(here - previous)
+                present = np.isfinite(steps)
+                self._sums[axis, kind] += steps[present].sum()
                 self._counts[axis, kind] += present.sum()
 
     def value(self) -> float:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from rsdiff.config import UserError
-from rsdiff.data.durable import write_json
+from rsdiff.data.durable import remove_leftovers, write_json
 from rsdiff.data.frames import markdown_of
 from rsdiff.runs.errors import is_interruption, one_sentence
 from rsdiff.runs.ownership import is_owned
@@ -102,11 +102,12 @@ def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -
     """
     if _is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         for record in [] if cells else folder.glob("run_*.json"):
             record.unlink()
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         plan = Plan(program(), tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
-        write_json(folder / PLAN, asdict(plan), is_only_writer=True)
+        write_json(folder / PLAN, asdict(plan))
     return folder
 
 
@@ -197,7 +198,7 @@ def write_record(folder: Path, record: Record) -> None:
     """Keep a run's record for the table."""
     if _is_main_process():
         seen = os.path.relpath(record.folder, folder) if record.folder else ""  # from the sweep's folder: outputs may be moved
-        write_json(_record_path(folder, record.number), asdict(replace(record, folder=seen)), is_only_writer=True)
+        write_json(_record_path(folder, record.number), asdict(replace(record, folder=seen)))
 
 
 def conclude(folder: Path) -> int:

@@ -92,9 +92,12 @@ class SpectralKeyMap(RegressionKeyMap):
     last: str
     """The convolution that makes the bands."""
 
+    table: tuple[Rule, ...]
+    """The naming of the network's parameters."""
+
     def rules(self, config: Any) -> tuple[Rule, ...]:
-        """Return the naming of the network's parameters."""
-        raise NotImplementedError
+        """Return the naming of a network of these sizes."""
+        return self.table
 
     def problem(self, tensors: Mapping[str, Tensor]) -> Problem:
         return Problem(scale=1, bands=tensors[self.last].shape[0], lr_bands=tensors[self.first].shape[1])
@@ -110,6 +113,9 @@ class SpectralKeyMap(RegressionKeyMap):
 class HalvingKeyMap(SpectralKeyMap):
     """What MST++ and MST-L share."""
 
+    def rules(self, config: Any) -> tuple[Rule, ...]:
+        return (*unet_rules(len(config.blocks)), *self.table)
+
     def width(self, tensors: Mapping[str, Tensor]) -> int | None:
         """Return the width of the features, None where it is the number of bands."""
         bands, width = tensors[self.last].shape[:2]
@@ -121,14 +127,12 @@ class MSTPlusPlusKeyMap(HalvingKeyMap):
 
     marker = first = "conv_in.weight"
     last = "conv_out.weight"
+    table = MST_PLUS_PLUS_RULES
 
     def infer(self, tensors: Mapping[str, Tensor]) -> MSTPlusPlusConfig:
         return MSTPlusPlusConfig(
             width=self.width(tensors), stages=count_of(tensors, r"body\.(\d+)\."), blocks=level_blocks(tensors, "body.0.")
         )
-
-    def rules(self, config: MSTPlusPlusConfig) -> tuple[Rule, ...]:
-        return (*unet_rules(len(config.blocks)), *MST_PLUS_PLUS_RULES)
 
 
 class MSTLKeyMap(HalvingKeyMap):
@@ -136,12 +140,10 @@ class MSTLKeyMap(HalvingKeyMap):
 
     marker = first = "embedding_1.weight"
     last = "mapping.weight"
+    table = MST_L_RULES
 
     def infer(self, tensors: Mapping[str, Tensor]) -> MSTLConfig:
         return MSTLConfig(width=self.width(tensors), blocks=level_blocks(tensors, ""))
-
-    def rules(self, config: MSTLConfig) -> tuple[Rule, ...]:
-        return (*unet_rules(len(config.blocks)), *MST_L_RULES)
 
 
 class HSCNNPlusKeyMap(SpectralKeyMap):
@@ -149,12 +151,10 @@ class HSCNNPlusKeyMap(SpectralKeyMap):
 
     marker = first = "ddfn.conv_up1.weight"
     last = "conv_out.weight"
+    table = HSCNN_PLUS_RULES
 
     def infer(self, tensors: Mapping[str, Tensor]) -> HSCNNPlusConfig:
         return HSCNNPlusConfig(blocks=count_of(tensors, r"ddfn\.dfus_blocks\.(\d+)\."))
-
-    def rules(self, config: HSCNNPlusConfig) -> tuple[Rule, ...]:
-        return HSCNN_PLUS_RULES
 
 
 class AWANKeyMap(SpectralKeyMap):
@@ -162,12 +162,10 @@ class AWANKeyMap(SpectralKeyMap):
 
     marker = first = "input_conv2D.conv2d.weight"
     last = "output_conv2D.conv2d.weight"
+    table = AWAN_RULES
 
     def infer(self, tensors: Mapping[str, Tensor]) -> AWANConfig:
         return AWANConfig(width=tensors[self.marker].shape[0], blocks=count_of(tensors, r"backbone\.(\d+)\."))
-
-    def rules(self, config: AWANConfig) -> tuple[Rule, ...]:
-        return AWAN_RULES
 
 
 def level_blocks(tensors: Mapping[str, Tensor], prefix: str) -> tuple[int, ...]:
