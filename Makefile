@@ -89,7 +89,7 @@ test: $(STAMP)
 
 # Every tiny model, degradation and metric on a pretended accelerator, in processes of their own.
 test-devices: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/devices
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not cuda" tests/devices
 
 # What a step of the published sizes costs the host and the accelerator, counted without one: minutes. RECIPES="sr3 ldcsr" for some.
 RECIPES ?=
@@ -106,7 +106,8 @@ gpu-rehearsal: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.devices.gpu_proof --device cpu --output gpu-rehearsal.md
 
 test-slow: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/benchmarks --ignore tests/devices
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/devices
 
 # Every diffusion with a perfect network in a world whose best answer is known, and the faults that these tests must find: minutes.
 test-learning: $(STAMP)
