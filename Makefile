@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: learn docs help test-devices device-table gpu-proof gpu-rehearsal env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+.PHONY: learn learning-page trained-page docs help test-devices device-table gpu-proof gpu-rehearsal env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
 
 TABLE ?= all
 BUDGET ?= quick
@@ -126,9 +126,13 @@ NAMES ?=
 learn: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.trainings $(NAMES)
 
-# docs/learning.md, from those tests and trainings.
+# docs/learning.md, from those tests.
 learning-page: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report perfect
+
+# docs/trained.md, from the records that make learn has left in outputs/learning.
+trained-page: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report trained
 
 test-goldens: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/goldens

@@ -16,7 +16,7 @@ from tests.runs.pairs import MODELS, options
 
 NEAR: dict[Precision, float] = {"bf16": 0.02, "fp16": 0.005}
 """Largest difference of a loss from that of float32, as a share of it."""
-CHEAP = ("sr3_quick", "ldcsr_quick", "dcls_tiny", "rrdb_quick")
+CHEAP = ("sr3_quick", "rrdb_quick")
 TRAINED = [name for name in MODELS if not options().models[name].is_ready]
 
 

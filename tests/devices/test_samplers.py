@@ -17,7 +17,10 @@ from tests.devices.pretended import PretendedAccelerator
 from tests.devices.stand import on_the_device
 from tests.runs.pairs import CONF, options, options_of
 
-SLOW = ("scdm_quick", "blinddiff_quick", "ediffsr_quick", "refdiff_quick", "diffbsr_quick", "edm_sr_quick", "resshift_tiny", "flow_tiny")
+SLOW = (
+    *("ldcsr_quick", "scdm_quick", "blinddiff_quick", "ediffsr_quick", "refdiff_quick", "diffbsr_quick"),
+    *("edm_sr_quick", "resshift_tiny", "flow_tiny"),
+)
 
 
 @cache
@@ -33,7 +36,7 @@ def samplers() -> dict[str, SamplerConfig]:
     return found
 
 
-@pytest.mark.parametrize("model", ["ldcsr_quick", "sr3_quick", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.parametrize("model", ["sr3_quick", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_no_sampler_makes_the_host_wait(model: str, tmp_path: Path) -> None:
     _, work, method = on_the_device(model, tmp_path)
     took = []

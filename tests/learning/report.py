@@ -1,11 +1,13 @@
-"""Writes docs/learning.md: python -m tests.learning.report. What each method is worth with a perfect network, and what fresh ones reach.
+"""Writes what is known of learning: python -m tests.learning.report perfect|trained.
 
-The second half comes from the records of `tests.learning.trainings`; trainings without records are named as not run.
+perfect  docs/learning.md: what each method is worth with a perfect network
+trained  docs/trained.md: what fresh networks reach, from the records of `tests.learning.trainings`; the others are named as not run
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,24 +74,24 @@ def page(rows: Mapping[str, Row]) -> str:
     return "".join(lines)
 
 
-TRAINED = """
-## Fresh networks against the best answer
+TRAINED = """# Fresh networks against the best answer
 
-`make learn` trains each `model=<name>_tiny`, with its published objective, by the real trainer on textures like those above, and restores
-64 textures that it never saw with the published sampler. The best answer is computed for the same textures.
+`make learn` trains each `model=<name>_tiny`, with its published objective, by the real trainer on the textures of
+[learning.md](learning.md), and restores 64 textures that it never saw with the published sampler. The best answer is computed for the same
+textures; what is short of it is short of training, or a property of the sampler, which learning.md tells. `make trained-page` writes this.
 
 - **Estimate**: root mean squared error of the restoration (of the mean of {draws} samples) relative to that of the best estimate; 1 is
   perfect for a regression, {mean:.2f} for the mean of {draws} perfect samples.
 - **Sample**: that of one sample relative to a perfect sample's.
 - **Loss**: the published loss relative to a perfect network's at the same levels and noise.
 - **Spread**: deviation of samples about their mean along the axes of the posterior, relative to its own, from what the LR leaves open to
-  what it shows. The table above says what the sampler keeps of it when the network is perfect.
+  what it shows. learning.md says what the sampler keeps of it when the network is perfect.
 - **Kernel**: error of the estimated blur relative to that of the best estimate, where the blur is unknown.
 
-| method | restores | parameters | steps of {batch} | CPU s | estimate | sample | loss | spread, open to shown | LR misfit | kernel |
+| method | textures | parameters | steps of {batch} | CPU s | estimate | sample | loss | spread, open to shown | LR misfit | kernel |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
-CURVES = Path("docs/images/learning.svg")
+CURVES = Path("docs/images/trained.svg")
 
 
 def records() -> dict[str, Any]:
@@ -143,8 +145,8 @@ def draw_curves(found: Mapping[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def trained_section() -> str:
-    """Return the second half of the page, and draw its figure."""
+def trained_page() -> str:
+    """Return the page on trainings, and draw its figure."""
     found = records()
     head = TRAINED.format(draws=DRAWS, mean=(1 + 1 / DRAWS) ** 0.5, batch=32)
     if found:
@@ -154,6 +156,8 @@ def trained_section() -> str:
 
 
 if __name__ == "__main__":
-    target = Path(REPOSITORY / "docs" / "learning.md")
-    target.write_text(page(measured()) + trained_section())
+    pages = {"perfect": ("learning.md", lambda: page(measured())), "trained": ("trained.md", trained_page)}
+    name, made = pages[sys.argv[1]]
+    target = REPOSITORY / "docs" / name
+    target.write_text(made())
     print(f"Written: {target.relative_to(REPOSITORY)}")

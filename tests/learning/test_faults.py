@@ -197,7 +197,7 @@ FAULTS: dict[str, Fault] = {
     "sampler: variance beta for the posterior's": Fault(
         ("diffbsr",), ("samples",), rule_of("ddpm_rule", lambda down, up: (down, 1.2 * up))
     ),
-    "sampler: Heun's correction left out": Fault(("edm",), ("samples",), lambda patch: patch.setattr(sampler, "heun", without_correction)),
+    "sampler: Heun's correction left out": Fault(("edm",), ("samples",), lambda patch: patch.setattr(heun, "heun", without_correction)),
     "sampler: the level before churn is told": Fault(
         ("refdiff",), ("samples",), replaced(heun, "evaluate", lambda denoiser, y, sigma: solvers.evaluate(denoiser, y, sigma / 1.15))
     ),

@@ -202,7 +202,7 @@ def test_a_sweeper_that_chooses_as_it_goes_gets_the_figure_of_every_run(tmp_path
     assert len(figures) == 3
     assert f"best {max(figures)}" in searched[1]
     assert "3 of 3 runs finished" in searched[1]
-    assert "3 cells, 3 finished" in shown[1]
+    assert "3 runs, 3 finished" in shown[1]
 
 
 NAMES = [

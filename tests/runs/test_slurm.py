@@ -94,7 +94,7 @@ def check_sweep_with_interruptions(
         assert len((run / "provenance.jsonl").read_text().splitlines()) == 2, f"cell {cell} was not interrupted"
     said = run_command("task=status", f"outputs={cut}").out
     print(out, said, sep="\n")
-    assert f"{cells} cells, {cells} finished" in said
+    assert f"{cells} runs, {cells} finished" in said
     assert "Slurm job" in said
 
 

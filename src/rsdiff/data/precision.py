@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, ParamSpec
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
 
-Precision = Literal["no", "bf16", "fp16"]
-"""Of products and convolutions: float32, or mixed with one of the types of 16 bits."""
+from rsdiff.config.computing import Precision
+
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _Arguments = ParamSpec("_Arguments")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.data.precision import Precision
+from rsdiff.config.computing import Precision
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import VARIANTS, restore_seeded, transformed, undo

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.data.precision import Precision, mixed
+from rsdiff.config.computing import Precision
+from rsdiff.data.precision import mixed
 from rsdiff.data.sample import Batch, Sample, collate
 from rsdiff.data.transfer import has_queue, wait_for
 from rsdiff.degradations.base import Degradation, degrade

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
-from rsdiff.data.precision import Precision
+from rsdiff.config.computing import Precision
 from rsdiff.inference.scene_view import SceneView
 
 

@@ -9,7 +9,8 @@ import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 
 from rsdiff.config import ConfigError, UserError, config_from_mapping
-from rsdiff.data.precision import Precision, set_float32
+from rsdiff.config.computing import Precision
+from rsdiff.data.precision import set_float32
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import Draw

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
+from rsdiff.config.computing import Precision
 from rsdiff.config.reading import require_at_least
-from rsdiff.data.precision import Precision
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.runs.options import TaskOptions
 

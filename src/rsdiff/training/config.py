@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator
 
 from rsdiff.config import UserError, config
+from rsdiff.config.computing import Precision
 from rsdiff.config.reading import ABOVE_0, ANY_VALUE, ReadWith, require_above, require_at_least, require_below
-from rsdiff.data.precision import Precision
 
 
 @config
