@@ -5,8 +5,6 @@ from __future__ import annotations
 from rsdiff.weights.keymaps.renaming import Rule, renamed
 
 ENCODER: tuple[Rule, ...] = ((r"^trunk\.", "E."), (r"^projection\.", "mlp."))
-COUNTERS = ("num_batches_tracked", "queue_position")
-"""Integer entries; no result depends on a batch-norm counter with a momentum, nor on where the next keys are written."""
 
 
 def encoder_name(key: str) -> str:

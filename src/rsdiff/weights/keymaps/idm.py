@@ -17,7 +17,7 @@ from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.weights.keymaps.encoders import edsr_name
 from rsdiff.weights.keymaps.renaming import Name, count_of, ours_from_published, published_from_ours
 from rsdiff.weights.keymaps.sr3 import check_schedule, infer_config, infer_schedule, list_positions, module_names, unet_options
-from rsdiff.weights.state_dicts import find_state_dict
+from rsdiff.weights.state_dicts import find_state_dict, under
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class IDMKeyMap:
         """See KeyMap."""
         published = dict(find_state_dict(content, MARKER).network)
         buffers = {key: published.pop(key) for key in (*ScheduleConfig().build().buffers(), "ddim_c1") if key in published}
-        network = {key.removeprefix("denoise_fn."): value for key, value in published.items() if key.startswith("denoise_fn.")}
+        network = under(published, "denoise_fn.")
         config = config or self._config(network, published, buffers)
         buffers.pop("ddim_c1", None)
         check_schedule(buffers, config.schedule)

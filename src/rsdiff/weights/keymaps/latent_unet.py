@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
 
 BLOCK: tuple[Rule, ...] = (
     (r"\bnorm1\.", "in_layers.0."),
@@ -58,10 +58,10 @@ def latent_unet_name(levels: int, blocks: int, attention_levels: Sequence[int]) 
 def latent_unet_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Return width, multipliers, blocks and attention_levels of a published state dict; the width of the heads is not in it."""
     width = state["time_embed.0.weight"].shape[1]
-    numbers = {int(found[1]) for key in state if (found := re.match(r"input_blocks\.(\d+)\.", key))}
+    entries = count_of(state, r"input_blocks\.(\d+)\.")
     ends = sorted(int(found[1]) for key in state if (found := re.match(r"input_blocks\.(\d+)\.0\.op\.weight", key)))
-    blocks = (ends[0] if ends else max(numbers) + 1) - 1
-    firsts = range(1, max(numbers) + 1, blocks + 1)
+    blocks = (ends[0] if ends else entries) - 1
+    firsts = range(1, entries, blocks + 1)
     return {
         "width": width,
         "multipliers": tuple(state[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0] // width for first in firsts),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from rsdiff.weights.keymaps.ldcsr_autoencoder import (
 )
 from rsdiff.weights.keymaps.renaming import Name, ours_from_published, published_from_ours
 from rsdiff.weights.keymaps.unet_atom import unet_atom_name
-from rsdiff.weights.state_dicts import find_state_dict
+from rsdiff.weights.state_dicts import find_state_dict, under
 
 UNET, EMA, FIRST, CONDITION = "model.diffusion_model.", "model_ema.", "first_stage_model.", "cond_stage_model."
 LOSS = "loss.discriminator."
@@ -90,8 +90,7 @@ class LDCSRKeyMap:
         published = dict(find_state_dict(content, UNET + ("first_conv_x.weight" if is_atom else "input_blocks.0.0.weight")).tensors)
         if config is None:
             config = ldcsr_config(published)
-        unet_keys = [key.removeprefix(UNET) for key in published if key.startswith(UNET)]
-        for key, averaged in ema_names(unet_keys).items():
+        for key, averaged in ema_names(under(published, UNET)).items():
             if averaged in published:
                 published[UNET + key] = published[averaged]
         require_betas(published, config.schedule)
@@ -106,8 +105,8 @@ class LDCSRKeyMap:
     def to_published(self, config: LDCSRConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Dead parameters are left out; the averaged U-Net equals the U-Net."""
         named = published_from_ours(state_dict, self._name(config))
-        unet = [key.removeprefix(UNET) for key in named if key.startswith(UNET)]
-        averages = {averaged: named[UNET + key] for key, averaged in ema_names(unet).items()}
+        unet = under(named, UNET)
+        averages = {averaged: unet[key] for key, averaged in ema_names(unet).items()}
         return {**named, **averages, **config.schedule.build().buffers()}
 
     def _name(self, config: LDCSRConfig) -> Name:
@@ -135,7 +134,7 @@ def unet_name(options: LatentUNetConfig) -> Name:
     return latent_unet_name(len(options.multipliers), options.blocks, options.attention_levels)
 
 
-def ema_names(keys: list[str]) -> dict[str, str]:
+def ema_names(keys: Iterable[str]) -> dict[str, str]:
     """Return where the average of each U-Net parameter is stored: its name without dots; raises UserError where two coincide."""
     names = {key: f"{EMA}diffusion_model{key.replace('.', '')}" for key in keys}
     if len(set(names.values())) != len(names):
@@ -145,9 +144,7 @@ def ema_names(keys: list[str]) -> dict[str, str]:
 
 def ldcsr_config(published: Mapping[str, Tensor]) -> LDCSRConfig:
     """Return the config of a published second stage; heads of 32 channels, which its keys do not tell."""
-    parts = {
-        prefix: {k.removeprefix(prefix): v for k, v in published.items() if k.startswith(prefix)} for prefix in (UNET, FIRST, CONDITION)
-    }
+    parts = {prefix: under(published, prefix) for prefix in (UNET, FIRST, CONDITION)}
     config = LDCSRConfig(
         first_stage=autoencoder_config(parts[FIRST]),
         condition=encoder_config(parts[CONDITION]),

@@ -19,6 +19,7 @@ from rsdiff.networks.modulated import ModulatedConfig
 from rsdiff.weights.keymaps.contrast import contrast_name, encoder_name
 from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
 from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
+from rsdiff.weights.state_dicts import under
 
 RULES: tuple[Rule, ...] = (
     (r"^compress\.", "compress.0."),
@@ -127,7 +128,7 @@ class DASRKeyMap(ModulatedKeyMap):
 
     def complete(self, tensors: dict[str, Tensor], config: DASRConfig | None) -> dict[str, Tensor]:
         query, key = "E.encoder_q.", "E.encoder_k."
-        copies = {key + name.removeprefix(query): value.clone() for name, value in tensors.items() if name.startswith(query)}
+        copies = {key + name: value.clone() for name, value in under(tensors, query).items()}
         contrast = (config or DASRConfig()).contrast
         codes = tensors[f"{query}mlp.2.weight"].shape[0]
         queue = torch.randn(codes, contrast.queue_size, generator=keyed_generator("queue"))

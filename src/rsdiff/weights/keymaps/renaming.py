@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsdiff.weights.state_dicts import rename_strictly
 
@@ -14,6 +14,8 @@ Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 """(regular expression in our name, what stands there in the published one)"""
 Name = Callable[[str], str]
 """our name -> published name"""
+COUNTERS = ("num_batches_tracked", "queue_position")
+"""Integer entries; no result depends on a batch-norm counter with a momentum, nor on where the next keys are written."""
 
 
 def renamed(key: str, rules: Iterable[Rule]) -> str:
@@ -28,13 +30,18 @@ def ours_from_published(
 ) -> dict[str, Tensor]:
     """Return the published tensors under our names, for the network whose state dict is `own`; strict, see `rename_strictly`.
 
-    Counters of batches seen by a normalisation, which no result depends on, are 0 where the file lacks them.
+    `COUNTERS`, which no result depends on, are 0 where the file lacks them.
     """
     names = {name(key): key for key in own}
-    counters = {key for key in own if key.endswith("num_batches_tracked") and name(key) not in published}
+    counters = {key for key in own if key.endswith(COUNTERS) and name(key) not in published}
     shapes = {key: value.shape for key, value in own.items() if key not in counters}
     ours = rename_strictly(published, names, shapes, ignored)
     return ours | {key: torch.zeros_like(own[key], device="cpu") for key in counters}
+
+
+def states_of(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return the entries of several networks, each under the prefix that it has in its method's state dict."""
+    return {f"{prefix}{key}": value for prefix, network in networks.items() for key, value in network.state_dict().items()}
 
 
 def published_from_ours(own: Mapping[str, Tensor], name: Name) -> dict[str, Tensor]:
