@@ -39,6 +39,27 @@ def ours_from_published(
     return ours | {key: torch.zeros_like(own[key], device="cpu") for key in counters}
 
 
+def flat_lists(levels: int, blocks: int, stem: int = 1, ends: tuple[str, str] = ("conv.", "conv.")) -> tuple[Rule, ...]:
+    """Return the names of the items of the lists `downs` and `ups` that number blocks and resizing layers of all levels through.
+
+    stem  what stands in `downs` before the first block
+    ends  what a resizing layer is called within its item, on the way down and on the way up
+    """
+
+    def down(match: re.Match[str], item: int) -> str:
+        return f"downs.{stem + int(match[1]) * (blocks + 1) + item}."
+
+    def up(match: re.Match[str], item: int) -> str:
+        return f"ups.{(levels - 1 - int(match[1])) * (blocks + 2) + item}."
+
+    return (
+        (r"^down\.(\d+)\.blocks\.(\d+)\.", lambda match: down(match, int(match[2]))),
+        (r"^down\.(\d+)\.leave\.(?:conv\.)?", lambda match: down(match, blocks) + ends[0]),
+        (r"^up\.(\d+)\.blocks\.(\d+)\.", lambda match: up(match, int(match[2]))),
+        (r"^up\.(\d+)\.leave\.(?:conv\.)?", lambda match: up(match, blocks + 1) + ends[1]),
+    )
+
+
 def states_of(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Return the entries of several networks, each under the prefix that it has in its method's state dict."""
     return {f"{prefix}{key}": value for prefix, network in networks.items() for key, value in network.state_dict().items()}

@@ -19,7 +19,7 @@ from rsdiff.config import UserError
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.scdm import SCDMConfig
-from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, published_from_ours, renamed
+from rsdiff.weights.keymaps.renaming import Name, Rule, flat_lists, ours_from_published, published_from_ours, renamed
 from rsdiff.weights.keymaps.sr3 import infer_schedule, levels_of
 from rsdiff.weights.state_dicts import find_state_dict, under
 
@@ -62,19 +62,9 @@ def scdm_buffers(schedule: DiscreteSchedule) -> dict[str, Tensor]:
 
 def scdm_name(levels: int, blocks: int) -> Name:
     """Return the function from our names of a network's parameters to the published ones, whose lists number all levels through."""
-
-    def down(match: re.Match[str], item: int) -> str:
-        return f"downs.{int(match[1]) * (blocks + 1) + item}."
-
-    def up(match: re.Match[str], item: int) -> str:
-        return f"ups.{(levels - 1 - int(match[1])) * (blocks + 2) + item}."
-
     rules: tuple[Rule, ...] = (
         *BLOCK,
-        (r"^down\.(\d+)\.blocks\.(\d+)\.", lambda m: down(m, int(m[2]))),
-        (r"^down\.(\d+)\.leave\.", lambda m: down(m, blocks) + "downsample."),
-        (r"^up\.(\d+)\.blocks\.(\d+)\.", lambda m: up(m, int(m[2]))),
-        (r"^up\.(\d+)\.leave\.conv\.", lambda m: up(m, blocks + 1) + "upsample.1."),
+        *flat_lists(levels, blocks, stem=0, ends=("downsample.", "upsample.1.")),
         (r"^middle\.", "mid."),
         (r"^stem\.", "init_conv."),
         (r"^condition_stem\.", "init_rgb."),
