@@ -23,13 +23,13 @@ from rsdiff.weights.keymaps.joint_blind import (
     FREQUENCIES,
     SCALE,
     JointBlindKeyMap,
-    Part,
     Parts,
     contrast_options,
     frequencies,
     published_groups,
     published_schedule,
 )
+from rsdiff.weights.keymaps.renaming import Part
 from rsdiff.weights.keymaps.rrdb import rrdb_name, rrdb_options
 from rsdiff.weights.keymaps.sr3 import config_from_arguments, infer_config, sr3_name, unet_options
 from rsdiff.weights.keymaps.srdiff import srdiff_unet_name, srdiff_unet_shape

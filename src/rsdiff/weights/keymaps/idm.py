@@ -15,7 +15,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.idm import IDMConfig
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.weights.keymaps.encoders import edsr_name
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, ours_from_published, published_from_ours, renamed
+from rsdiff.weights.keymaps.renaming import Name, Part, Rule, count_of, name_of_parts, ours_from_published, published_from_ours, renamed
 from rsdiff.weights.keymaps.sr3 import check_schedule, infer_config, infer_schedule, sr3_name, unet_options
 from rsdiff.weights.state_dicts import find_state_dict, under
 
@@ -49,8 +49,7 @@ def unet_name(config: IDMConfig) -> Name:
 
 def encoder_naming(blocks: int) -> Name:
     """Return how parameters of the condition encoder are published."""
-    features = edsr_name(blocks)
-    return lambda key: features(key.removeprefix("features.")) if key.startswith("features.") else key.replace("out.", "tail.0.", 1)
+    return name_of_parts(Part("features.", "", edsr_name(blocks)), Part("out.", "tail.0."))
 
 
 def dead_of(config: IDMConfig, prefix: str = "") -> tuple[str, ...]:
@@ -89,13 +88,8 @@ class IDMKeyMap:
         return published_from_ours(state_dict, self._name(config)) | constants
 
     def _name(self, config: IDMConfig) -> Name:
-        unet, encoder = unet_name(config), encoder_naming(config.encoder.blocks)
-
-        def name(key: str) -> str:
-            part, _, rest = key.partition(".")
-            return f"encoder.{encoder(rest)}" if part == "encoder" else f"denoise_fn.{unet(rest)}"
-
-        return name
+        encoder = encoder_naming(config.encoder.blocks)
+        return name_of_parts(Part("encoder.", "encoder.", encoder), Part("network.", "denoise_fn.", unet_name(config)))
 
     @staticmethod
     def _config(network: Mapping[str, Tensor], published: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> IDMConfig:

@@ -27,7 +27,7 @@ from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.networks.layers import SinusoidalEmbedding
 from rsdiff.weights.keymaps.contrast import contrast_name
-from rsdiff.weights.keymaps.renaming import Name, ours_from_published, published_from_ours, states_of
+from rsdiff.weights.keymaps.renaming import Part, name_of_parts, ours_from_published, published_from_ours, states_of
 from rsdiff.weights.lightning import plain
 from rsdiff.weights.state_dicts import find_settings, find_state_dict, under
 
@@ -37,15 +37,6 @@ SCALE = 4
 """Scale of every published network."""
 FREQUENCIES = "time_mlp.0.inv_freq"
 """A constant that files of the DDPM ablation hold."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of a method's networks: our prefix, the published one, and how its parameters are called."""
-
-    ours: str
-    published: str
-    name: Name
 
 
 @dataclass(frozen=True)
@@ -120,11 +111,11 @@ class JointBlindKeyMap:
         self._check_schedule(constants, made.schedule)
         with torch.device("meta"):
             own = states_of(self.networks(made, self.problem(parts)))
-        return made, ours_from_published(tensors, own, self._name(made), self.ignored(made))
+        return made, ours_from_published(tensors, own, name_of_parts(*self.parts(made)), self.ignored(made))
 
     def to_published(self, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See KeyMap; the U-Net stands in all its places."""
-        weights = published_from_ours(state_dict, self._name(config))
+        weights = published_from_ours(state_dict, name_of_parts(*self.parts(config)))
         unet = under(weights, "model.")
         weights |= {f"ema.{key}": value for key, value in unet.items()}
         if self.has_copy:
@@ -161,17 +152,6 @@ class JointBlindKeyMap:
                 raise UserError(f"the file holds '{key}', which is no part of this model's noise schedule; choose the model it belongs to.")
             if ours.shape != value.shape or not torch.allclose(ours, value.float(), rtol=1e-4, atol=1e-6):
                 raise UserError(f"the file's '{key}' is not that of the schedule {schedule}; set model.schedule to the file's.")
-
-    def _name(self, config: Any) -> Name:
-        parts = self.parts(config)
-
-        def name(key: str) -> str:
-            for part in parts:
-                if key.startswith(part.ours):
-                    return part.published + part.name(key.removeprefix(part.ours))
-            raise UserError(f"'{key}' is no parameter of this method.")
-
-        return name
 
 
 CONTRAST = Part("contrast.", "E.", contrast_name)

@@ -24,7 +24,7 @@ from rsdiff.weights.keymaps.ldcsr_autoencoder import (
     encoder_config,
     encoder_name,
 )
-from rsdiff.weights.keymaps.renaming import Name, ours_from_published, published_from_ours
+from rsdiff.weights.keymaps.renaming import Name, Part, name_of_parts, ours_from_published, published_from_ours
 from rsdiff.weights.keymaps.unet_atom import unet_atom_name
 from rsdiff.weights.state_dicts import find_state_dict, under
 
@@ -62,10 +62,7 @@ class LDCSRVaeKeyMap:
         return published_from_ours(state_dict, self._name(config))
 
     def _name(self, config: LDCSRVaeConfig) -> Name:
-        networks = autoencoder_name(levels_of(config.autoencoder))
-        return lambda key: (
-            LOSS + key.removeprefix("discriminator.") if key.startswith("discriminator.") else networks(key.removeprefix("autoencoder."))
-        )
+        return name_of_parts(Part("discriminator.", LOSS), Part("autoencoder.", "", autoencoder_name(levels_of(config.autoencoder))))
 
 
 def _marker(config: LDCSRVaeConfig) -> str:
@@ -112,21 +109,12 @@ class LDCSRKeyMap:
     def _name(self, config: LDCSRConfig) -> Name:
         sizes = config.unet
         unet = unet_atom_name(len(sizes.multipliers), sizes.blocks) if config.architecture == "unet_atom" else unet_name(sizes)
-        first = autoencoder_name(levels_of(config.first_stage))
-
-        def name(key: str) -> str:
-            part, _, rest = key.partition(".")
-            match part:
-                case "unet":
-                    return UNET + unet(rest)
-                case "first_stage":
-                    return FIRST + first(rest)
-                case "condition":
-                    return CONDITION + encoder_name(rest)
-                case _:
-                    return "scale_factor"
-
-        return name
+        return name_of_parts(
+            Part("unet.", UNET, unet),
+            Part("first_stage.", FIRST, autoencoder_name(levels_of(config.first_stage))),
+            Part("condition.", CONDITION, encoder_name),
+            Part("latent_scale", "scale_factor"),
+        )
 
 
 def unet_name(options: LatentUNetConfig) -> Name:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rsdiff.networks.gap_autoencoder import GAPDecoderConfig, GAPEncoderConfig
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
+from rsdiff.weights.keymaps.renaming import Name, Part, Rule, count_of, name_of_parts, renamed
 from rsdiff.weights.state_dicts import under
 
 COMMON: tuple[Rule, ...] = (
@@ -50,19 +50,12 @@ def decoder_name(levels: int) -> Name:
 
 def autoencoder_name(levels: int) -> Name:
     """Return the naming of a KLAutoencoder whose decoder has so many latent levels."""
-    decoder = decoder_name(levels)
-
-    def name(key: str) -> str:
-        part, _, rest = key.partition(".")
-        match part:
-            case "encoder":
-                return f"encoder.{encoder_name(rest)}"
-            case "decoder":
-                return f"decoder.{decoder(rest)}"
-            case _:
-                return {"quantise": "quant_conv", "unquantise": "post_quant_conv"}[part] + f".{rest}"
-
-    return name
+    return name_of_parts(
+        Part("encoder.", "encoder.", encoder_name),
+        Part("decoder.", "decoder.", decoder_name(levels)),
+        Part("quantise.", "quant_conv."),
+        Part("unquantise.", "post_quant_conv."),
+    )
 
 
 def encoder_config(state: Mapping[str, Tensor]) -> GAPEncoderConfig:

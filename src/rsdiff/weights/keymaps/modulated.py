@@ -18,7 +18,7 @@ from rsdiff.networks.degradation_encoder import ContrastConfig
 from rsdiff.networks.modulated import ModulatedConfig
 from rsdiff.weights.keymaps.contrast import contrast_name, encoder_name
 from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
+from rsdiff.weights.keymaps.renaming import Name, Part, Rule, count_of, name_of_parts, renamed
 from rsdiff.weights.state_dicts import under
 
 RULES: tuple[Rule, ...] = (
@@ -79,13 +79,7 @@ class ModulatedKeyMap(RegressionKeyMap):
 
     def naming(self, config: Any, keys: Collection[str]) -> Name:
         restorer = modulated_name(config.restorer, [key.removeprefix("network.") for key in keys])
-
-        def name(key: str) -> str:
-            if key.startswith("network."):
-                return self.restorer + restorer(key.removeprefix("network."))
-            return "E." + type(self).part_name(key.removeprefix(self.ours))
-
-        return name
+        return name_of_parts(Part("network.", self.restorer, restorer), Part(self.ours, "E.", type(self).part_name))
 
 
 class DRSRKeyMap(ModulatedKeyMap):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError
 from rsdiff.weights.state_dicts import rename_strictly
 
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
@@ -37,6 +39,31 @@ def ours_from_published(
     shapes = {key: value.shape for key, value in own.items() if key not in counters}
     ours = rename_strictly(published, names, shapes, ignored)
     return ours | {key: torch.zeros_like(own[key], device="cpu") for key in counters}
+
+
+def _unchanged(key: str) -> str:
+    return key
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a method: our prefix, the published one, and how its entries are called behind it."""
+
+    ours: str
+    published: str
+    name: Name = _unchanged
+
+
+def name_of_parts(*parts: Part) -> Name:
+    """Return the naming of a method of several parts; raises UserError for an entry of none of them."""
+
+    def name(key: str) -> str:
+        for part in parts:
+            if key.startswith(part.ours):
+                return part.published + part.name(key.removeprefix(part.ours))
+        raise UserError(f"'{key}' is no parameter of this method.")
+
+    return name
 
 
 def flat_lists(levels: int, blocks: int, stem: int = 1, ends: tuple[str, str] = ("conv.", "conv.")) -> tuple[Rule, ...]:
