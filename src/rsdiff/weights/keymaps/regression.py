@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
-from rsdiff.weights.keymaps.renaming import Name, ours_from_published, published_from_ours, states_of
+from rsdiff.weights.keymaps.renaming import Name, Part, Rule, name_of_parts, ours_from_published, published_from_ours, renamed, states_of
 from rsdiff.weights.state_dicts import find_state_dict
 
 
@@ -21,6 +21,8 @@ class RegressionKeyMap:
 
     marker: str
     """A key that every file of the method has."""
+    table: tuple[Rule, ...] = ()
+    """How the parameters of the method's one network are called."""
 
     def infer(self, tensors: Mapping[str, Tensor]) -> Any:
         """Return the config a file tells."""
@@ -34,9 +36,14 @@ class RegressionKeyMap:
         """Return our prefix -> network with the shapes of `config` (on the meta device)."""
         raise NotImplementedError
 
+    def rules(self, config: Any) -> tuple[Rule, ...]:
+        """Return the naming of a network of these sizes."""
+        return self.table
+
     def naming(self, config: Any, keys: Collection[str]) -> Name:
-        """Return how entries of our method's state dict are published; `keys` are all of them."""
-        raise NotImplementedError
+        """Return how entries of our method's state dict are published; `keys` are all of them. Overridden for several networks."""
+        rules = self.rules(config)
+        return name_of_parts(Part("network.", "", lambda key: renamed(key, rules)))
 
     def complete(self, tensors: dict[str, Tensor], config: Any | None) -> dict[str, Tensor]:
         """Return the tensors in our shapes, less constants, with what partial files lack."""
