@@ -54,12 +54,11 @@ class ModulatedKeyMap(RegressionKeyMap):
     """What the two share.
 
     restorer  prefix of the restoration network
-    ours      our prefix of the encoder, published under 'E.', whose entries `part_name` names
+    encoder   the degradation encoder, with or without its wrapper
     """
 
     restorer: str
-    ours: str
-    part_name: Name
+    encoder: Part
 
     def problem(self, tensors: Mapping[str, Tensor]) -> Problem:
         width, lr_bands = tensors[f"{self.restorer}head.0.weight"].shape[:2]
@@ -79,7 +78,7 @@ class ModulatedKeyMap(RegressionKeyMap):
 
     def naming(self, config: Any, keys: Collection[str]) -> Name:
         restorer = modulated_name(config.restorer, [key.removeprefix("network.") for key in keys])
-        return name_of_parts(Part("network.", self.restorer, restorer), Part(self.ours, "E.", type(self).part_name))
+        return name_of_parts(Part("network.", self.restorer, restorer), self.encoder)
 
 
 class DRSRKeyMap(ModulatedKeyMap):
@@ -87,11 +86,7 @@ class DRSRKeyMap(ModulatedKeyMap):
 
     marker = "GE.head.0.weight"
     restorer = "GE."
-    ours = "encoder."
-
-    @staticmethod
-    def part_name(key: str) -> str:
-        return f"encoder.{encoder_name(key)}"
+    encoder = Part("encoder.", "E.encoder.", encoder_name)
 
     def infer(self, tensors: Mapping[str, Tensor]) -> DRSRConfig:
         return DRSRConfig(restorer=self.restorer_config(tensors), encoder_width=tensors["E.encoder.E.0.weight"].shape[0])
@@ -105,11 +100,7 @@ class DASRKeyMap(ModulatedKeyMap):
 
     marker = "G.head.0.weight"
     restorer = "G."
-    ours = "contrast."
-
-    @staticmethod
-    def part_name(key: str) -> str:
-        return contrast_name(key)
+    encoder = Part("contrast.", "E.", contrast_name)
 
     def infer(self, tensors: Mapping[str, Tensor]) -> DASRConfig:
         contrast = ContrastConfig(
