@@ -83,6 +83,11 @@ def _bands(score: Callable[[Tensor, Tensor, float, Tensor | None], float]) -> Ca
     return _ready(of_view)
 
 
+def _peakless(score: Callable[..., float]) -> Callable[[Context], ImageScore]:
+    """Return what prepares a spectral metric that no peak enters: score(sr, hr, valid=valid)."""
+    return _bands(lambda sr, hr, peak, valid: score(sr, hr, valid=valid))
+
+
 def _perceptual_pair(view: View) -> tuple[Tensor, Tensor]:
     border = not view.protocol.crop_for_perceptual
     return view.rgb(view.image, border)[None], view.rgb(view.reference(), border)[None]
@@ -217,40 +222,12 @@ _SPECTRAL = (
         "lower",
         0,
         180,
-        build=_bands(lambda sr, hr, peak, valid: sam(sr, hr, valid)),
+        build=_peakless(sam),
     ),
-    Metric(
-        "rmse",
-        "RMSE",
-        "root of the mean squared error, in units of the peak",
-        "",
-        "lower",
-        build=_bands(lambda sr, hr, peak, valid: rmse(sr, hr, valid)),
-    ),
-    Metric(
-        "mrae",
-        "MRAE",
-        "mean relative absolute error where the reference is positive",
-        "",
-        "lower",
-        build=_bands(lambda sr, hr, peak, valid: mrae(sr, hr, valid)),
-    ),
-    Metric(
-        "cc",
-        "CC",
-        "mean over bands of the correlation over pixels",
-        low=-1,
-        high=1,
-        build=_bands(lambda sr, hr, peak, valid: cc(sr, hr, valid)),
-    ),
-    Metric(
-        "uiqi",
-        "UIQI",
-        "quality index of 8x8 blocks, mean over bands",
-        low=-1,
-        high=1,
-        build=_bands(lambda sr, hr, peak, valid: uiqi(sr, hr, valid=valid)),
-    ),
+    Metric("rmse", "RMSE", "root of the mean squared error, in units of the peak", "", "lower", build=_peakless(rmse)),
+    Metric("mrae", "MRAE", "mean relative absolute error where the reference is positive", "", "lower", build=_peakless(mrae)),
+    Metric("cc", "CC", "mean over bands of the correlation over pixels", low=-1, high=1, build=_peakless(cc)),
+    Metric("uiqi", "UIQI", "quality index of 8x8 blocks, mean over bands", low=-1, high=1, build=_peakless(uiqi)),
 )
 
 
@@ -374,33 +351,21 @@ def _seams(context: Context) -> ImageScore:
 _OFFICIAL_NIQE = ("niqe_pris_params.npz", "niqe_modelparameters.mat")
 
 
+def _gray_metric(
+    name: str, title: str, meaning: str, unit: str, score: Callable[[Tensor, Tensor | None], float], high: float = math.inf
+) -> Metric:
+    build = _ready(lambda view: score(view.gray(), view.valid_pixels))
+    return Metric(name, title, meaning, unit, direction="none", high=high, needs=_NONE, build=build, on_hr=True)
+
+
 def _niqe_metric(name: str, title: str, meaning: str, space: Space = "y_studio", files: tuple[str, ...] = _OFFICIAL_NIQE) -> Metric:
     build = _niqe(name, space)
     return Metric(name, title, meaning, direction="lower", needs=_RGB, files=files, build=build, on_hr=True)
 
 
 _NO_REFERENCE = (
-    Metric(
-        "ag",
-        "AG",
-        "average gradient of the gray image; noise raises it",
-        "grey levels/px",
-        direction="none",
-        needs=_NONE,
-        build=_ready(lambda view: average_gradient(view.gray(), view.valid_pixels)),
-        on_hr=True,
-    ),
-    Metric(
-        "entropy",
-        "Entropy",
-        "entropy of the gray image",
-        "bit",
-        direction="none",
-        high=math.log2(256),
-        needs=_NONE,
-        build=_ready(lambda view: entropy(view.gray(), view.valid_pixels)),
-        on_hr=True,
-    ),
+    _gray_metric("ag", "AG", "average gradient of the gray image; noise raises it", "grey levels/px", average_gradient),
+    _gray_metric("entropy", "Entropy", "entropy of the gray image", "bit", entropy, high=math.log2(256)),
     Metric(
         "seams",
         "Seams",
