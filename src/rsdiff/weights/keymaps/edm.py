@@ -36,7 +36,7 @@ BLOCK: tuple[Rule, ...] = (
     (r"\bsft_ref\.", "sft1."),
 )
 """Names within a block; Ref-Diff's decoder blocks hold the plain one under 'block.'."""
-RESOLUTION = re.compile(r"(?:enc|dec)\.(\d+)x\1_")
+ENTRY = re.compile(r"(?:enc|dec)\.(\d+)x\1_")
 
 PYRAMIDS = {"standard": "none", "skip": "skip", "residual": "residual"}
 HEADS = {"standard": "one", "skip": "sum"}
@@ -90,7 +90,7 @@ def network_state(network: nn.Module, published: Mapping[str, Tensor], ignored: 
     ignored    further regular expressions of published keys, `model.` removed, that the network has no use for
     """
     bare = {key.removeprefix(PREFIX): tensor for key, tensor in published.items()}
-    finest = max((int(match[1]) for key in bare if (match := RESOLUTION.match(key))), default=1)
+    finest = max((int(match[1]) for key in bare if (match := ENTRY.match(key))), default=1)
     return ours_from_published(bare, network.state_dict(), edm_name(finest), (*CONSTANTS, *ignored))
 
 
