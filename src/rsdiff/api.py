@@ -7,7 +7,7 @@ import io
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,7 @@ def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs
     )
 
 
+@dataclass(eq=False, repr=False)
 class Model:
     """A trained model; `rsdiff.load` returns one.
 
@@ -95,23 +96,13 @@ class Model:
     sampler  how a diffusion is sampled, as it was trained
     """
 
-    def __init__(
-        self,
-        name: str,
-        config: MethodConfig,
-        method: Method | None,
-        problem: Problem | None,
-        trained: Normaliser | None,
-        sampler: SamplerConfig,
-        device: Any,
-    ) -> None:
-        self.name = name
-        self.config = config
-        self.problem = problem
-        self.sampler = sampler
-        self.device = device
-        self._method = method
-        self._trained = trained
+    name: str
+    config: MethodConfig
+    _method: Method | None
+    problem: Problem | None
+    _trained: Normaliser | None
+    sampler: SamplerConfig
+    device: Any
 
     def __repr__(self) -> str:
         about = f", x{self.problem.scale:g}, {self.problem.lr_bands} to {self.problem.bands} bands" if self.problem else ""

@@ -159,13 +159,25 @@ def pairs(models: Sequence[str]) -> Iterator[Pair]:
                 yield Pair(model, kind, name, scale)
 
 
+def shortened(setting: str, most: int) -> SamplerConfig:
+    """The sampler that a command with a setting chooses, with `most` steps at most."""
+    with composing(CONF):
+        chosen = group_config(compose(CONFIG_NAME, [setting]), "sampler")
+    assert isinstance(chosen, SamplerConfig)
+    return replace(chosen, steps=min(chosen.steps, most))
+
+
 @cache
 def sampler_of(model: str) -> SamplerConfig:
     """The sampler that a model chooses, with few steps."""
-    with composing(CONF):
-        chosen = group_config(compose(CONFIG_NAME, [f"model={model}"]), "sampler")
-    assert isinstance(chosen, SamplerConfig)
-    return replace(chosen, steps=min(chosen.steps, 3))
+    return shortened(f"model={model}", 3)
+
+
+@cache
+def samplers(most: int) -> dict[str, SamplerConfig]:
+    """Every shipped sampler by name, with `most` steps at most: with 3, each of its branches is taken."""
+    options()
+    return {name: shortened(f"sampler={name}", most) for name in options_of(CONF / "sampler")}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pickle
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, ClassVar, NoReturn
+from typing import Any, BinaryIO, ClassVar, NoReturn, TypeVar
 
 from rsdiff.config import UserError
 
@@ -27,6 +27,9 @@ Rebuild = Callable[..., Any]
 
 class UnsafeFileError(UserError):
     """A file that is damaged, is of no accepted format, or holds what a checkpoint never holds. The message is one sentence."""
+
+
+Container = TypeVar("Container", dict[Any, Any], list[Any])
 
 
 @dataclass(frozen=True)
@@ -164,11 +167,7 @@ class _Inert(_Unpickler):  # type: ignore[misc]
         self._set(self.pop_mark())
 
     def _set(self, values: list[Any]) -> None:
-        target = self.stack[-1]
-        target = target.items if isinstance(target, Record) else target
-        if not isinstance(target, dict):
-            raise UnsafeFileError(f"the pickle sets items of a {type(target).__name__}.")
-        set_items(target, values)
+        set_items(self._top("items", dict, "sets items of"), values)
 
     def load_append(self) -> None:
         value = self.stack.pop()
@@ -178,11 +177,15 @@ class _Inert(_Unpickler):  # type: ignore[misc]
         self._extend(self.pop_mark())
 
     def _extend(self, values: list[Any]) -> None:
+        self._top("elements", list, "appends to").extend(values)
+
+    def _top(self, part: str, kind: type[Container], does: str) -> Container:
+        """Return the container on top of the stack, of a record its `part`; raises UnsafeFileError for anything else."""
         target = self.stack[-1]
-        target = target.elements if isinstance(target, Record) else target
-        if not isinstance(target, list):
-            raise UnsafeFileError(f"the pickle appends to a {type(target).__name__}.")
-        target.extend(values)
+        target = getattr(target, part) if isinstance(target, Record) else target
+        if not isinstance(target, kind):
+            raise UnsafeFileError(f"the pickle {does} a {type(target).__name__}.")
+        return target
 
     def load_additems(self) -> None:
         values, target = self.pop_mark(), self.stack[-1]

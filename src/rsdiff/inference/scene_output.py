@@ -99,6 +99,7 @@ def spread_form(bands: int) -> OutputForm:
     return OutputForm(np.dtype(np.float32), bands, float("nan"), keeps_bands=False)
 
 
+@dataclass(eq=False)
 class SceneWriter:
     """Writes the output raster beside its final name and renames it when it is complete.
 
@@ -106,17 +107,18 @@ class SceneWriter:
     tags  further tags
     """
 
-    def __init__(
-        self, path: Path, reader: SceneReader, grid: Grid, scale: Fraction, form: OutputForm, options: SceneOptions, tags: dict[str, str]
-    ) -> None:
-        self.path = path
-        self.reader = reader
-        self.grid = grid
-        self.scale = scale
-        self.form = form
-        self.options = options
-        self.tags = tags
-        self.partial = path.with_name(f".{path.stem}.plain.partial.tif")
+    path: Path
+    reader: SceneReader
+    grid: Grid
+    scale: Fraction
+    form: OutputForm
+    options: SceneOptions
+    tags: dict[str, str]
+
+    @property
+    def partial(self) -> Path:
+        """Where the raster is until it is complete."""
+        return self.path.with_name(f".{self.path.stem}.plain.partial.tif")
 
     def write(self, blocks: Iterable[tuple[int, NDArray[Any]]]) -> None:
         """Write the blocks (number, (stored_bands, block, block)) in their order, metadata and overviews. Raises OSError."""

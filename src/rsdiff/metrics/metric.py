@@ -20,8 +20,21 @@ from rsdiff.metrics.protocol import ProtocolConfig
 T = TypeVar("T")
 
 
+class Sharing:
+    """What is computed once and shared by the metrics that name it alike."""
+
+    shared: dict[str, Any]
+
+    def once(self, name: str, compute: Callable[[], T]) -> T:
+        """Return compute(), computed once under this name."""
+        if name not in self.shared:
+            self.shared[name] = compute()
+        value: T = self.shared[name]
+        return value
+
+
 @dataclass(frozen=True)
-class View:
+class View(Sharing):
     """One image as the metrics see it.
 
     image         (C, H, W) the image that is judged, in [0, 1], not rounded
@@ -47,13 +60,6 @@ class View:
     draws: Tensor | None = None
     calibration: Calibration | None = None
     shared: dict[str, Any] = field(default_factory=dict)
-
-    def once(self, name: str, compute: Callable[[], T]) -> T:
-        """Return compute(), computed once per view: metrics that share an intermediate result name it alike."""
-        if name not in self.shared:
-            self.shared[name] = compute()
-        value: T = self.shared[name]
-        return value
 
     def reference(self) -> Tensor:
         """Return hr; raises UserError where there is none."""
@@ -128,20 +134,13 @@ class MetricOptions(Protocol):
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(Sharing):
     """What metrics may use when they are prepared for a run: options, device, and the weight files found (by metric)."""
 
     options: MetricOptions
     device: torch.device
     files: dict[str, Path]
     shared: dict[str, Any] = field(default_factory=dict)
-
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """Return make(), made once per context: metrics that use one network name it alike."""
-        if name not in self.shared:
-            self.shared[name] = make()
-        value: T = self.shared[name]
-        return value
 
 
 ImageScore = Callable[[View], float]

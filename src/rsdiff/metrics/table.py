@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -80,6 +81,11 @@ def _bands(score: Callable[[Tensor, Tensor, float, Tensor | None], float]) -> Ca
         return score(image, hr, view.protocol.peak, valid)
 
     return _ready(of_view)
+
+
+def _peakless(score: Callable[..., float]) -> Callable[[Context], ImageScore]:
+    """Return what prepares a spectral metric that no peak enters: score(sr, hr, valid=valid)."""
+    return _bands(lambda sr, hr, peak, valid: score(sr, hr, valid=valid))
 
 
 def _perceptual_pair(view: View) -> tuple[Tensor, Tensor]:
@@ -216,40 +222,12 @@ _SPECTRAL = (
         "lower",
         0,
         180,
-        build=_bands(lambda sr, hr, peak, valid: sam(sr, hr, valid)),
+        build=_peakless(sam),
     ),
-    Metric(
-        "rmse",
-        "RMSE",
-        "root of the mean squared error, in units of the peak",
-        "",
-        "lower",
-        build=_bands(lambda sr, hr, peak, valid: rmse(sr, hr, valid)),
-    ),
-    Metric(
-        "mrae",
-        "MRAE",
-        "mean relative absolute error where the reference is positive",
-        "",
-        "lower",
-        build=_bands(lambda sr, hr, peak, valid: mrae(sr, hr, valid)),
-    ),
-    Metric(
-        "cc",
-        "CC",
-        "mean over bands of the correlation over pixels",
-        low=-1,
-        high=1,
-        build=_bands(lambda sr, hr, peak, valid: cc(sr, hr, valid)),
-    ),
-    Metric(
-        "uiqi",
-        "UIQI",
-        "quality index of 8x8 blocks, mean over bands",
-        low=-1,
-        high=1,
-        build=_bands(lambda sr, hr, peak, valid: uiqi(sr, hr, valid=valid)),
-    ),
+    Metric("rmse", "RMSE", "root of the mean squared error, in units of the peak", "", "lower", build=_peakless(rmse)),
+    Metric("mrae", "MRAE", "mean relative absolute error where the reference is positive", "", "lower", build=_peakless(mrae)),
+    Metric("cc", "CC", "mean over bands of the correlation over pixels", low=-1, high=1, build=_peakless(cc)),
+    Metric("uiqi", "UIQI", "quality index of 8x8 blocks, mean over bands", low=-1, high=1, build=_peakless(uiqi)),
 )
 
 
@@ -287,6 +265,31 @@ _CONSISTENCY = (
     ),
 )
 
+
+def _inception_metric(
+    name: str,
+    title: str,
+    meaning: str,
+    *,
+    distance: Callable[[Tensor, Tensor], float],
+    tiled: bool = False,
+    enough: int = 0,
+    low: float = 0.0,
+) -> Metric:
+    return Metric(
+        name,
+        title,
+        meaning,
+        direction="lower",
+        low=low,
+        needs=_RGB_PAIR,
+        files=inception.WEIGHT_FILES,
+        build_set=_inception(distance, name, tiled),
+        enough=enough,
+        on_hr=True,
+    )
+
+
 _PERCEPTUAL = (
     *(
         Metric(
@@ -321,38 +324,16 @@ _PERCEPTUAL = (
         files=(TRUNK_FILE,),
         build=_dists,
     ),
-    Metric(
-        "fid",
-        "FID",
-        "Frechet distance of Inception features; biased upward for few images",
-        direction="lower",
-        needs=_RGB_PAIR,
-        files=inception.WEIGHT_FILES,
-        build_set=_inception(frechet_distance, "fid"),
-        enough=2048,  # the dimension of the features: covariances of fewer are singular
-        on_hr=True,
+    # As many as the features have dimensions: covariances of fewer are singular.
+    _inception_metric(
+        "fid", "FID", "Frechet distance of Inception features; biased upward for few images", distance=frechet_distance, enough=2048
     ),
-    Metric(
-        "fid_p256",
-        "FID (256 px tiles)",
-        "Frechet distance of Inception features of 256x256 tiles",
-        direction="lower",
-        needs=_RGB_PAIR,
-        files=inception.WEIGHT_FILES,
-        build_set=_inception(frechet_distance, "fid_p256", tiled=True),
-        on_hr=True,
+    _inception_metric(
+        "fid_p256", "FID (256 px tiles)", "Frechet distance of Inception features of 256x256 tiles", distance=frechet_distance, tiled=True
     ),
-    Metric(
-        "kid",
-        "KID",
-        "kernel distance of Inception features, unbiased",
-        direction="lower",
-        low=-math.inf,
-        needs=_RGB_PAIR,
-        files=inception.WEIGHT_FILES,
-        build_set=_inception(kernel_distance, "kid"),
-        enough=1000,  # the subsets of the published estimator
-        on_hr=True,
+    # As many as the subsets of the published estimator have.
+    _inception_metric(
+        "kid", "KID", "kernel distance of Inception features, unbiased", distance=kernel_distance, enough=1000, low=-math.inf
     ),
 )
 
@@ -369,28 +350,22 @@ def _seams(context: Context) -> ImageScore:
 
 _OFFICIAL_NIQE = ("niqe_pris_params.npz", "niqe_modelparameters.mat")
 
+
+def _gray_metric(
+    name: str, title: str, meaning: str, unit: str, score: Callable[[Tensor, Tensor | None], float], high: float = math.inf
+) -> Metric:
+    build = _ready(lambda view: score(view.gray(), view.valid_pixels))
+    return Metric(name, title, meaning, unit, direction="none", high=high, needs=_NONE, build=build, on_hr=True)
+
+
+def _niqe_metric(name: str, title: str, meaning: str, space: Space = "y_studio", files: tuple[str, ...] = _OFFICIAL_NIQE) -> Metric:
+    build = _niqe(name, space)
+    return Metric(name, title, meaning, direction="lower", needs=_RGB, files=files, build=build, on_hr=True)
+
+
 _NO_REFERENCE = (
-    Metric(
-        "ag",
-        "AG",
-        "average gradient of the gray image; noise raises it",
-        "grey levels/px",
-        direction="none",
-        needs=_NONE,
-        build=_ready(lambda view: average_gradient(view.gray(), view.valid_pixels)),
-        on_hr=True,
-    ),
-    Metric(
-        "entropy",
-        "Entropy",
-        "entropy of the gray image",
-        "bit",
-        direction="none",
-        high=math.log2(256),
-        needs=_NONE,
-        build=_ready(lambda view: entropy(view.gray(), view.valid_pixels)),
-        on_hr=True,
-    ),
+    _gray_metric("ag", "AG", "average gradient of the gray image; noise raises it", "grey levels/px", average_gradient),
+    _gray_metric("entropy", "Entropy", "entropy of the gray image", "bit", entropy, high=math.log2(256)),
     Metric(
         "seams",
         "Seams",
@@ -400,36 +375,11 @@ _NO_REFERENCE = (
         build=_seams,
         on_hr=True,
     ),
-    Metric(
-        "niqe",
-        "NIQE",
-        "distance from photographs in block statistics of the studio luma (BasicSR)",
-        direction="lower",
-        needs=_RGB,
-        files=_OFFICIAL_NIQE,
-        build=_niqe("niqe", "y_studio"),
-        on_hr=True,
+    _niqe_metric("niqe", "NIQE", "distance from photographs in block statistics of the studio luma (BasicSR)"),
+    _niqe_metric(
+        "niqe_gray", "NIQE (full-range luma)", "NIQE of the full-range luma, as pyiqa and the first release compute it", space="y_full"
     ),
-    Metric(
-        "niqe_gray",
-        "NIQE (full-range luma)",
-        "NIQE of the full-range luma, as pyiqa and the first release compute it",
-        direction="lower",
-        needs=_RGB,
-        files=_OFFICIAL_NIQE,
-        build=_niqe("niqe_gray", "y_full"),
-        on_hr=True,
-    ),
-    Metric(
-        "niqe_rs",
-        "NIQE (own model)",
-        "NIQE of the studio luma against a model fitted on own HR images",
-        direction="lower",
-        needs=_RGB,
-        files=("niqe_rs.npz",),
-        build=_niqe("niqe_rs", "y_studio"),
-        on_hr=True,
-    ),
+    _niqe_metric("niqe_rs", "NIQE (own model)", "NIQE of the studio luma against a model fitted on own HR images", files=("niqe_rs.npz",)),
     Metric(
         "niqe_pooled",
         "NIQE (pooled blocks)",
@@ -441,40 +391,43 @@ _NO_REFERENCE = (
     ),
 )
 
+
+def _opensr_metric(
+    name: str,
+    meaning: str,
+    unit: str = "",
+    *,
+    score: Callable[[opensr.Prepared, opensr.OpensrConfig, View], float],
+    direction: Literal["higher", "lower", "none"] = "lower",
+) -> Metric:
+    """Return a metric of opensr-test that needs no reference."""
+    needs = frozenset({"lr"})
+    return Metric(f"opensr_{name}", f"opensr {name}", meaning, unit, direction=direction, needs=needs, build=_opensr(score))
+
+
 _OPENSR = (
-    Metric(
-        "opensr_reflectance",
-        "opensr reflectance",
+    _opensr_metric(
+        "reflectance",
         "mean distance between the LR and the restored image on its grid (bilinear)",
-        direction="lower",
-        needs=frozenset({"lr"}),
-        build=_opensr(lambda images, options, view: opensr.reflectance(images, options)),
+        score=lambda images, options, view: opensr.reflectance(images, options),
     ),
-    Metric(
-        "opensr_spectral",
-        "opensr spectral",
+    _opensr_metric(
+        "spectral",
         "mean spectral angle between the LR and the restored image on its grid",
         "degrees",
-        direction="lower",
-        needs=frozenset({"lr"}),
-        build=_opensr(lambda images, options, view: opensr.spectral(images, options)),
+        score=lambda images, options, view: opensr.spectral(images, options),
     ),
-    Metric(
-        "opensr_spatial",
-        "opensr spatial",
+    _opensr_metric(
+        "spatial",
         "shift between the LR and the restored image",
         "LR px",
-        direction="lower",
-        needs=frozenset({"lr"}),
-        build=_opensr(lambda images, options, view: opensr.spatial(images, view.rgb_bands)),
+        score=lambda images, options, view: opensr.spatial(images, view.rgb_bands),
     ),
-    Metric(
-        "opensr_synthesis",
-        "opensr synthesis",
+    _opensr_metric(
+        "synthesis",
         "mean distance between the enlarged LR and the restored image: added detail, true or not",
         direction="none",
-        needs=frozenset({"lr"}),
-        build=_opensr(lambda images, options, view: opensr.synthesis(images, options)),
+        score=lambda images, options, view: opensr.synthesis(images, options),
     ),
     *(
         Metric(

@@ -7,7 +7,7 @@ are the same for all three; differences are paired by image.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import BinaryJaccardIndex, MulticlassAccuracy
 
 from rsdiff.config import UserError
+from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.seeding import derived_seed, keyed_generator
 from rsdiff.data.source import ImageSource, Window
 from rsdiff.data.views import TestSamples
@@ -47,6 +48,8 @@ INPUTS = ("bicubic", "SR", "HR")
 FOUND = 0.5
 """Score from which a pixel belongs to an object."""
 Row = dict[str, Any]
+Findings = tuple[list[Row], str, dict[str, Any]]
+"""Rows, tables in Markdown, summary."""
 
 
 @dataclass
@@ -83,7 +86,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         network = ObjectNetwork(train.bands, task.width) if searches else SceneNetwork(train.bands, len(labels), task.width)
     trained(network, settings, train, labels, folder.path / "network.safetensors", accelerator, tracker)
     look = search if searches else recognise
-    rows, text, summary = look(settings, method, network, test, labels, folder.path, accelerator, tracker)
+    rows, text, summary = look(Examination(settings, method, network, test, labels, folder.path, accelerator.device, tracker))
     write_records(folder.path / "evaluation", rows)
     heading = f"# {'Objects found' if searches else 'Scenes recognised'}: {settings.choices['model']} on {settings.choices['dataset']}"
     write_text(folder.path / "results.md", f"{heading}\n\n{text}")
@@ -161,42 +164,47 @@ def crops(source: ImageSource, labels: Sequence[str], task: DownstreamTask, seed
     return torch.stack(cut), torch.stack([target[..., :smallest, :smallest] if target.ndim else target for target in targets])
 
 
-def looked_at(settings: RunSettings, method: Method, test: ImageSource, accelerator: Accelerator) -> Any:
-    """Yield (name, sample's batch, images by input) of every test image, as the degradation of the run shows it."""
-    ((_, degradation),) = named_cases(degradation_for(settings, test).for_tests().build())[:1]
-    views = TestSamples(test, settings.scale, settings.seed, draw_of(degradation, test), size_rule=settings.dataset.size_rule)
-    samples = (views[index] for index in range(len(views)))
-    for restored in restore_images(method, samples, degradation, settings.sampler, settings.seed, accelerator.device):
-        batch = restored.batch
-        lr, hr = batch.need("lr"), batch.need("hr")
-        images = {"SR": restored.image, "HR": hr}
-        if lr.shape[1] == hr.shape[1]:
-            images["bicubic"] = bicubic(lr[0], batch.size)[None].clamp(0, 1)
-        yield batch.metas[0], batch, {name: images[name] for name in INPUTS if name in images}
+@dataclass(frozen=True)
+class Examination:
+    """What the trained network looks at, and where the results go."""
+
+    settings: RunSettings
+    method: Method
+    network: nn.Module
+    test: ImageSource
+    labels: Sequence[str]
+    folder: Path
+    device: torch.device
+    tracker: Tracker
+
+    def images(self) -> Iterator[tuple[SampleMeta, Batch, dict[str, Tensor]]]:
+        """Yield (meta, batch of one, images by input) of every test image, as the degradation of the run shows it."""
+        settings = self.settings
+        ((_, degradation),) = named_cases(degradation_for(settings, self.test).for_tests().build())[:1]
+        views = TestSamples(self.test, settings.scale, settings.seed, draw_of(degradation, self.test), size_rule=settings.dataset.size_rule)
+        samples = (views[index] for index in range(len(views)))
+        for restored in restore_images(self.method, samples, degradation, settings.sampler, settings.seed, self.device):
+            batch = restored.batch
+            lr, hr = batch.need("lr"), batch.need("hr")
+            images = {"SR": restored.image, "HR": hr}
+            if lr.shape[1] == hr.shape[1]:
+                images["bicubic"] = bicubic(lr[0], batch.size)[None].clamp(0, 1)
+            yield batch.metas[0], batch, {name: images[name] for name in INPUTS if name in images}
 
 
 @torch.no_grad()
-def search(
-    settings: RunSettings,
-    method: Method,
-    network: nn.Module,
-    test: ImageSource,
-    labels: Sequence[str],
-    folder: Path,
-    accelerator: Accelerator,
-    tracker: Tracker,
-) -> tuple[list[Row], str, dict[str, Any]]:
+def search(on: Examination) -> Findings:
     """Return rows, tables and summary of the objects found."""
-    task = settings.task
+    task = on.settings.task
     assert isinstance(task, DownstreamTask)
     seen: dict[str, Seen] = {}
     rows: list[Row] = []
-    for number, (meta, batch, images) in enumerate(looked_at(settings, method, test, accelerator)):
+    for number, (meta, batch, images) in enumerate(on.images()):
         mask = batch.need("change_mask")[0, 0].cpu().numpy() > 0
         row: Row = {"name": meta.name}
         shown = []
         for name, image in images.items():
-            scores = torch.sigmoid(network(image.float()))[0, 0].cpu().numpy()
+            scores = torch.sigmoid(on.network(image.float()))[0, 0].cpu().numpy()
             found = scores >= FOUND
             known = seen.setdefault(name, Seen())
             union = int((found | mask).sum())
@@ -210,9 +218,9 @@ def search(
         rows.append(row)
         if number < task.panels:
             picture = np.concatenate(shown, axis=1)
-            (folder / "panels").mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(folder / "panels" / f"{meta.name.replace('/', '_')}.png")
-        tracker.progress("searching", number + 1, len(test))
+            (on.folder / "panels").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(on.folder / "panels" / f"{meta.name.replace('/', '_')}.png")
+        on.tracker.progress("searching", number + 1, len(on.test))
     text = tables(seen, rows, task.sizes)
     summary = {f"{name}_iou": float(found.jaccard.compute()) for name, found in seen.items()}
     return rows, text, {**summary, "images": len(rows)}
@@ -267,36 +275,27 @@ def overlaid(image: Tensor, found: NDArray[np.bool_], mask: NDArray[np.bool_]) -
 
 
 @torch.no_grad()
-def recognise(
-    settings: RunSettings,
-    method: Method,
-    network: nn.Module,
-    test: ImageSource,
-    labels: Sequence[str],
-    folder: Path,
-    accelerator: Accelerator,
-    tracker: Tracker,
-) -> tuple[list[Row], str, dict[str, Any]]:
+def recognise(on: Examination) -> Findings:
     """Return rows, table and summary of the scenes recognised."""
-    unknown = sorted(set(classes_of(test)) - set(labels))
+    unknown = sorted(set(classes_of(on.test)) - set(on.labels))
     if unknown:
         raise UserError(f"the test images have classes that the training images lack ({', '.join(unknown[:3])}); choose another split.")
     rows: list[Row] = []
     accuracy: dict[str, MulticlassAccuracy] = {}
-    for number, (meta, _, images) in enumerate(looked_at(settings, method, test, accelerator)):
+    for number, (meta, _, images) in enumerate(on.images()):
         true = dict(meta.labels)["class"]
         row: Row = {"name": meta.name, "class": true}
         for name, image in images.items():
-            logits = network(image.float()).cpu()
-            row[f"{name}_class"] = labels[int(logits.argmax())]
+            logits = on.network(image.float()).cpu()
+            row[f"{name}_class"] = on.labels[int(logits.argmax())]
             row[f"{name}_right"] = float(row[f"{name}_class"] == true)
-            known = accuracy.setdefault(name, MulticlassAccuracy(len(labels), average="micro"))
-            known.update(logits, torch.tensor([labels.index(true)]))
+            known = accuracy.setdefault(name, MulticlassAccuracy(len(on.labels), average="micro"))
+            known.update(logits, torch.tensor([on.labels.index(true)]))
         rows.append(row)
-        tracker.progress("recognising", number + 1, len(test))
+        on.tracker.progress("recognising", number + 1, len(on.test))
     found = {name: float(known.compute()) for name, known in accuracy.items()}
     lines = [
-        f"The network was trained on HR of {len(labels)} classes.",
+        f"The network was trained on HR of {len(on.labels)} classes.",
         "",
         "| seen | accuracy |",
         "|---|---:|",

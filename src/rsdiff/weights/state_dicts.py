@@ -33,12 +33,17 @@ class Found:
     @property
     def network(self) -> dict[str, Tensor]:
         """The network's tensors, prefix removed."""
-        return {key.removeprefix(self.prefix): tensor for key, tensor in self.tensors.items() if key.startswith(self.prefix)}
+        return under(self.tensors, self.prefix)
 
     @property
     def rest(self) -> dict[str, Tensor]:
         """What belongs neither to the network nor to its copies, under its own keys."""
         return {key: tensor for key, tensor in self.tensors.items() if not key.startswith((self.prefix, *self.copies))}
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose keys begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
 
 
 def find_state_dict(content: Mapping[Any, Any], marker: str, preferred: Sequence[str] = ()) -> Found:

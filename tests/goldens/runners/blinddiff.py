@@ -27,7 +27,8 @@ from rsdiff.metrics.ssim import ssim
 from rsdiff.networks.layers import SinusoidalEmbedding
 from rsdiff.networks.mcformer import MCFormerConfig
 from rsdiff.weights import export_weights, import_weights
-from rsdiff.weights.keymaps.blinddiff import mcformer_name
+from rsdiff.weights.keymaps.blinddiff import mcformer_rules
+from rsdiff.weights.keymaps.renaming import renamed
 from tests.method_losses import losses_of
 
 from ..case import AlmostEverywhere, Case, runner
@@ -130,8 +131,8 @@ def training_losses(case: Case) -> dict[str, Any]:
     released = load(case, kept_steps=kept_steps(case), kernel_weight=0.0)
     batch = Batch(metas=metas(len(hr)), size=tuple(hr.shape[-2:]), lr_size=tuple(lr.shape[-2:]), hr=hr, lr=lr)
     losses_of(released, batch, ReplayNoise([index, noise])).total.backward()
-    name = mcformer_name(len(method.options.network.blocks))
-    parameters = {name(key): parameter for key, parameter in released.network.named_parameters()}
+    rules = mcformer_rules(len(method.options.network.blocks))
+    parameters = {renamed(key, rules): parameter for key, parameter in released.network.named_parameters()}
     return {
         "x_t": method.noised(hr, index, noise),
         "mse": terms["noise"],

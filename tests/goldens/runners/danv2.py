@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,16 @@ from rsdiff.networks.layers import DualPathGroup
 from rsdiff.training.config import LearningRateConfig
 from rsdiff.training.learning_rate import learning_rate_factor
 from rsdiff.weights import export_weights, import_weights
-from rsdiff.weights.keymaps.danv2 import dan_name
+from rsdiff.weights.keymaps.danv2 import RULES
+from rsdiff.weights.keymaps.renaming import renamed
 from tests.method_losses import losses_of
 
 from .. import fill
 from ..case import Case, runner
 from .diffbsr import load_network
 from .words import given
+
+published_name = partial(renamed, rules=RULES)
 
 NO_NOISE = ReplayNoise([])
 
@@ -89,7 +93,7 @@ def dpcg(case: Case) -> dict[str, Any]:
     settings = case.config
     assert settings["nf1"] == settings["nf2"], "chained blocks need streams of equal width"
     group = DualPathGroup(DualPathBlock(settings["nf1"], settings["ksize1"], settings["ksize2"]) for _ in range(settings["nb"]))
-    load_network(group, case.weights(), dan_name)
+    load_network(group, case.weights(), published_name)
     first, second = group(given(case, "x0"), given(case, "x1"))
     return {"y0": first, "y1": second, "block_out0": first / 2}
 
@@ -105,7 +109,7 @@ def train_step(case: Case) -> dict[str, Any]:
     pixel = [float((image - hr).abs().mean()) for image in results.images]
     kernel = [float((taps.view_as(true) - true).abs().mean()) for taps in results.kernels]
     assert np.allclose([float(losses.terms["image"]), float(losses.terms["kernel"])], [pixel[-1], kernel[-1]], rtol=1e-5)
-    norms = gradient_norms(method, lambda key: dan_name(key.removeprefix("network.")), case.spec["grad_keys"])
+    norms = gradient_norms(method, lambda key: published_name(key.removeprefix("network.")), case.spec["grad_keys"])
     return {"l_pix": pixel, "l_ker": kernel, "total": losses.total, "grad_norm": norms}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,13 +16,16 @@ from rsdiff.methods.dcls import DCLSConfig, DCLSMethod
 from rsdiff.networks.dcls import DeepConstrainedLeastSquares, DualPathAttentionBlock, collapse_filters, normalise_kernels
 from rsdiff.networks.layers import DualPathGroup
 from rsdiff.weights import export_weights, import_weights
-from rsdiff.weights.keymaps.dcls import dcls_name
+from rsdiff.weights.keymaps.dcls import RULES
+from rsdiff.weights.keymaps.renaming import renamed
 from tests.method_losses import losses_of
 
 from ..case import Case, runner
 from .danv2 import NO_NOISE, batch_of, gradient_norms
 from .diffbsr import load_network
 from .words import given
+
+published_name = partial(renamed, rules=RULES)
 
 
 def load_method(case: Case) -> DCLSMethod:
@@ -76,7 +80,7 @@ def cls_deconvolution(case: Case) -> dict[str, Any]:
 @torch.no_grad()
 def cls_module(case: Case) -> dict[str, Any]:
     layer = DeepConstrainedLeastSquares(case.config["nf"], case.config["reduction"])
-    load_network(layer, case.weights(), dcls_name)
+    load_network(layer, case.weights(), published_name)
     feature, kernel = given(case, "feat"), given(case, "kernel")
     # In two halves, each within the case's tolerance: without epsilon in the deconvolution the last bit of P (6e-8) moves `out` by 3e-5,
     # more than the tolerance of its small values, so that the same layer in float64 would fail as a whole.
@@ -101,7 +105,7 @@ def dpcag(case: Case) -> dict[str, Any]:
     squeezed = weights["body.0.CA_body1.2.conv_du.0.weight"].shape[0]
     reduction = settings["nf1"] // squeezed
     group = DualPathGroup(DualPathAttentionBlock(settings["nf1"], settings["nf2"], reduction) for _ in range(settings["nb"]))
-    load_network(group, weights, dcls_name)
+    load_network(group, weights, published_name)
     first, second = group(given(case, "x0"), given(case, "x1"))
     return {"y0": first, "y1": second}
 
@@ -126,7 +130,7 @@ def train_step(case: Case) -> dict[str, Any]:
     batch = batch_of(method, lr, hr=hr, lr_clean=blurred)
     losses = losses_of(method, batch, NO_NOISE)
     losses.total.backward()
-    norms = gradient_norms(method, lambda key: dcls_name(key.removeprefix("network.")), case.spec["grad_keys"])
+    norms = gradient_norms(method, lambda key: published_name(key.removeprefix("network.")), case.spec["grad_keys"])
     return {
         "lr": resize(hr, batch.lr_size, method.sharp_resize),
         "l_pix": losses.terms["image"],

@@ -32,9 +32,9 @@ from rsdiff.networks.srdsran import SRDSRAN, SRDSRANConfig
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema
 from rsdiff.weights import import_weights
-from rsdiff.weights.keymaps.contrast import COUNTERS, contrast_name, encoder_name
+from rsdiff.weights.keymaps.contrast import contrast_name, encoder_name
 from rsdiff.weights.keymaps.degradation_aware import unet_name
-from rsdiff.weights.keymaps.renaming import Name
+from rsdiff.weights.keymaps.renaming import COUNTERS, Name
 from rsdiff.weights.keymaps.rrdb import rrdb_name
 from rsdiff.weights.keymaps.srdiff import srdiff_unet_name
 from rsdiff.weights.keymaps.srdsran import drop_repeated_stages, srdsran_name

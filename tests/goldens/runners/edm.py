@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -268,29 +269,32 @@ def table_levels(denoiser: DiscreteDenoiser, timesteps: list[int]) -> Tensor:
     return levels.to_zero(denoiser.table[timesteps])
 
 
-@runner("edm", "eps_wrap_ddim")
-def eps_wrap_ddim(case: Case) -> dict[str, Any]:
-    outputs = {}
+def eps_wrap_runs(case: Case) -> Iterator[tuple[str, Any, DiscreteDenoiser, Tensor, Tensor]]:
+    """Yield name, settings, denoiser, levels and start of every run of a case."""
     denoiser = conditional_eps(case)
     latents = case.tensor("latents").to(torch.float64)
     for name, run in case.config["runs"].items():
         walked = table_levels(denoiser, run["timesteps"])
+        yield name, run, denoiser, walked, latents * (1 + walked[0] ** 2).sqrt()
+
+
+@runner("edm", "eps_wrap_ddim")
+def eps_wrap_ddim(case: Case) -> dict[str, Any]:
+    outputs = {}
+    for name, run, denoiser, walked, start in eps_wrap_runs(case):
         pattern = re.search(r"fill\.noise\('(.*)'\+str\(i\)", run.get("draws", ""))
-        noise = ReplayNoise(draws(pattern[1] if pattern else "", run["steps"] if pattern else 0, tuple(latents.shape)))
+        noise = ReplayNoise(draws(pattern[1] if pattern else "", run["steps"] if pattern else 0, tuple(start.shape)))
         clipped = Clamped(denoiser, -1, 1) if run["clip_x0"] else denoiser
-        outputs[name] = ddim(clipped, walked, latents * (1 + walked[0] ** 2).sqrt(), noise, eta=run["eta"])
+        outputs[name] = ddim(clipped, walked, start, noise, eta=run["eta"])
     return outputs
 
 
 @runner("edm", "eps_wrap_dpmpp2m")
 def eps_wrap_dpmpp2m(case: Case) -> dict[str, Any]:
     outputs = {}
-    denoiser = conditional_eps(case)
-    latents = case.tensor("latents").to(torch.float64)
-    for name, run in case.config["runs"].items():
-        walked = table_levels(denoiser, run["timesteps"])
+    for name, run, denoiser, walked, start in eps_wrap_runs(case):
         solve = {1: ddim, 2: dpmpp_2m}[run["order"]]  # DPM-Solver++(1) is DDIM
-        outputs[name] = solve(denoiser, walked, latents * (1 + walked[0] ** 2).sqrt(), ReplayNoise([]))
+        outputs[name] = solve(denoiser, walked, start, ReplayNoise([]))
     return outputs
 
 

@@ -18,7 +18,7 @@ from rsdiff.methods.sr3 import noised_at
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.idm_unet import ConditionEncoder, ImplicitUpsample
 from rsdiff.weights import import_weights
-from rsdiff.weights.keymaps.idm import dead_of, encoder_naming, unet_names, unused_buffer
+from rsdiff.weights.keymaps.idm import dead_of, encoder_naming, unet_name, unused_buffer
 from rsdiff.weights.keymaps.renaming import ours_from_published
 from rsdiff.weights.keymaps.sr3 import config_from_arguments, unet_options
 
@@ -60,7 +60,7 @@ def unet(case: Case) -> dict[str, Any]:
     with torch.device("meta"):  # the published size takes half a minute to initialise
         network = config.build_network(3)
     own = network.state_dict()
-    weights = ours_from_published(case.weights(), own, lambda key: unet_names(config)[key], dead_of(config))
+    weights = ours_from_published(case.weights(), own, unet_name(config), dead_of(config))
     network.load_state_dict(weights, assign=True)
     network.eval()
     condition, told, level = centred(case, "condition"), case.tensor("scaler"), case.tensor("level")

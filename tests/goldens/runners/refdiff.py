@@ -26,8 +26,9 @@ from rsdiff.networks.song_unet import SongUNetConfig
 from rsdiff.training.ema import half_life
 from rsdiff.training.learning_rate import ramp
 from rsdiff.weights.edm_pickle import denoiser_in
-from rsdiff.weights.keymaps.edm import our_block_key
+from rsdiff.weights.keymaps.edm import BLOCK
 from rsdiff.weights.keymaps.refdiff import build_refdiff_network
+from rsdiff.weights.keymaps.renaming import ours_from_published, renamed
 from tests.goldens import fill
 from tests.goldens.case import Case, runner
 from tests.goldens.runners.edm_networks import Observed
@@ -75,7 +76,7 @@ def block(case: Case) -> Mapping[str, Any]:
         "up" if config.get("up") else "down" if config.get("down") else "none",
         config["attention"],
     )
-    built.load_state_dict({our_block_key(key, modulated=True): tensor for key, tensor in weights.items()})
+    built.load_state_dict(ours_from_published(weights, built.state_dict(), lambda key: renamed(key, BLOCK)))
     return {"out": built.eval()(case.tensor("x"), case.tensor("emb"), conditions["lr"], conditions["ref"])}
 
 

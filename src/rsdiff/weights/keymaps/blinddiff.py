@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.blinddiff import BlindDiffConfig
 from rsdiff.networks.mcformer import MCFormerConfig
 from rsdiff.weights.keymaps.regression import RegressionKeyMap
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
+from rsdiff.weights.keymaps.renaming import Rule, count_of
 
 BLOCK: tuple[Rule, ...] = (
     (r"\.(norm\d)\.", r".\1.body."),
@@ -38,9 +38,9 @@ PARTS: tuple[Rule, ...] = (
 )
 
 
-def mcformer_name(levels: int) -> Name:
+def mcformer_rules(levels: int) -> tuple[Rule, ...]:
     """Return the naming of the parameters of an MCFormer with so many levels."""
-    return lambda key: renamed(key, (*BLOCK, *PARTS, (rf"^encoder_level{levels}\.", "latent.")))
+    return (*BLOCK, *PARTS, (rf"^encoder_level{levels}\.", "latent."))
 
 
 class BlindDiffKeyMap(RegressionKeyMap):
@@ -69,9 +69,8 @@ class BlindDiffKeyMap(RegressionKeyMap):
     def networks(self, config: BlindDiffConfig, problem: Problem) -> dict[str, nn.Module]:
         return {"network.": config.network.build(problem)}
 
-    def naming(self, config: BlindDiffConfig, keys: Collection[str]) -> Name:
-        name = mcformer_name(len(config.network.blocks))
-        return lambda key: name(key.removeprefix("network."))
+    def rules(self, config: BlindDiffConfig) -> tuple[Rule, ...]:
+        return mcformer_rules(len(config.network.blocks))
 
 
 def _expansion(hidden: list[int], width: int) -> float:

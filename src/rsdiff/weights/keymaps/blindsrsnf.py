@@ -17,12 +17,12 @@ from rsdiff.weights.keymaps.degradation_aware import unet_name, unet_shape
 from rsdiff.weights.keymaps.joint_blind import (
     CONTRAST,
     JointBlindKeyMap,
-    Part,
     Parts,
     contrast_options,
     published_groups,
     published_schedule,
 )
+from rsdiff.weights.keymaps.renaming import Part
 from rsdiff.weights.keymaps.rrdb import rrdb_name, rrdb_options
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from rsdiff.weights.keymaps.renaming import Rule, renamed
 
-ENCODER: tuple[Rule, ...] = ((r"^trunk\.", "E."), (r"^projection\.", "mlp."))
-COUNTERS = ("num_batches_tracked", "queue_position")
-"""Integer entries; no result depends on a batch-norm counter with a momentum, nor on where the next keys are written."""
+ENCODER: tuple[Rule, ...] = ((r"\btrunk\.", "E."), (r"\bprojection\.", "mlp."))
+WRAPPER: tuple[Rule, ...] = ((r"^query_encoder\.", "encoder_q."), (r"^key_encoder\.", "encoder_k."), (r"^queue_position$", "queue_ptr"))
 
 
 def encoder_name(key: str) -> str:
@@ -16,7 +15,4 @@ def encoder_name(key: str) -> str:
 
 def contrast_name(key: str) -> str:
     """Return the published name of an entry of `MomentumContrast` around that encoder."""
-    for ours, published in (("query_encoder.", "encoder_q."), ("key_encoder.", "encoder_k.")):
-        if key.startswith(ours):
-            return published + encoder_name(key.removeprefix(ours))
-    return {"queue_position": "queue_ptr"}.get(key, key)
+    return renamed(key, (*WRAPPER, *ENCODER))

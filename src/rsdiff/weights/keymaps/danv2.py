@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,8 @@ from rsdiff.degradations.pca import KernelBasisConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.danv2 import DANv2Config
 from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
+from rsdiff.weights.keymaps.renaming import Rule, count_of
 
-DUAL_PATHS: tuple[Rule, ...] = ((r"\bblocks\.", "body."),)
 RULES: tuple[Rule, ...] = (
     (r"^restorer\.head_image\.", "Restorer.head1."),
     (r"^restorer\.head_code\.", "Restorer.head2."),
@@ -28,21 +26,17 @@ RULES: tuple[Rule, ...] = (
     (r"^estimator\.taps\.", "Estimator.tail.2."),
     (r"^restorer\.", "Restorer."),
     (r"^basis$", "encoder"),
-    *DUAL_PATHS,
+    (r"\bblocks\.", "body."),
     (r"\bimage\.(?=\d)", "body1."),
     (r"\bcondition\.(?=\d)", "body2."),
 )
-
-
-def dan_name(key: str) -> str:
-    """Return the published name of an entry of `rsdiff.networks.danv2.DANv2`, or of a part of it."""
-    return renamed(key, RULES)
 
 
 class DANv2KeyMap(RegressionKeyMap):
     """The `KeyMap` of DANv2. Files do not tell the number of loops: 4, as published."""
 
     marker = "Restorer.head1.weight"
+    table = RULES
 
     def problem(self, tensors: Mapping[str, Tensor]) -> Problem:
         first, last = tensors["Estimator.head_LR.0.weight"], tensors["Estimator.head_HR.0.weight"]
@@ -64,9 +58,6 @@ class DANv2KeyMap(RegressionKeyMap):
 
     def networks(self, config: DANv2Config, problem: Problem) -> dict[str, nn.Module]:
         return {"network.": config.network(problem)}
-
-    def naming(self, config: Any, keys: Collection[str]) -> Name:
-        return lambda key: dan_name(key.removeprefix("network."))
 
     def complete(self, tensors: dict[str, Tensor], config: DANv2Config | None) -> dict[str, Tensor]:
         kept = {key: value for key, value in tensors.items() if not key.startswith("init_")}

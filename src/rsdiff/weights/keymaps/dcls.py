@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -12,13 +11,8 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.networks.dcls import HIDDEN
 from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
+from rsdiff.weights.keymaps.renaming import Rule, count_of
 
-LEAST_SQUARES: tuple[Rule, ...] = (
-    (r"\breduce\.", "reduce_feature."),
-    (r"\bsmoother\.", "grad_filter."),
-    (r"\bexpand\.", "expand_feature."),
-)
 RULES: tuple[Rule, ...] = (
     (r"^restorer\.features\.", "Restorer.feature_block."),
     (r"^restorer\.head_plain\.", "Restorer.head1."),
@@ -38,19 +32,17 @@ RULES: tuple[Rule, ...] = (
     (r"\bgate_deblurred\.excite\.", "CA_body1.2.conv_du.2."),
     (r"\bgate_plain\.squeeze\.", "CA_body2.conv_du.0."),
     (r"\bgate_plain\.excite\.", "CA_body2.conv_du.2."),
-    *LEAST_SQUARES,
+    (r"\breduce\.", "reduce_feature."),
+    (r"\bsmoother\.", "grad_filter."),
+    (r"\bexpand\.", "expand_feature."),
 )
-
-
-def dcls_name(key: str) -> str:
-    """Return the published name of an entry of `rsdiff.networks.dcls.DCLS`, or of a part of it."""
-    return renamed(key, RULES)
 
 
 class DCLSKeyMap(RegressionKeyMap):
     """The `KeyMap` of DCLS."""
 
     marker = "Restorer.conv_first.weight"
+    table = RULES
 
     def problem(self, tensors: Mapping[str, Tensor]) -> Problem:
         width, bands = tensors[self.marker].shape[:2]
@@ -73,6 +65,3 @@ class DCLSKeyMap(RegressionKeyMap):
 
     def networks(self, config: DCLSConfig, problem: Problem) -> dict[str, nn.Module]:
         return {"network.": config.network(problem)}
-
-    def naming(self, config: Any, keys: Collection[str]) -> Name:
-        return lambda key: dcls_name(key.removeprefix("network."))

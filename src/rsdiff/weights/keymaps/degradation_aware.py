@@ -5,26 +5,23 @@ The published lists `downs` and `ups` are flat: stem, blocks and resizing convol
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, flat_lists, renamed
+from rsdiff.weights.keymaps.sr3 import BLOCK as SR3_BLOCK
+from rsdiff.weights.keymaps.sr3 import TIME_LAYER
 
 BLOCK: tuple[Rule, ...] = (
-    (r"\bnorm1\.", "res_block.block1.block.0."),
-    (r"\bconv1\.", "res_block.block1.block.3."),
-    (r"\btime\.", "res_block.noise_func.noise_func.0."),
-    (r"\bnorm2\.", "res_block.block2.block.0."),
     (r"\baware\.", "res_block.block2.da_conv."),
-    (r"\bshortcut\.", "res_block.res_conv."),
-    (r"\battention\.0\.squeeze\.", "ca.fc1."),
-    (r"\battention\.0\.excite\.", "ca.fc2."),
-    (r"\battention\.1\.conv\.", "sa.conv1."),
-    (r"\battention\.query_key_value\.", "attn.qkv."),
-    (r"\battention\.", "attn."),
+    (r"\btime\.", f"{TIME_LAYER['continuous']}."),
+    *SR3_BLOCK,
+    # Gates in the place of SR3's attention, which is called 'attn.' by now: before it, 'conv1.' would be a block's.
+    (r"\battn\.0\.squeeze\.", "ca.fc1."),
+    (r"\battn\.0\.excite\.", "ca.fc2."),
+    (r"\battn\.1\.conv\.", "sa.conv1."),
     (r"\bunused\.", "conv."),
 )
 OUTSIDE: tuple[Rule, ...] = (
@@ -39,22 +36,8 @@ OUTSIDE: tuple[Rule, ...] = (
 
 def unet_name(levels: int, blocks: int) -> Name:
     """Return the naming of a U-Net of so many levels and blocks per level."""
-
-    def position(match: re.Match[str]) -> str:
-        way, level, what, number = match[1], int(match[2]), match[3], match[4]
-        if way == "down":
-            index = 1 + level * (blocks + 1) + (int(number) if number else blocks)
-        else:
-            index = (levels - 1 - level) * (blocks + 2) + (int(number) if number else blocks + 1)
-        return f"{way}s.{index}." + ("conv." if what.startswith("leave") else "")
-
-    rules: tuple[Rule, ...] = (
-        (r"^stem\.", "downs.0."),
-        (r"^(down|up)\.(\d+)\.(blocks\.(\d+)\.|leave\.(?:conv\.)?)", position),
-        *OUTSIDE,
-    )
-    # Names within a block first: after them, 'conv.' may also be the published name of a resizing convolution.
-    return lambda key: renamed(renamed(key, BLOCK) if ".blocks." in key or key.startswith("middle.") else key, rules)
+    rules = (*BLOCK, (r"^stem\.", "downs.0."), *flat_lists(levels, blocks), *OUTSIDE)
+    return lambda key: renamed(key, rules)
 
 
 def unet_shape(state: Mapping[str, Tensor]) -> dict[str, Any]:

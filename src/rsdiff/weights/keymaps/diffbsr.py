@@ -23,15 +23,15 @@ from rsdiff.weights.keymaps.joint_blind import (
     FREQUENCIES,
     SCALE,
     JointBlindKeyMap,
-    Part,
     Parts,
     contrast_options,
     frequencies,
     published_groups,
     published_schedule,
 )
+from rsdiff.weights.keymaps.renaming import Part
 from rsdiff.weights.keymaps.rrdb import rrdb_name, rrdb_options
-from rsdiff.weights.keymaps.sr3 import config_from_arguments, infer_config, parameter_names, unet_options
+from rsdiff.weights.keymaps.sr3 import config_from_arguments, infer_config, sr3_name, unet_options
 from rsdiff.weights.keymaps.srdiff import srdiff_unet_name, srdiff_unet_shape
 from rsdiff.weights.keymaps.srdsran import drop_repeated_stages, repeat_stages, srdsran_name, srdsran_shape
 
@@ -111,19 +111,7 @@ class DiffBSRDDPMKeyMap(SRDSRANKeyMap):
         return config.unet.build(2 * problem.bands, problem.bands)
 
     def parts(self, config: DiffBSRDDPMConfig) -> list[Part]:
-        network = config_from_arguments(
-            {
-                "inner_channel": config.unet.width,
-                "channel_mults": config.unet.multipliers,
-                "res_blocks": config.unet.blocks,
-                "norm_groups": config.unet.norm_groups,
-                "image_size": config.unet.nominal_size,
-                "attn_res": config.unet.attention_sizes,
-            },
-            "discrete",
-        )
-        published = {ours: name for name, ours in parameter_names(network).items()}
-        return [RESTORER, CONTRAST, Part("unet.", "model.", published.__getitem__)]
+        return [RESTORER, CONTRAST, Part("unet.", "model.", sr3_name("discrete", len(config.unet.multipliers), config.unet.blocks))]
 
     def to_ours(self, content: Mapping[str, Any], config: Any | None) -> tuple[Any, dict[str, Tensor]]:
         made, ours = super().to_ours(content, config)

@@ -2,56 +2,58 @@
 
 from __future__ import annotations
 
+import re
+
 from torch import nn
 
 from rsdiff.networks.patch_discriminator import PatchDiscriminator
 from rsdiff.networks.spectral_norm import SpectralConv2d
 from rsdiff.networks.unet_discriminator import UNetDiscriminator
 from rsdiff.networks.vgg_discriminator import VGGDiscriminator
-from rsdiff.weights.keymaps.renaming import Name
+from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
 
 Discriminator = UNetDiscriminator | VGGDiscriminator | PatchDiscriminator
 
 
 def discriminator_name(network: Discriminator) -> Name:
-    """Return the naming of a discriminator's tensors in the files of BasicSR or KAIR: of its modules, then of spectral norms."""
-    modules = _modules_of(network)
-    spectral = {path for path, module in network.named_modules() if isinstance(module, SpectralConv2d)}
-
-    def name(key: str) -> str:
-        path, _, tensor = key.rpartition(".")
-        published = "weight_orig" if tensor == "weight" and path in spectral else tensor
-        return f"{modules.get(path, path)}.{published}"
-
-    return name
+    """Return the naming of a discriminator's tensors in the files of BasicSR or KAIR: of spectral norms, then of its modules."""
+    spectral = [re.escape(path) for path, module in network.named_modules() if isinstance(module, SpectralConv2d)]
+    rules: tuple[Rule, ...] = (*((rf"^{path}\.weight$", r"\g<0>_orig") for path in spectral), *_rules_of(network))
+    return lambda key: renamed(key, rules)
 
 
-def _modules_of(network: Discriminator) -> dict[str, str]:
-    """Return our module path -> published one, where they differ."""
+def _rules_of(network: Discriminator) -> tuple[Rule, ...]:
     if isinstance(network, PatchDiscriminator):
-        return _patch_modules(network)
+        return _patch_rules(network)
     if isinstance(network, VGGDiscriminator):
-        return _basicsr_vgg_modules(network) if network.variant == "basicsr" else _sequential_vgg_modules(network)
-    return {}
+        return BASICSR_VGG if network.variant == "basicsr" else _sequential_vgg_rules(network)
+    return ()
 
 
-def _basicsr_vgg_modules(network: VGGDiscriminator) -> dict[str, str]:
-    names = {f"convs.{k}": f"conv{k // 2}_{k % 2}" for k in range(len(network.convs))}
-    names |= {f"norms.{k - 1}": f"bn{k // 2}_{k % 2}" for k in range(1, len(network.convs))}
-    return names | {"hidden": "linear1", "answer": "linear2"}
+BASICSR_VGG: tuple[Rule, ...] = (
+    (r"^convs\.(\d+)\.", lambda match: f"conv{int(match[1]) // 2}_{int(match[1]) % 2}."),
+    (r"^norms\.(\d+)\.", lambda match: f"bn{(int(match[1]) + 1) // 2}_{(int(match[1]) + 1) % 2}."),
+    (r"^hidden\.", "linear1."),
+    (r"^answer\.", "linear2."),
+)
 
 
-def _sequential_vgg_modules(network: VGGDiscriminator) -> dict[str, str]:
+def _sequential_vgg_rules(network: VGGDiscriminator) -> tuple[Rule, ...]:
     # One Sequential: a convolution (and ESRGAN's activation), then convolution, norm and activation in turn.
     first = 1 if network.variant == "kair" else 2
-    names = {f"convs.{k}": f"features.{first + 3 * (k - 1) if k else 0}" for k in range(len(network.convs))}
-    names |= {f"norms.{k - 1}": f"features.{first + 3 * (k - 1) + 1}" for k in range(1, len(network.convs))}
-    return names | {"hidden": "classifier.0", "answer": "classifier.2"}
+    return (
+        (r"^convs\.0\.", "features.0."),
+        (r"^convs\.(\d+)\.", lambda match: f"features.{first + 3 * (int(match[1]) - 1)}."),
+        (r"^norms\.(\d+)\.", lambda match: f"features.{first + 3 * int(match[1]) + 1}."),
+        (r"^hidden\.", "classifier.0."),
+        (r"^answer\.", "classifier.2."),
+    )
 
 
-def _patch_modules(network: PatchDiscriminator) -> dict[str, str]:
-    names, child = {}, -1
+def _patch_rules(network: PatchDiscriminator) -> tuple[Rule, ...]:
+    rules: list[Rule] = []
+    child = -1
     for number, module in enumerate(network.main):
         child += isinstance(module, nn.Conv2d)
-        names[f"main.{number}"] = f"model.child{child}.{0 if isinstance(module, nn.Conv2d) else 1}"
-    return names
+        rules.append((rf"^main\.{number}\.", f"model.child{child}.{0 if isinstance(module, nn.Conv2d) else 1}."))
+    return tuple(rules)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rsdiff.methods.base import Problem
 from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.weights.keymaps.regression import RegressionKeyMap
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
+from rsdiff.weights.keymaps.renaming import Rule, count_of
 
 NORM = re.compile(r"\.norm[12]\.g$")
 RULES: tuple[Rule, ...] = (
@@ -39,6 +39,7 @@ class EDiffSRKeyMap(RegressionKeyMap):
     """The `KeyMap` of EDiffSR. A file tells neither scale nor schedule: the published ones are assumed where no config is given."""
 
     marker = "time_mlp.1.weight"
+    table = RULES
 
     def infer(self, tensors: Mapping[str, Tensor]) -> EDiffSRConfig:
         levels = count_of(tensors, r"downs\.(\d+)\.")
@@ -55,9 +56,6 @@ class EDiffSRKeyMap(RegressionKeyMap):
 
     def networks(self, config: EDiffSRConfig, problem: Problem) -> dict[str, nn.Module]:
         return {"network.": config.build(problem).network}
-
-    def naming(self, config: Any, keys: Collection[str]) -> Name:
-        return lambda key: renamed(key.removeprefix("network."), RULES)
 
     def complete(self, tensors: dict[str, Tensor], config: Any | None) -> dict[str, Tensor]:
         """Scales of the normalisations are published with the axes of an image."""

@@ -7,7 +7,7 @@ Constants that every network rebuilds itself are ignored: `resample_filter` (2x 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -18,26 +18,25 @@ from rsdiff.diffusion.preconditioning import EdmPreconditioning, IddpmPreconditi
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.edm_layers import ResampledConv2d
 from rsdiff.networks.song_unet import SongUNetConfig
-from rsdiff.weights.state_dicts import rename_strictly
+from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, published_from_ours, renamed
 
 PREFIX = "model."
 CONSTANTS = (r"(.*\.)?resample_filter", r"u")
 """Published keys, `model.` removed, of what is computed rather than learned."""
 
-EMBEDDING = {
-    "map_noise.freqs": "embedding.frequencies",
-    "map_label.": "embedding.label.",
-    "map_augment.": "embedding.augment.",
-    "map_layer0.": "embedding.layer0.",
-    "map_layer1.": "embedding.layer1.",
-}
-ENTRY = re.compile(r"(enc|dec)\.(\d+)x\2_(\w+)\.(.+)")
-OUR_ENTRY = re.compile(r"(encoder|decoder)\.entries\.level(\d+)_(\w+)\.(.+)")
-HALVES = {"enc": "encoder", "dec": "decoder"}
-ATTENTION = {"norm2.": "attention.norm.", "qkv.": "attention.qkv.", "proj.": "attention.proj."}
-MODULATION = {"sft0.": "sft_lr.", "sft1.": "sft_ref."}
-PLAIN_PART = "block."
-"""Ref-Diff's decoder blocks hold the plain block under this name."""
+EMBEDDING: tuple[Rule, ...] = (
+    (r"^embedding\.frequencies$", "map_noise.freqs"),
+    (r"^embedding\.(label|augment|layer0|layer1)\.", r"map_\1."),
+)
+BLOCK: tuple[Rule, ...] = (
+    (r"\bblock\.", ""),
+    (r"\battention\.norm\.", "norm2."),
+    (r"\battention\.(qkv|proj)\.", r"\1."),
+    (r"\bsft_lr\.", "sft0."),
+    (r"\bsft_ref\.", "sft1."),
+)
+"""Names within a block; Ref-Diff's decoder blocks hold the plain one under 'block.'."""
+ENTRY = re.compile(r"(?:enc|dec)\.(\d+)x\1_")
 
 PYRAMIDS = {"standard": "none", "skip": "skip", "residual": "residual"}
 HEADS = {"standard": "one", "skip": "sum"}
@@ -73,71 +72,36 @@ UNUSED_ARGUMENTS = frozenset({"label_dropout", "eff_attn", "use_fp16"})
 """Change neither the state dict nor what a network computes in evaluation."""
 
 
-def our_names(published: Iterable[str]) -> dict[str, str]:
-    """Return published key (`model.` removed) -> ours, for the keys of one network; constants are left out."""
-    keys = [key for key in published if not any(re.fullmatch(constant, key) for constant in CONSTANTS)]
-    entries = {key: match for key in keys if (match := ENTRY.fullmatch(key))}
-    resolutions = sorted({int(match[2]) for match in entries.values()}, reverse=True)
-    modulated = {key.partition(".sft0.")[0] for key in entries if ".sft0." in key}
-    names: dict[str, str] = {}
-    for key in keys:
-        match = entries.get(key)
-        if match is None:
-            names[key] = _replace_start(key, EMBEDDING)
-            continue
-        half, resolution, what, inner = match.groups()
-        ours = our_block_key(inner, modulated=key.removesuffix(f".{inner}") in modulated)
-        names[key] = f"{HALVES[half]}.entries.level{resolutions.index(int(resolution))}_{what}.{ours}"
-    return names
+def edm_name(resolution: int) -> Name:
+    """Return the naming (without `model.`) of a network trained at `resolution` pixels."""
 
+    def entry(match: re.Match[str]) -> str:
+        pixels = resolution >> int(match[2])
+        return f"{match[1]}.{pixels}x{pixels}_"
 
-def published_names(ours: Iterable[str], resolution: int) -> dict[str, str]:
-    """Return our key -> published key (without `model.`), for a network trained at `resolution` pixels."""
-    halves = {ours: published for published, ours in HALVES.items()}
-    names: dict[str, str] = {}
-    for key in ours:
-        match = OUR_ENTRY.fullmatch(key)
-        if match is None:
-            names[key] = _replace_start(key, _inverse(EMBEDDING))
-            continue
-        half, level, what, inner = match.groups()
-        inner = _replace_start(_replace_start(inner.removeprefix(PLAIN_PART), _inverse(ATTENTION)), _inverse(MODULATION))
-        names[key] = f"{halves[half]}.{resolution >> int(level)}x{resolution >> int(level)}_{what}.{inner}"
-    return names
-
-
-def our_block_key(published: str, modulated: bool) -> str:
-    """Return our name of a tensor within a block; `modulated` for the decoder blocks of Ref-Diff."""
-    if published.startswith(tuple(MODULATION)):
-        return _replace_start(published, MODULATION)
-    inner = _replace_start(published, ATTENTION)
-    return f"{PLAIN_PART}{inner}" if modulated else inner
+    rules: tuple[Rule, ...] = (*EMBEDDING, (r"^(enc|dec)oder\.entries\.level(\d+)_", entry), *BLOCK)
+    return lambda key: renamed(key, rules)
 
 
 def network_state(network: nn.Module, published: Mapping[str, Tensor], ignored: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Return the state dict of `network` (which may be on the meta device) from a published one; see `rename_strictly`.
+    """Return the state dict of `network` (which may be on the meta device) from a published one; see `ours_from_published`.
 
     published  keys with or without `model.`
     ignored    further regular expressions of published keys, `model.` removed, that the network has no use for
     """
     bare = {key.removeprefix(PREFIX): tensor for key, tensor in published.items()}
-    shapes = {name: value.shape for name, value in network.state_dict().items()}
-    known = {key: name for key, name in our_names(bare).items() if name in shapes}
-    # What the file lacks is named as published, too.
-    finest = max((int(match[2]) for key in bare if (match := ENTRY.fullmatch(key))), default=1)
-    known |= _inverse(published_names(shapes.keys() - known.values(), finest))
-    return rename_strictly(bare, known, shapes, (*CONSTANTS, *ignored))
+    finest = max((int(match[1]) for key in bare if (match := ENTRY.match(key))), default=1)
+    return ours_from_published(bare, network.state_dict(), edm_name(finest), (*CONSTANTS, *ignored))
 
 
 def published_state(network: nn.Module, ours: Mapping[str, Tensor], resolution: int) -> dict[str, Tensor]:
     """Return what the published network's state_dict() would be, resampling filters included."""
-    names = published_names(ours, resolution)
-    state = {PREFIX + names[key]: tensor for key, tensor in ours.items()}
-    for name, layer in network.named_modules():
-        if isinstance(layer, ResampledConv2d):
-            key = published_names([f"{name}.resample_filter"], resolution)[f"{name}.resample_filter"]
-            state[PREFIX + key] = layer.kernel[None, None].clone()
-    return state
+    filters = {
+        f"{name}.resample_filter": layer.kernel[None, None].clone()
+        for name, layer in network.named_modules()
+        if isinstance(layer, ResampledConv2d)
+    }
+    return {PREFIX + key: tensor for key, tensor in published_from_ours({**ours, **filters}, edm_name(resolution)).items()}
 
 
 def network_options(arguments: Mapping[str, Any]) -> SongUNetConfig | DhariwalUNetConfig:
@@ -205,15 +169,6 @@ def _without_dropout(value: Any) -> Any:
 def levels_of(resolutions: Sequence[int], finest: int, count: int) -> tuple[int, ...]:
     """Return the levels, of `count` whose finest has `finest` pixels, that have one of the given resolutions."""
     return tuple(level for level in range(count) if finest >> level in resolutions)
-
-
-def _replace_start(key: str, table: Mapping[str, str]) -> str:
-    start = next((start for start in table if key.startswith(start)), None)
-    return key if start is None else table[start] + key[len(start) :]
-
-
-def _inverse(table: Mapping[str, str]) -> dict[str, str]:
-    return {ours: published for published, ours in table.items()}
 
 
 def _choose(table: Mapping[str, str], name: str, given: str) -> str:

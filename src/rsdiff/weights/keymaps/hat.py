@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,7 @@ from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.regression import HATConfig
 from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
-from rsdiff.weights.keymaps.renaming import Name, count_of
+from rsdiff.weights.keymaps.renaming import count_of
 
 GROUP = "layers.{}.residual_group."
 BLOCK = GROUP.format(0) + "blocks.0."
@@ -49,9 +49,6 @@ class HATKeyMap(RegressionKeyMap):
         # spandrel's class asks tensors for their values, which the meta device does not have.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             return {"network.": config.build_network(problem)}
-
-    def naming(self, config: HATConfig, keys: Collection[str]) -> Name:
-        return lambda key: key.removeprefix("network.")
 
     def complete(self, tensors: dict[str, Tensor], config: HATConfig | None) -> dict[str, Tensor]:
         options = config or self.infer(tensors)

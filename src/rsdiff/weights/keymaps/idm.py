@@ -15,12 +15,21 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.idm import IDMConfig
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.weights.keymaps.encoders import edsr_name
-from rsdiff.weights.keymaps.renaming import Name, count_of, ours_from_published, published_from_ours
-from rsdiff.weights.keymaps.sr3 import check_schedule, infer_config, infer_schedule, list_positions, module_names, unet_options
-from rsdiff.weights.state_dicts import find_state_dict
+from rsdiff.weights.keymaps.renaming import Name, Part, Rule, count_of, name_of_parts, ours_from_published, published_from_ours, renamed
+from rsdiff.weights.keymaps.sr3 import check_schedule, infer_config, infer_schedule, sr3_name, unet_options
+from rsdiff.weights.state_dicts import find_state_dict, under
 
 log = logging.getLogger(__name__)
 
+RULES: tuple[Rule, ...] = (
+    (r"^style\.first\.", "conv_body_first."),
+    (r"^style\.down\.", "conv_body_down."),
+    (r"^style\.weigh_feature\.(\d+)\.", lambda match: f"condition_scale1.{int(match[1]) + 1}."),
+    (r"^style\.weigh_condition\.(\d+)\.", lambda match: f"condition_scale2.{int(match[1]) + 1}."),
+    (r"^style\.shift\.(\d+)\.", lambda match: f"condition_shift.{int(match[1]) + 1}.0."),
+    (r"\bleave\.activate\.", "leave.style.activate."),
+    (r"\bleave\.linear\.", "leave.imnet."),
+)
 MARKER = "denoise_fn.condition_scale1.1.weight"
 DEAD_UNET = (
     r"ups\.\d+\.style\.(weight|modulated_conv\..*)",
@@ -32,29 +41,15 @@ DEAD = (r"imnet\..*", r"encoder\.(sub|add)_mean\..*", *(rf"denoise_fn\.{pattern}
 """Published parameters that nothing uses; beside them the last conv_body_down, whose number depends on the levels."""
 
 
-def unet_names(config: IDMConfig) -> dict[str, str]:
-    """Return our parameter name -> published one, for every parameter of the U-Net (and some that a configuration leaves out)."""
-    levels = len(config.multipliers)
-    modules = {
-        theirs: ours for theirs, ours in module_names("continuous", levels, config.blocks).items() if not ours.endswith("leave.conv")
-    }
-    for theirs, ours, _ in list_positions(levels, config.blocks):
-        if ours.endswith(".leave.conv"):
-            block, leave = theirs.removesuffix(".conv"), ours.removesuffix(".conv")
-            modules |= {f"{block}.style.activate": f"{leave}.activate"}
-            modules |= {f"{block}.imnet.{i}": f"{leave}.linear.{i}" for i in range(2)}
-    modules |= {f"conv_body_first.{i}": f"style.first.{i}" for i in range(2)}
-    for i in range(levels - 1):
-        modules |= {f"conv_body_down.{i}.{j}": f"style.down.{i}.{j}" for j in (1, 2)}
-        modules |= {f"condition_scale1.{i + 1}": f"style.weigh_feature.{i}", f"condition_scale2.{i + 1}": f"style.weigh_condition.{i}"}
-        modules[f"condition_shift.{i + 1}.0"] = f"style.shift.{i}"
-    return {f"{ours}.{kind}": f"{theirs}.{kind}" for theirs, ours in modules.items() for kind in ("weight", "bias")}
+def unet_name(config: IDMConfig) -> Name:
+    """Return the naming of the U-Net: SR3's, with an implicit enlargement for each convolution, behind the encoder of the style."""
+    unet = sr3_name("continuous", len(config.multipliers), config.blocks, up_end="")
+    return lambda key: unet(renamed(key, RULES))
 
 
 def encoder_naming(blocks: int) -> Name:
     """Return how parameters of the condition encoder are published."""
-    features = edsr_name(blocks)
-    return lambda key: features(key.removeprefix("features.")) if key.startswith("features.") else key.replace("out.", "tail.0.", 1)
+    return name_of_parts(Part("features.", "", edsr_name(blocks)), Part("out.", "tail.0."))
 
 
 def dead_of(config: IDMConfig, prefix: str = "") -> tuple[str, ...]:
@@ -76,7 +71,7 @@ class IDMKeyMap:
         """See KeyMap."""
         published = dict(find_state_dict(content, MARKER).network)
         buffers = {key: published.pop(key) for key in (*ScheduleConfig().build().buffers(), "ddim_c1") if key in published}
-        network = {key.removeprefix("denoise_fn."): value for key, value in published.items() if key.startswith("denoise_fn.")}
+        network = under(published, "denoise_fn.")
         config = config or self._config(network, published, buffers)
         buffers.pop("ddim_c1", None)
         check_schedule(buffers, config.schedule)
@@ -93,13 +88,8 @@ class IDMKeyMap:
         return published_from_ours(state_dict, self._name(config)) | constants
 
     def _name(self, config: IDMConfig) -> Name:
-        names, encoder = unet_names(config), encoder_naming(config.encoder.blocks)
-
-        def name(key: str) -> str:
-            part, _, rest = key.partition(".")
-            return f"encoder.{encoder(rest)}" if part == "encoder" else f"denoise_fn.{names[rest]}"
-
-        return name
+        encoder = encoder_naming(config.encoder.blocks)
+        return name_of_parts(Part("encoder.", "encoder.", encoder), Part("network.", "denoise_fn.", unet_name(config)))
 
     @staticmethod
     def _config(network: Mapping[str, Tensor], published: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> IDMConfig:

@@ -26,10 +26,10 @@ from rsdiff.config import UserError
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.networks.layers import SinusoidalEmbedding
-from rsdiff.weights.keymaps.contrast import COUNTERS, contrast_name
-from rsdiff.weights.keymaps.renaming import Name
+from rsdiff.weights.keymaps.contrast import contrast_name
+from rsdiff.weights.keymaps.renaming import Part, name_of_parts, ours_from_published, published_from_ours, states_of
 from rsdiff.weights.lightning import plain
-from rsdiff.weights.state_dicts import find_settings, find_state_dict, rename_strictly
+from rsdiff.weights.state_dicts import find_settings, find_state_dict, under
 
 MARKER = "E.encoder_q.E.0.weight"
 COPY = "diffusion.denoise_fn."
@@ -37,15 +37,6 @@ SCALE = 4
 """Scale of every published network."""
 FREQUENCIES = "time_mlp.0.inv_freq"
 """A constant that files of the DDPM ablation hold."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of a method's networks: our prefix, the published one, and how its parameters are called."""
-
-    ours: str
-    published: str
-    name: Name
 
 
 @dataclass(frozen=True)
@@ -110,30 +101,22 @@ class JointBlindKeyMap:
         tensors = self._one_unet(tensors)
         constants = {key: tensors.pop(key) for key in list(tensors) if _is_buffer(key)}
         parts = Parts(
-            restorer=_under(tensors, "encoder."),
-            contrast=_under(tensors, "E."),
-            unet=_under(tensors, "model."),
-            condition=_under(tensors, "diffusion.rrdb."),
+            restorer=under(tensors, "encoder."),
+            contrast=under(tensors, "E."),
+            unet=under(tensors, "model."),
+            condition=under(tensors, "diffusion.rrdb."),
             settings=settings,
         )
         made = config if config is not None else self.infer(parts)
         self._check_schedule(constants, made.schedule)
         with torch.device("meta"):
-            own = {
-                f"{prefix}{key}": value
-                for prefix, network in self.networks(made, self.problem(parts)).items()
-                for key, value in network.state_dict().items()
-            }
-        names = {self._published(key, made): key for key in own}
-        for published, key in names.items():
-            if key.endswith(COUNTERS) and published not in tensors:
-                tensors[published] = torch.zeros(own[key].shape, dtype=own[key].dtype)
-        return made, rename_strictly(tensors, names, {key: value.shape for key, value in own.items()}, self.ignored(made))
+            own = states_of(self.networks(made, self.problem(parts)))
+        return made, ours_from_published(tensors, own, name_of_parts(*self.parts(made)), self.ignored(made))
 
     def to_published(self, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See KeyMap; the U-Net stands in all its places."""
-        weights = {self._published(key, config): value for key, value in state_dict.items()}
-        unet = _under(weights, "model.")
+        weights = published_from_ours(state_dict, name_of_parts(*self.parts(config)))
+        unet = under(weights, "model.")
         weights |= {f"ema.{key}": value for key, value in unet.items()}
         if self.has_copy:
             weights |= {COPY + key: value for key, value in unet.items()}
@@ -150,8 +133,8 @@ class JointBlindKeyMap:
 
     def _one_unet(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors with one U-Net under `model.`; raises UserError where copies that must be equal are not."""
-        copies = _under(tensors, COPY)
-        model, average = _under(tensors, "model."), _under(tensors, "ema.")
+        copies = under(tensors, COPY)
+        model, average = under(tensors, "model."), under(tensors, "ema.")
         for key, value in copies.items():
             if key not in model or not torch.equal(value, model[key]):
                 raise UserError(f"the file's '{COPY}{key}' is not its 'model.{key}', of which it is a copy; the file is damaged.")
@@ -169,12 +152,6 @@ class JointBlindKeyMap:
                 raise UserError(f"the file holds '{key}', which is no part of this model's noise schedule; choose the model it belongs to.")
             if ours.shape != value.shape or not torch.allclose(ours, value.float(), rtol=1e-4, atol=1e-6):
                 raise UserError(f"the file's '{key}' is not that of the schedule {schedule}; set model.schedule to the file's.")
-
-    def _published(self, key: str, config: Any) -> str:
-        for part in self.parts(config):
-            if key.startswith(part.ours):
-                return part.published + part.name(key.removeprefix(part.ours))
-        raise UserError(f"'{key}' is no parameter of this method.")
 
 
 CONTRAST = Part("contrast.", "E.", contrast_name)
@@ -209,10 +186,6 @@ def published_schedule(parts: Parts, otherwise: ScheduleConfig) -> ScheduleConfi
 def frequencies(width: int) -> Tensor:
     """Return the constant of the DDPM ablation's embedding."""
     return SinusoidalEmbedding(width).frequencies
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _is_buffer(key: str) -> bool:

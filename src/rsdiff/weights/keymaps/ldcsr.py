@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,9 +24,9 @@ from rsdiff.weights.keymaps.ldcsr_autoencoder import (
     encoder_config,
     encoder_name,
 )
-from rsdiff.weights.keymaps.renaming import Name, ours_from_published, published_from_ours
+from rsdiff.weights.keymaps.renaming import Name, Part, name_of_parts, ours_from_published, published_from_ours
 from rsdiff.weights.keymaps.unet_atom import unet_atom_name
-from rsdiff.weights.state_dicts import find_state_dict
+from rsdiff.weights.state_dicts import find_state_dict, under
 
 UNET, EMA, FIRST, CONDITION = "model.diffusion_model.", "model_ema.", "first_stage_model.", "cond_stage_model."
 LOSS = "loss.discriminator."
@@ -62,10 +62,7 @@ class LDCSRVaeKeyMap:
         return published_from_ours(state_dict, self._name(config))
 
     def _name(self, config: LDCSRVaeConfig) -> Name:
-        networks = autoencoder_name(levels_of(config.autoencoder))
-        return lambda key: (
-            LOSS + key.removeprefix("discriminator.") if key.startswith("discriminator.") else networks(key.removeprefix("autoencoder."))
-        )
+        return name_of_parts(Part("discriminator.", LOSS), Part("autoencoder.", "", autoencoder_name(levels_of(config.autoencoder))))
 
 
 def _marker(config: LDCSRVaeConfig) -> str:
@@ -90,8 +87,7 @@ class LDCSRKeyMap:
         published = dict(find_state_dict(content, UNET + ("first_conv_x.weight" if is_atom else "input_blocks.0.0.weight")).tensors)
         if config is None:
             config = ldcsr_config(published)
-        unet_keys = [key.removeprefix(UNET) for key in published if key.startswith(UNET)]
-        for key, averaged in ema_names(unet_keys).items():
+        for key, averaged in ema_names(under(published, UNET)).items():
             if averaged in published:
                 published[UNET + key] = published[averaged]
         require_betas(published, config.schedule)
@@ -106,28 +102,19 @@ class LDCSRKeyMap:
     def to_published(self, config: LDCSRConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Dead parameters are left out; the averaged U-Net equals the U-Net."""
         named = published_from_ours(state_dict, self._name(config))
-        unet = [key.removeprefix(UNET) for key in named if key.startswith(UNET)]
-        averages = {averaged: named[UNET + key] for key, averaged in ema_names(unet).items()}
+        unet = under(named, UNET)
+        averages = {averaged: unet[key] for key, averaged in ema_names(unet).items()}
         return {**named, **averages, **config.schedule.build().buffers()}
 
     def _name(self, config: LDCSRConfig) -> Name:
         sizes = config.unet
         unet = unet_atom_name(len(sizes.multipliers), sizes.blocks) if config.architecture == "unet_atom" else unet_name(sizes)
-        first = autoencoder_name(levels_of(config.first_stage))
-
-        def name(key: str) -> str:
-            part, _, rest = key.partition(".")
-            match part:
-                case "unet":
-                    return UNET + unet(rest)
-                case "first_stage":
-                    return FIRST + first(rest)
-                case "condition":
-                    return CONDITION + encoder_name(rest)
-                case _:
-                    return "scale_factor"
-
-        return name
+        return name_of_parts(
+            Part("unet.", UNET, unet),
+            Part("first_stage.", FIRST, autoencoder_name(levels_of(config.first_stage))),
+            Part("condition.", CONDITION, encoder_name),
+            Part("latent_scale", "scale_factor"),
+        )
 
 
 def unet_name(options: LatentUNetConfig) -> Name:
@@ -135,7 +122,7 @@ def unet_name(options: LatentUNetConfig) -> Name:
     return latent_unet_name(len(options.multipliers), options.blocks, options.attention_levels)
 
 
-def ema_names(keys: list[str]) -> dict[str, str]:
+def ema_names(keys: Iterable[str]) -> dict[str, str]:
     """Return where the average of each U-Net parameter is stored: its name without dots; raises UserError where two coincide."""
     names = {key: f"{EMA}diffusion_model{key.replace('.', '')}" for key in keys}
     if len(set(names.values())) != len(names):
@@ -145,9 +132,7 @@ def ema_names(keys: list[str]) -> dict[str, str]:
 
 def ldcsr_config(published: Mapping[str, Tensor]) -> LDCSRConfig:
     """Return the config of a published second stage; heads of 32 channels, which its keys do not tell."""
-    parts = {
-        prefix: {k.removeprefix(prefix): v for k, v in published.items() if k.startswith(prefix)} for prefix in (UNET, FIRST, CONDITION)
-    }
+    parts = {prefix: under(published, prefix) for prefix in (UNET, FIRST, CONDITION)}
     config = LDCSRConfig(
         first_stage=autoencoder_config(parts[FIRST]),
         condition=encoder_config(parts[CONDITION]),

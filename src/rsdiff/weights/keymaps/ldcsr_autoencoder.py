@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,8 @@ from torch import Tensor
 
 from rsdiff.networks.gap_autoencoder import GAPDecoderConfig, GAPEncoderConfig
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig
-from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.weights.keymaps.renaming import Name, Part, Rule, count_of, name_of_parts, renamed
+from rsdiff.weights.state_dicts import under
 
 COMMON: tuple[Rule, ...] = (
     (r"\bblocks\.(\d+)\.", r"block.\1."),
@@ -50,25 +50,19 @@ def decoder_name(levels: int) -> Name:
 
 def autoencoder_name(levels: int) -> Name:
     """Return the naming of a KLAutoencoder whose decoder has so many latent levels."""
-    decoder = decoder_name(levels)
-
-    def name(key: str) -> str:
-        part, _, rest = key.partition(".")
-        match part:
-            case "encoder":
-                return f"encoder.{encoder_name(rest)}"
-            case "decoder":
-                return f"decoder.{decoder(rest)}"
-            case _:
-                return {"quantise": "quant_conv", "unquantise": "post_quant_conv"}[part] + f".{rest}"
-
-    return name
+    return name_of_parts(
+        Part("encoder.", "encoder.", encoder_name),
+        Part("decoder.", "decoder.", decoder_name(levels)),
+        Part("quantise.", "quant_conv."),
+        Part("unquantise.", "post_quant_conv."),
+    )
 
 
 def encoder_config(state: Mapping[str, Tensor]) -> GAPEncoderConfig:
     """Return the config of a published GAPEncoder's state dict."""
     width = state["conv_in.weight"].shape[0]
-    return GAPEncoderConfig(width=width, multipliers=tuple(_widths(state, "down", width)), blocks=_count(state, r"down\.0\.block\.(\d+)\."))
+    blocks = count_of(state, r"down\.0\.block\.(\d+)\.")
+    return GAPEncoderConfig(width=width, multipliers=tuple(_widths(state, "down", width)), blocks=blocks)
 
 
 def decoder_config(state: Mapping[str, Tensor]) -> GAPDecoderConfig:
@@ -83,12 +77,12 @@ def decoder_config(state: Mapping[str, Tensor]) -> GAPDecoderConfig:
         found["upsampler"] = "fixed_x4"
     else:
         found["fuse_width"] = state["upsampler.fuse.0.weight"].shape[0]
-    units = _count(state, r"FRUList\.(\d+)\.")
-    found["refinements"] = tuple(_count(state, rf"FRUList\.{unit}\.IMDB\.(\d+)\.") for unit in range(units))
+    units = count_of(state, r"FRUList\.(\d+)\.")
+    found["refinements"] = tuple(count_of(state, rf"FRUList\.{unit}\.IMDB\.(\d+)\.") for unit in range(units))
     width = found["width"] = state["head.weight" if has_image else "up.0.transfer.weight"].shape[0]
     if has_latent:
         found["multipliers"] = tuple(_widths(state, "up", width))
-        found["blocks"] = _count(state, r"up\.0\.block\.(\d+)\.")
+        found["blocks"] = count_of(state, r"up\.0\.block\.(\d+)\.")
     else:
         found["multipliers"] = (1,) * units
     if found["branches"] == "latent":
@@ -98,7 +92,7 @@ def decoder_config(state: Mapping[str, Tensor]) -> GAPDecoderConfig:
 
 def autoencoder_config(state: Mapping[str, Tensor]) -> AutoencoderConfig:
     """Return the config of a published autoencoder's state dict."""
-    parts = {part: _under(state, f"{part}.") for part in ("encoder", "decoder")}
+    parts = {part: under(state, f"{part}.") for part in ("encoder", "decoder")}
     decoder = decoder_config(parts["decoder"])
     if decoder.branches == "image":
         return AutoencoderConfig(decoder=decoder)
@@ -112,15 +106,6 @@ def autoencoder_config(state: Mapping[str, Tensor]) -> AutoencoderConfig:
     )
 
 
-def _under(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
-def _count(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Return how many numbers stand at the group of `pattern`, which begin at 0."""
-    return 1 + max((int(found[1]) for key in state if (found := re.match(pattern, key))), default=-1)
-
-
 def _widths(state: Mapping[str, Tensor], way: str, width: int) -> list[int]:
-    levels = _count(state, rf"{way}\.(\d+)\.")
+    levels = count_of(state, rf"{way}\.(\d+)\.")
     return [state[f"{way}.{level}.block.0.conv2.weight"].shape[0] // width for level in range(levels)]

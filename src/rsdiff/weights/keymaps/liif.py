@@ -14,7 +14,7 @@ from rsdiff.config.ours import typed
 from rsdiff.methods.base import Problem
 from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig, QueryConfig
 from rsdiff.weights.keymaps.encoders import DEAD, encoder_name, encoder_options, linear_widths, swinir_constants
-from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, published_from_ours, renamed
+from rsdiff.weights.keymaps.renaming import Name, Part, Rule, name_of_parts, ours_from_published, published_from_ours, renamed
 
 
 class QueryKeyMap:
@@ -39,13 +39,8 @@ class QueryKeyMap:
 
     def naming(self, config: Any) -> Name:
         """Return how our parameters are published."""
-        encoder = self.encoder_naming(config)
-
-        def name(key: str) -> str:
-            part, _, rest = key.partition(".")
-            return self.prefix + encoder(rest) if part == "encoder" else renamed(rest, self.rules)
-
-        return name
+        query = Part("network.", "", lambda key: renamed(key, self.rules))
+        return name_of_parts(Part("encoder.", self.prefix, self.encoder_naming(config)), query)
 
     def encoder_naming(self, config: QueryConfig) -> Name:
         """Return the naming of a config's encoder."""

@@ -18,7 +18,8 @@ from rsdiff.networks.degradation_encoder import ContrastConfig
 from rsdiff.networks.modulated import ModulatedConfig
 from rsdiff.weights.keymaps.contrast import contrast_name, encoder_name
 from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
+from rsdiff.weights.keymaps.renaming import Name, Part, Rule, count_of, name_of_parts, renamed
+from rsdiff.weights.state_dicts import under
 
 RULES: tuple[Rule, ...] = (
     (r"^compress\.", "compress.0."),
@@ -53,12 +54,11 @@ class ModulatedKeyMap(RegressionKeyMap):
     """What the two share.
 
     restorer  prefix of the restoration network
-    ours      our prefix of the encoder, published under 'E.', whose entries `part_name` names
+    encoder   the degradation encoder, with or without its wrapper
     """
 
     restorer: str
-    ours: str
-    part_name: Name
+    encoder: Part
 
     def problem(self, tensors: Mapping[str, Tensor]) -> Problem:
         width, lr_bands = tensors[f"{self.restorer}head.0.weight"].shape[:2]
@@ -78,13 +78,7 @@ class ModulatedKeyMap(RegressionKeyMap):
 
     def naming(self, config: Any, keys: Collection[str]) -> Name:
         restorer = modulated_name(config.restorer, [key.removeprefix("network.") for key in keys])
-
-        def name(key: str) -> str:
-            if key.startswith("network."):
-                return self.restorer + restorer(key.removeprefix("network."))
-            return "E." + type(self).part_name(key.removeprefix(self.ours))
-
-        return name
+        return name_of_parts(Part("network.", self.restorer, restorer), self.encoder)
 
 
 class DRSRKeyMap(ModulatedKeyMap):
@@ -92,11 +86,7 @@ class DRSRKeyMap(ModulatedKeyMap):
 
     marker = "GE.head.0.weight"
     restorer = "GE."
-    ours = "encoder."
-
-    @staticmethod
-    def part_name(key: str) -> str:
-        return f"encoder.{encoder_name(key)}"
+    encoder = Part("encoder.", "E.encoder.", encoder_name)
 
     def infer(self, tensors: Mapping[str, Tensor]) -> DRSRConfig:
         return DRSRConfig(restorer=self.restorer_config(tensors), encoder_width=tensors["E.encoder.E.0.weight"].shape[0])
@@ -110,11 +100,7 @@ class DASRKeyMap(ModulatedKeyMap):
 
     marker = "G.head.0.weight"
     restorer = "G."
-    ours = "contrast."
-
-    @staticmethod
-    def part_name(key: str) -> str:
-        return contrast_name(key)
+    encoder = Part("contrast.", "E.", contrast_name)
 
     def infer(self, tensors: Mapping[str, Tensor]) -> DASRConfig:
         contrast = ContrastConfig(
@@ -127,7 +113,7 @@ class DASRKeyMap(ModulatedKeyMap):
 
     def complete(self, tensors: dict[str, Tensor], config: DASRConfig | None) -> dict[str, Tensor]:
         query, key = "E.encoder_q.", "E.encoder_k."
-        copies = {key + name.removeprefix(query): value.clone() for name, value in tensors.items() if name.startswith(query)}
+        copies = {key + name: value.clone() for name, value in under(tensors, query).items()}
         contrast = (config or DASRConfig()).contrast
         codes = tensors[f"{query}mlp.2.weight"].shape[0]
         queue = torch.randn(codes, contrast.queue_size, generator=keyed_generator("queue"))

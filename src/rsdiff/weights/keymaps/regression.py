@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
-from rsdiff.weights.keymaps.contrast import COUNTERS
-from rsdiff.weights.keymaps.renaming import Name
-from rsdiff.weights.state_dicts import find_state_dict, rename_strictly
+from rsdiff.weights.keymaps.renaming import Name, Part, Rule, name_of_parts, ours_from_published, published_from_ours, renamed, states_of
+from rsdiff.weights.state_dicts import find_state_dict
 
 
 class RegressionKeyMap:
@@ -22,6 +21,8 @@ class RegressionKeyMap:
 
     marker: str
     """A key that every file of the method has."""
+    table: tuple[Rule, ...] = ()
+    """How the parameters of the method's one network are called."""
 
     def infer(self, tensors: Mapping[str, Tensor]) -> Any:
         """Return the config a file tells."""
@@ -35,9 +36,14 @@ class RegressionKeyMap:
         """Return our prefix -> network with the shapes of `config` (on the meta device)."""
         raise NotImplementedError
 
+    def rules(self, config: Any) -> tuple[Rule, ...]:
+        """Return the naming of a network of these sizes."""
+        return self.table
+
     def naming(self, config: Any, keys: Collection[str]) -> Name:
-        """Return how entries of our method's state dict are published; `keys` are all of them."""
-        raise NotImplementedError
+        """Return how entries of our method's state dict are published; `keys` are all of them. Overridden for several networks."""
+        rules = self.rules(config)
+        return name_of_parts(Part("network.", "", lambda key: renamed(key, rules)))
 
     def complete(self, tensors: dict[str, Tensor], config: Any | None) -> dict[str, Tensor]:
         """Return the tensors in our shapes, less constants, with what partial files lack."""
@@ -57,20 +63,12 @@ class RegressionKeyMap:
         except KeyError as error:
             raise UserError(f"the file lacks {error}, which this network needs; choose the model the file belongs to.") from None
         with torch.device("meta"):
-            own = {
-                f"{prefix}{key}": value for prefix, net in self.networks(made, problem).items() for key, value in net.state_dict().items()
-            }
-        name = self.naming(made, own)
-        names = {name(key): key for key in own}
-        for published, key in names.items():
-            if key.endswith(COUNTERS) and published not in tensors:
-                tensors[published] = torch.zeros(own[key].shape, dtype=own[key].dtype)
-        return made, rename_strictly(tensors, names, {key: value.shape for key, value in own.items()})
+            own = states_of(self.networks(made, problem))
+        return made, ours_from_published(tensors, own, self.naming(made, own))
 
     def to_published(self, config: Any, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See KeyMap."""
-        name = self.naming(config, state_dict)
-        return self.from_ours({name(key): value for key, value in state_dict.items()})
+        return self.from_ours(published_from_ours(state_dict, self.naming(config, state_dict)))
 
 
 def enlargement_of(tensors: Mapping[str, Tensor], prefix: str, width: int) -> int:

@@ -18,8 +18,8 @@ from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, ours_from_published, renamed
-from rsdiff.weights.state_dicts import find_state_dict
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, ours_from_published, published_from_ours, renamed
+from rsdiff.weights.state_dicts import find_state_dict, under
 
 Layout = Literal["basicsr", "esrgan", "sequential"]
 MARKERS: Mapping[Layout, str] = {
@@ -86,8 +86,7 @@ def rrdb_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
     many bands, which holds for every published file. Every stage is taken to enlarge by 2.
     """
     layout = rrdb_layout(state)
-    numbers = [int(match[1]) for key in state if (match := re.match(r"(?:body|RRDB_trunk|model\.1\.sub)\.(\d+)\.(?:rdb|RDB)", key))]
-    blocks = 1 + max(numbers)
+    blocks = count_of(state, r"(?:body|RRDB_trunk|model\.1\.sub)\.(\d+)\.(?:rdb|RDB)")
     if layout == "sequential":
         last_number = max(int(match[1]) for key in state if (match := re.match(r"model\.(\d+)\.weight", key)))
         stages = (last_number - 4) // 3
@@ -187,7 +186,7 @@ def discriminator_config(state: Mapping[str, Tensor]) -> DiscriminatorConfig:
         return VGGConfig(width=state["conv0_0.weight"].shape[0], size=side * 2**levels)
     if "conv9.weight" in state:
         return UNetConfig(width=state["conv0.weight"].shape[0])
-    layers = max(int(match[1]) for key in state if (match := re.match(r"model\.child(\d+)\.", key))) - 1
+    layers = count_of(state, r"model\.child(\d+)\.") - 2
     return PatchConfig(width=state["model.child0.0.weight_orig"].shape[0], layers=layers)
 
 
@@ -230,5 +229,4 @@ def _published_network(config: RestorerConfig, state_dict: Mapping[str, Tensor])
     if not isinstance(config, RRDBNetConfig):
         raise UserError(f"network {config.kind} has no published names as a part of this model; export a model on an RRDBNet.")
     name = rrdb_name("basicsr" if config.head == "always_x4" else "esrgan")
-    weights = {key.removeprefix("network."): value for key, value in state_dict.items() if key.startswith("network.")}
-    return {name(key): value for key, value in weights.items()}
+    return published_from_ours(under(state_dict, "network."), name)

@@ -13,7 +13,7 @@ from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.sadn import SADNConfig
 from rsdiff.weights.keymaps.encoders import edsr_name, encoder_name, encoder_options, rdn_name
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, ours_from_published, published_from_ours, renamed
+from rsdiff.weights.keymaps.renaming import Name, Part, Rule, count_of, name_of_parts, ours_from_published, published_from_ours, renamed
 from rsdiff.weights.state_dicts import find_settings, find_state_dict
 
 UPSAMPLERS = {"sadn": "uplayer.", "edsr": "tail.", "rdn": "UPNet."}
@@ -95,18 +95,13 @@ class SADNKeyMap:
             "rdn": rdn_name,
         }
 
-        def name(key: str) -> str:
-            part, _, rest = key.partition(".")
-            match part:
-                case "body":
-                    key = bodies[config.body](rest)
-                case "upsampler":
-                    key = UPSAMPLERS[config.body] + renamed(rest, UPSAMPLER_RULES)
-                case _:
-                    key = f"{'sub' if part == 'shift_in' else 'add'}_mean.{rest}"
-            return renamed(key, NORMALISED)
-
-        return name
+        name = name_of_parts(
+            Part("body.", "", bodies[config.body]),
+            Part("upsampler.", UPSAMPLERS[config.body], lambda key: renamed(key, UPSAMPLER_RULES)),
+            Part("shift_in.", "sub_mean."),
+            Part("shift_out.", "add_mean."),
+        )
+        return lambda key: renamed(name(key), NORMALISED)
 
 
 def _has(content: Mapping[str, Any], marker: str) -> bool:

@@ -19,9 +19,9 @@ from rsdiff.config import UserError
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.scdm import SCDMConfig
-from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, renamed
+from rsdiff.weights.keymaps.renaming import Name, Rule, flat_lists, ours_from_published, published_from_ours, renamed
 from rsdiff.weights.keymaps.sr3 import infer_schedule, levels_of
-from rsdiff.weights.state_dicts import find_state_dict
+from rsdiff.weights.state_dicts import find_state_dict, under
 
 MARKER = "init_rgb.weight"
 PREFERRED = ("ema_model.", "model.")
@@ -62,19 +62,9 @@ def scdm_buffers(schedule: DiscreteSchedule) -> dict[str, Tensor]:
 
 def scdm_name(levels: int, blocks: int) -> Name:
     """Return the function from our names of a network's parameters to the published ones, whose lists number all levels through."""
-
-    def down(match: re.Match[str], item: int) -> str:
-        return f"downs.{int(match[1]) * (blocks + 1) + item}."
-
-    def up(match: re.Match[str], item: int) -> str:
-        return f"ups.{(levels - 1 - int(match[1])) * (blocks + 2) + item}."
-
     rules: tuple[Rule, ...] = (
         *BLOCK,
-        (r"^down\.(\d+)\.blocks\.(\d+)\.", lambda m: down(m, int(m[2]))),
-        (r"^down\.(\d+)\.leave\.", lambda m: down(m, blocks) + "downsample."),
-        (r"^up\.(\d+)\.blocks\.(\d+)\.", lambda m: up(m, int(m[2]))),
-        (r"^up\.(\d+)\.leave\.conv\.", lambda m: up(m, blocks + 1) + "upsample.1."),
+        *flat_lists(levels, blocks, stem=0, ends=("downsample.", "upsample.1.")),
         (r"^middle\.", "mid."),
         (r"^stem\.", "init_conv."),
         (r"^condition_stem\.", "init_rgb."),
@@ -123,7 +113,7 @@ def _stage_file(content: Mapping[str, Any]) -> StageFile:
     schedule = infer_schedule(tensors["betas"]) if "betas" in tensors else None
     if "betas" in tensors and schedule is None:
         raise UserError("the file's noise schedule is none of those known; only linear and cosine ones can be imported.")
-    return StageFile({key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}, schedule)
+    return StageFile(under(tensors, prefix), schedule)
 
 
 @dataclass(frozen=True)
@@ -151,8 +141,7 @@ class SCDMKeyMap:
         published: dict[str, Tensor] = {}
         name = scdm_name(len(config.multipliers), config.blocks)
         for index in range(len(config.strides)):
-            before = f"networks.{index}."
-            network = {name(key.removeprefix(before)): value for key, value in state_dict.items() if key.startswith(before)}
+            network = published_from_ours(under(state_dict, f"networks.{index}."), name)
             network |= {"out_rgb.weight": torch.zeros(3, config.width, 3, 3), "out_rgb.bias": torch.zeros(3)}
             file = {prefix + key: value for prefix in PREFERRED for key, value in network.items()} | scdm_buffers(config.schedule.build())
             stage = f"stage_{index + 1}." if len(config.strides) > 1 else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.weights.keymaps.regression import RegressionKeyMap
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, renamed
+from rsdiff.weights.keymaps.renaming import Rule, count_of
 
 BLOCK: tuple[Rule, ...] = (
     (r"\.attention\.temperature$", ".0.rescale"),
@@ -92,22 +92,11 @@ class SpectralKeyMap(RegressionKeyMap):
     last: str
     """The convolution that makes the bands."""
 
-    table: tuple[Rule, ...]
-    """The naming of the network's parameters."""
-
-    def rules(self, config: Any) -> tuple[Rule, ...]:
-        """Return the naming of a network of these sizes."""
-        return self.table
-
     def problem(self, tensors: Mapping[str, Tensor]) -> Problem:
         return Problem(scale=1, bands=tensors[self.last].shape[0], lr_bands=tensors[self.first].shape[1])
 
     def networks(self, config: RestorerConfig, problem: Problem) -> dict[str, nn.Module]:
         return {"network.": config.build_network(problem)}
-
-    def naming(self, config: Any, keys: Collection[str]) -> Name:
-        rules = self.rules(config)
-        return lambda key: renamed(key.removeprefix("network."), rules)
 
 
 class HalvingKeyMap(SpectralKeyMap):

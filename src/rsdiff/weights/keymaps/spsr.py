@@ -20,9 +20,9 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.spsr import SPSR, SPSRConfig
 from rsdiff.networks.spsr import SPSRNetConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name
-from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, ours_from_published, renamed
+from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, ours_from_published, published_from_ours, renamed
 from rsdiff.weights.keymaps.rrdb import rrdb_name
-from rsdiff.weights.state_dicts import find_state_dict
+from rsdiff.weights.state_dicts import find_state_dict, under
 
 MARKER = "b_fea_conv.0.weight"
 JUDGE_MARKER = "features.0.weight"
@@ -94,11 +94,10 @@ class SPSRKeyMap:
 
     def to_published(self, config: SPSRConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The generator, as released; see `discriminator_name` for the discriminators' names."""
-        own = {key.removeprefix("network."): value for key, value in state_dict.items() if key.startswith("network.")}
+        own = under(state_dict, "network.")
         stages = count_of(own, r"conv_up\.(\d)\.weight")
         assert isinstance(config.network, SPSRNetConfig)
-        name = spsr_name(config.network.blocks, stages)
-        published = {name(key): value for key, value in own.items()}
+        published = published_from_ours(own, spsr_name(config.network.blocks, stages))
         last = f"model.{3 * stages + 2}."
         return published | {TWICE + part: published[last + part] for part in ("weight", "bias")} | kernels()
 
@@ -109,7 +108,7 @@ def without_constants(found: Mapping[str, Tensor], last: str) -> dict[str, Tenso
         if name in found and not torch.equal(found[name].float().cpu(), kernel):
             raise UserError(f"the file's '{name}' is not the difference of two neighbours; it is no SPSR as published.")
     kept = {key: value for key, value in found.items() if not key.startswith((KERNEL, TWICE))}
-    copies = {last + key.removeprefix(TWICE): value for key, value in found.items() if key.startswith(TWICE)}
+    copies = {last + key: value for key, value in under(found, TWICE).items()}
     return copies | kept
 
 

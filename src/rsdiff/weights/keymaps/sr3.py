@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -22,7 +22,8 @@ from rsdiff.methods.sr3 import SR3Config
 from rsdiff.networks.diffusion_unet import nominal_sizes
 from rsdiff.networks.layers import SinusoidalEmbedding
 from rsdiff.networks.sr3_unet import SR3UNetConfig
-from rsdiff.weights.state_dicts import Found, find_settings, find_state_dict, rename_strictly
+from rsdiff.weights.keymaps.renaming import Name, Rule, flat_lists, ours_from_published, published_from_ours, renamed, states_of
+from rsdiff.weights.state_dicts import Found, find_settings, find_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -32,56 +33,36 @@ FREQUENCIES = "time_mlp.0.inv_freq"  # a constant that the twin's files hold
 STEM = "downs.0.weight"
 TIME_MODULE = {"continuous": "noise_level_mlp", "discrete": "time_mlp"}
 TIME_LAYER = {"continuous": "res_block.noise_func.noise_func.0", "discrete": "res_block.mlp.1"}
-BLOCK = {
-    "res_block.block1.block.0": "norm1",
-    "res_block.block1.block.3": "conv1",
-    "res_block.block2.block.0": "norm2",
-    "res_block.block2.block.3": "conv2",
-    "res_block.res_conv": "shortcut",
-    "attn.norm": "attention.norm",
-    "attn.qkv": "attention.query_key_value",
-    "attn.out": "attention.out",
-}
+BLOCK: tuple[Rule, ...] = (
+    (r"\bnorm1\.", "res_block.block1.block.0."),
+    (r"\bconv1\.", "res_block.block1.block.3."),
+    (r"\bnorm2\.", "res_block.block2.block.0."),
+    (r"\bconv2\.", "res_block.block2.block.3."),
+    (r"\bshortcut\.", "res_block.res_conv."),
+    (r"\battention\.query_key_value\.", "attn.qkv."),
+    (r"\battention\.", "attn."),
+)
+OUTSIDE: tuple[Rule, ...] = (
+    (r"^stem\.", "downs.0."),
+    (r"^middle\.", "mid."),
+    (r"^norm_out\.", "final_conv.block.0."),
+    (r"^conv_out\.", "final_conv.block.3."),
+)
 TWIN_SCHEDULE = ScheduleConfig(start=1e-4, end=2e-2)
 
 Time = Literal["continuous", "discrete"]
 
 
-def list_positions(levels: int, blocks: int) -> Iterator[tuple[str, str, bool]]:
-    """Yield (published position, our position, whether it is a block) for every item of the lists downs, mid and ups, in their order."""
-    yield "downs.0", "stem", False
-    position = 1
-    for level in range(levels):
-        for block in range(blocks):
-            yield f"downs.{position + block}", f"down.{level}.blocks.{block}", True
-        if level != levels - 1:
-            yield f"downs.{position + blocks}.conv", f"down.{level}.leave", False
-        position += blocks + 1
-    for block in range(2):
-        yield f"mid.{block}", f"middle.{block}", True
-    position = 0
-    for level in reversed(range(levels)):
-        for block in range(blocks + 1):
-            yield f"ups.{position + block}", f"up.{level}.blocks.{block}", True
-        if level:
-            yield f"ups.{position + blocks + 1}.conv", f"up.{level}.leave.conv", False
-        position += blocks + 2
-
-
-def module_names(time: Time, levels: int, blocks: int) -> dict[str, str]:
-    """Return published module name -> ours, for every module that has parameters (also those a configuration leaves out)."""
-    names = {f"{TIME_MODULE[time]}.{index}": f"time.{index}" for index in (1, 3)}
-    names |= {"final_conv.block.0": "norm_out", "final_conv.block.3": "conv_out"}
-    inside = BLOCK | {TIME_LAYER[time]: "time"}
-    for published, ours, is_block in list_positions(levels, blocks):
-        names |= {f"{published}.{part}": f"{ours}.{name}" for part, name in inside.items()} if is_block else {published: ours}
-    return names
-
-
-def parameter_names(config: SR3Config) -> dict[str, str]:
-    """Return published parameter name -> ours."""
-    modules = module_names(config.time, len(config.multipliers), config.blocks)
-    return {f"{published}.{kind}": f"{ours}.{kind}" for published, ours in modules.items() for kind in ("weight", "bias")}
+def sr3_name(time: Time, levels: int, blocks: int, up_end: str = "conv.") -> Name:
+    """Return the naming of the U-Net of these sizes; `up_end` is what an enlarging layer is called within its item."""
+    rules: tuple[Rule, ...] = (
+        (r"^time\.", f"{TIME_MODULE[time]}."),
+        (r"\btime\.", f"{TIME_LAYER[time]}."),
+        *BLOCK,
+        *flat_lists(levels, blocks, ends=("conv.", up_end)),
+        *OUTSIDE,
+    )
+    return lambda key: renamed(key, rules)
 
 
 def config_from_arguments(arguments: Mapping[str, Any], time: Time, **others: Any) -> SR3Config:
@@ -217,17 +198,19 @@ class SR3KeyMap:
         if not _close(network.pop(FREQUENCIES, frequencies), frequencies):
             raise UserError(f"the file's '{FREQUENCIES}' are not the frequencies of an embedding of width {made.width}.")
         with torch.device("meta"):
-            built = made.build_network(network[STEM].shape[1], network[MARKER].shape[0])
-        shapes = {name: value.shape for name, value in built.state_dict().items()}
-        names = {published: name for published, name in parameter_names(made).items() if name in shapes}
-        return made, {f"network.{name}": tensor for name, tensor in rename_strictly(network, names, shapes).items()}
+            own = states_of({"network.": made.build_network(network[STEM].shape[1], network[MARKER].shape[0])})
+        return made, ours_from_published(network, own, self._name(made))
 
     def to_published(self, config: SR3Config, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        published = {ours: key for key, ours in parameter_names(config).items()}
-        weights = {f"denoise_fn.{published[name.removeprefix('network.')]}": tensor for name, tensor in state_dict.items()}
+        weights = {f"denoise_fn.{key}": tensor for key, tensor in published_from_ours(state_dict, self._name(config)).items()}
         if config.time == "discrete":
             weights[f"denoise_fn.{FREQUENCIES}"] = SinusoidalEmbedding(config.width).frequencies
         return weights | config.schedule.build().buffers()
+
+    @staticmethod
+    def _name(config: SR3Config) -> Name:
+        name = sr3_name(config.time, len(config.multipliers), config.blocks)
+        return lambda key: name(key.removeprefix("network."))
 
     @staticmethod
     def _config(content: Mapping[str, Any], network: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> SR3Config:

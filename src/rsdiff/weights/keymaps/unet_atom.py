@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from rsdiff.weights.keymaps.renaming import Name
-from rsdiff.weights.keymaps.sr3 import module_names
+from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
+from rsdiff.weights.keymaps.sr3 import sr3_name
+
+RULES: tuple[Rule, ...] = ((r"^entry\.", "first_conv_x."), (r"^unet\.", ""))
 
 
 def unet_atom_name(levels: int, blocks: int) -> Name:
     """Return the naming of `rsdiff.networks.sr3_unet.UNetAtom` of these sizes."""
-    published = {ours: name for name, ours in module_names("continuous", levels, blocks).items()}
-
-    def name(key: str) -> str:
-        module, _, kind = key.rpartition(".")
-        return f"first_conv_x.{kind}" if module == "entry" else f"{published[module.removeprefix('unet.')]}.{kind}"
-
-    return name
+    unet = sr3_name("continuous", levels, blocks)
+    return lambda key: unet(renamed(key, RULES))
