@@ -345,6 +345,28 @@ class FitCmsrTask(TaskOptions):
 
 
 @config
+class FitLevelsTask(TaskOptions):
+    """Find the noise levels with which a checkpoint's sampler comes nearest to its fine solution in `sampler.steps` steps."""
+
+    module: ClassVar[str] = "rsdiff.tasks.fit_levels"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer"})
+    needs: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
+    pairs_data: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
+
+    images: int = 8
+    """Images held out of the training data, as for validation: one half to fit on, the other to tell the error on."""
+    fine_steps: int = 100
+    """Steps of the solution that is come near to, by the same solver."""
+    rounds: int = 3
+    """Times that every level is moved, by half as much each time."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, images=2, fine_steps=2, rounds=0)
+
+
+@config
 class FitNiqeTask(TaskOptions):
     """Fit a NIQE model on the HR training images of a data set, for the metric niqe_rs."""
 
