@@ -8,6 +8,7 @@ from rsdiff.config import UserError, config
 from rsdiff.config.reading import require_at_least
 from rsdiff.data.precision import Precision
 from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.inference.speed_options import SpeedOptions
 from rsdiff.runs.options import TaskOptions
 
 
@@ -23,7 +24,7 @@ class TrainTask(TaskOptions):
 
 
 @config
-class EvaluateTask(TaskOptions):
+class EvaluateTask(TaskOptions, SpeedOptions):
     """Evaluate a checkpoint on a data set and write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
@@ -157,7 +158,7 @@ class ScoreTask(TaskOptions):
 
 
 @config
-class RestoreTask(TaskOptions, SceneOptions):
+class RestoreTask(TaskOptions, SceneOptions, SpeedOptions):
     """Restore images or whole georeferenced scenes with a checkpoint."""
 
     module: ClassVar[str] = "rsdiff.tasks.restore"
@@ -190,6 +191,9 @@ class CheckTask(TaskOptions):
     module: ClassVar[str] = "rsdiff.tasks.check"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
     repeats: ClassVar[bool] = True
+
+    speed: bool = False
+    """Measure in seconds what task.speed=fast would bring to restoring with this model on this device."""
 
 
 @config
