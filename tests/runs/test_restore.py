@@ -71,9 +71,13 @@ def test_tiled_bicubic_equals_bicubic_of_the_whole_image(run_command: Command, s
     for tile in (16, 64):
         tiles = f"task.tile={tile}", f"task.overlap={min(tile // 2, 8)}"
         run_command("task=restore", "model=bicubic", f"input={scenes / 'a.tif'}", f"output=tile{tile}.tif", *tiles, "task.preview=false")
-    difference = np.abs(pixels(Path("tile16.tif")).astype(int) - pixels(Path("tile64.tif")))
-    assert difference[:, :-8, :-8].max() <= 1  # only the last rounding differs inside the scene
-    assert difference.mean() < 0.02
+    words = ("task.tile=32", "task.overlap=auto", "task.preview=false")
+    said = run_command("task=restore", "model=bicubic", f"input={scenes / 'a.tif'}", "output=auto.tif", *words).out
+    assert "task.overlap=auto: 4 pixels, since one changes the result up to 2 around itself" in said
+    for name in ("tile16.tif", "auto.tif"):
+        difference = np.abs(pixels(Path(name)).astype(int) - pixels(Path("tile64.tif")))
+        assert difference[:, :-8, :-8].max() <= 1  # only the last rounding differs inside the scene
+        assert difference.mean() < 0.02
 
 
 def test_a_run_that_was_killed_between_scenes_keeps_the_finished_ones(run_command: Command, scenes: Path) -> None:

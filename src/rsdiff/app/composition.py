@@ -61,7 +61,7 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
         if getattr(options, name) is None:
             raise ConfigError(f"task={choices['task']} needs {name}, which was not given; add {name}=PATH.")
     groups = {group: typed_group(group, plain[group]) for group in (*sorted(task.uses), "logger") if group in plain}
-    require_effect(groups, [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)])
+    require_effect({**groups, "task": task}, [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)])
     return RunSettings(options, task, groups, choices, plain)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
@@ -206,6 +208,20 @@ def make_levels(config: SamplerConfig, denoiser: Denoiser) -> Tensor:
     return chosen
 
 
+_WALKS: ContextVar[list[list[float]] | None] = ContextVar("walks", default=None)
+
+
+@contextmanager
+def walked_levels() -> Iterator[list[list[float]]]:
+    """Collect the levels of every sampling inside the block, whatever method does it."""
+    walks: list[list[float]] = []
+    token = _WALKS.set(walks)
+    try:
+        yield walks
+    finally:
+        _WALKS.reset(token)
+
+
 def start_state(
     config: SamplerConfig, sigma: float, shape: Sequence[int], noise: NoiseSource, device: torch.device | str, image: Tensor | None
 ) -> Tensor:
@@ -240,6 +256,8 @@ def sample(
     The first draw is the start state, then come the solver's. Differentiable, for methods that train through their sampler.
     """
     levels = make_levels(config, denoiser)
+    if (walks := _WALKS.get()) is not None:
+        walks.append(levels.tolist())
     if config.solver in MULTISTEP:
         require_stable(config, tuple(levels.tolist()))
     if config.clip and is_read(config, "clip") and denoiser.data_range is not None:
@@ -253,9 +271,13 @@ def sample(
     return result / (1 + float(levels[-1]) ** 2) ** 0.5 if config.end == "lowest_vp" else result
 
 
+class UnstableGridError(UserError):
+    """A multistep solver was given levels on which it is worse than a first-order one."""
+
+
 @functools.lru_cache(maxsize=64)
 def require_stable(config: SamplerConfig, levels: tuple[float, ...]) -> None:
-    """Raise UserError where a multistep solver is worse on these levels than a first-order one, see rsdiff.diffusion.stability."""
+    """Raise UnstableGridError where a multistep solver is worse on these levels than a first-order one, see rsdiff.diffusion.stability."""
     from rsdiff.diffusion.stability import errors_where_unstable
 
     plain = replace(config, clip=False)
@@ -265,7 +287,7 @@ def require_stable(config: SamplerConfig, levels: tuple[float, ...]) -> None:
 
     errors = errors_where_unstable(solve, torch.tensor(levels, dtype=torch.float64))
     if errors is not None:
-        raise UserError(
+        raise UnstableGridError(
             f"sampler.solver={config.solver} is unstable on this grid of {len(levels) - 1} levels: on Gaussian data, whose exact solution "
             f"is known, it ends {errors[0]:.2g} of the range from it, and ddim {errors[1]:.2g}. Some of its steps are much longer in log "
             "sigma than the steps before them; choose sampler.solver=ddim, or sampler.spacing=trailing where the model has a table."

@@ -159,22 +159,23 @@ class NormalisedScene:
     def window(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.float32], bool]:
         """Return the image (bands, height, width) of a window that may reach beyond the scene, and whether it holds any valid pixel.
 
-        A pixel's value depends on the scene alone, not on the window: missing ones are filled from at most FILL_REACH pixels around, and
-        the scene is continued by reflection.
+        A window without one is all zeros. In others a pixel's value depends on the scene alone, not on the window: missing ones are filled
+        from at most FILL_REACH pixels around, and the scene is continued by reflection.
         """
         first_row, first_column = max(0, top - FILL_REACH), max(0, left - FILL_REACH)
         last_row, last_column = min(self.reader.height, top + height + FILL_REACH), min(self.reader.width, left + width + FILL_REACH)
         values, valid = self.reader.read(first_row, first_column, last_row - first_row, last_column - first_column)
+        rows, columns = slice(top - first_row, top - first_row + height), slice(left - first_column, left - first_column + width)
+        if not valid[:, rows, columns].any():
+            return np.zeros((len(valid), height, width), np.float32), False
         image = self.normaliser.scaled(values)
         if not valid.all():
             image = filled(image, valid, self.fill)
-        rows, columns = slice(top - first_row, top - first_row + height), slice(left - first_column, left - first_column + width)
-        has_valid = bool(valid[:, rows, columns].any())
         image = image[:, rows, columns]
         missing = (height - image.shape[1], width - image.shape[2])
         if any(missing):
             image = np.pad(image, ((0, 0), (0, missing[0]), (0, missing[1])), mode="symmetric")
-        return np.ascontiguousarray(image), has_valid
+        return np.ascontiguousarray(image), True
 
 
 class AlignedRaster:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +22,24 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.config.paths import typed_path
-from rsdiff.data.normalisation import type_range
 from rsdiff.data.opening import local_file, without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
-from rsdiff.data.source import mask_values
-from rsdiff.degradations.resizing import resize
-from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.noise import TileNoise
 from rsdiff.inference.compilation import compile_regions
-from rsdiff.inference.draws import require_variants, variant
+from rsdiff.inference.draws import require_variants
 from rsdiff.inference.images import restore, shortened
 from rsdiff.inference.memory import LARGEST_TARGET, SHARE, best_tile, free_memory, is_out_of_memory, measured_growth
-from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader, filled
+from rsdiff.inference.reach import REACH_SIDE, measured_reach
+from rsdiff.inference.scene_blocks import BlockMaker
+from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader
 from rsdiff.inference.scene_job import Progress, SceneJob, SceneResult, Team
 from rsdiff.inference.scene_output import BLOCK, OutputForm, SceneWriter, output_form, require_writable_name, sibling, spread_form
+from rsdiff.inference.scene_tiles import SMALLEST_TILE, TileRestorer, scene_code
 from rsdiff.inference.scene_values import scene_values
 from rsdiff.inference.scratch import Scratch
 from rsdiff.inference.tiling import Axis, Grid, even_side, exact_scale, rounded_up, tile_multiple
 from rsdiff.metrics.seams import SeamScore
 
-SMALLEST_TILE = 16
-"""Input pixels; a scene that is smaller is continued by reflection."""
 Restored = NDArray[np.float32]
 
 
@@ -78,7 +74,7 @@ class _Run:
         self.normaliser = self.values.normaliser
         self.scene = NormalisedScene(self.reader, self.normaliser)
         self.size = (round(self.reader.height * self.scale), round(self.reader.width * self.scale))
-        self.aligned = {name: self._align(name, stack) for name in ("ref", "change_mask") if name in job.needs}
+        self.aligned: dict[str, AlignedRaster] = {name: self._align(name, stack) for name in ("ref", "change_mask") if name in job.needs}
         self.written_bands = 1 if self.reader.is_repeated else self.bands
         self.forms = {"restored": output_form(self.reader, self.options, self.written_bands, job.output)}
         if self.options.samples > 1:
@@ -89,10 +85,11 @@ class _Run:
         require_writable_name(job.output, self.forms["restored"], self.options.format)
         # A CPU gains nothing from larger batches, and convolutions round differently in them.
         self.together = 1 if job.device.type == "cpu" else self.options.batch
-        self.code = self._scene_code() if self.options.share_codes else None
+        self.code = scene_code(job, self.scene, self.scale, self.multiple) if self.options.share_codes else None
         self.is_random = self.options.samples < 2 or self._draws_noise()
         if not self.is_random:
             require_variants(self.options.samples)
+        self.overlap = self._measured_overlap() if self.options.overlap == "auto" else self.options.overlap
 
     def _require_bands(self) -> None:
         given, needed = len(self.reader.bands), self.job.problem.lr_bands
@@ -120,23 +117,6 @@ class _Run:
             raise UserError(f"{path} has {len(raster.bands)} bands and task.{option} needs {wanted}; give a raster of that many bands.")
         return raster
 
-    def _scene_code(self) -> Tensor | None:
-        """Return the mean (1, ...) of the method's global estimates over windows spread over the scene, or None."""
-        codes = []
-        for values, valid in self.reader.samples():
-            if not valid.any():
-                continue
-            image = filled(self.normaliser.scaled(values), valid, self.scene.fill).clip(0, 1)
-            side = [rounded_up(max(length, SMALLEST_TILE), self.multiple) for length in image.shape[1:]]
-            image = np.pad(image, ((0, 0), (0, side[0] - image.shape[1]), (0, side[1] - image.shape[2])), mode="symmetric")
-            lr = torch.from_numpy(image)[None].to(self.job.device)
-            target = (int(side[0] * self.scale), int(side[1] * self.scale))
-            code = self.job.method.degradation_code(Batch([SampleMeta(self.job.input.stem)], target, (side[0], side[1]), lr=lr))
-            if code is None:
-                return None
-            codes.append(code)
-        return torch.stack(codes).mean(0) if codes else None
-
     def outside_told(self) -> str:
         """Return what became of values outside the range, in words."""
         done = "carried around the model by bicubic" if self.bands == len(self.reader.bands) else "limited to it"
@@ -150,7 +130,7 @@ class _Run:
 
     def overlap_of(self, tile: int) -> int:
         """Return the overlap for a tile side: the wanted one, or half a small tile."""
-        wanted = self.options.overlap
+        wanted = self.overlap
         return min(rounded_up(wanted, self.multiple), tile // 2 // self.multiple * self.multiple) if wanted else 0
 
     def first_tile(self) -> int:
@@ -178,16 +158,29 @@ class _Run:
         span = np.subtract(self.normaliser.high, self.normaliser.low)
         return float(span.mean()) if len(span) == 1 or self.reader.is_repeated else span[:, None, None]
 
+    def half_width(self, spread: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return half the width of the calibrated intervals for the spread of the samples, both in stored units."""
+        assert self.job.calibration is not None
+        return self.reach * self.job.calibration.deviation(spread, self.unit)
+
+    def _measured_overlap(self) -> int:
+        """Return twice the distance that the model looks; all processes find the same."""
+        side, bands = rounded_up(REACH_SIDE, self.multiple), self.job.problem.lr_bands
+        found = self.team.smallest(measured_reach(lambda lr: self._probe(side, value=lr), (bands, side, side), self.scale, self.job.device))
+        if self.team.rank == 0:
+            print(f"task.overlap=auto: {2 * found} pixels, since one changes the result up to {found} around itself", flush=True)
+        return 2 * found
+
     def _draws_noise(self) -> bool:
         """Say whether two restorations of one tile differ."""
         first, second = (self._probe(self.smallest, ("probe", number), 0.5) for number in range(2))
         return not torch.equal(first, second)
 
-    def _probe(self, side: int, key: tuple[int | str, ...] = ("probe",), value: float = 0.0) -> Tensor:
-        """Restore one tile of a value, in as few steps as a sampler can take."""
+    def _probe(self, side: int, key: tuple[int | str, ...] = ("probe",), value: float | Tensor = 0.0) -> Tensor:
+        """Restore one tile of a value or an image, in as few steps as a sampler can take."""
         short = shortened(self.job.sampler)
         size = int(side * self.scale)
-        images = {"lr": torch.full((1, self.job.problem.lr_bands, side, side), value, device=self.job.device)}
+        images = {"lr": torch.zeros(1, self.job.problem.lr_bands, side, side, device=self.job.device) + value}
         for name in self.aligned:
             images[name] = torch.zeros(1, self.bands if name == "ref" else 1, size, size, device=self.job.device)
         batch = Batch([SampleMeta("probe")], (size, size), (side, side), code=self.code, **images)  # type: ignore[arg-type]
@@ -208,7 +201,7 @@ class _Run:
         state = local_file(self.job.input).stat()
         return {
             "tile": tile,
-            "overlap": self.options.overlap,
+            "overlap": self.overlap,
             "fuse": self.options.fuse,
             "samples": self.options.samples,
             "precision": self.options.precision,
@@ -271,6 +264,8 @@ class _Work:
         self.needed_by: dict[int, list[int]] = {}
         self.present: set[int] = set()
         self.missing: set[int] = set()
+        self.blocks = BlockMaker(run.reader, grid, run.scale, run.normaliser, run.bands, run.written_bands, run.forms, run.half_width)
+        self.tiles = TileRestorer(run.job, run.scene, run.aligned, run.code, run.is_random, run.scale, grid, rows, columns)
 
     def restore_tiles(self, progress: Progress) -> None:
         """Restore and blend everything that is missing, a batch per process and round."""
@@ -335,7 +330,7 @@ class _Work:
         for first in range(0, len(kept), self.run.together):
             chosen = kept[first : first + self.run.together]
             images = torch.from_numpy(np.stack([inputs[tile][0] for tile in chosen]))
-            samples = [self._restore(chosen, images, sample) for sample in range(self.run.options.samples)]
+            samples = [self.tiles.restored(chosen, images, sample) for sample in range(self.run.options.samples)]
             for position, tile in enumerate(chosen):
                 if tile in self.missing:
                     self.scratch.write_tile(tile, np.stack([sample[position] for sample in samples]))
@@ -345,67 +340,6 @@ class _Work:
         rows, columns = self.grid.rows, self.grid.columns
         return self.run.scene.window(rows.start(row), columns.start(column), rows.tile, columns.tile)
 
-    def _restore(self, tiles: Sequence[int], images: Tensor, sample: int) -> Restored:
-        """Return restored tiles (n, C, H, W); a fused group of tiles is restored as that many and blended."""
-        job, rows, columns = self.run.job, self.rows, self.columns
-        images, outside = split_at_range(images)
-        inside = [(row, column) for row in range(rows.count) for column in range(columns.count)]
-        places = [self.grid.place(tile) for tile in tiles]
-        origins = [
-            (self.grid.rows.target_start(r) + rows.target_start(i), self.grid.columns.target_start(c) + columns.target_start(j))
-            for r, c in places
-            for i, j in inside
-        ]
-        parts = [
-            image[:, rows.start(i) : rows.start(i) + rows.tile, columns.start(j) : columns.start(j) + columns.tile]
-            for image in images
-            for i, j in inside
-        ]
-        size = (rows.target_tile, columns.target_tile)
-        batch = Batch([SampleMeta(job.input.stem)] * len(parts), size, (rows.tile, columns.tile), lr=torch.stack(parts))
-        batch = replace(batch, **self._aligned_windows(origins, size))  # type: ignore[arg-type]
-        if self.run.code is not None:
-            batch = replace(batch, code=self.run.code.expand(len(parts), *self.run.code.shape[1:]))
-        key = (job.seed, "restore", job.input.stem, sample)
-        # Noise belongs to a place in the file: a window of a scene gets what the whole scene has there.
-        first = int(self.run.reader.top * self.run.scale), int(self.run.reader.left * self.run.scale)
-        origins = [(row + first[0], column + first[1]) for row, column in origins]
-        noise = TileNoise(key, origins, size)
-        if len(inside) > 1:
-            noise = FusedTileNoise(key, origins, size, len(inside), int(rows.overlap * rows.scale))
-        with torch.no_grad():
-            work, precision = batch.to(job.device), self.run.options.precision
-            if self.run.options.channels_last:
-                work = work.with_memory_format(torch.channels_last)
-            if self.run.is_random:
-                made = restore(job.method, work, job.sampler, noise, precision)
-            else:
-                made = variant(work, sample, lambda turned: restore(job.method, turned, job.sampler, noise, precision))
-            restored = made.cpu().numpy()
-        if len(inside) > 1:
-            group = Grid(rows, columns, max(rows.target_length, columns.target_length))
-            groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])
-            restored = np.stack([group.blend(0, list(members)) for members in groups])
-        return restored if outside is None or outside.shape[1] != restored.shape[1] else restored + enlarged(outside, restored.shape[-2:])
-
-    def _aligned_windows(self, origins: Sequence[tuple[int, int]], size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return reference and change mask of the tiles, each (n, C, H, W)."""
-        windows: dict[str, Tensor] = {}
-        for name, raster in self.run.aligned.items():
-            parts = [raster.window(*origin, *size) for origin in origins]
-            if name == "ref":
-                parts_in_range = [self._reference(raster, values, valid) for values, valid in parts]
-            else:
-                parts_in_range = [np.where(valid, mask_values(values), np.float32(0)) for values, valid in parts]
-            windows[name] = torch.from_numpy(np.stack(parts_in_range))
-        return windows
-
-    def _reference(self, raster: AlignedRaster, values: NDArray[Any], valid: NDArray[np.bool_]) -> Restored:
-        normaliser = type_range(raster.dtype) if self.run.options.scaling == "dtype" else self.run.normaliser
-        fill = self.run.scene.fill if len(self.run.scene.fill) == len(values) else np.full(len(values), 0.5, np.float32)
-        image = normaliser.normalise(values)
-        return image if valid.all() else filled(image, valid, fill)
-
     def _blend_ready(self, done: NDArray[np.bool_], restored: Collection[int]) -> int:
         """Finish every block that the tiles just restored complete, drop tiles that are not needed any more, return the pixels finished."""
         pixels = 0
@@ -414,7 +348,7 @@ class _Work:
             tiles = self.grid.tiles_of(block)
             if not self.present.issuperset(tiles):
                 continue
-            self.scratch.write_block(block, self._finished_block(block, tiles))
+            self.scratch.write_block(block, self.blocks.finished(block, partial(self._read_tiles, tiles)))
             done[block] = True
             _, _, height, width = self.grid.extent(block)
             pixels += height * width
@@ -424,48 +358,9 @@ class _Work:
                     self.scratch.drop_tile(tile)
         return pixels
 
-    def _finished_block(self, block: int, tiles: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Return the block of every output, in its type, padded to (stored_bands, BLOCK, BLOCK)."""
-        run = self.run
-        shape = (run.options.samples, run.bands, self.grid.rows.target_tile, self.grid.columns.target_tile)
-        blended = self.grid.blend(block, [self.scratch.read_tile(tile, shape) for tile in tiles])
-        drawn = np.stack([run.normaliser.restore(sample) for sample in blended])  # (samples, C, h, w) in stored units
-        if run.reader.is_repeated:
-            drawn = drawn.mean(axis=1, keepdims=True)
-        valid, alpha = self._valid(block)
-        form = run.forms["restored"]
-        values = form.convert(drawn.mean(axis=0), valid)
-        if form.has_alpha:
-            opaque = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
-            own = alpha if run.reader.alpha is not None else valid.all(axis=0, keepdims=True) * opaque
-            values = np.concatenate([values, own.astype(values.dtype)])
-        if form.has_mask:
-            values = np.concatenate([values, valid.all(axis=0, keepdims=True).astype(values.dtype)])
-        images = {"restored": _padded(values)}
-        if "spread" in run.forms:
-            spread = drawn.std(axis=0, ddof=1)
-            images["spread"] = _padded(run.forms["spread"].convert(spread, valid))
-            if run.job.calibration is not None:
-                half = run.reach * run.job.calibration.deviation(spread, run.unit)
-                images["interval"] = _padded(run.forms["interval"].convert(half, valid))
-        return images
-
-    def _valid(self, block: int) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-        """Return which pixels (C, h, w) of a block are valid, and its alpha band (1, h, w), if any: those of the input pixel."""
-        reader, scale = self.run.reader, self.run.scale
-        top, left, height, width = self.grid.extent(block)
-        rows, columns = _sources(top, height, scale, reader.height), _sources(left, width, scale, reader.width)
-        window = (int(rows[0]), int(columns[0]), int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1)
-        where = np.ix_(rows - rows[0], columns - columns[0])
-        bands = self.run.written_bands
-        valid: NDArray[np.bool_] = np.ones((bands, height, width), np.bool_)
-        if reader.marks_missing:
-            of_input: NDArray[np.bool_] = reader.read(*window)[1]
-            if len(of_input) != bands:
-                of_input = np.asarray(of_input.all(axis=0, keepdims=True))
-            np.logical_and(valid, np.stack([band[where] for band in of_input]), out=valid)
-        alpha = reader.alpha_values(*window)[0][where][None] if reader.alpha is not None else np.empty((0, height, width))
-        return valid, alpha
+    def _read_tiles(self, tiles: Sequence[int]) -> list[Restored]:
+        shape = (self.run.options.samples, self.run.bands, self.grid.rows.target_tile, self.grid.columns.target_tile)
+        return [self.scratch.read_tile(tile, shape) for tile in tiles]
 
     def write(self, outputs: dict[str, Path]) -> float:
         """Write the rasters from the finished blocks and return the seam score of the first."""
@@ -496,26 +391,3 @@ class _Work:
                 top, left, height, width = self.grid.extent(block)
                 score.add(image[: self.run.written_bands, :height, :width], top, left, form.nodata)
             yield block, image
-
-
-def split_at_range(images: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return images limited to [0, 1], and what they lack then: the part outside, which no network sees, or None where there is none."""
-    inside = images.clamp(0, 1)
-    outside = images - inside
-    return inside, outside if bool(outside.any()) else None
-
-
-def enlarged(outside: Tensor, size: Sequence[int]) -> Restored:
-    """Return what lies outside the range at the target's `size`, by bicubic: added to a restoration, it gives the values back."""
-    return resize(outside, (size[0], size[1]), "matlab").numpy()
-
-
-def _sources(first: int, count: int, scale: Fraction, length: int) -> NDArray[np.int64]:
-    """Return the input pixel under the centre of each of `count` target pixels from `first` on."""
-    positions = ((2 * np.arange(first, first + count) + 1) * scale.denominator) // (2 * scale.numerator)
-    return np.minimum(positions, length - 1)
-
-
-def _padded(values: NDArray[Any]) -> NDArray[Any]:
-    """Return a block (C, h, w) at its full size."""
-    return np.pad(values, ((0, 0), (0, BLOCK - values.shape[1]), (0, BLOCK - values.shape[2])))

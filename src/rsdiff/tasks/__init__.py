@@ -20,6 +20,7 @@ TASKS = Kinds(
         "board": "rsdiff.tasks.options:BoardTask",
         "status": "rsdiff.tasks.options:StatusTask",
         "fit-cmsr": "rsdiff.tasks.options:FitCmsrTask",
+        "fit-levels": "rsdiff.tasks.options:FitLevelsTask",
         "fit-niqe": "rsdiff.tasks.options:FitNiqeTask",
     }
 )

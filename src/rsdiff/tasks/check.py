@@ -22,6 +22,7 @@ from rsdiff.data.scanning import Scanned, facts_of, scan
 from rsdiff.data.source import DataError, ImageSource, Split
 from rsdiff.data.views import TestSamples, lr_patch_of, usable_images
 from rsdiff.degradations import named_cases
+from rsdiff.inference.speed import measure
 from rsdiff.metrics.baseline import BICUBIC
 from rsdiff.reporting.records import write_text
 from rsdiff.runs.compatibility import check_compatible
@@ -29,8 +30,8 @@ from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import used_data
-from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, problem_of
-from rsdiff.tasks.options import EvaluateTask, TrainTask
+from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, problem_of
+from rsdiff.tasks.options import CheckTask, EvaluateTask, TrainTask
 from rsdiff.tracking import Tracker
 
 SMALL_SHARE = 0.25
@@ -89,7 +90,17 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     sources = {split: source for split in splits if (source := found.of(lambda split=split: opened(dataset, split, settings.scale)))}  # type: ignore[misc]
     said = [] if not sources else check_sources(settings, sources, found)
     check_methods(settings, sources, folder, trains, found)
+    if isinstance(settings.task, CheckTask) and settings.task.speed and sources:
+        with found.noted():
+            said = [*said, measured_speed(settings, next(iter(sources.values())))]
     return told(settings, folder, said, found)
+
+
+def measured_speed(settings: RunSettings, source: ImageSource) -> str:
+    """Return what speed=fast brings to restoring with this model, of whatever weights, on this device."""
+    device, problem = make_accelerator().device, problem_of(settings, source)
+    method = build_method(settings.model, problem, settings.seed).to(device).eval()
+    return measure(method, problem, settings.model.requires, settings.sampler, device).told()
 
 
 def opened(dataset: Any, split: Split, scale: float) -> ImageSource:

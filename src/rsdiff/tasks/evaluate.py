@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +25,7 @@ from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases,
 from rsdiff.tasks.experiment import make_accelerator, problem_of, tested_method
 from rsdiff.tasks.options import EvaluateTask
 from rsdiff.tasks.results import page_facts, summary_row, write_results
+from rsdiff.tasks.speeding import sped_up
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import Checkpoint
 from rsdiff.training.origin import origin_of
@@ -48,8 +50,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             baseline = baseline_for(settings, problem, settings.split("train"))
         except DataError as reason:
             say([f"the linear regression is left out: {reason}"])
-    task = settings.task
-    assert isinstance(task, EvaluateTask)
+    task = sped_up(task, settings, folder, method, problem, accelerator)
+    settings = replace(settings, task=task)
     stored = calibrations.find(settings, None if checkpoint is None else checkpoint.folder, task.calibration, task.samples)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline, stored)
     said = [*used_data.sentences(settings, test, checkpoint=checkpoint), *calibrations.sentences(stored, task.samples, test)]

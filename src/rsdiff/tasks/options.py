@@ -8,6 +8,7 @@ from rsdiff.config import UserError, config
 from rsdiff.config.computing import Precision
 from rsdiff.config.reading import require_at_least
 from rsdiff.inference.scene_options import SceneOptions
+from rsdiff.inference.speed_options import SpeedOptions
 from rsdiff.runs.options import TaskOptions
 
 
@@ -23,7 +24,7 @@ class TrainTask(TaskOptions):
 
 
 @config
-class EvaluateTask(TaskOptions):
+class EvaluateTask(TaskOptions, SpeedOptions):
     """Evaluate a checkpoint on a data set and write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
@@ -157,7 +158,7 @@ class ScoreTask(TaskOptions):
 
 
 @config
-class RestoreTask(TaskOptions, SceneOptions):
+class RestoreTask(TaskOptions, SceneOptions, SpeedOptions):
     """Restore images or whole georeferenced scenes with a checkpoint."""
 
     module: ClassVar[str] = "rsdiff.tasks.restore"
@@ -190,6 +191,9 @@ class CheckTask(TaskOptions):
     module: ClassVar[str] = "rsdiff.tasks.check"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
     repeats: ClassVar[bool] = True
+
+    speed: bool = False
+    """Measure in seconds what task.speed=fast would bring to restoring with this model on this device."""
 
 
 @config
@@ -342,6 +346,28 @@ class FitCmsrTask(TaskOptions):
         require_at_least(self, images=1, tolerance=0, decode_scales=1)
         if not self.decode_scales or any(a >= b for a, b in zip(self.decode_scales, self.decode_scales[1:], strict=False)):
             raise UserError(f"decode_scales={list(self.decode_scales)} must ascend; give for example [1,2,4].")
+
+
+@config
+class FitLevelsTask(TaskOptions):
+    """Find the noise levels with which a checkpoint's sampler comes nearest to its fine solution in `sampler.steps` steps."""
+
+    module: ClassVar[str] = "rsdiff.tasks.fit_levels"
+    reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
+    uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer"})
+    needs: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
+    pairs_data: ClassVar[bool] = True
+    continues: ClassVar[bool] = True
+
+    images: int = 8
+    """Images held out of the training data, as for validation: one half to fit on, the other to tell the error on."""
+    fine_steps: int = 100
+    """Steps of the solution that is come near to, by the same solver."""
+    rounds: int = 3
+    """Times that every level is moved, by half as much each time."""
+
+    def __post_init__(self) -> None:
+        require_at_least(self, images=2, fine_steps=2, rounds=0)
 
 
 @config

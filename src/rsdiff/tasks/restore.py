@@ -34,6 +34,7 @@ from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import calibrations, plan
 from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
 from rsdiff.tasks.options import RestoreTask
+from rsdiff.tasks.speeding import sped_up
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import find_checkpoint, read_checkpoint
 from rsdiff.training.origin import origin_of
@@ -88,6 +89,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     restorer.method.to(accelerator.device)
     if task.channels_last:
         restorer.method.to(memory_format=torch.channels_last)
+    task = sped_up(task, settings, folder, restorer.method, restorer.problem, accelerator)
     adds_bands = restorer.problem.bands != restorer.problem.lr_bands
     options = replace(task, wavelengths=restorer.wavelengths) if adds_bands and not task.wavelengths else task
     if accelerator.is_main_process:

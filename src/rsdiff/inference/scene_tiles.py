@@ -1,0 +1,145 @@
+"""Tiles of a scene as they are restored: cut into fused parts, in the model's range, with noise of their place, blended again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rsdiff.data.normalisation import type_range
+from rsdiff.data.sample import Batch, SampleMeta
+from rsdiff.data.source import mask_values
+from rsdiff.degradations.resizing import resize
+from rsdiff.diffusion.fusion import FusedTileNoise
+from rsdiff.diffusion.noise import TileNoise
+from rsdiff.inference.draws import variant
+from rsdiff.inference.images import restore
+from rsdiff.inference.scene_input import AlignedRaster, NormalisedScene, filled
+from rsdiff.inference.scene_job import SceneJob
+from rsdiff.inference.tiling import Axis, Grid, rounded_up
+
+SMALLEST_TILE = 16
+"""Input pixels; a scene that is smaller is continued by reflection."""
+Restored = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TileRestorer:
+    """Restores tiles of a scene.
+
+    aligned    second rasters by the field of the batch that they fill
+    code       (1, ...) global estimate of the method for the whole scene, or None
+    is_random  whether several samples draw noise of their own; else they are flips and transposes
+    grid       of the scene
+    rows, columns  how the tiles of a fused group lie in a tile of the grid
+    """
+
+    job: SceneJob
+    scene: NormalisedScene
+    aligned: Mapping[str, AlignedRaster]
+    code: Tensor | None
+    is_random: bool
+    scale: Fraction
+    grid: Grid
+    rows: Axis
+    columns: Axis
+
+    def restored(self, tiles: Sequence[int], images: Tensor, sample: int) -> Restored:
+        """Return restored tiles (n, C, H, W); a fused group of tiles is restored as that many and blended."""
+        job, rows, columns = self.job, self.rows, self.columns
+        images, outside = split_at_range(images)
+        inside = [(row, column) for row in range(rows.count) for column in range(columns.count)]
+        places = [self.grid.place(tile) for tile in tiles]
+        origins = [
+            (self.grid.rows.target_start(r) + rows.target_start(i), self.grid.columns.target_start(c) + columns.target_start(j))
+            for r, c in places
+            for i, j in inside
+        ]
+        parts = [
+            image[:, rows.start(i) : rows.start(i) + rows.tile, columns.start(j) : columns.start(j) + columns.tile]
+            for image in images
+            for i, j in inside
+        ]
+        size = (rows.target_tile, columns.target_tile)
+        batch = Batch([SampleMeta(job.input.stem)] * len(parts), size, (rows.tile, columns.tile), lr=torch.stack(parts))
+        batch = replace(batch, **self._aligned_windows(origins, size))  # type: ignore[arg-type]
+        if self.code is not None:
+            batch = replace(batch, code=self.code.expand(len(parts), *self.code.shape[1:]))
+        key = (job.seed, "restore", job.input.stem, sample)
+        # Noise belongs to a place in the file: a window of a scene gets what the whole scene has there.
+        first = int(self.scene.reader.top * self.scale), int(self.scene.reader.left * self.scale)
+        origins = [(row + first[0], column + first[1]) for row, column in origins]
+        noise = TileNoise(key, origins, size)
+        if len(inside) > 1:
+            noise = FusedTileNoise(key, origins, size, len(inside), int(rows.overlap * rows.scale))
+        with torch.no_grad():
+            work, precision = batch.to(job.device), job.options.precision
+            if job.options.channels_last:
+                work = work.with_memory_format(torch.channels_last)
+            if self.is_random:
+                made = restore(job.method, work, job.sampler, noise, precision)
+            else:
+                made = variant(work, sample, lambda turned: restore(job.method, turned, job.sampler, noise, precision))
+            restored = made.cpu().numpy()
+        if len(inside) > 1:
+            group = Grid(rows, columns, max(rows.target_length, columns.target_length))
+            groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])
+            restored = np.stack([group.blend(0, list(members)) for members in groups])
+        return restored if outside is None or outside.shape[1] != restored.shape[1] else restored + enlarged(outside, restored.shape[-2:])
+
+    def _aligned_windows(self, origins: Sequence[tuple[int, int]], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return reference and change mask of the tiles, each (n, C, H, W)."""
+        windows: dict[str, Tensor] = {}
+        for name, raster in self.aligned.items():
+            parts = [raster.window(*origin, *size) for origin in origins]
+            if name == "ref":
+                parts_in_range = [self._reference(raster, values, valid) for values, valid in parts]
+            else:
+                parts_in_range = [np.where(valid, mask_values(values), np.float32(0)) for values, valid in parts]
+            windows[name] = torch.from_numpy(np.stack(parts_in_range))
+        return windows
+
+    def _reference(self, raster: AlignedRaster, values: NDArray[Any], valid: NDArray[np.bool_]) -> Restored:
+        normaliser = type_range(raster.dtype) if self.job.options.scaling == "dtype" else self.scene.normaliser
+        fill = self.scene.fill if len(self.scene.fill) == len(values) else np.full(len(values), 0.5, np.float32)
+        image = normaliser.normalise(values)
+        return image if valid.all() else filled(image, valid, fill)
+
+
+def scene_code(job: SceneJob, scene: NormalisedScene, scale: Fraction, multiple: int) -> Tensor | None:
+    """Return the mean (1, ...) of the method's global estimates over windows spread over the scene, or None.
+
+    multiple  of which the sides of what is shown to the method must be
+    """
+    codes = []
+    for values, valid in scene.reader.samples():
+        if not valid.any():
+            continue
+        image = filled(scene.normaliser.scaled(values), valid, scene.fill).clip(0, 1)
+        side = [rounded_up(max(length, SMALLEST_TILE), multiple) for length in image.shape[1:]]
+        image = np.pad(image, ((0, 0), (0, side[0] - image.shape[1]), (0, side[1] - image.shape[2])), mode="symmetric")
+        lr = torch.from_numpy(image)[None].to(job.device)
+        target = (int(side[0] * scale), int(side[1] * scale))
+        code = job.method.degradation_code(Batch([SampleMeta(job.input.stem)], target, (side[0], side[1]), lr=lr))
+        if code is None:
+            return None
+        codes.append(code)
+    return torch.stack(codes).mean(0) if codes else None
+
+
+def split_at_range(images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return images limited to [0, 1], and what they lack then: the part outside, which no network sees, or None where there is none."""
+    inside = images.clamp(0, 1)
+    outside = images - inside
+    return inside, outside if bool(outside.any()) else None
+
+
+def enlarged(outside: Tensor, size: Sequence[int]) -> Restored:
+    """Return what lies outside the range at the target's `size`, by bicubic: added to a restoration, it gives the values back."""
+    return resize(outside, (size[0], size[1]), "matlab").numpy()
