@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import PlaceError, UserError
+from rsdiff.config.computing import Precision
 from rsdiff.data.durable import write_json
-from rsdiff.data.precision import Precision, set_float32
+from rsdiff.data.precision import set_float32
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.data.transfer import wait_for
 from rsdiff.diffusion.noise import SeededNoise
