@@ -26,6 +26,8 @@ spandrel's HAT copies the mask of its shifted windows for images of another size
 enlarged by Pillow, as published, which only the host can.
 """
 PHASES = ("step", "restore")
+VARIANTS = ("diffbsr_srdiff_tiny", "diffbsr_ddpm_tiny", "spsr_quick", "lcmsr_quick", "dasr_quick", "ldcsr_vae_quick")
+"""Long ones, most of whose steps another model has: `make test-slow` has them."""
 COUNTS = Path(__file__).with_name("counts.json")
 SLACK = 1.05
 """Launches of another PyTorch than the table's, and of a network that changed a little, as a share of the stored ones."""
@@ -36,7 +38,7 @@ def counted(tally: Tally) -> dict[str, Any]:
     return {phase: {"launches": tally.launches[phase], "float64": tally.functions("float64", phase)} for phase in PHASES}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [pytest.param(name, marks=pytest.mark.slow) if name in VARIANTS else name for name in MODELS])
 def test_the_host_never_waits_in_a_steady_step_or_a_restoration(model: str, tmp_path: Path) -> None:
     tally, _, _ = on_the_device(model, tmp_path)
     assert not tally.lines("mismatch")

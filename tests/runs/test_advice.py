@@ -114,6 +114,7 @@ def test_a_refused_command_is_accepted_as_its_sentence_says(name: str) -> None:
     check_command(CONF, [*usual, *again], multirun="-m" in str(refused.value))
 
 
+@pytest.mark.slow
 def test_advice_about_runs_that_are_there(run_command: Command, tmp_path: Path) -> None:
     images(tmp_path / "data")
     train = [*TINY, "dataset.root=data", "outputs=o"]

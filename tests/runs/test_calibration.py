@@ -32,7 +32,7 @@ def the(pattern: str) -> Path:
     return found
 
 
-@pytest.mark.parametrize("model", ["rrdb_tiny", "sr3_tiny"])
+@pytest.mark.parametrize("model", ["rrdb_tiny", pytest.param("sr3_tiny", marks=pytest.mark.slow)])
 def test_intervals_are_calibrated_stored_with_the_checkpoint_and_used(run_command: Command, tmp_path: Path, model: str) -> None:
     few = [] if model == "rrdb_tiny" else ["sampler.steps=2"]
     ended = run_command(f"model={model}", *SMALL, *few)

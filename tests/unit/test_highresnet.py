@@ -115,6 +115,7 @@ def waves(count: int, seed: int) -> tuple[Tensor, float]:
     return (0.5 + wave).expand(count, 1, 16, 16).contiguous(), float(torch.stack(powers).mean() / 2)
 
 
+@pytest.mark.slow
 def test_shifted_images_tell_what_one_of_them_and_their_mean_cannot() -> None:
     errors = {}
     for shift in (0.5, 0.0):
