@@ -23,6 +23,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from rsdiff.config import UserError
+from rsdiff.data.normalisation import as_integers
 
 Layout = Literal["HWC", "CHW"]
 Values = NDArray[Any]
@@ -191,9 +192,7 @@ def _of_pillow(image: Image.Image) -> Picture:
     values = np.asarray(upright)
 
     def back(made: Values, _: Mask, place: Picture) -> Image.Image:
-        if made.dtype.kind == "f":  # a spread
-            made = (made * (255 if made.max(initial=0) <= 1 else 1)).round()
-        pixels = made.astype(values.dtype)
+        pixels = as_integers(made, values.dtype) if made.dtype.kind == "f" else made.astype(values.dtype)
         found = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         if "icc_profile" in image.info:
             found.info["icc_profile"] = image.info["icc_profile"]
