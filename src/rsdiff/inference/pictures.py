@@ -176,10 +176,11 @@ def _of_tensor(image: torch.Tensor) -> Picture:
     if image.ndim not in (2, 3):
         raise UserError(f"a tensor of shape {tuple(image.shape)} is no image; give (H, W) or (C, H, W).")
     flat = image.ndim == 2
-    values = image.detach().cpu().numpy()
+    is_brief = image.dtype == torch.bfloat16  # which NumPy does not know
+    values = (image.float() if is_brief else image).detach().cpu().numpy()
 
     def back(made: Values, _: Mask, place: Picture) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(made)).to(image.device)
+        tensor = torch.from_numpy(np.ascontiguousarray(made)).to(image.device, image.dtype if is_brief else None)
         return tensor[0] if flat and len(tensor) == 1 else tensor
 
     return Picture(values[None] if flat else values, back)
