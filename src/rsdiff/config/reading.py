@@ -29,6 +29,7 @@ class Such:
 
 ANY_VALUE = Such("VALUE", lambda value: value is not None)
 NOT_EMPTY = Such("NAME", bool)
+ABOVE_1 = Such("NUMBER (above 1)", lambda value: isinstance(value, int | float) and value > 1)
 ABOVE_0 = Such("NUMBER (above 0)", lambda value: isinstance(value, int | float) and value > 0)
 
 
