@@ -85,7 +85,6 @@ def test_every_block_is_compiled_where_their_widths_differ(monkeypatch: pytest.M
             return self.conv(x).relu()
 
     monkeypatch.setattr(compilation, "BACKEND", backend)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)
     net = nn.Sequential(*[Wide(width) for width in range(1, 13)])
     compile_regions(net, "blocks", lambda: net(torch.ones(1, 1, 8, 8)), torch.device("cpu"))
     net(torch.ones(1, 1, 8, 8))
