@@ -29,6 +29,7 @@ from rsdiff.reporting.published import CellResult, Pictures, Printed, RowResult,
 from rsdiff.reporting.published_page import write_index, write_table
 from rsdiff.reporting.records import read_summaries
 from rsdiff.runs.identity import signature_of
+from rsdiff.runs.ownership import forget_dead_owner
 from rsdiff.runs.provenance import provenance
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
@@ -233,7 +234,9 @@ class Workshop:
                 command += moved
                 settings = check_run(command)
             run = Run(settings.run_path, tuple(command), read_status(settings.run_path))
-            if not run.is_finished:
+            if run.is_finished:
+                forget_dead_owner(run.path)  # nobody else enters its folder
+            else:
                 settings.dataset.check()
         except (ConfigError, DataError, CheckpointError) as refusal:
             return Outcome(reason=str(refusal))
