@@ -23,8 +23,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from rsdiff.data.sample import Batch
+from rsdiff.degradations.bands import BandsConfig
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.methods.base import Method, Problem
+from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.training.config import EmaConfig, LearningRateConfig, OptimiserConfig, TrainerConfig
 from rsdiff.training.trainer import Trainer
 from tests.conftest import REPOSITORY
@@ -41,6 +43,8 @@ TEXTURES, DRAWS = 64, 4
 VALIDATIONS = 6
 LOSS_BATCHES = 32
 REFERENCE_NOISE = 0.03
+OPEN = 1e-6
+"""Variance, in images of [0, 1], from which on an axis of the posterior is open."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,13 @@ def referenced() -> Ground:
     return Ground((world(),), {"right reference": world(), "wrong reference": world()}, reference=True)
 
 
+@cache
+def spectrum() -> Ground:
+    """Eight correlated bands of which two are seen, without noise."""
+    place = GaussianWorld(8, scale=1, bands=8, degradation=BandsConfig(bands=(1, 5)), noise=1e-4, correlation=0.8)
+    return Ground((place,), {"": place})
+
+
 @dataclass(frozen=True)
 class Training:
     """A budget for one model.
@@ -102,6 +113,9 @@ class Training:
     sampler  option of conf/sampler; None of a regression, which restores in one step
     case     the case of `tests.learning.cases` whose perfect network has the same objective, on `plain()` ground
     sizes    what is set beside the model's options: lengths of stages, how many queries an image of this size has
+    views    crops per training image under one degradation
+    after    the training whose weights this one begins with
+    encodes  whether it encodes and decodes the target itself: what no restoration from its latents can be better than
     """
 
     model: str
@@ -112,17 +126,15 @@ class Training:
     lr: float = 2e-3
     sizes: Mapping[str, Any] = field(default_factory=dict)
     ground: Callable[[], Ground] = plain
+    views: int = 1
+    after: str | None = None
+    encodes: bool = False
 
     def build(self) -> Method:
         """Return the method with fresh weights."""
         torch.manual_seed(0)
         place = self.ground().trained[0]
-        return build(self.model, self.sizes, Problem(2, place.bands, place.bands))
-
-    @property
-    def views(self) -> int:
-        """Crops per training image under one degradation."""
-        return self.twin.views if self.twin is not None else 1
+        return build(self.model, self.sizes, Problem(place.scale, place.bands, place.lr_bands))
 
     @property
     def twin(self) -> Case | None:
@@ -140,6 +152,8 @@ class Training:
 REGRESSION_STEPS = 1500
 JOINT = {"pretrain_steps": 1}  # of the regression alone, before the diffusion joins it; none is what a paper's pretrained file stands for
 QUERIES = {"queries": 64}
+SPECTRUM = {"strides": [2, 1], "centre": 0.5, "spread": 0.5, "guidance_weights": [0.0, 0.0], "clamp_shares": [1.0, 1.0]}
+"""Of SCDM for eight bands; without guidance, which goes beyond the posterior on purpose."""
 KERNEL = 7
 
 TRAININGS: dict[str, Training] = {
@@ -149,8 +163,8 @@ TRAININGS: dict[str, Training] = {
     "liif": Training("liif_tiny", steps=REGRESSION_STEPS, sizes=QUERIES, ground=any_scale),
     "lte": Training("lte_tiny", steps=REGRESSION_STEPS, sizes=QUERIES, ground=any_scale),
     "danv2": Training("danv2_tiny", steps=REGRESSION_STEPS, sizes={"basis": {"kernel_size": KERNEL}}, ground=blind),
-    "blindsrsnf": Training("blindsrsnf_tiny", "blindsrsnf_step", "blindsrsnf", sizes=JOINT),
-    "diffbsr": Training("diffbsr_tiny", "diffbsr", "diffbsr", sizes=JOINT),
+    "blindsrsnf": Training("blindsrsnf_tiny", "blindsrsnf_step", "blindsrsnf", sizes=JOINT, views=2),
+    "diffbsr": Training("diffbsr_tiny", "diffbsr", "diffbsr", sizes=JOINT, views=2),
     "metasr": Training("metasr_tiny", steps=REGRESSION_STEPS, sizes=QUERIES, ground=any_scale),
     "lmf_liif": Training("lmf_liif_tiny", steps=REGRESSION_STEPS, sizes=QUERIES, ground=any_scale),
     "ediffsr": Training("ediffsr_tiny", "ediffsr", "ediffsr"),
@@ -163,6 +177,15 @@ TRAININGS: dict[str, Training] = {
     "dcls": Training("dcls_tiny", steps=REGRESSION_STEPS, ground=lambda: blind(16, 11)),
     "idm": Training("idm_tiny", "sr3_ancestral", "idm", sizes={"draw_scale": False}),
     "ddpm": Training("ddpm_tiny", "sr3_ancestral", "ddpm"),
+    "drsr": Training("drsr_tiny", steps=REGRESSION_STEPS, ground=blind, views=2),
+    "blinddiff": Training("blinddiff_tiny", "blinddiff", sizes={"network": {"kernel_size": KERNEL}}, ground=blind),
+    "ldcsr_vae": Training(
+        "ldcsr_vae_tiny",
+        sizes={"perceptual_weight": 0.0, "discriminator": {"weight": 0.0}},  # which joins after 50,000 steps, and VGG16 sees three bands
+        encodes=True,
+    ),
+    "ldcsr": Training("ldcsr_tiny", "ldcsr", after="ldcsr_vae"),
+    "scdm": Training("scdm_tiny", "scdm", sizes=SPECTRUM, ground=spectrum),
 }
 
 
@@ -187,6 +210,8 @@ def train(training: Training, name: str, folder: Path) -> dict[str, Any]:
     """Train in `folder`, or go on there, and return what was measured: by step under 'curve', with the size, and
     processor seconds (validations among them)."""
     method = training.build()
+    if training.after is not None:
+        method.begin_from(weights_of(training.after, folder))
     every = -(-training.steps // VALIDATIONS)
     options = TrainerConfig(
         steps=training.steps,
@@ -220,7 +245,7 @@ def train(training: Training, name: str, folder: Path) -> dict[str, Any]:
         return {}
 
     degradation = training.ground().trained[0].degradation
-    card = {"config": {"model": training.model, **training.sizes}, "problem": {"scale": 2}}
+    card = {"config": {"model": training.model, **training.sizes}, "problem": {"scale": training.ground().trained[0].scale}}
     trainer = Trainer(
         options, method, degradation, loader, validate, Journal(name), Accelerator(cpu=True), folder / "checkpoints", card, seed=0
     )
@@ -228,6 +253,13 @@ def train(training: Training, name: str, folder: Path) -> dict[str, Any]:
     if trainer.step < training.steps:
         trainer.fit()
     return found
+
+
+def weights_of(name: str, folder: Path) -> Mapping[str, Tensor]:
+    """Return the weights that training `name` ended with, which is made where it is not finished; `folder` lies beside its own."""
+    earlier = folder.with_name(name)
+    train(TRAININGS[name], name, earlier)
+    return read_checkpoint(earlier / "checkpoints").best_weights
 
 
 def relative_loss(training: Training, method: Method) -> float:
@@ -257,6 +289,9 @@ def restoration(training: Training, method: Method, called: str) -> dict[str, An
               leaves open to what it shows (where the posterior is Gaussian)
     misfit    deviation of the degraded samples from the LR, relative to that of perfect samples (likewise)
     kernel    error of the estimated kernel relative to that of the best estimate, where the blur is unknown
+              and estimated
+
+    Of an autoencoder the 'estimate' is the error of the decoded target, relative to that of the best estimate from the LR.
     """
     place = training.ground().judged[called]
     batch = place.batch(TEXTURES, seed=1)
@@ -271,26 +306,29 @@ def restoration(training: Training, method: Method, called: str) -> dict[str, An
     least = root_mean_square(best - hr)
     draws = DRAWS if training.sampler else 1
     sampler = published_sampler(training.sampler or "ddim")
-    made = torch.stack([method.restore(replace(batch, hr=None), sampler, _noise(draw)).double().flatten(1) for draw in range(draws)])
+    shown = batch if training.encodes else replace(batch, hr=None)
+    made = torch.stack([method.restore(shown, sampler, _noise(draw)).double().flatten(1) for draw in range(draws)])
     found: dict[str, Any] = {"estimate": root_mean_square(made.mean(0) - hr) / least}
     if training.sampler:
         found["sample"] = root_mean_square(made[0] - hr) / (math.sqrt(2) * least)
         if isinstance(posterior, Posterior) and not training.ground().reference:
             found |= _beside(posterior, place, made, batch.need("lr"))
-    if isinstance(place, BlindWorld):
+    if isinstance(place, BlindWorld) and (estimates := method.estimates(batch)).keys() >= {"kernel"}:
         true = batch.need("kernel").double()
-        estimated = method.estimates(batch)["kernel"].double().reshape(true.shape)
+        estimated = estimates["kernel"].double().reshape(true.shape)
         found["kernel"] = root_mean_square(estimated - true) / root_mean_square(place.best_kernels(batch.need("lr")) - true)
     return found
 
 
 def _beside(posterior: Posterior, place: GaussianWorld, made: Tensor, lr: Tensor) -> dict[str, Any]:
-    """Return 'spread' and 'misfit' of restorations (draws, B, n)."""
+    """Return 'spread' and, where the LR has noise, 'misfit' of restorations (draws, B, n)."""
+    is_open = posterior.variances > OPEN
     apart = (made - made.mean(0)) * math.sqrt(len(made) / (len(made) - 1))
-    standard = (apart @ posterior.axes) / posterior.variances.sqrt()
+    standard = ((apart @ posterior.axes) / posterior.variances.sqrt())[..., is_open]
     perfect = posterior.sample(torch.Generator().manual_seed(2))
     off, least = (root_mean_square(images @ place.operator.T - lr.double().flatten(1)) for images in (made[0], perfect))
-    return {"spread": [root_mean_square(band) for band in standard.chunk(GROUPS, dim=-1)], "misfit": off / least}
+    spread = [root_mean_square(band) for band in standard.chunk(GROUPS, dim=-1)]
+    return {"spread": spread, "misfit": off / least} if place.noise > math.sqrt(OPEN) else {"spread": spread}
 
 
 def _noise(draw: int) -> SeededNoise:

@@ -107,6 +107,11 @@ class GaussianWorld:
         return round(self.side / self.scale)
 
     @property
+    def lr_bands(self) -> int:
+        """Bands of the LR."""
+        return len(self.operator) // self.lr_side**2
+
+    @property
     def values(self) -> int:
         """n, values of a target."""
         return self.bands * self.side**2

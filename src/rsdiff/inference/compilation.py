@@ -35,17 +35,20 @@ class Watch:
     """What a step called.
 
     operations  floating-point operations of every module that was called, its own modules included
-    parts       modules that no module of the method called, in the order of their first call
+    alone       of these, the operations of calls that no module of the method made, in the order of the first such call
     total       floating-point operations of the step, those outside every module included
     """
 
     operations: dict[nn.Module, int] = field(default_factory=dict)
-    parts: list[nn.Module] = field(default_factory=list)
+    alone: dict[nn.Module, int] = field(default_factory=dict)
     total: int = 0
 
     def share(self, regions: Iterable[nn.Module]) -> float:
-        """Return the share of the operations that `regions`, none within another, do."""
-        return sum(self.operations[region] for region in regions) / self.total if self.total else 1.0
+        """Return the share of the operations that `regions` do; of one within another only what it does by itself is added."""
+        chosen = list(regions)
+        within = {module for region in chosen for module in region.modules() if module is not region}
+        done = sum(self.alone.get(region, 0) if region in within else self.operations[region] for region in chosen)
+        return done / self.total if self.total else 1.0
 
 
 @contextmanager
@@ -57,16 +60,18 @@ def watching(method: nn.Module) -> Iterator[Watch]:
 
         def before(module: nn.Module, _: Any) -> None:
             if module in known:
-                if not open_calls and module not in watch.operations:
-                    watch.parts.append(module)
+                if not open_calls:
+                    watch.alone.setdefault(module, 0)
                 watch.operations.setdefault(module, 0)
                 open_calls.append((module, counter.get_total_flops()))
 
         def after(module: nn.Module, given: Any, returned: Any) -> None:
             if module in known:
-                begun = open_calls.pop()[1]
+                done = counter.get_total_flops() - open_calls.pop()[1]
+                if not open_calls:
+                    watch.alone[module] += done
                 if not any(module is outer for outer, _ in open_calls):  # a module within itself counts once
-                    watch.operations[module] += counter.get_total_flops() - begun
+                    watch.operations[module] += done
 
         handles = [hooks.register_module_forward_pre_hook(before), hooks.register_module_forward_hook(after, always_call=True)]
         try:
@@ -78,14 +83,16 @@ def watching(method: nn.Module) -> Iterator[Watch]:
 
 
 def regions_of(watch: Watch, kind: Compile) -> list[nn.Module]:
-    """Return the modules to compile, none within another: the parts that compute, or the repeated blocks of those that have some."""
+    """Return the modules to compile: the parts that are called by themselves and compute, or the repeated blocks of those that have some.
+
+    A part may lie within another one, as does a module that a query network's `prepare` calls.
+    """
     found: list[nn.Module] = []
-    for part in (part for part in watch.parts if watch.operations[part]):
+    for part in (part for part, done in watch.alone.items() if done):
         blocks = repeated_blocks(part, watch) if kind == "blocks" else []
         found += blocks if sum(watch.operations[block] for block in blocks) >= ENOUGH * watch.operations[part] and blocks else [part]
-    # A module that is called by itself and, elsewhere, by one that is compiled, is compiled with that one.
     inner = {module for region in found for module in region.modules() if module is not region}
-    return [region for region in dict.fromkeys(found) if region not in inner]
+    return [region for region in dict.fromkeys(found) if region not in inner or watch.alone.get(region)]
 
 
 def repeated_blocks(part: nn.Module, watch: Watch) -> list[nn.Module]:
@@ -167,7 +174,7 @@ def told(method: nn.Module, watch: Watch, regions: list[nn.Module]) -> str:
             for child in module.children():
                 search_any(child)
 
-    for part in watch.parts:
+    for part in watch.alone:
         search(part)
     outside = watch.total - sum(watch.operations[region] for region in regions) - sum(operations for operations, _ in left)
     left = sorted([*left, (outside, "what lies between modules")], reverse=True)
