@@ -130,9 +130,9 @@ learn: $(STAMP)
 learning-page: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report perfect
 
-# docs/trained.md, from the records that make learn has left in outputs/learning.
+# docs/trained.md and the figures on the pages of methods, from the records that make learn has left in outputs/learning.
 trained-page: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report trained
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report trained $(OUTPUTS)/learning
 
 test-goldens: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/goldens
@@ -150,13 +150,14 @@ benchmark: $(STAMP)
 docs: $(STAMP)
 	PYTHONPATH=src NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# The table of docs/models.md: parameters and sources of every published model.
+# The tables of docs/models.md: size, cost (measured, ten minutes of a core), code and weights of every published model; what was measured is
+# kept in docs/model_costs.json, and MODELS="sr3 liif" measures these again.
 model-table: $(STAMP)
-	$(BIN)/python -m rsdiff.app.model_table
+	OMP_NUM_THREADS=1 $(BIN)/python -m rsdiff.app.model_table $(MODELS)
 
-# The pictures of docs/gallery.md, from weights of the zoo and generated scenes.
+# The pictures of docs/gallery.md, from weights of the zoo on generated scenes and, with DATA_ROOT, on a Landsat scene (DATA_ROOT/scenes).
 gallery: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py $(DATA_ROOT)
 
 # The notebook in examples/, from its page.
 notebook:

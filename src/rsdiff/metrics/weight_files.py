@@ -23,7 +23,7 @@ ADDRESSES = {
     "weights-inception-2015-12-05-6726825d.pth": "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
     "weights-inception-2015-12-05-6726825d.pth",
 }
-"""Where the makers of a file offer it; what is in it is checked when it is read, not where it came from."""
+"""Where the makers of a file offer it, see docs/addresses.md; what is in it is checked when it is read, not where it came from."""
 
 
 def weight_folders(folders: Sequence[str]) -> list[Path]:
