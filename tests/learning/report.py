@@ -80,7 +80,7 @@ TRAINED = """# Fresh networks against the best answer
 
 `make learn` trains each `model=<name>_tiny`, with its published objective, by the real trainer on the textures of
 [learning.md](learning.md), and restores 64 textures that it never saw with the published sampler. The best answer is computed for the same
-textures; what is short of it is short of training, or a property of the sampler, which learning.md tells. `make trained-page` writes this.
+textures; a difference from it comes from too short a training or from the sampler (see learning.md). `make trained-page` writes this.
 
 - **Estimate**: root mean squared error of the restoration (of the mean of {draws} samples) relative to that of the best estimate; 1 is
   perfect for a regression, {mean:.2f} for the mean of {draws} perfect samples.

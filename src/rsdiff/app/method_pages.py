@@ -77,10 +77,10 @@ def page_of(kind: str, options: list[str], trained: Mapping[str, Any]) -> str:
         parts += ["## What is ours", "With other values than the defaults these settings leave the published method.", "\n".join(ours)]
     experiments = list(experiments_of(options))
     if experiments:
-        parts += ["## Experiments", "\n".join(f"- `experiments={name}`: {told}" for name, told in experiments)]
+        parts += ["## Experiments", "\n".join(f"- `experiments={name}`: {comment}" for name, comment in experiments)]
     tables = list(tables_of(options))
     if tables:
-        parts += ["## Published tables", "\n".join(f"- `sweeps=tables/{name}`: {told}" for name, told in tables)]
+        parts += ["## Published tables", "\n".join(f"- `sweeps=tables/{name}`: {title}" for name, title in tables)]
     measured = [trained["models"][name] for name in options if name in trained["models"]]
     if measured:
         parts += ["## Measured", MEASURED, markdown_of(trained["heads"], [row for found in measured for row in found["rows"]])]
@@ -144,8 +144,8 @@ def tables_of(options: list[str]) -> Iterator[tuple[str, str]]:
 
 def imports_of(kind: str, option: str) -> str:
     """Return how released files become checkpoints, and what the module of their names says of them."""
-    told = inspect.cleandoc(importlib.import_module(type(KEY_MAPS[kind]).__module__).__doc__ or "")
-    return f"```bash\npython run.py task=import model={option} source=FILE\n```\n\n{listed(told)}"
+    described = inspect.cleandoc(importlib.import_module(type(KEY_MAPS[kind]).__module__).__doc__ or "")
+    return f"```bash\npython run.py task=import model={option} source=FILE\n```\n\n{listed(described)}"
 
 
 def comment_of(path: Path) -> str:

@@ -140,7 +140,7 @@ class EdmSr(Method):
         require_multiple(batch, self.options.size_multiple)
         small, labels, valid = 2 * batch.need("lr") - 1, None, batch.valid
         target, lr = 2 * batch.need("hr") - 1, enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement)
-        if self.base.learns:
+        if self.training and self.base.learns:
             self.base.observe(small, target, batch.whole_pixels)
         target = self.base.taken_off(target, small)
         if self.options.augments:

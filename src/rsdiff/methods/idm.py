@@ -83,7 +83,8 @@ class IDM(Method):
         self.options = options
         self.bands = problem.bands
         self.schedule = options.schedule.build()
-        self.encoder = ConditionEncoder(problem.lr_bands, problem.bands, options.encoder.width, options.encoder.blocks)
+        encoder = options.encoder
+        self.encoder = ConditionEncoder(problem.lr_bands, problem.bands, encoder.width, encoder.blocks, encoder.residual_scale)
         self.network = options.build_network(problem.bands)
         self.base = options.base.build_base(problem)
         if self.base.adds:

@@ -140,14 +140,19 @@ class RefDiff(Method):
             batch = replace(batch, ref=torch.where(is_wrong, ref.roll(1, dims=0), ref))
         mask = self.change_mask(batch)
         denoiser = self.denoiser(lr, self.seen_reference(batch, lr, mask), mask)
-        target = 2 * batch.need("hr") - 1
-        error = denoising_error(denoiser, options.levels, self.base.taken_off(target, 2 * batch.need("lr") - 1), noise).error
+        small, target = 2 * batch.need("lr") - 1, 2 * batch.need("hr") - 1
+        if self.training and self.base.learns:
+            self.base.observe(small, target, batch.whole_pixels)
+        error = denoising_error(denoiser, options.levels, self.base.taken_off(target, small), noise).error
         mean = masked_mean(error, batch.valid)
         # The sum over the images of the optimiser step, however many micro-batches and processes share them.
         total = (
             mean if options.loss_divisor is None else mean * (error[0].numel() * (batch.step_images or len(batch)) / options.loss_divisor)
         )
         return {"restorer": Losses(total, {"weighted_error": mean.detach()})}
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.base.settle()
 
     @property
     def coupling(self) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
-from rsdiff.config.computing import Precision
-from rsdiff.config.reading import require_at_least
+from rsdiff.config.reading import ABOVE_1, ReadWith, require_at_least
+from rsdiff.inference.network_options import NetworkOptions
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.inference.speed_options import SpeedOptions
 from rsdiff.runs.options import TaskOptions
@@ -24,7 +24,7 @@ class TrainTask(TaskOptions):
 
 
 @config
-class EvaluateTask(TaskOptions, SpeedOptions):
+class EvaluateTask(TaskOptions, NetworkOptions, SpeedOptions):
     """Evaluate a checkpoint on a data set and write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
@@ -36,18 +36,10 @@ class EvaluateTask(TaskOptions, SpeedOptions):
     is_calibrated: ClassVar[bool] = True
     located: ClassVar[frozenset[str]] = frozenset({"calibration"})
     result_neutral: ClassVar[frozenset[str]] = frozenset({"batch", "workers"})
+    read_with: ClassVar[ReadWith] = {"calibration": ("samples", (ABOVE_1,))}
 
     batch: int = 1
     """Images of one size restored together; more than 1 serves an accelerator. Every image keeps its own noise."""
-    precision: Precision = "no"
-    """Mixed precision of the networks; 'no' is float32. Sampler, resizing and metrics stay as they are."""
-    compile: bool | Literal["blocks", "graphs"] = False
-    """torch.compile: true takes what is called of the networks, blocks the repeated blocks in it; graphs also records the launches on a GPU
-    (for samplers of small networks and images of one size)."""
-    channels_last: bool = False
-    """Store images and weights channels-last (faster convolutions in mixed precision)."""
-    tf32: bool = False
-    """On a GPU, products and convolutions of float32 read 10 of the 23 bits of a mantissa: faster, and no longer what a CPU computes."""
     workers: int = 0
     """Processes that read the images ahead; 0 reads each when it is due. More than 0 serves an accelerator."""
     save_images: bool = False
@@ -167,6 +159,7 @@ class RestoreTask(TaskOptions, SceneOptions, SpeedOptions):
     continues: ClassVar[bool] = True
     is_calibrated: ClassVar[bool] = True
     located: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    read_with: ClassVar[ReadWith] = {"calibration": ("samples", (ABOVE_1,))}
 
     calibration: str = ""
     """Run folder of task=calibrate that says how wide intervals are; empty takes the calibration stored with the checkpoint where there is

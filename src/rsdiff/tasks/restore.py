@@ -97,7 +97,12 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             require_space(readable, outputs, folder, settings.scale, task, restorer.problem.bands)
         say([plan.restoration(settings, restorer.method.parameter_count(), readable, accelerator)])
     place = None if settings.checkpoint is None else find_checkpoint(settings.checkpoint)
-    stored = calibrations.find(settings, place, task.calibration, task.samples)
+    stored = calibrations.find(settings.scale, settings.sampler, place, task.calibration, task.samples)
+    if stored is None and task.samples > 1 and task.level != RestoreTask().level:
+        raise UserError(
+            f"task.level={task.level:g} is of calibrated samples, and there is no calibration of {task.samples} samples at this scale with "
+            "this sampler; make one with task=calibrate, or leave task.level out."
+        )
     results: dict[Path, SceneResult] = {}
     for number, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
         if source in failures:
