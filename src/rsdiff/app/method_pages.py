@@ -74,7 +74,11 @@ def page_of(kind: str, options: list[str], trained: Mapping[str, Any]) -> str:
     parts += ["## Configurations", "\n".join(f"- `model={name}`: {comment_of(CONF / 'model' / f'{name}.yaml')}" for name in options)]
     ours = ours_of(GROUPS["model"][kind])
     if ours:
-        parts += ["## What is ours", "With other values than the defaults these settings leave the published method.", "\n".join(ours)]
+        parts += [
+            "## What is ours",
+            "Settings that the published method does not have. With their defaults the model is the published one.",
+            "\n".join(ours),
+        ]
     experiments = list(experiments_of(options))
     if experiments:
         parts += ["## Experiments", "\n".join(f"- `experiments={name}`: {comment}" for name, comment in experiments)]

@@ -58,7 +58,7 @@ class RefDiffConfig(MethodConfig):
     enlargement: Annotated[Enlargement, Ours("sampling")] = "nearest"
     """How the LR is brought to target size in restoration; the published code differs from its training here."""
     base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
-    """What is taken off the target before it is diffused, and added again (ours): with the enlarged LR an untrained model gives that. Set
+    """Subtracted from the target before it is diffused, and added back (ours): with the enlarged LR an untrained model gives that. Set
     levels.sigma_data to the deviation of the difference."""
     loss_divisor: Annotated[float | None, Ours("training")] = 256.0
     """The squared errors of a step's images are summed and divided by it (published: 256 whatever the batch); None takes their mean."""
