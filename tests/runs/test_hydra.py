@@ -34,7 +34,20 @@ for words in commands:
 with open(answer, "w") as file:  # processes of launchers print, too
     json.dump(ended, file)
 """
-SLOW = ["torch", "scipy", "matplotlib", "pandas", "rasterio", "h5py", "accelerate", "torchmetrics", "rich", "jinja2", "torch._dynamo", "sympy"]
+SLOW = [
+    "torch",
+    "scipy",
+    "matplotlib",
+    "pandas",
+    "rasterio",
+    "h5py",
+    "accelerate",
+    "torchmetrics",
+    "rich",
+    "jinja2",
+    "torch._dynamo",
+    "sympy",
+]
 """Packages that take long to import."""
 
 
@@ -103,7 +116,7 @@ def test_own_configs_are_found_where_hydra_finds_them(tmp_path: Path) -> None:
         (["model=null"], "model=null names no option; choose model=NAME, or ~model where the task needs none."),
         (["~trainer.steps"], "~trainer.steps would remove a setting that has to have a value; give trainer.steps=VALUE instead."),
         (["~seed"], "~seed would remove a setting that has to have a value"),
-        (["trainer.steps=None"], "trainer.steps=None gives the text 'None'; for no value write trainer.steps=null."),
+        (["trainer.steps=None"], "trainer.steps=None gives the text 'None'; for no value write trainer.steps=null,"),
         (["dataset.size=${oc.env:NO_SUCH_VARIABLE}"], "dataset.size takes its value from the environment variable NO_SUCH_VARIABLE"),
         (["scale=${nope.x}"], "scale cannot be resolved"),
         (["trainer.lr=1"], "did you mean trainer.optimiser.lr?"),

@@ -180,13 +180,13 @@ def _run_cell(composed: DictConfig, node: Any, number: int) -> float | None:
     except Exception as error:
         if wants_traceback():
             raise
-        print_error(error)
         sweep.write_record(folder, record.failed(error))
+        if composed.get("stop_on_failure"):
+            raise RunEnded(error) from error
+        print_error(error)
         if stops_everything(error):
             hand_on(error)
             raise KeyboardInterrupt from error
-        if composed.get("stop_on_failure"):
-            raise RunEnded(error) from error
         if not str(node.sweeper._target_).endswith(OF_LISTS):
             raise  # a sweeper that learns from the runs has to know
         return None

@@ -104,7 +104,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         tracker.rewind(trainer.step)
     trainer.fit()
     if trainer.step < config.steps:
-        say([f"stopped early after step {trainer.step}: {config.patience} validations did not improve."])
+        say([f"stopped early after step {trainer.step}: the last {config.patience} validations brought no improvement."])
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
