@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: learn learning-page trained-page docs help test-devices device-table gpu-proof gpu-rehearsal env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+.PHONY: leaderboard learn learning-page trained-page docs help test-devices device-table gpu-proof gpu-rehearsal env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
 
 TABLE ?= all
 BUDGET ?= quick
@@ -70,6 +70,16 @@ wheel-check: $(STAMP)
 reproduce-tables: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py task=tables "task.tables=[$(TABLE)]" task.budget=$(BUDGET) task.seeds=$(SEEDS) \
 	  task.data_root=$(or $(DATA_ROOT),null) outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
+	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
+
+# Every method of sweeps/leaderboard.yaml trained for MINUTES of processor time each on the same images, then compared on the same others:
+# DATA_ROOT, the folder that holds aid_small (without it, generated scenes); METHODS="RRDB,EDM" for some. The same command goes on where it
+# was stopped; LAUNCHER and JOBS as above. The page is in outputs/leaderboard.
+METHODS ?=
+leaderboard: MINUTES ?= 30
+leaderboard: $(STAMP)
+	RSDIFF_DATA=$(or $(DATA_ROOT),data) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py \
+	  sweeps=leaderboard$(if $(DATA_ROOT),_aid) task.minutes=$(MINUTES) "task.only=[$(METHODS)]" outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
 	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
 
 # Every allowed pair of model, data set kind and degradation takes a training step and restores an image, and every model with every sampler:
