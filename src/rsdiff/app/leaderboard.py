@@ -16,6 +16,7 @@ from typing import Any, cast
 from rsdiff.app.options import LeaderboardTask
 from rsdiff.app.table_plan import Job, Outcome, merged
 from rsdiff.app.tables import Workshop
+from rsdiff.config.pace import duration
 from rsdiff.data.frames import markdown_of
 from rsdiff.metrics import METRICS
 from rsdiff.reporting.comparison import comparison
@@ -27,7 +28,6 @@ from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.runs.status import read_status
 from rsdiff.tracking import Tracker
-from rsdiff.tracking.progress import duration
 
 EVALUATED = "task=evaluate"
 ON_EQUAL_TERMS = ("trainer.workers=0", "trainer.validate_every_steps=0", "trainer.save_every_steps=200", "metrics.panels=1")

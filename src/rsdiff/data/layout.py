@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -74,6 +74,21 @@ class LayoutDataset(SplitDataset):
             return self
         train, test = self._places().values()
         return super().for_testing() if train == test else self
+
+    def unread_beside_files(self) -> Mapping[str, str]:
+        """See FileDataset: where training and test images have folders of their own, only lists divide them further."""
+        own = self.dividing_folders(folder_of(self)) if self.root and folder_of(self).is_dir() else ""
+        if not own:
+            return super().unread_beside_files()
+        other = f"leave it out, or divide one folder of images with dataset=folder dataset.root=FOLDER dataset.split={self.split}."
+        unread = {} if self.split in ("auto", "folders", "list") else {"split": f"has no effect where {self.root} has {own}; {other}"}
+        return unread | {"test_fraction": f"has no effect where {self.root} has {own}; {other.replace('=auto', '=fraction')}"}
+
+    def dividing_folders(self, root: Path) -> str:
+        """See SplitDataset."""
+        train, test = self._places().values()
+        found = [place for place in (train, test) if isinstance(place, Path)]
+        return "" if train == test else " and ".join(f"{place.relative_to(root).as_posix()}/" for place in found)
 
     def parts(self, scale: float) -> Parts[Item]:
         """See FileDataset: each split's own folder where both exist, else the folder of all images, divided by `split`."""

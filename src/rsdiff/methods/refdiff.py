@@ -59,7 +59,7 @@ class RefDiffConfig(MethodConfig):
     enlargement: Annotated[Enlargement, Ours("sampling")] = "nearest"
     """How the LR is brought to target size in restoration; the published code differs from its training here."""
     base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
-    """What is taken off the target before it is diffused, and added again (ours): with the enlarged LR an untrained model gives that. Set
+    """Subtracted from the target before it is diffused, and added back (ours): with the enlarged LR an untrained model gives that. Set
     levels.sigma_data to the deviation of the difference."""
     loss_divisor: Annotated[float | None, Ours("training")] = 256.0
     """The squared errors of a step's images are summed and divided by it (published: 256 whatever the batch); None takes their mean."""
@@ -146,14 +146,19 @@ class RefDiff(Method):
             batch = replace(batch, ref=torch.where(is_wrong, ref.roll(1, dims=0), ref))
         mask = self.change_mask(batch)
         denoiser = self.denoiser(lr, self.seen_reference(batch, lr, mask), mask)
-        target = 2 * batch.need("hr") - 1
-        error = denoising_error(denoiser, options.levels, self.base.taken_off(target, 2 * batch.need("lr") - 1), noise).error
+        small, target = 2 * batch.need("lr") - 1, 2 * batch.need("hr") - 1
+        if self.training and self.base.learns:
+            self.base.observe(small, target, batch.whole_pixels)
+        error = denoising_error(denoiser, options.levels, self.base.taken_off(target, small), noise).error
         mean = masked_mean(error, batch.valid)
         # The sum over the images of the optimiser step, however many micro-batches and processes share them.
         total = (
             mean if options.loss_divisor is None else mean * (error[0].numel() * (batch.step_images or len(batch)) / options.loss_divisor)
         )
         return {"restorer": Losses(total, {"weighted_error": mean.detach()})}
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.base.settle()
 
     @property
     def coupling(self) -> str:

@@ -1,4 +1,4 @@
-"""One line on what a command will do, said before it does it. How long that takes is shown after its first seconds."""
+"""One line on what a command will do, said before it does it; how long that takes is measured by its first steps (rsdiff.config.pace)."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ class TrainerConfig:
     validation_images: int = 8
     """Training images held out, at most a fifth of them, and restored each time; 0 means that there is no validation."""
     validation_batch: int = 1
-    """Images of one size restored together in validations and in the evaluation at the end; more than 1 serves an accelerator."""
+    """Images of one size restored together in validations and in the evaluation at the end; more than 1 helps on a GPU."""
     best_metric: str | None = "psnr"
     """Validation metric that decides which checkpoint is the best; None takes the last one (GANs, which PSNR does not rank)."""
     patience: int | None = None

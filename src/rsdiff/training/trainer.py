@@ -20,8 +20,10 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.config.errors import Interrupted, during
+from rsdiff.config.pace import Pace, roughly
 from rsdiff.data.sample import Batch
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
+from rsdiff.data.transfer import has_queue
 from rsdiff.degradations.base import Degradation
 from rsdiff.inference.compilation import compile_regions
 from rsdiff.inference.memory import PeakMemory
@@ -145,6 +147,7 @@ class Trainer:
         metrics: dict[str, float] = {}
         stage = self._enter_stage(None)
         clock, clock_step = time.monotonic(), self.step
+        pace, waits = Pace(self.config.steps), not has_queue(self.accelerator.device)
         with self._signals():
             reached = checkpoints.folder_of(self.store, self.step)
             if self._validates(self.budget.is_spent(self.step)) and not self._validated and checkpoints.is_complete(reached):
@@ -157,7 +160,8 @@ class Trainer:
                 values = self._optimise(stage, micro_batches)
                 self.step += 1
                 last = self.budget.is_spent(self.step)
-                if self.step % self.config.log_every_steps == 0 or last:
+                logs = self.step % self.config.log_every_steps == 0 or last
+                if logs:
                     numbers = mean_over_processes(self.accelerator, values)
                     numbers |= {f"lr/{name}": self.optimisers[name].lr for name in stage.groups}
                     if self.accelerator.scaler is not None:
@@ -168,6 +172,8 @@ class Trainer:
                     if self.accelerator.is_main_process:
                         self.journal.log(self.step, numbers)
                         self.journal.advance(self.step, self.step if last else self.budget.total(self.step), numbers, speed)
+                if (logs or waits) and self.budget.seconds_allowed is None and (estimate := pace.after(self.step)):
+                    self.say([f"time     about {roughly(estimate.left)} of training ({estimate.each:.2g} s a step), and validations"])
                 if self._validates(last) or last or self.step % self.config.save_every_steps == 0:
                     folder = self._save()
                     if self._validates(last):
