@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: learn learning-page trained-page docs help test-devices device-table gpu-proof gpu-rehearsal env lock demo wheel-check test test-newest test-oldest test-slow test-goldens test-faults benchmark lint format reproduce-tables feature-table matrix
+.PHONY: env help lock test-newest test-oldest demo wheel-check reproduce-tables leaderboard matrix feature-table test test-devices device-table gpu-proof gpu-rehearsal test-slow test-learning proof learn learning-page trained-page test-goldens test-faults benchmark docs model-table gallery notebook release lint format
 
 TABLE ?= all
 BUDGET ?= quick
@@ -19,16 +19,17 @@ $(STAMP): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock -e ".[dev]"
 	touch $(STAMP)
 
+# The environment in .venv, with the versions of requirements.lock.
 env: $(STAMP)
 
 # The targets, each with the sentence above it.
 help:
 	@awk '/^# /{text = text substr($$0, 3) " "; next} /^[a-z-]+:/{split($$0, name, ":"); if (text) printf "%-18s %s\n", name[1], text} {text = ""}' Makefile
 
+LOCKING = .venv-lock
 # Renews requirements.lock: the newest of everything that pyproject.toml allows, tried by an environment made from it. Versions only: no local
 # parts such as +cu130 and no hashes, so that the registry and its mirrors, CPU and CUDA builds, serve the same lock. The CUDA libraries are
 # left out, because each build of PyTorch names its own.
-LOCKING = .venv-lock
 lock:
 	rm -rf $(LOCKING)
 	$(PYTHON) -m venv $(LOCKING)
@@ -39,13 +40,14 @@ lock:
 	$(MAKE) env
 	$(BIN)/python -m pip check
 
-# The whole suite with the newest and the oldest supported versions, each in an environment of its own.
+# The whole suite with the newest supported versions, in an environment of its own.
 test-newest:
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[dev]"
 	touch .venv-newest/.installed
 	$(MAKE) test VENV=.venv-newest
 
+# The same with the oldest supported versions.
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet uv
@@ -72,9 +74,19 @@ reproduce-tables: $(STAMP)
 	  task.data_root=$(or $(DATA_ROOT),null) outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
 	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
 
+METHODS ?=
+leaderboard: MINUTES = 30
+# Every method of sweeps/leaderboard.yaml trained for MINUTES of processor time each on the same images, then compared on the same others:
+# DATA_ROOT, the folder that holds aid_small (without it, generated scenes); METHODS="RRDB,EDM" for some. The same command goes on where it
+# was stopped; LAUNCHER and JOBS as above. The page is in outputs/leaderboard.
+leaderboard: $(STAMP)
+	RSDIFF_DATA=$(or $(DATA_ROOT),data) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py \
+	  sweeps=leaderboard$(if $(DATA_ROOT),_aid) task.minutes=$(MINUTES) "task.only=[$(METHODS)]" outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
+	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
+
+MODELS ?=
 # Every allowed pair of model, data set kind and degradation takes a training step and restores an image, and every model with every sampler:
 # half an hour on two cores, a line per model, the counts at the end. JOBS processes; MODELS="-k rrdb" for some of the models.
-MODELS ?=
 matrix: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -n $(JOBS) --dist load -m slow tests/runs/test_matrix.py $(MODELS)
 
@@ -91,13 +103,13 @@ test: $(STAMP)
 test-devices: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not cuda" tests/devices
 
-# What a step of the published sizes costs the host and the accelerator, counted without one: minutes. RECIPES="sr3 ldcsr" for some.
 RECIPES ?=
+# What a step of the published sizes costs the host and the accelerator, counted without one: minutes. RECIPES="sr3 ldcsr" for some.
 device-table: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.devices.published $(RECIPES)
 
-# On a machine with a GPU, without a network: tests, equality with a CPU, speed and memory at the published sizes, a training; one page.
 MINUTES ?= 60
+# On a machine with a GPU, without a network: tests, equality with a CPU, speed and memory at the published sizes, a training; one page.
 gpu-proof: $(STAMP)
 	$(BIN)/python -m tests.devices.gpu_proof --output gpu-proof.md --minutes $(MINUTES) $(if $(DATA_ROOT),--data $(DATA_ROOT)/aid_small)
 
@@ -105,6 +117,7 @@ gpu-proof: $(STAMP)
 gpu-rehearsal: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.devices.gpu_proof --device cpu --output gpu-rehearsal.md
 
+# The tests that take minutes each.
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/benchmarks --ignore tests/devices
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/devices
@@ -113,16 +126,16 @@ test-slow: $(STAMP)
 test-learning: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/learning
 
+METHOD ?= edm_sr
 # A published objective and sampler on real images, small: METHOD=edm_sr, sr3, blindsrsnf, diffbsr, blinddiff, ediffsr, idm, ldcsr, refdiff or scdm,
 # DATA_ROOT the folder that holds aid_small and hsi (see docs/proof.md). The same command continues a training that was stopped.
-METHOD ?= edm_sr
 proof: $(STAMP)
 	RSDIFF_DATA=$(or $(DATA_ROOT),data) $(BIN)/python run.py outputs=$(OUTPUTS) $(if $(filter ldcsr,$(METHOD)), \
 	  -m experiments=ldcsr/small_stage1$(comma)ldcsr/small_stage2,experiments=$(METHOD)/small)
 comma := ,
 
-# Fresh networks trained on the world of those tests, two hours of one core: all, or NAMES="rrdb edm_sr". Goes on where it was stopped.
 NAMES ?=
+# Fresh networks trained on the world of those tests, two hours of one core: all, or NAMES="rrdb edm_sr". Goes on where it was stopped.
 learn: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.trainings $(NAMES)
 
@@ -130,15 +143,16 @@ learn: $(STAMP)
 learning-page: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report perfect
 
-# docs/trained.md, from the records that make learn has left in outputs/learning.
+# docs/trained.md and the figures on the pages of methods, from the records that make learn has left in outputs/learning.
 trained-page: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report trained
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report trained $(OUTPUTS)/learning
 
+# Networks, losses, samplers, degradations and metrics against the published implementations.
 test-goldens: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/goldens
 
-# Kills and broken disks at many moments, dead processes, accidents, a sweep on Slurm, damaged files: hours, or as many tries as you allow.
 TRIES ?= 200
+# Kills and broken disks at many moments, dead processes, accidents, a sweep on Slurm, damaged files: hours, or as many tries as you allow.
 test-faults: $(STAMP)
 	OMP_NUM_THREADS=1 RSDIFF_FAULT_TRIES=$(TRIES) RSDIFF_FUZZ_EXAMPLES=$(TRIES) $(BIN)/python -m pytest -s tests/faults tests/hostile tests/runs/test_slurm.py
 
@@ -150,13 +164,14 @@ benchmark: $(STAMP)
 docs: $(STAMP)
 	PYTHONPATH=src NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# The table of docs/models.md: parameters and sources of every published model.
+# The tables of docs/models.md: size, cost (measured, ten minutes of a core), code and weights of every published model; what was measured is
+# kept in docs/model_costs.json, and MODELS="sr3 liif" measures these again.
 model-table: $(STAMP)
-	$(BIN)/python -m rsdiff.app.model_table
+	OMP_NUM_THREADS=1 $(BIN)/python -m rsdiff.app.model_table $(MODELS)
 
-# The pictures of docs/gallery.md, from weights of the zoo and generated scenes.
+# The pictures of docs/gallery.md, from weights of the zoo on generated scenes and, with DATA_ROOT, on a Landsat scene (DATA_ROOT/scenes).
 gallery: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py $(DATA_ROOT)
 
 # The notebook in examples/, from its page.
 notebook:
@@ -166,12 +181,14 @@ notebook:
 release: $(STAMP) wheel-check docs
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
+# Format, style, types and imports between packages, as CI checks them.
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports
 
+# Formats the code and mends what ruff can mend.
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .

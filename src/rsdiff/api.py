@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rsdiff.diffusion.sampler import SamplerConfig
     from rsdiff.inference.pictures import Layout
     from rsdiff.methods.base import Method, MethodConfig, Problem
+    from rsdiff.metrics.calibration import Calibration
 
 
 def compose(*settings: str) -> RunSettings:
@@ -83,6 +84,7 @@ def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs
         Normaliser.from_json(checkpoint.card["normaliser"]),
         config_from_mapping(SamplerConfig, sampler, "sampler"),
         chosen,
+        checkpoint.folder,
     )
 
 
@@ -103,6 +105,7 @@ class Model:
     _trained: Normaliser | None
     sampler: SamplerConfig
     device: Any
+    _place: Path | None = None
 
     def __repr__(self) -> str:
         about = f", x{self.problem.scale:g}, {self.problem.lr_bands} to {self.problem.bands} bands" if self.problem else ""
@@ -114,6 +117,8 @@ class Model:
         scale: float | None = None,
         seed: int = 0,
         samples: int = 1,
+        level: float | None = None,
+        calibration: str | Path = "",
         *,
         layout: Layout = "HWC",
         sampler: Mapping[str, Any] | None = None,
@@ -127,6 +132,8 @@ class Model:
         scale    target pixels per input pixel; None takes the scale the model was trained for (4 without weights)
         seed     the same image, seed and options give the same result
         samples  from 2 on, restorations drawn of every pixel: returns (mean, standard deviation)
+        level    such as 0.9: returns (mean, standard deviation, half the width of the intervals in which this share of the HR values lie)
+        calibration  run folder of task=calibrate that says how wide intervals are; '' takes the one stored with the checkpoint
         sampler  other options of the sampler, such as {'steps': 10}
         options  of task=restore: tile=256, scaling='percentile', nodata=0, ...
 
@@ -137,13 +144,14 @@ class Model:
         from rsdiff.inference.pictures import picture_of
 
         picture = picture_of(image, layout)
-        wanted = self._scale(scale)
-        chosen = {"preview": False, "compress": "none", **options, "samples": samples}
+        wanted, plain = self._scale(scale), replace(self.sampler, **sampler or {})
+        chosen = {"preview": False, "compress": "none", **options, "samples": samples, **({} if level is None else {"level": level})}
         if picture.values.dtype.kind == "f":
             chosen = {"scaling": "none", **chosen}
         with tempfile.TemporaryDirectory(prefix="rsdiff-") as folder:
             try:
-                images = self._restored(picture, wanted, seed, chosen, sampler, Path(folder))
+                intervals = self._intervals(wanted, plain, samples, level, str(calibration))
+                images = self._restored(picture, wanted, seed, chosen, plain, Path(folder), intervals)
             except UserError as error:
                 raise UserError(_in_python(str(error), Path(folder) / "in.tif")) from error
         return images[0] if samples == 1 else tuple(images)
@@ -155,8 +163,31 @@ class Model:
             raise UserError(f"{self.name} was trained at scale={trained:g} and has one scale; leave scale={wanted:g} out.")
         return wanted
 
+    def _intervals(self, scale: float, sampler: SamplerConfig, samples: int, level: float | None, given: str) -> Calibration | None:
+        """Return how wide intervals are, None without a level; raises UserError where a level has no effect or nothing says how wide."""
+        from rsdiff.tasks.calibrations import find
+
+        if level is None and not given:
+            return None
+        if level is None or samples < 2:
+            raise UserError("intervals have a level and take several samples; give level=0.9 and samples=8, for example.")
+        stored = find(scale, sampler, self._place, given, samples)
+        if stored is None:
+            raise UserError(
+                f"{self.name} has no calibration of {samples} samples at x{scale:g} with this sampler; make one with task=calibrate, "
+                "or leave level out."
+            )
+        return stored.calibration
+
     def _restored(
-        self, picture: Any, scale: float, seed: int, options: Mapping[str, Any], sampler: Mapping[str, Any] | None, folder: Path
+        self,
+        picture: Any,
+        scale: float,
+        seed: int,
+        options: Mapping[str, Any],
+        sampler: SamplerConfig,
+        folder: Path,
+        intervals: Calibration | None,
     ) -> list[Any]:
         """Return the restored image, and of several samples their spread, by the way of task=restore: a raster in `folder`."""
         import numpy as np
@@ -174,7 +205,6 @@ class Model:
             raise UserError(f"an image of {dtype} was given; give integers or floats.")
         written = replace(picture, values=picture.values.astype(np.float32)) if dtype == np.float16 else picture
         chosen = config_from_mapping(SceneOptions, options, "options")
-        plain = replace(self.sampler, **sampler) if sampler else self.sampler
         with without_warnings():
             written.write(folder / "in.tif")
             problem, method = self.problem, self._method
@@ -189,13 +219,14 @@ class Model:
                 method=method,
                 problem=problem,
                 scale=scale,
-                sampler=plain,
+                sampler=sampler,
                 options=chosen,
                 trained=self._trained,
                 needs=self.config.requires - {"hr", "lr"},
                 seed=seed,
                 device=self.device,
                 identity=self.name,
+                calibration=intervals,
             )
             result = restore_scene(job, Alone(), lambda done, total: None)
             form = dtype if chosen.dtype == "input" else None

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -122,7 +122,9 @@ def peak_gib(device: torch.device) -> float:
     return torch.cuda.max_memory_reserved(device) / GIB if device.type == "cuda" else 0.0
 
 
-def reset_peak(device: torch.device) -> None:
+def start_afresh(device: torch.device) -> None:
+    """Forget what was compiled and how much memory was in use."""
+    torch.compiler.reset()  # what another recipe compiled counts towards the versions that PyTorch keeps of a layer's code
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -140,14 +142,24 @@ def machine(device: torch.device) -> Iterator[str]:
         yield "A rehearsal on the CPU, in small sizes: its figures mean nothing."
 
 
-def real_tests(device: torch.device) -> Iterator[str]:
+def shown(command: Sequence[str], minutes: float, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run a command and yield the end of what it says, also where it fails or needs more than `minutes`."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+        given: dict[str, Any] = {"cwd": REPOSITORY, "env": environment, "stdout": said, "stderr": subprocess.STDOUT}
+        try:
+            code = subprocess.run(command, timeout=60 * minutes, check=False, **given).returncode
+        except subprocess.TimeoutExpired:
+            code = None
+        said.seek(0)
+        yield "```\n" + "\n".join(said.read().splitlines()[-40:]) + "\n```"
+    if code not in (0, 75):  # 75: the time was over, the same command continues
+        raise RuntimeError(f"it was ended after {minutes:.0f} minutes" if code is None else f"it ended with code {code}")
+
+
+def real_tests(device: torch.device, minutes: float) -> Iterator[str]:
     """Run the tests marked `cuda`: equality with the CPU, no waits, mixed precision, compiled parts and graphs."""
-    environment = {**os.environ, "RSDIFF_TEST_DEVICE": device.type}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "tests/unit/test_on_a_gpu.py", "--tb=line"]
-    ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    yield "```\n" + "\n".join(ended.stdout.splitlines()[-25:]) + "\n```"
-    if ended.returncode:
-        raise RuntimeError(f"pytest ended with code {ended.returncode}: {ended.stderr[-300:]}")
+    command = [sys.executable, "-m", "pytest", "-v", "-m", "cuda", "tests/unit/test_on_a_gpu.py", "--tb=line"]
+    return shown(command, minutes, {**os.environ, "RSDIFF_TEST_DEVICE": device.type})
 
 
 def roofline(device: torch.device, side: int) -> dict[str, float]:
@@ -180,7 +192,7 @@ class Training:
     def run(self, count: int, limit_s: float) -> tuple[float, float, int]:
         """Return seconds of a step of `count` images, its peak in GiB, and its floating-point operations."""
         self.way.prepare()
-        reset_peak(self.device)
+        start_afresh(self.device)
         precision = self.way.trainer.get("precision", "no")
         changed = {"batch": count, **self.way.trainer}
         with tempfile.TemporaryDirectory() as store:
@@ -229,6 +241,7 @@ def sampling(recipes: dict[str, Published], device: torch.device, limit_s: float
         composed = Composed.of(recipe)
         for way, precision, kind in kinds:
             set_float32(tf32=False, cudnn_benchmark=False)
+            start_afresh(device)
             method = composed.method().to(device).eval()
             one = composed.tested(device)
 
@@ -239,8 +252,9 @@ def sampling(recipes: dict[str, Published], device: torch.device, limit_s: float
             try:
                 if kind:
                     compile_regions(method, kind, partial(restore, 2), device)
-                few, many = (seconds_of(partial(restore, steps), device, limit_s) for steps in (2, 10))
-                yield f"| {name} | {way} | {1e3 * (many - few) / 8:.2f} |"
+                most = min(10, composed.sampler.steps)  # of few, where the model's table has no more levels
+                few, many = (seconds_of(partial(restore, steps), device, limit_s) for steps in (2, most))
+                yield f"| {name} | {way} | {1e3 * (many - few) / (most - 2):.2f} |"
             except Exception as error:
                 yield f"| {name} | {way} | {type(error).__name__}: {str(error)[:120]} |"
 
@@ -259,18 +273,22 @@ def batches(recipes: dict[str, Published], device: torch.device) -> Iterator[str
         yield f"| {name}, bf16, {composed.trainer.patch}^2 | " + " | ".join(map(str, fits)) + " |"
 
 
-def real_training(minutes: float, is_small: bool, data_root: str | None, outputs: Path) -> Iterator[str]:
-    """Train for the minutes that are left, as a user does, and show what the evaluation at the end says."""
-    words = ["model=rrdb_quick", "trainer.steps=2", "trainer.batch=2", "trainer.patch=32", "dataset.size=64", "metrics.metrics=[psnr]"]
-    if not is_small:
-        data = [f"dataset.root={data_root}"] if data_root else ["dataset=synthetic", "dataset.size=256"]
-        words = ["experiments=edm_sr/small", *data, "trainer.precision=bf16", f"trainer.time_limit_minutes={minutes:.1f}"]
-    command = [sys.executable, "run.py", *words, f"outputs={outputs}"]
-    yield f"`{' '.join(command[1:])}`\n"
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60 * (minutes + 15), check=False)
-    yield "```\n" + "\n".join(ended.stdout.splitlines()[-20:]) + "\n```"
-    if ended.returncode not in (0, 75):  # 75: the time was over, the same command continues
-        raise RuntimeError(f"the training ended with code {ended.returncode}: {ended.stderr[-300:]}")
+def training_words(minutes: float, is_small: bool, data: str | None) -> list[str]:
+    """Return a training as a user types it, of real images where `data` is their folder, else of generated ones."""
+    words = ["experiments=edm_sr/small", f"dataset.root={data}"]
+    if not data:
+        sizes = ["trainer.steps=6000", "trainer.batch=16", "trainer.patch=64", "dataset.size=256"]
+        words = ["model=edm_sr_tiny", "dataset=synthetic", "degradation=bicubic", "metrics.metrics=[psnr,ssim]", *sizes]
+    words += ["trainer.precision=bf16", f"trainer.time_limit_minutes={minutes:.1f}"]
+    rehearsed = ["trainer.steps=2", "trainer.batch=2", "trainer.patch=32", "sampler.steps=2", "metrics.metrics=[psnr]"]
+    return [*words, *rehearsed, "dataset.test_limit=2" if data else "dataset.size=64"] if is_small else words
+
+
+def real_training(minutes: float, is_small: bool, data: str | None, outputs: Path) -> Iterator[str]:
+    """Train for at most the minutes that are left, as a user does; where the steps end before, the evaluation is shown."""
+    command = ["run.py", *training_words(minutes, is_small, data), f"outputs={outputs}"]
+    yield f"`{' '.join(command)}`\n"
+    yield from shown([sys.executable, *command], minutes + 15)
 
 
 def main() -> int:
@@ -292,7 +310,7 @@ def main() -> int:
     page = Page(chosen.output, chosen.minutes)
     page.write(f"# What a GPU shows\n\n{time.strftime('%Y-%m-%d %H:%M')}")
     page.section("Machine", lambda: machine(device))
-    page.section("Tests on the device", lambda: real_tests(device))
+    page.section("Tests on the device", lambda: real_tests(device, min(15.0, chosen.minutes / 3)))
     page.section("What products and copies reach", lambda: reached(device, 256 if is_small else 8192))
     page.section("Training at the published sizes", lambda: training(recipes, device, limit_s), 5)
     page.section("Sampling at the published sizes", lambda: sampling(recipes, device, limit_s), 3)

@@ -184,7 +184,8 @@ class Journal:
 
 
 def train(training: Training, name: str, folder: Path) -> dict[str, Any]:
-    """Train in `folder`, or go on there, and return what was measured: by step under 'curve', with the size and processor seconds."""
+    """Train in `folder`, or go on there, and return what was measured: by step under 'curve', with the size, and
+    processor seconds (validations among them)."""
     method = training.build()
     every = -(-training.steps // VALIDATIONS)
     options = TrainerConfig(
@@ -200,6 +201,7 @@ def train(training: Training, name: str, folder: Path) -> dict[str, Any]:
     )
     records = folder / RECORDS
     found: dict[str, Any] = json.loads(records.read_text()) if records.exists() else {"curve": {}, "seconds": 0.0}
+    before, begun = found["seconds"], time.process_time()
 
     def loader(first: int) -> Iterator[Sequence[Batch]]:
         return ([training.undegraded(step)] for step in range(first, training.steps))
@@ -211,21 +213,20 @@ def train(training: Training, name: str, folder: Path) -> dict[str, Any]:
                 metrics |= {called: restoration(training, method, called) for called in training.ground().judged}
         found["curve"][str(step)] = metrics
         found["parameters"] = method.parameter_count()
+        found["seconds"] = before + time.process_time() - begun
         records.parent.mkdir(parents=True, exist_ok=True)
         records.write_text(json.dumps(found, indent=1))
         print(f"{name}: step {step}: {metrics}", flush=True)
         return {}
 
     degradation = training.ground().trained[0].degradation
+    card = {"config": {"model": training.model, **training.sizes}, "problem": {"scale": 2}}
     trainer = Trainer(
-        options, method, degradation, loader, validate, Journal(name), Accelerator(cpu=True), folder / "checkpoints", {}, seed=0
+        options, method, degradation, loader, validate, Journal(name), Accelerator(cpu=True), folder / "checkpoints", card, seed=0
     )
     trainer.resume()
-    begun = time.process_time()
     if trainer.step < training.steps:
         trainer.fit()
-        found["seconds"] += time.process_time() - begun
-        records.write_text(json.dumps(found, indent=1))
     return found
 
 

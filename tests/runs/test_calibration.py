@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 
+import rsdiff
+from rsdiff.config import UserError
 from rsdiff.metrics.calibration import Calibration
 from rsdiff.reporting.records import read_records
 from tests.conftest import Command
@@ -47,6 +49,7 @@ def test_intervals_are_calibrated_stored_with_the_checkpoint_and_used(run_comman
     ended = run_command("task=calibrate", *words)
     assert ended.code == 0, ended.err
     assert "over 13 images that they were not fitted on" in ended.out
+    assert "Intervals of 0.9 reach about as far as the largest error of 10 images" in ended.out
     kept = sorted(run.glob("checkpoints/*/calibration-*.json"))
     assert len(kept) == 1
     calibration = Calibration.from_json(json.loads(kept[0].read_text())["calibration"])
@@ -75,9 +78,37 @@ def test_intervals_are_calibrated_stored_with_the_checkpoint_and_used(run_comman
     refused = run_command("task=restore", *words, f"input={scene}", "output=b.tif", "task.level=0.95")
     assert refused.code == 1
     assert "level=0.95 was not calibrated; choose among" in refused.err
+    refused = run_command("task=restore", f"checkpoint={run}", "task.samples=4", f"input={scene}", "output=b.tif", "task.level=0.5")
+    assert "there is no calibration of 4 samples" in refused.err
+    trained = rsdiff.load(run)
+    image = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
+    mean, spread, width = trained.restore(image, samples=3, level=0.9)
+    assert mean.shape == (48, 60, 3)
+    np.testing.assert_allclose(width, calibration.reach(0.9) * calibration.deviation(spread.astype(np.float64), 255.0), rtol=1e-5)
+    for wrong in ({"level": 0.9}, {"samples": 3, "calibration": "none"}, {"samples": 4, "level": 0.9}):
+        with pytest.raises(UserError, match=r"give level=0\.9 and samples=8|no calibration of 4 samples"):
+            trained.restore(image, **wrong)
     if model == "rrdb_tiny":
         refused = run_command("task=evaluate", f"checkpoint={run}", "task.samples=9")
         assert refused.code == 1
         assert "choose task.samples=8 or fewer" in refused.err
         refused = run_command("task=calibrate", f"checkpoint={run}", "task.share=0.2")
         assert "5 of 26 images would be calibrated on and 12 are needed; raise task.share" in refused.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("task=restore", "task.level=0.5"),
+        ("task=restore", "task.calibration=RUN"),
+        ("task=evaluate", "task.calibration=RUN"),
+        ("task=restore", "task.gain=0.5"),
+        ("task=restore", "task.offset=0.5"),
+        ("task=restore", "task.percentiles=[1,99]"),
+    ],
+    ids=" ".join,
+)
+def test_options_of_intervals_and_ranges_are_refused_where_they_have_no_effect(run_command: Command, words: tuple[str, str]) -> None:
+    ended = run_command(*words, "model=bicubic", *(["input=a.tif", "output=b.tif"] if "restore" in words[0] else ["dataset=synthetic"]))
+    assert ended.code != 0
+    assert f"{words[1].partition('=')[0]} has no effect with task." in ended.err

@@ -56,10 +56,12 @@ def classes(tmp_path: Path) -> Path:
 
 
 def test_scenes_are_recognised_by_class_folders(run_command: Command, classes: Path) -> None:
-    few = ["task.steps=30", "task.patch=32", "task.width=8"]
+    few = ["task.steps=30", "task.patch=32", "task.width=8", "degradation=gaussian8_x4", "degradation.only=[width1.8,width3.2]"]
     ended = run_command("task=downstream", "model=bicubic", "dataset=folder", f"dataset.root={classes}", "scale=4", *few)
     assert ended.code == 0, ended.err
     records = read_records(the_run() / "evaluation")
+    assert set(records["degradation"]) == {"width1.8", "width3.2"}  # every test set of a grid
+    assert len(records) == 2 * 8
     assert records["HR_right"].mean() == 1
     assert records["SR_right"].mean() == 0.5
     assert "| HR | 1.000 |" in (the_run() / "results.md").read_text()

@@ -20,6 +20,7 @@ from rsdiff.app.help import field_sentences
 from rsdiff.app.schemas import register_schemas
 from rsdiff.config import ConfigError
 from tests.conftest import REPOSITORY
+from tests.devices.gpu_proof import training_words
 
 CONF = REPOSITORY / "conf"
 OPTIONS = [(group, option) for group in GROUPS for option in options_of(CONF / group)]
@@ -63,6 +64,12 @@ def test_every_experiment_and_sweep_could_run(folder: str) -> None:
             if "pip install" not in str(error) or find_spec("optuna") is not None:
                 raise
             print(f"{folder}={option} was left out: {error}")
+
+
+@pytest.mark.parametrize("data", [None, "folder"])
+@pytest.mark.parametrize("is_small", [False, True], ids=["proof", "rehearsal"])
+def test_the_training_that_a_gpu_shows_could_run(data: str | None, is_small: bool) -> None:
+    check_command(CONF, training_words(30.0, is_small, data), multirun=False)
 
 
 def test_every_group_has_a_shipped_option_for_each_kind(hydra_at_hand: None) -> None:

@@ -68,6 +68,29 @@ class Block(nn.Module):
         return x + self.conv(x).relu()
 
 
+def test_every_block_is_compiled_where_their_widths_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch keeps 8 versions of a class's code and then runs it as it is written."""
+    compiled: list[object] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    class Wide(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(width, width + 1, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).relu()
+
+    monkeypatch.setattr(compilation, "BACKEND", backend)
+    net = nn.Sequential(*[Wide(width) for width in range(1, 13)])
+    compile_regions(net, "blocks", lambda: net(torch.ones(1, 1, 8, 8)), torch.device("cpu"))
+    net(torch.ones(1, 1, 8, 8))
+    assert len(compiled) == 12
+
+
 class Autoencoder(nn.Module):
     """Never called itself, but by its parts, one of them in a list."""
 

@@ -94,6 +94,20 @@ def test_floats_are_values_in_unit_range_and_layouts_are_named() -> None:
     assert mean.shape == spread.shape == (40, 48, 3)
 
 
+def test_a_tensor_of_bfloat16_comes_back_as_one() -> None:
+    floats = torch.from_numpy(PIXELS.transpose(2, 0, 1).astype(np.float32) / 255).to(torch.bfloat16)
+    model = rsdiff.load("bicubic")
+    assert torch.equal(model.restore(floats, scale=2), model.restore(floats.float(), scale=2).to(torch.bfloat16))
+
+
+def test_the_spread_of_a_picture_is_in_its_grey_levels() -> None:
+    """However small it is: one of less than a level is not spread over all of them."""
+    even = (PIXELS // 64 + 100).astype(np.uint8)
+    given = rsdiff.load("bicubic").restore(Image.fromarray(even), scale=2, samples=2)[1]
+    spread = rsdiff.load("bicubic").restore(even, scale=2, samples=2)[1]
+    np.testing.assert_array_equal(np.asarray(given), np.floor(spread + 0.5))
+
+
 MISSING = (np.add.outer(np.arange(20) // 3, np.arange(24) // 4) % 5 == 0)[..., None] & np.array([True, False, True])
 
 

@@ -154,7 +154,7 @@ DATA = {
 
 
 NOT_SEEN: dict[str, set[str]] = {
-    "layout": {"split", "test_fraction", "image_folders"},  # the folders decide
+    "layout": {"image_folders"},  # the others are there
     "layout of one folder": {"train_folders", "test_folders"},  # which are not there
     "paired": {"small", "size_rule", "extensions", "convert"},  # all files are alike and fit
     "cube": {"small", "limit", "test_limit"},  # one scene

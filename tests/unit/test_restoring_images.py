@@ -100,3 +100,21 @@ def test_other_modalities_are_extended_and_turned_with_the_image() -> None:
         return variant.modality("looks").filled.mean(1)
 
     torch.testing.assert_close(combined(mean_of_looks, batch, "mean"), looks.mean(1))
+
+
+def test_missing_pixels_are_filled_before_an_image_is_extended() -> None:
+    lr, ref = torch.rand(1, 2, 5, 7), torch.rand(1, 2, 10, 14)
+    known = [torch.ones_like(image) for image in (lr, ref)]
+    known[0][..., 4, 6] = known[1][..., 9, 13] = 0
+    mask = torch.zeros(1, 1, 10, 14)
+    names = {"lr": lr, "ref": ref, "change_mask": mask, "lr_valid": known[0], "ref_valid": known[1], "valid": known[1]}
+    with_holes = Batch([SampleMeta("place")], (10, 14), (5, 7), **names)  # type: ignore[arg-type]
+    padded = pad_to_multiple(with_holes, 4)
+    for name, size in (("lr", (8, 8)), ("ref", (16, 16)), ("change_mask", (16, 16))):
+        filled, extended = with_holes.need(name), padded.need(name)
+        assert extended.shape[-2:] == size
+        torch.testing.assert_close(extended[..., : filled.shape[-2], : filled.shape[-1]], filled)
+    names["lr"], names["ref"] = torch.where(known[0] > 0, lr, torch.nan), torch.where(known[1] > 0, ref, torch.nan)
+    marked = pad_to_multiple(Batch([SampleMeta("place")], (10, 14), (5, 7), **names), 4)  # type: ignore[arg-type]
+    assert bool((marked.need("lr") == padded.need("lr")).all())
+    assert bool((marked.need("ref") == padded.need("ref")).all())

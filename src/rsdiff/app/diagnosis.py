@@ -107,6 +107,11 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
             sentence = _unknown_key(composed, override.key_or_group, groups)
             if sentence is not None:
                 return sentence
+            if f"'{override.key_or_group}'" in str(error) and any(choice.is_sweep_override() for choice in choosing):
+                return (
+                    f"{text_of(override)} sets an option of what the sweep chooses, which Hydra leaves out of the configuration that it "
+                    f"composes first; type ++{text_of(override)}."
+                )
     return first_paragraph(error)
 
 

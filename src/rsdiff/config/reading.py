@@ -6,7 +6,7 @@ A config class declares them in the class variable `read_with`: option -> (the o
 
 Where an option depends on several others, it is read if all of these conditions hold: {"steps": (("stride", (0,)), ("grid", ("edm",)))}.
 An option of another group is named with it ("sampler.solver"). An option that is not read, with all options inside it, is left out of
-what identifies a run (unless another group decides), and typing one is refused.
+what identifies a run (unless another group decides), and typing one is refused. Where the files decide, see DependsOnFiles.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rsdiff.config.errors import ConfigError, UserError
 
@@ -29,6 +29,7 @@ class Such:
 
 ANY_VALUE = Such("VALUE", lambda value: value is not None)
 NOT_EMPTY = Such("NAME", bool)
+ABOVE_1 = Such("NUMBER (above 1)", lambda value: isinstance(value, int | float) and value > 1)
 ABOVE_0 = Such("NUMBER (above 0)", lambda value: isinstance(value, int | float) and value > 0)
 
 
@@ -40,6 +41,15 @@ def one_of(*names: str) -> Such:
 Condition = tuple[str, tuple[Any, ...]]
 ReadWith = Mapping[str, Condition | tuple[Condition, ...]]
 """Rules of a class replace those of its bases for the same option; () says that it is read whatever the others are."""
+
+
+@runtime_checkable
+class DependsOnFiles(Protocol):
+    """A config some of whose options are not read beside certain files, which is known once these are looked at."""
+
+    def unread_beside_files(self) -> Mapping[str, str]:
+        """Return option -> what it has no effect with and what to do, as a sentence goes on; nothing where the files are not there."""
+        ...
 
 
 def is_read(config: Any, option: str) -> bool:
@@ -99,9 +109,12 @@ def require_effect(groups: Mapping[str, Any], typed: Iterable[str]) -> None:
     """Raise ConfigError where an option that was typed ('trainer.learning_rate.floor') is not read beside the other options chosen."""
     wanted = list(typed)
     for group, config in groups.items():
-        if dataclasses.is_dataclass(config) and not isinstance(config, type):
-            for option, sentence in unread_options(config, group, groups):
-                for word in wanted:
+        own = [word for word in wanted if word.startswith(f"{group}.")]
+        if own and dataclasses.is_dataclass(config) and not isinstance(config, type):
+            beside = config.unread_beside_files() if isinstance(config, DependsOnFiles) else {}
+            unread = [*unread_options(config, group, groups), *((f"{group}.{name}", sentence) for name, sentence in beside.items())]
+            for option, sentence in unread:
+                for word in own:
                     if word == option or word.startswith(f"{option}."):
                         raise ConfigError(f"{word} {sentence}")
 

@@ -60,8 +60,15 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
 
 
 WANTED = {
-    **{"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text", "tuple": "a list", "list": "a list"},
-    **{"mapping": "options of its own", "dict": "options of its own", "dataclass": "options of its own"},
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "tuple": "a list",
+    "list": "a list",
+    "mapping": "options of its own",
+    "dict": "options of its own",
+    "dataclass": "options of its own",
 }
 """What pydantic's kinds of errors mean to a user, by what they begin with."""
 

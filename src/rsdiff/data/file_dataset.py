@@ -6,8 +6,8 @@ A kind of data set says which images there are (`parts`) and what becomes of the
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -36,6 +36,9 @@ class FileDataset(FileOptions):
     """Where a data set of files lies and how much of it is used."""
 
     located: ClassVar[frozenset[str]] = frozenset({"root"})
+    read_when_packed: ClassVar[frozenset[str]] = frozenset(
+        {"root", "limit", "test_limit", "download", "small", "size_rule", "cache_mb"}  # further ones in subclasses
+    )
 
     root: str = ""
     """Folder with the images, or the packed file that `task=prepare` made of it; must be given."""
@@ -77,6 +80,17 @@ class FileDataset(FileOptions):
         """Return the images of a split that are used, after its limit, which counts tiles where images are cut into tiles."""
         limit = self.limit if split == "train" else self.test_limit
         return _first(self.parts(scale).of(split), None if self.tiling(split) else limit)
+
+    def unread_beside_files(self) -> Mapping[str, str]:
+        """Return the options without effect beside the files at `root`; see rsdiff.config.reading.DependsOnFiles."""
+        if not self.root or not is_packed(self.root):
+            return {}
+        kept = {name for base in type(self).__mro__ for name in vars(base).get("read_when_packed", ())}
+        sentence = (
+            f"has no effect with dataset.root={self.root}, a packed file that records it; leave it out, or give it to the task=prepare "
+            "command that makes the file."
+        )
+        return {option.name: sentence for option in fields(self) if option.name not in kept}
 
     def build(self, split: Split, scale: float) -> ImageSource:
         """Open the training or the test images; what is measured, such as the range of their values, is measured on training images."""
@@ -162,6 +176,25 @@ class SplitDataset(FileDataset):
         if not root.is_dir() or any(split_folder(root, split) for split in ("train", "test")):
             return self
         return replace(self, split="test")
+
+    def unread_beside_files(self) -> Mapping[str, str]:
+        """See FileDataset: names do not divide what folders divide."""
+        if not self.root or not folder_of(self).is_dir():
+            return super().unread_beside_files()
+        own = self.dividing_folders(folder_of(self))
+        if not own or self.split != "auto":
+            return {}
+        return {
+            "test_fraction": f"has no effect with dataset.split=auto where {self.root} has {own}; leave it out, or set "
+            "dataset.split=fraction."
+        }
+
+    def dividing_folders(self, root: Path) -> str:
+        """Return the names of the folders below `root` that tell test images from others for split=auto; '' where none do."""
+        train, test = split_folder(root, "train"), split_folder(root, "test")
+        if train is not None and test is None and not self._others(root, train):
+            return ""
+        return " and ".join(f"{folder.name}/" for folder in (train, test) if folder is not None)
 
     def parts(self, scale: float) -> Parts[Item]:
         """See FileDataset."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rsdiff.config import config
 from rsdiff.data.file_dataset import SplitDataset, list_items, subfolder
@@ -18,6 +18,8 @@ class FolderDataset(SplitDataset):
     Where the folder of a split (or the root) has sub-folders HR and LR, as in LDCSR's YourData/{Train,Val,Test}/{HR,LR}, only the one that
     `images_are` names is read.
     """
+
+    read_when_packed: ClassVar[frozenset[str]] = frozenset({"images_are"})
 
     images_are: Literal["hr", "lr"] = "hr"
     """hr: targets, whose LR a degradation makes; lr: inputs to restore, without targets."""

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ReadWith
 from rsdiff.data.file_dataset import SplitDataset, Tiling, folder_of, list_items, no_images
+from rsdiff.data.files import list_images
 from rsdiff.data.normalisation import NormaliserConfig
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.rasters import bad_bands, raster_info
@@ -79,6 +80,22 @@ class HyperspectralDataset(SplitDataset):
         """See FileDataset."""
         side = self.train_tile if split == "train" else self.tile
         return Tiling(side) if side else None
+
+    def unread_beside_files(self) -> Mapping[str, str]:
+        """See FileDataset: `split` divides whole scenes only, and sides and gaps belong to regions."""
+        if not self.root or not folder_of(self).is_dir():
+            return super().unread_beside_files()
+        scenes = len(list_images(folder_of(self), self.extensions))
+        beside = f"has no effect with dataset.regions={self.regions} where {self.root} holds {scenes} scene{'s' * (scenes != 1)}"
+        if self.regions in ("columns", "rows") or (self.regions == "auto" and scenes == 1):
+            whole = f"{beside}; leave it out, or set dataset.regions=none."
+            return dict.fromkeys(("split", "train_list", "test_list", "test_pattern"), whole)
+        unread = dict(super().unread_beside_files())
+        if self.regions == "auto" and scenes:
+            unread |= dict.fromkeys(("test_side", "gap"), f"{beside}; leave it out, or set dataset.regions=columns or rows.")
+        if self.split not in ("fraction", "auto"):
+            unread["test_fraction"] = f"{beside} and dataset.split={self.split}; leave it out, or set dataset.split=fraction."
+        return unread
 
     def parts(self, scale: float) -> Parts[Item]:
         """See FileDataset: regions of every scene, or whole scenes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +10,7 @@ from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import SplitDataset, Tiling, advice, check_root, folder_of, list_items, no_images, subfolder
 from rsdiff.data.files import list_images
 from rsdiff.data.packed import is_packed
+from rsdiff.data.pairing import role_of
 from rsdiff.data.scanning import Item
 from rsdiff.data.source import DataError, Split
 from rsdiff.data.splits import Parts, by_list
@@ -58,8 +59,10 @@ class LayoutDataset(SplitDataset):
             self.parts(1.0).of("train")
 
     def items(self, folder: Path, prefix: str, scale: float) -> Sequence[Item]:
-        """See SplitDataset."""
-        return list_items(folder, prefix, "hr", self.extensions)
+        """See SplitDataset. Where targets and inputs lie side by side (img_001_HR.png, img_001_LR.png), the inputs are left out."""
+        found = list_items(folder, prefix, "hr", self.extensions)
+        roles = [role_of(item.name) for item in found]
+        return [item for item, role in zip(found, roles, strict=True) if role != "lr"] if "hr" in roles else found
 
     def tiling(self, split: Split) -> Tiling | None:
         """See FileDataset."""
@@ -71,6 +74,21 @@ class LayoutDataset(SplitDataset):
             return self
         train, test = self._places().values()
         return super().for_testing() if train == test else self
+
+    def unread_beside_files(self) -> Mapping[str, str]:
+        """See FileDataset: where training and test images have folders of their own, only lists divide them further."""
+        own = self.dividing_folders(folder_of(self)) if self.root and folder_of(self).is_dir() else ""
+        if not own:
+            return super().unread_beside_files()
+        other = f"leave it out, or divide one folder of images with dataset=folder dataset.root=FOLDER dataset.split={self.split}."
+        unread = {} if self.split in ("auto", "folders", "list") else {"split": f"has no effect where {self.root} has {own}; {other}"}
+        return unread | {"test_fraction": f"has no effect where {self.root} has {own}; {other.replace('=auto', '=fraction')}"}
+
+    def dividing_folders(self, root: Path) -> str:
+        """See SplitDataset."""
+        train, test = self._places().values()
+        found = [place for place in (train, test) if isinstance(place, Path)]
+        return "" if train == test else " and ".join(f"{place.relative_to(root).as_posix()}/" for place in found)
 
     def parts(self, scale: float) -> Parts[Item]:
         """See FileDataset: each split's own folder where both exist, else the folder of all images, divided by `split`."""

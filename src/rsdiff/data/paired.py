@@ -38,6 +38,10 @@ class PairedDataset(SplitDataset):
         "unchanged_code": ("region", ("unchanged", "changed")),
     }
 
+    read_when_packed: ClassVar[frozenset[str]] = frozenset(
+        {"lr_folder", "ref_folder", "mask_folder", "region", "unchanged_code", "stretch_lr"}  # whether there are LR, references and masks
+    )
+
     hr_folder: str = "HR"
     """Folder of the targets."""
     lr_folder: str = "LR"
@@ -96,6 +100,11 @@ class PairedDataset(SplitDataset):
             if self.root and not is_packed(self.root) and folder_of(self).is_dir() and self._divided(folder_of(self))
             else super().for_testing()
         )
+
+    def dividing_folders(self, root: Path) -> str:
+        """See SplitDataset."""
+        divided = self._divided(root)
+        return " and ".join(f"{places.hr.name}/" for places in divided.values()) or super().dividing_folders(root)
 
     def parts(self, scale: float) -> Parts[Item]:
         """See FileDataset."""

@@ -35,6 +35,7 @@ class RefSrDataset(FileDataset):
     """Triples of target, reference and change mask. See the module for the layout."""
 
     read_with: ClassVar[ReadWith] = {"unchanged_code": ("region", ("unchanged", "changed"))}
+    read_when_packed: ClassVar[frozenset[str]] = frozenset({"lr", "region", "unchanged_code"})
 
     lr: Literal["files", "degradation"] = "files"
     """files: the published LR images, at x8 and x16; degradation: none are read, the run's degradation makes them at any scale."""

@@ -143,11 +143,15 @@ def blur_opencv(images: Tensor, kernels: Sequence[Tensor] | Tensor) -> Tensor:
 
 def separated(weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Return the rows (across, down) of which weights (k, l) are the outer product to float32 rounding, or None if they are not one."""
-    total = weights.sum()
-    if abs(total) < 0.1 * np.abs(weights).sum():
+    sizes = np.abs(weights)
+    total, allowed = weights.sum(), SAME * sizes.max()
+    if abs(total) < 0.1 * sizes.sum():
         return None
     down, across = weights.sum(1), weights.sum(0) / total
-    return (across, down) if np.abs(np.outer(down, across) - weights).max() <= SAME * np.abs(weights).max() else None
+    row = len(down) // 3
+    if np.abs(down[row] * across - weights[row]).max() > allowed:  # one row tells of most kernels that they are none
+        return None
+    return (across, down) if np.abs(np.outer(down, across) - weights).max() <= allowed else None
 
 
 def _filter_by_fourier(images: NDArray[np.float32], kernels: Tensor) -> NDArray[np.float32]:
@@ -186,6 +190,8 @@ def trimmed(kernel: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a kernel (k,) or (k, k) without the outer taps that sum to less than NEGLIGIBLE; its centre stays the centre."""
     for axis in range(kernel.ndim):
         weights = np.abs(kernel) if kernel.ndim == 1 else np.abs(kernel).sum(1 - axis)
+        if weights[0] + weights[-1] >= NEGLIGIBLE:
+            continue
         outside = np.cumsum(weights + weights[::-1])[: len(weights) // 2]
         margin = int(np.count_nonzero(outside < NEGLIGIBLE))
         kernel = kernel[margin : len(weights) - margin] if axis == 0 else kernel[:, margin : len(weights) - margin]

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.precision import in_float32
 from rsdiff.data.transfer import constant, to_device
 from rsdiff.diffusion.noise import NoiseSource
@@ -37,12 +39,33 @@ SYM6 = (
 FILTER_MARGIN = len(SYM6) // 4
 
 
+_DRAWN = ("probability", (ABOVE_0,))
+_STRENGTHS = {
+    "shift_max": "shift",
+    "scale_std": "scale",
+    "rotation_max": "rotation",
+    "stretch_std": "stretch",
+    "stretch_turn_probability": "stretch",
+    "translation_std": "translation",
+    "brightness_std": "brightness",
+    "contrast_std": "contrast",
+    "hue_max": "hue",
+    "saturation_std": "saturation",
+}
+"""Options of a transform's strength, which are read where its factor is above 0."""
+
+
 @config
 class AugmentationConfig:
     """Which transforms occur how often, and how strong they are. A transform occurs with probability `probability` x its own factor.
 
     The defaults are those EDM trains with: nine label entries. A factor of 0 removes the transform and its label entries.
     """
+
+    read_with: ClassVar[ReadWith] = {
+        **dict.fromkeys((*_STRENGTHS.values(), "luma_flip", "x_flip", "y_flip", "quarter_turn"), _DRAWN),
+        **{strength: (_DRAWN, (factor, (ABOVE_0,))) for strength, factor in _STRENGTHS.items()},
+    }
 
     probability: float = 0.12
     """Common probability of all transforms; the published models use 0 to 0.15."""

@@ -118,6 +118,10 @@ def compile_regions(method: nn.Module, kind: Compile, run: Callable[[], object],
     with watching(method) as watch:
         run()
     regions = regions_of(watch, kind)
+    # PyTorch keeps 8 versions of a class's code and runs it as written beyond them; blocks of one class differ in width and in their input.
+    alike = max(Counter(type(region) for region in regions).values(), default=0)
+    config: Any = torch.compiler.config
+    config.recompile_limit = max(config.recompile_limit, 2 * alike)
     for region in regions:
         compile_region(region, kind)
     return told(method, watch, regions)

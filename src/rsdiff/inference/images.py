@@ -66,10 +66,14 @@ def pad_to_multiple(batch: Batch, multiple: int) -> Batch:
         """Extend an image of any grid by the same share."""
         return extend(image, round(rows * image.shape[-2] / h), round(columns * image.shape[-1] / w))
 
-    large = {name: extended(value) for name in ("ref", "change_mask") if isinstance(value := getattr(batch, name), Tensor)}
+    # Images with their missing pixels filled, which a reflection then repeats: what is missing is known by `batch` alone.
+    large = {name: extended(batch.need(name)) for name in ("ref", "change_mask") if isinstance(getattr(batch, name), Tensor)}
     return replace(
         batch,
         lr=extended(batch.need("lr")),
+        lr_valid=None,
+        ref_valid=None,
+        valid=None,
         lr_size=(h + rows, w + columns),
         size=(H + round(rows * H / h), W + round(columns * W / w)),
         hr=None,

@@ -23,6 +23,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from rsdiff.config import UserError
+from rsdiff.data.normalisation import as_integers
 
 Layout = Literal["HWC", "CHW"]
 Values = NDArray[Any]
@@ -175,10 +176,11 @@ def _of_tensor(image: torch.Tensor) -> Picture:
     if image.ndim not in (2, 3):
         raise UserError(f"a tensor of shape {tuple(image.shape)} is no image; give (H, W) or (C, H, W).")
     flat = image.ndim == 2
-    values = image.detach().cpu().numpy()
+    is_brief = image.dtype == torch.bfloat16  # which NumPy does not know
+    values = (image.float() if is_brief else image).detach().cpu().numpy()
 
     def back(made: Values, _: Mask, place: Picture) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(made)).to(image.device)
+        tensor = torch.from_numpy(np.ascontiguousarray(made)).to(image.device, image.dtype if is_brief else None)
         return tensor[0] if flat and len(tensor) == 1 else tensor
 
     return Picture(values[None] if flat else values, back)
@@ -191,9 +193,7 @@ def _of_pillow(image: Image.Image) -> Picture:
     values = np.asarray(upright)
 
     def back(made: Values, _: Mask, place: Picture) -> Image.Image:
-        if made.dtype.kind == "f":  # a spread
-            made = (made * (255 if made.max(initial=0) <= 1 else 1)).round()
-        pixels = made.astype(values.dtype)
+        pixels = as_integers(made, values.dtype) if made.dtype.kind == "f" else made.astype(values.dtype)
         found = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         if "icc_profile" in image.info:
             found.info["icc_profile"] = image.info["icc_profile"]

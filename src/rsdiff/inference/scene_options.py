@@ -5,15 +5,22 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
-from rsdiff.config.computing import Precision
+from rsdiff.config.reading import ABOVE_1, ReadWith
+from rsdiff.inference.network_options import NetworkOptions
 from rsdiff.inference.scene_view import SceneView
 
 
 @config
-class SceneOptions:
+class SceneOptions(NetworkOptions):
     """How scenes are read, cut, restored and written. Pixels are those of the input unless said otherwise."""
 
     result_neutral: ClassVar[frozenset[str]] = frozenset({"batch", "overwrite"})
+    read_with: ClassVar[ReadWith] = {
+        "level": ("samples", (ABOVE_1,)),
+        "percentiles": ("scaling", ("percentile",)),
+        "gain": ("scaling", ("gain",)),
+        "offset": ("scaling", ("gain",)),
+    }
 
     tile: int = 0
     """Side of a tile; 0 finds one that fits into the memory. It is halved where the memory turns out too small."""
@@ -22,15 +29,6 @@ class SceneOptions:
     result by half a grey level of 8 bits or more, measured once with this model (samplers in two steps)."""
     batch: int = 1
     """Tiles restored together on an accelerator; halved where its memory is too small. A CPU restores them one after the other."""
-    precision: Precision = "no"
-    """Mixed precision of the networks; 'no' is float32. What surrounds them stays as it is."""
-    compile: bool | Literal["blocks", "graphs"] = False
-    """torch.compile: true takes what is called of the networks, blocks the repeated blocks in it; graphs also records the launches on a GPU
-    (for samplers of small networks and tiles of one size)."""
-    channels_last: bool = False
-    """Store images and weights channels-last (faster convolutions in mixed precision)."""
-    tf32: bool = False
-    """On a GPU, products and convolutions of float32 read 10 of the 23 bits of a mantissa: faster, and no longer what a CPU computes."""
     fuse: int = 1
     """Side of a group of tiles, in tiles, whose clean estimates are blended at every step of the sampler; 1 restores tiles alone."""
     samples: int = 1

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.precision import in_float32
 from rsdiff.losses.masked import Ramp, difference, masked_l1, masked_mean, masked_mse, ramped, require_ramp, with_missing_of
 
@@ -83,6 +84,8 @@ class RampsConfig:
 class ImageLossConfig:
     """Weights of the terms that compare an image with its target; terms of weight 0 are not computed."""
 
+    read_with: ClassVar[ReadWith] = {f"{name}_floor": (name, (ABOVE_0,)) for name in ("charbonnier", "relative")}
+
     l1: float = 1.0
     """Mean absolute error."""
     mse: float = 0.0
@@ -112,6 +115,8 @@ class ImageLossConfig:
         for name in TERMS:
             if getattr(self, name) < 0:
                 raise UserError(f"the weight {name}={getattr(self, name)} was given; choose 0 or more.")
+            if getattr(self, name) == 0 and getattr(self.ramp, name) != (0, 0):
+                raise UserError(f"ramp.{name} has no effect with {name}=0; leave it out, or give the term a weight.")
         if self.charbonnier_floor <= 0 or self.relative_floor < 0:
             raise UserError(
                 f"charbonnier_floor={self.charbonnier_floor} and relative_floor={self.relative_floor} were given; choose a number above 0, "

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ReadWith, Such
 from rsdiff.methods.continuous import ContinuousRegression, QueryConfig, cell_of, enlarged_at
 from rsdiff.networks.coordinates import cell_centres, nearest, pixel_centres
 from rsdiff.networks.lmf import LMFNetwork
@@ -32,6 +33,8 @@ Row = Mapping[float, float]
 @config
 class CMSRConfig:
     """When to render at a smaller scale."""
+
+    read_with: ClassVar[ReadWith] = {"clamp": ("table", (Such("[[SCALE,SCALE,THRESHOLD]]", bool),))}
 
     table: tuple[tuple[float, ...], ...] = ()
     """Rows (target scale, decode scale, threshold, decode scale, threshold, ..), both ascending; without rows everything is rendered."""

@@ -63,7 +63,7 @@ class EdmSrConfig(MethodConfig):
     enlargement: Enlargement = "bicubic"
     """How the LR is brought to target size."""
     base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
-    """What is taken off the target before it is diffused, and added again (ours). Set levels.sigma_data to the deviation of the difference,
+    """Subtracted from the target before it is diffused, and added back (ours). Set levels.sigma_data to the deviation of the difference,
     and levels.mean and sampler.sigma_max by it."""
     augmentation: AugmentationConfig = AugmentationConfig(probability=0.0)
     """Transforms of training images, the same for target and LR; their parameters are an input of the network; probability 0 means none."""
@@ -140,7 +140,7 @@ class EdmSr(Method):
         require_multiple(batch, self.options.size_multiple)
         small, labels, valid = 2 * batch.need("lr") - 1, None, batch.valid
         target, lr = 2 * batch.need("hr") - 1, enlarge_signed(batch.need("lr"), batch.size, self.options.enlargement)
-        if self.base.learns:
+        if self.training and self.base.learns:
             self.base.observe(small, target, batch.whole_pixels)
         target = self.base.taken_off(target, small)
         if self.options.augments:

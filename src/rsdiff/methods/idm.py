@@ -38,7 +38,7 @@ class IDMConfig(NoisePredictorConfig, IDMUNetConfig):
     """IDM. The defaults are those of 16 -> 128 faces."""
 
     nominal_size: int = 128
-    """See NoisePredictorConfig."""
+    """Image size from which the resolutions of the levels are counted to find those with attention, whatever the size of the images."""
     encoder: EDSRConfig = EDSRConfig()
     """The encoder that makes the condition of the LR."""
     largest_scale: float = 8.0
@@ -83,7 +83,8 @@ class IDM(Method):
         self.options = options
         self.bands = problem.bands
         self.schedule = options.schedule.build()
-        self.encoder = ConditionEncoder(problem.lr_bands, problem.bands, options.encoder.width, options.encoder.blocks)
+        encoder = options.encoder
+        self.encoder = ConditionEncoder(problem.lr_bands, problem.bands, encoder.width, encoder.blocks, encoder.residual_scale)
         self.network = options.build_network(problem.bands)
         self.base = options.base.build_base(problem)
         if self.base.adds:

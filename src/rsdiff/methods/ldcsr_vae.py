@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -59,6 +60,7 @@ class DiscriminatorConfig:
 class LDCSRVaeConfig(MethodConfig):
     """The first stage of LDCSR. The defaults are the published ones."""
 
+    read_with: ClassVar[ReadWith] = {"weight_folders": ("perceptual_weight", (ABOVE_0,))}
     located: ClassVar[frozenset[str]] = frozenset({"weight_folders"})  # the file's name holds a hash of its content
 
     autoencoder: AutoencoderConfig = AutoencoderConfig()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig
 from rsdiff.methods.base import Method, Problem, Stage, require_scale
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 @config
 class HaloTilesConfig:
     """How an image is given to the network; in LR pixels."""
+
+    read_with: ClassVar[ReadWith] = {"halo": ("tile", (ABOVE_0,))}
 
     tile: int = 0
     """Side of the tiles; 0 restores the image whole."""

@@ -157,34 +157,29 @@ class SetMetric(_Ours):
         return torch.tensor(self._built.distance(made, true), dtype=torch.float64)
 
 
-class FrechetDistance(FrechetInceptionDistance):
+class _OfPairs(TorchMetric):
+    """Gives one of torchmetrics' distances of sets the images that we hold: restored ones with their references, in [0, 1]."""
+
+    def __init__(self, network: nn.Module, rgb_bands: tuple[int, int, int] = (0, 1, 2), **options: Any) -> None:
+        super().__init__(feature=network, **options)
+        self.rgb_bands = rgb_bands
+
+    def update(self, restored: Tensor, target: Tensor) -> None:
+        """Add restored images and their references."""
+        super().update(_as_bytes(target, self.rgb_bands), real=True)  # type: ignore[safe-super]
+        super().update(_as_bytes(restored, self.rgb_bands), real=False)  # type: ignore[safe-super]
+
+
+class FrechetDistance(_OfPairs, FrechetInceptionDistance):  # type: ignore[misc]
     """torchmetrics' FID of features of a network of your own; `update(restored, hr)` with images (B, C, H, W) in [0, 1].
 
     network    maps uint8 images (B, 3, H, W) to features (B, D)
     rgb_bands  shown to the network as red, green and blue
     """
 
-    def __init__(self, network: nn.Module, rgb_bands: tuple[int, int, int] = (0, 1, 2), **options: Any) -> None:
-        super().__init__(feature=network, **options)
-        self.rgb_bands = rgb_bands
 
-    def update(self, restored: Tensor, target: Tensor) -> None:  # type: ignore[override]
-        """Add restored images and their references."""
-        super().update(_as_bytes(target, self.rgb_bands), real=True)
-        super().update(_as_bytes(restored, self.rgb_bands), real=False)
-
-
-class KernelDistance(KernelInceptionDistance):
+class KernelDistance(_OfPairs, KernelInceptionDistance):  # type: ignore[misc]
     """torchmetrics' KID of features of a network of your own; see FrechetDistance. compute() returns mean and deviation over subsets."""
-
-    def __init__(self, network: nn.Module, rgb_bands: tuple[int, int, int] = (0, 1, 2), **options: Any) -> None:
-        super().__init__(feature=network, **options)
-        self.rgb_bands = rgb_bands
-
-    def update(self, restored: Tensor, target: Tensor) -> None:  # type: ignore[override]
-        """Add restored images and their references."""
-        super().update(_as_bytes(target, self.rgb_bands), real=True)
-        super().update(_as_bytes(restored, self.rgb_bands), real=False)
 
 
 def _stacked(features: list[Tensor] | Tensor) -> Tensor | None:

@@ -23,7 +23,9 @@ ADDRESSES = {
     "weights-inception-2015-12-05-6726825d.pth": "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
     "weights-inception-2015-12-05-6726825d.pth",
 }
-"""Where the makers of a file offer it; what is in it is checked when it is read, not where it came from."""
+"""Where the authors of a file publish it: torchvision.models, FID_WEIGHTS_URL of pytorch-fid, release v0.2.0 of torch-fidelity, and
+basicsr/metrics of BasicSR. docs/addresses.md has the commits. The content is checked when it is
+read, not where it came from."""
 
 
 def weight_folders(folders: Sequence[str]) -> list[Path]:
@@ -57,8 +59,8 @@ def missing_lines(titles: Sequence[str], files: Sequence[Sequence[str]], folders
     own = [name for name in first if name not in ADDRESSES]
     named = f" ({', '.join(own)})" if own else ""
     to_have = "download these files into one of them:" if addresses else "put the files into one of them."
-    told = f"left out {', '.join(titles)}: their weights{named} are not in {_places(folders)}; {to_have}"
-    return [told, *(f"         {address}" for address in addresses)]
+    sentence = f"left out {', '.join(titles)}: their weights{named} are not in {_places(folders)}; {to_have}"
+    return [sentence, *(f"         {address}" for address in addresses)]
 
 
 def _places(folders: Sequence[str]) -> str:

@@ -32,9 +32,9 @@ Gate = tuple[Tensor, Tensor, Tensor]
 class ConditionEncoder(nn.Module):
     """forward maps the LR (B, in_channels, h, w) and a size to a condition (B, out_channels, H, W), unbounded."""
 
-    def __init__(self, in_channels: int, out_channels: int, width: int, blocks: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, width: int, blocks: int, residual_scale: float = 1.0) -> None:
         super().__init__()
-        self.features = EDSR(in_channels, width, blocks)
+        self.features = EDSR(in_channels, width, blocks, residual_scale)
         self.out = nn.Conv2d(width, out_channels, 3, padding=1)
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -36,7 +36,9 @@ def check_compatible(
     choices = settings.choices
     if "trainer" in settings.task.uses and settings.model.is_ready:
         raise ConfigError(f"model={choices['model']} is not trained; add task=evaluate, or task=restore with input= and output=.")
-    if "trainer" in settings.task.uses and isinstance(settings.degradation, GridConfig):
+    if ("trainer" in settings.task.uses or (settings.task.reads == ("train",) and settings.task.pairs_data)) and isinstance(
+        settings.degradation, GridConfig
+    ):
         raise ConfigError(
             f"degradation={choices['degradation']} is a list of test sets, which cannot be trained on; train with another one and evaluate "
             "the checkpoint on the list."

@@ -72,7 +72,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     contents = dict(zip((source.name(index) for index in range(len(source))), source.contents(), strict=True))
     stored = calibrations.Stored(
         calibration,
-        calibrations.fits_of(settings, task.samples),
+        calibrations.fits_of(settings.scale, settings.sampler, task.samples),
         short_digests(contents[name] for name in fit_on),
         f"{settings.choices['dataset']}, {settings.choices['degradation']}",
     )
@@ -199,6 +199,14 @@ def told(
     beyond = [level for level in LEVELS if not math.isfinite(calibration.reaches[level])]
     if beyond:
         lines += ["", f"Levels {', '.join(f'{level:g}' for level in beyond)} take more images."]
+    others = calibration.images - calibration.images // 4
+    extreme = [level for level in LEVELS if math.isfinite(calibration.reaches[level]) and level > (others - 1) / (others + 1)]
+    if extreme:
+        lines += [
+            "",
+            f"Intervals of {', '.join(f'{level:g}' for level in extreme)} reach about as far as the largest error of {others} images; "
+            "calibrate on more images for narrower ones.",
+        ]
     return "\n".join([*lines, ""])
 
 

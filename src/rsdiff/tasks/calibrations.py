@@ -14,10 +14,10 @@ from rsdiff.config import UserError
 from rsdiff.data.digests import found_in
 from rsdiff.data.durable import write_json
 from rsdiff.data.source import ImageSource
+from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.metrics.calibration import Calibration
 from rsdiff.runs.content import CALIBRATIONS
 from rsdiff.runs.identity import settings_of, signature_of
-from rsdiff.runs.settings import RunSettings
 from rsdiff.training.checkpoints import Checkpoint
 
 FILE = "calibration.json"
@@ -49,20 +49,22 @@ class Stored:
         return {"fits": self.fits, "data": self.data, "calibration": self.calibration.to_json(), "images": self.images}
 
 
-def fits_of(settings: RunSettings, samples: int) -> dict[str, Any]:
-    """Return what a calibration must have been fitted for to be of use in a run."""
-    found: dict[str, Any] = settings_of({"scale": float(settings.scale), "samples": samples, "sampler": settings.sampler})
+def fits_of(scale: float, sampler: SamplerConfig, samples: int) -> dict[str, Any]:
+    """Return what a calibration must have been fitted for to be of use in a restoration."""
+    found: dict[str, Any] = settings_of({"scale": float(scale), "samples": samples, "sampler": sampler})
     return found
 
 
-def find(settings: RunSettings, place: Path | None, given: str, samples: int) -> Stored | None:
-    """Return the calibration of a run: the one that is given, else one in the checkpoint's folder `place` that fits, else None.
+def find(scale: float, sampler: SamplerConfig, place: Path | None, given: str, samples: int) -> Stored | None:
+    """Return the calibration of a restoration: the one that is given, else one in the checkpoint's folder that fits, else None.
+
+    place  the checkpoint's folder
 
     Raises UserError where the one that is given does not fit or cannot be read.
     """
     if given == NONE or samples < 2:
         return None
-    wanted = fits_of(settings, samples)
+    wanted = fits_of(scale, sampler, samples)
     if given:
         path = Path(given).expanduser()
         stored = read(path / FILE if path.is_dir() else path)

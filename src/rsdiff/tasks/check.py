@@ -98,9 +98,14 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
 
 def measured_speed(settings: RunSettings, source: ImageSource) -> str:
     """Return what speed=fast brings to restoring with this model, of whatever weights, on this device."""
+    if settings.checkpoint is not None:
+        raise UserError(
+            f"task.speed measures model={settings.choices['model']} without a checkpoint; leave checkpoint out, or add task.speed=fast to "
+            "task=evaluate or task=restore, which measure it"
+        )
     device, problem = make_accelerator().device, problem_of(settings, source)
     method = build_method(settings.model, problem, settings.seed).to(device).eval()
-    return measure(method, problem, settings.model.requires, settings.sampler, device).told()
+    return measure(method, problem, settings.model.requires, settings.sampler, device).told() + "; other weights have another distance"
 
 
 def opened(dataset: Any, split: Split, scale: float) -> ImageSource:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import BinaryJaccardIndex, MulticlassAccuracy
 
 from rsdiff.config import UserError
-from rsdiff.data.sample import Batch, SampleMeta
+from rsdiff.data.sample import Batch
 from rsdiff.data.seeding import derived_seed, keyed_generator
 from rsdiff.data.source import ImageSource, Window
 from rsdiff.data.views import TestSamples
@@ -177,19 +177,29 @@ class Examination:
     device: torch.device
     tracker: Tracker
 
-    def images(self) -> Iterator[tuple[SampleMeta, Batch, dict[str, Tensor]]]:
-        """Yield (meta, batch of one, images by input) of every test image, as the degradation of the run shows it."""
+    def images(self, doing: str) -> Iterator[tuple[Row, Batch, dict[str, Tensor]]]:
+        """Yield (row with its name, batch of one, images by input) of every test image under every degradation of the run.
+
+        doing  in a word, for the line of progress
+        """
         settings = self.settings
-        ((_, degradation),) = named_cases(degradation_for(settings, self.test).for_tests().build())[:1]
-        views = TestSamples(self.test, settings.scale, settings.seed, draw_of(degradation, self.test), size_rule=settings.dataset.size_rule)
-        samples = (views[index] for index in range(len(views)))
-        for restored in restore_images(self.method, samples, degradation, settings.sampler, settings.seed, self.device):
-            batch = restored.batch
-            lr, hr = batch.need("lr"), batch.need("hr")
-            images = {"SR": restored.image, "HR": hr}
-            if lr.shape[1] == hr.shape[1]:
-                images["bicubic"] = bicubic(lr[0], batch.size)[None].clamp(0, 1)
-            yield batch.metas[0], batch, {name: images[name] for name in INPUTS if name in images}
+        cases = named_cases(degradation_for(settings, self.test).for_tests().build())
+        done = 0
+        for case, degradation in cases:
+            draw = draw_of(degradation, self.test)
+            views = TestSamples(self.test, settings.scale, settings.seed, draw, size_rule=settings.dataset.size_rule)
+            samples = (views[index] for index in range(len(views)))
+            for restored in restore_images(self.method, samples, degradation, settings.sampler, settings.seed, self.device):
+                batch = restored.batch
+                lr, hr = batch.need("lr"), batch.need("hr")
+                images = {"SR": restored.image, "HR": hr}
+                if lr.shape[1] == hr.shape[1]:
+                    images["bicubic"] = bicubic(lr[0], batch.size)[None].clamp(0, 1)
+                name = batch.metas[0].name
+                row: Row = {"name": f"{case}/{name}", "degradation": case} if case else {"name": name}
+                yield row, batch, {name: images[name] for name in INPUTS if name in images}
+                done += 1
+                self.tracker.progress(doing, done, len(cases) * len(self.test))
 
 
 @torch.no_grad()
@@ -199,9 +209,8 @@ def search(on: Examination) -> Findings:
     assert isinstance(task, DownstreamTask)
     seen: dict[str, Seen] = {}
     rows: list[Row] = []
-    for number, (meta, batch, images) in enumerate(on.images()):
+    for number, (row, batch, images) in enumerate(on.images("searching")):
         mask = batch.need("change_mask")[0, 0].cpu().numpy() > 0
-        row: Row = {"name": meta.name}
         shown = []
         for name, image in images.items():
             scores = torch.sigmoid(on.network(image.float()))[0, 0].cpu().numpy()
@@ -219,8 +228,7 @@ def search(on: Examination) -> Findings:
         if number < task.panels:
             picture = np.concatenate(shown, axis=1)
             (on.folder / "panels").mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(on.folder / "panels" / f"{meta.name.replace('/', '_')}.png")
-        on.tracker.progress("searching", number + 1, len(on.test))
+            Image.fromarray(picture).save(on.folder / "panels" / f"{row['name'].replace('/', '_')}.png")
     text = tables(seen, rows, task.sizes)
     summary = {f"{name}_iou": float(found.jaccard.compute()) for name, found in seen.items()}
     return rows, text, {**summary, "images": len(rows)}
@@ -282,9 +290,9 @@ def recognise(on: Examination) -> Findings:
         raise UserError(f"the test images have classes that the training images lack ({', '.join(unknown[:3])}); choose another split.")
     rows: list[Row] = []
     accuracy: dict[str, MulticlassAccuracy] = {}
-    for number, (meta, _, images) in enumerate(on.images()):
-        true = dict(meta.labels)["class"]
-        row: Row = {"name": meta.name, "class": true}
+    for row, batch, images in on.images("recognising"):
+        true = dict(batch.metas[0].labels)["class"]
+        row["class"] = true
         for name, image in images.items():
             logits = on.network(image.float()).cpu()
             row[f"{name}_class"] = on.labels[int(logits.argmax())]
@@ -292,7 +300,6 @@ def recognise(on: Examination) -> Findings:
             known = accuracy.setdefault(name, MulticlassAccuracy(len(on.labels), average="micro"))
             known.update(logits, torch.tensor([on.labels.index(true)]))
         rows.append(row)
-        on.tracker.progress("recognising", number + 1, len(on.test))
     found = {name: float(known.compute()) for name, known in accuracy.items()}
     lines = [
         f"The network was trained on HR of {len(on.labels)} classes.",

@@ -52,7 +52,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             say([f"the linear regression is left out: {reason}"])
     task = sped_up(task, settings, folder, method, problem, accelerator)
     settings = replace(settings, task=task)
-    stored = calibrations.find(settings, None if checkpoint is None else checkpoint.folder, task.calibration, task.samples)
+    place = None if checkpoint is None else checkpoint.folder
+    stored = calibrations.find(settings.scale, settings.sampler, place, task.calibration, task.samples)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline, stored)
     said = [*used_data.sentences(settings, test, checkpoint=checkpoint), *calibrations.sentences(stored, task.samples, test)]
     if accelerator.is_main_process:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
-from rsdiff.config.computing import Precision
-from rsdiff.config.reading import require_at_least
+from rsdiff.config.reading import ABOVE_1, ReadWith, require_at_least
+from rsdiff.inference.network_options import NetworkOptions
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.inference.speed_options import SpeedOptions
 from rsdiff.runs.options import TaskOptions
@@ -24,7 +24,7 @@ class TrainTask(TaskOptions):
 
 
 @config
-class EvaluateTask(TaskOptions, SpeedOptions):
+class EvaluateTask(TaskOptions, NetworkOptions, SpeedOptions):
     """Evaluate a checkpoint on a data set and write the report."""
 
     module: ClassVar[str] = "rsdiff.tasks.evaluate"
@@ -36,20 +36,12 @@ class EvaluateTask(TaskOptions, SpeedOptions):
     is_calibrated: ClassVar[bool] = True
     located: ClassVar[frozenset[str]] = frozenset({"calibration"})
     result_neutral: ClassVar[frozenset[str]] = frozenset({"batch", "workers"})
+    read_with: ClassVar[ReadWith] = {"calibration": ("samples", (ABOVE_1,))}
 
     batch: int = 1
-    """Images of one size restored together; more than 1 serves an accelerator. Every image keeps its own noise."""
-    precision: Precision = "no"
-    """Mixed precision of the networks; 'no' is float32. Sampler, resizing and metrics stay as they are."""
-    compile: bool | Literal["blocks", "graphs"] = False
-    """torch.compile: true takes what is called of the networks, blocks the repeated blocks in it; graphs also records the launches on a GPU
-    (for samplers of small networks and images of one size)."""
-    channels_last: bool = False
-    """Store images and weights channels-last (faster convolutions in mixed precision)."""
-    tf32: bool = False
-    """On a GPU, products and convolutions of float32 read 10 of the 23 bits of a mantissa: faster, and no longer what a CPU computes."""
+    """Images of one size restored together; more than 1 helps on a GPU. Every image keeps its own noise."""
     workers: int = 0
-    """Processes that read the images ahead; 0 reads each when it is due. More than 0 serves an accelerator."""
+    """Processes that read images ahead; 0 reads each image when it is needed. More than 0 helps on a GPU."""
     save_images: bool = False
     """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
@@ -104,7 +96,7 @@ class DownstreamTask(TaskOptions):
     continues: ClassVar[bool] = True
 
     steps: int = 600
-    """Optimiser steps of the network that looks at the images."""
+    """Optimiser steps of the network that finds the objects or recognises the scenes."""
     batch: int = 8
     """HR crops per step."""
     patch: int = 96
@@ -167,6 +159,7 @@ class RestoreTask(TaskOptions, SceneOptions, SpeedOptions):
     continues: ClassVar[bool] = True
     is_calibrated: ClassVar[bool] = True
     located: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    read_with: ClassVar[ReadWith] = {"calibration": ("samples", (ABOVE_1,))}
 
     calibration: str = ""
     """Run folder of task=calibrate that says how wide intervals are; empty takes the calibration stored with the checkpoint where there is
@@ -257,9 +250,9 @@ class ImportTask(TaskOptions):
     lr_bands: int | None = None
     """Bands of the input, where they are not those of the target."""
     low: tuple[float, ...] = (0.0,)
-    """Stored pixel value that the model shall see as 0, common or per band."""
+    """Stored pixel value that becomes 0 for the model, common or per band."""
     high: tuple[float, ...] = (255.0,)
-    """Stored pixel value that the model shall see as 1, common or per band; 255 for weights trained on 8-bit images."""
+    """Stored pixel value that becomes 1 for the model, common or per band; 255 for weights trained on 8-bit images."""
 
 
 @config
@@ -272,8 +265,8 @@ class ExportTask(TaskOptions):
     continues: ClassVar[bool] = True
 
     format: Literal["auto", "safetensors", "pth", "onnx", "torchscript"] = "auto"
-    """auto: as output= ends: .safetensors, .pth, .onnx, or .ts. safetensors and pth: weights under the names of the published code; onnx and torchscript: the program of a network that restores in
-    one evaluation. Each is read again and compared."""
+    """auto: as output= ends: .safetensors, .pth, .onnx, or .ts. safetensors and pth: weights under the names of the published code; onnx and
+    torchscript: the program of a network that restores in one evaluation. Each is read again and compared."""
     side: int = 64
     """Side in pixels of the images a program is made and compared with; rounded up to what the network needs."""
 
@@ -362,9 +355,9 @@ class FitLevelsTask(TaskOptions):
     images: int = 8
     """Images held out of the training data, as for validation: one half to fit on, the other to tell the error on."""
     fine_steps: int = 100
-    """Steps of the solution that is come near to, by the same solver."""
+    """Steps of the reference solution, by the same solver, which the few steps are to approximate."""
     rounds: int = 3
-    """Times that every level is moved, by half as much each time."""
+    """Rounds in which every level is adjusted, each by half as much as the round before."""
 
     def __post_init__(self) -> None:
         require_at_least(self, images=2, fine_steps=2, rounds=0)

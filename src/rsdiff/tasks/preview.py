@@ -47,7 +47,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         if write_parameter_sheet(parameters, f"{title}: {options.draws} draws", frame.drop(columns="name")):
             messages.append(f"drawn parameters   {parameters}")
         messages.append(f"table of draws     {folder.path / 'records.csv'}")
-    messages.append(f"next               python run.py dataset={settings.choices['dataset']} degradation={settings.choices['degradation']}")
+    messages.append("next               the same command without task=preview")
     return TaskResult(messages=messages, summary={"images": len(crops), "draws": len(drawn)}, report=sheet, files=[sheet])
 
 

@@ -97,12 +97,17 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             require_space(readable, outputs, folder, settings.scale, task, restorer.problem.bands)
         say([plan.restoration(settings, restorer.method.parameter_count(), readable, accelerator)])
     place = None if settings.checkpoint is None else find_checkpoint(settings.checkpoint)
-    stored = calibrations.find(settings, place, task.calibration, task.samples)
+    stored = calibrations.find(settings.scale, settings.sampler, place, task.calibration, task.samples)
+    if stored is None and task.samples > 1 and task.level != RestoreTask().level:
+        raise UserError(
+            f"task.level={task.level:g} is of calibrated samples, and there is no calibration of {task.samples} samples at this scale with "
+            "this sampler; make one with task=calibrate, or leave task.level out."
+        )
     results: dict[Path, SceneResult] = {}
     for number, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
         if source in failures:
             continue
-        what = f"restoring {source.name}" + (f" ({number + 1} of {len(inputs)})" if len(inputs) > 1 else "") + ", megapixels"
+        what = f"restoring {source.name}" + (f" ({number + 1} of {len(inputs)})" if len(inputs) > 1 else "")
         job = SceneJob(
             input=source,
             output=target,
@@ -171,7 +176,7 @@ def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: 
 
     def progress(done: int, total: int) -> None:
         if team.rank == 0:
-            tracker.progress(what, done // 1_000_000, max(1, total // 1_000_000))
+            tracker.progress(f"{what}, percent", 100 * done // max(total, 1), 100)
 
     result = restore_scene(job, team, progress)
     if team.rank == 0:
