@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from rich.table import Table
+from rich.text import Text
 
 from rsdiff.data.frames import markdown_of
 from rsdiff.metrics import Metric, MetricSummary, Summary
@@ -31,9 +32,8 @@ def console_table(summary: Summary, title: str) -> Table:
     for heading in headings(summary):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for entry in summary.metrics:
-        cells = cells_of(entry)
-        colour = {True: "green", False: "red", None: ""}[entry.is_better]
-        cells[5] = f"[{colour}]{cells[5]}[/{colour}]" if colour else cells[5]
+        cells: list[str | Text] = [*cells_of(entry)]
+        cells[5] = Text(str(cells[5]), style={True: "green", False: "red", None: ""}[entry.is_better])
         table.add_row(*cells)
     return table
 

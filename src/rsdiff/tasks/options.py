@@ -264,9 +264,9 @@ class ExportTask(TaskOptions):
     needs: ClassVar[frozenset[str]] = frozenset({"output"})
     continues: ClassVar[bool] = True
 
-    format: Literal["safetensors", "pth", "onnx", "torchscript"] = "safetensors"
-    """safetensors and pth: weights under the names of the published code; onnx and torchscript: the program of a network that restores in
-    one evaluation. Each is read again and compared."""
+    format: Literal["auto", "safetensors", "pth", "onnx", "torchscript"] = "auto"
+    """auto: as output= ends: .safetensors, .pth, .onnx, or .ts. safetensors and pth: weights under the names of published code; onnx and
+    torchscript: the program of a network that restores in one evaluation. Each is read again and compared."""
     side: int = 64
     """Side in pixels of the images a program is made and compared with; rounded up to what the network needs."""
 
