@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: env help lock test-newest test-oldest demo wheel-check reproduce-tables matrix feature-table test test-devices device-table gpu-proof gpu-rehearsal test-slow test-learning proof learn learning-page trained-page test-goldens test-faults benchmark docs model-table gallery notebook release lint format
+.PHONY: env help lock test-newest test-oldest demo wheel-check reproduce-tables leaderboard matrix feature-table test test-devices device-table gpu-proof gpu-rehearsal test-slow test-learning proof learn learning-page trained-page test-goldens test-faults benchmark docs model-table gallery notebook release lint format
 
 TABLE ?= all
 BUDGET ?= quick
@@ -57,11 +57,12 @@ test-oldest:
 	touch .venv-oldest/.installed
 	$(MAKE) test VENV=.venv-oldest
 
-# From nothing to two reports: weights of the zoo on generated scenes, in seconds, then a small network trained on them in two minutes. Both
-# print a table beside bicubic and where the report with pictures is.
+# From nothing to two reports: weights of the zoo on generated scenes, in seconds, then the same weights trained on these for two minutes. Both
+# print a table beside bicubic and where the report with pictures is; a page of both ends it.
 demo: $(STAMP)
 	$(BIN)/python run.py task=evaluate checkpoint=zoo:any_scale dataset=synthetic dataset.size=128
-	$(BIN)/python run.py model=rrdb_quick trainer.steps=300
+	$(BIN)/python run.py experiments=demo/fine_tune
+	$(BIN)/python run.py task=board
 
 # The wheel, used as someone does who has no copy of the repository.
 wheel-check: $(STAMP)
@@ -72,6 +73,16 @@ wheel-check: $(STAMP)
 reproduce-tables: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py task=tables "task.tables=[$(TABLE)]" task.budget=$(BUDGET) task.seeds=$(SEEDS) \
 	  task.data_root=$(or $(DATA_ROOT),null) outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
+	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
+
+METHODS ?=
+leaderboard: MINUTES = 30
+# Every method of sweeps/leaderboard.yaml trained for MINUTES of processor time each on the same images, then compared on the same others:
+# DATA_ROOT, the folder that holds aid_small (without it, generated scenes); METHODS="RRDB,EDM" for some. The same command goes on where it
+# was stopped; LAUNCHER and JOBS as above. The page is in outputs/leaderboard.
+leaderboard: $(STAMP)
+	RSDIFF_DATA=$(or $(DATA_ROOT),data) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py \
+	  sweeps=leaderboard$(if $(DATA_ROOT),_aid) task.minutes=$(MINUTES) "task.only=[$(METHODS)]" outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
 	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
 
 MODELS ?=
@@ -133,9 +144,9 @@ learn: $(STAMP)
 learning-page: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report perfect
 
-# docs/trained.md, from the records that make learn has left in outputs/learning.
+# docs/trained.md and the figures on the pages of methods, from the records that make learn has left in outputs/learning.
 trained-page: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report trained
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report trained $(OUTPUTS)/learning
 
 # Networks, losses, samplers, degradations and metrics against the published implementations.
 test-goldens: $(STAMP)
@@ -154,13 +165,14 @@ benchmark: $(STAMP)
 docs: $(STAMP)
 	PYTHONPATH=src NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# The table of docs/models.md: parameters and sources of every published model.
+# The tables of docs/models.md: size, cost (measured, ten minutes of a core), code and weights of every published model; what was measured is
+# kept in docs/model_costs.json, and MODELS="sr3 liif" measures these again.
 model-table: $(STAMP)
-	$(BIN)/python -m rsdiff.app.model_table
+	OMP_NUM_THREADS=1 $(BIN)/python -m rsdiff.app.model_table $(MODELS)
 
-# The pictures of docs/gallery.md, from weights of the zoo and generated scenes.
+# The pictures of docs/gallery.md, from weights of the zoo on generated scenes and, with DATA_ROOT, on a Landsat scene (DATA_ROOT/scenes).
 gallery: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py $(DATA_ROOT)
 
 # The notebook in examples/, from its page.
 notebook:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ MOVED = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "
 
 
 def on_files(files: Files, config: Any) -> Files:
-    made = {"index.md": (ROOT / "README.md").read_text().replace("(docs/", "("), **pages()}
+    trained = json.loads((ROOT / "docs/trained.json").read_text())
+    made = {"index.md": (ROOT / "README.md").read_text().replace("(docs/", "("), **pages(trained)}
     made |= {place: (ROOT / name).read_text() for name, place in MOVED.items()}
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))

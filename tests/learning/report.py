@@ -1,7 +1,8 @@
-"""Writes what is known of learning: python -m tests.learning.report perfect|trained.
+"""Writes what is known of learning: python -m tests.learning.report perfect|trained [RECORDS].
 
 perfect  docs/learning.md: what each method is worth with a perfect network
-trained  docs/trained.md: what fresh networks reach, from the records of `tests.learning.trainings`; the others are named as not run
+trained  docs/trained.md: what fresh networks reach, from the records of `tests.learning.trainings` in the folder RECORDS; the others are
+         named as not run. Beside it docs/trained.json and a picture per training, which the site puts on the page of each method.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 
+from rsdiff.data.frames import markdown_of
 from tests.conftest import REPOSITORY
 from tests.learning.cases import CASES, world
 from tests.learning.checks import Loss, Samples, check_levels, check_loss, samples_of
@@ -88,17 +90,30 @@ textures; a difference from it comes from too short a training or from the sampl
   what it shows. learning.md says what the sampler keeps of it when the network is perfect.
 - **Kernel**: error of the estimated blur relative to that of the best estimate, where the blur is unknown.
 
-| method | textures | parameters | steps of {batch} | CPU s | estimate | sample | loss | spread, open to shown | LR misfit | kernel |
-|---|---|---|---|---|---|---|---|---|---|---|
 """
+HEADS = (
+    "method",
+    "textures",
+    "parameters",
+    "steps of 32",
+    "CPU s",
+    "estimate",
+    "sample",
+    "loss",
+    "spread, open to shown",
+    "LR misfit",
+    "kernel",
+)
 CURVES = Path("docs/images/trained.svg")
+"""All trainings; a picture of each lies in the folder of the same name."""
+FIGURES = Path("docs/trained.json")
 
 
-def records() -> dict[str, Any]:
+def records(folder: Path) -> dict[str, Any]:
     """Return what `tests.learning.trainings` has measured, by training, of those that are finished."""
     found = {}
     for name, training in TRAININGS.items():
-        path = FOLDER / name / RECORDS
+        path = folder / name / RECORDS
         if path.exists():
             record = json.loads(path.read_text())
             if str(training.steps) in record["curve"]:
@@ -106,20 +121,17 @@ def records() -> dict[str, Any]:
     return found
 
 
-def trained_rows(found: Mapping[str, Any]) -> list[str]:
-    """Return the rows of the table of trainings, one for each kind of texture a method restores."""
+def trained_rows(name: str, record: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of a training, one for each kind of texture that the method restores; the cells stand under HEADS."""
     rows = []
-    for name, record in found.items():
-        training = TRAININGS[name]
-        last = dict(record["curve"][str(training.steps)])
-        loss = last.pop("loss", None)
-        for place, values in last.items():
-            spread = ", ".join(f"{value:.2f}" for value in values.get("spread", []))
-            cells = [name, place or "-", f"{record['parameters']:,}", str(training.steps), f"{record['seconds']:.0f}"]
-            cells += [_number(values.get("estimate")), _number(values.get("sample")), _number(loss), spread or "-"]
-            rows.append(f"| {' | '.join([*cells, _number(values.get('misfit')), _number(values.get('kernel'))])} |\n")
-    missing = [name for name in TRAININGS if name not in found]
-    return [*rows, f"\nNot run: {', '.join(missing)}.\n"] if missing else rows
+    last = dict(record["curve"][str(TRAININGS[name].steps)])
+    loss = last.pop("loss", None)
+    for place, values in last.items():
+        spread = ", ".join(f"{value:.2f}" for value in values.get("spread", []))
+        cells = [name, place or "-", f"{record['parameters']:,}", str(TRAININGS[name].steps), f"{record['seconds']:.0f}"]
+        cells += [_number(values.get("estimate")), _number(values.get("sample")), _number(loss), spread or "-"]
+        rows.append([*cells, _number(values.get("misfit")), _number(values.get("kernel"))])
+    return rows
 
 
 def _number(value: float | None) -> str:
@@ -130,14 +142,10 @@ def draw_curves(found: Mapping[str, Any], path: Path) -> None:
     """Draw how far each training is from the best answer, by step: regressions by their error, diffusions by their loss."""
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for name, record in found.items():
-        steps = sorted(record["curve"], key=int)
-        values = [record["curve"][step] for step in steps]
-        if "loss" in values[0]:
-            axes[1].plot([int(step) for step in steps], [value["loss"] for value in values], label=name)
-        elif TRAININGS[name].sampler is None:
-            first = next(iter(values[0]))
-            axes[0].plot([int(step) for step in steps], [value[first]["estimate"] for value in values], label=name)
-    for axis, title in zip(axes, ("regressions: error / best error", "diffusions: loss / loss of a perfect network"), strict=True):
+        steps, values, is_loss = curve_of(name, record)
+        if values:
+            axes[int(is_loss)].plot(steps, values, label=name)
+    for axis, title in zip(axes, TITLES, strict=True):
         axis.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
         axis.set(xlabel="training step", title=title, yscale="log")
         axis.legend(fontsize=8)
@@ -145,18 +153,64 @@ def draw_curves(found: Mapping[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
-def trained_page() -> str:
-    """Return the page on trainings, and draw its figure."""
-    found = records()
-    head = TRAINED.format(draws=DRAWS, mean=(1 + 1 / DRAWS) ** 0.5, batch=32)
+TITLES = ("regressions: error / best error", "diffusions: loss / loss of a perfect network")
+
+
+def curve_of(name: str, record: Mapping[str, Any]) -> tuple[list[int], list[float], bool]:
+    """Return (steps, values, whether they are losses) of a training; no values where only its end was judged."""
+    steps = sorted(record["curve"], key=int)
+    points = [record["curve"][step] for step in steps]
+    if "loss" in points[0]:
+        return [int(step) for step in steps], [point["loss"] for point in points], True
+    if TRAININGS[name].sampler is None:
+        first = next(iter(points[0]))
+        return [int(step) for step in steps], [point[first]["estimate"] for point in points], False
+    return [], [], False
+
+
+def draw_curve(name: str, record: Mapping[str, Any], path: Path) -> bool:
+    """Draw one training by itself; return whether there was anything to draw."""
+    steps, values, is_loss = curve_of(name, record)
+    if not values:
+        return False
+    figure, axes = pyplot.subplots(figsize=(5.5, 3), layout="constrained")
+    axes.plot(steps, values, marker="o", markersize=4)
+    axes.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
+    axes.set(xlabel="training step", title=TITLES[int(is_loss)].split(": ")[1], xlim=(0, None))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
+    return True
+
+
+def figures_of_methods(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw each training and return what the pages of methods show of them: rows, and the picture's place under docs/."""
+    models = {}
+    for name, record in found.items():
+        picture = CURVES.with_suffix("") / f"{name}.svg"
+        drawn = draw_curve(name, record, REPOSITORY / picture)
+        rows = [[TRAININGS[name].model, *row[1:]] for row in trained_rows(name, record)]
+        models[TRAININGS[name].model] = {"rows": rows, "picture": str(picture.relative_to("docs")) if drawn else None}
+    return {"heads": HEADS, "models": models}
+
+
+def trained_page(folder: Path) -> str:
+    """Return the page on trainings, and write what stands beside it."""
+    found = records(folder)
+    head = TRAINED.format(draws=DRAWS, mean=(1 + 1 / DRAWS) ** 0.5)
+    rows = [row for name, record in found.items() for row in trained_rows(name, record)]
+    missing = [name for name in TRAININGS if name not in found]
+    told = f"\nNot run: {', '.join(missing)}.\n" if missing else ""
     if found:
         draw_curves(found, REPOSITORY / CURVES)
+    (REPOSITORY / FIGURES).write_text(json.dumps(figures_of_methods(found), indent=1) + "\n")
     picture = f"\n![Error and loss by training step]({CURVES.relative_to('docs')})\n" if found else ""
-    return head + "".join(trained_rows(found)) + picture
+    return f"{head}{markdown_of(HEADS, rows)}\n{told}{picture}"
 
 
 if __name__ == "__main__":
-    pages = {"perfect": ("learning.md", lambda: page(measured())), "trained": ("trained.md", trained_page)}
+    place = Path(sys.argv[2]) if len(sys.argv) > 2 else FOLDER
+    pages = {"perfect": ("learning.md", lambda: page(measured())), "trained": ("trained.md", lambda: trained_page(place))}
     name, made = pages[sys.argv[1]]
     target = REPOSITORY / "docs" / name
     target.write_text(made())

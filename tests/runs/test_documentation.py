@@ -15,11 +15,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from PIL import Image
+from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights, VGG19_Weights
 
 from rsdiff.app.command_line import check_command
 from rsdiff.app.help import INTRODUCTION
 from rsdiff.app.words import for_hydra, words_of
+from rsdiff.metrics.weight_files import ADDRESSES
 from rsdiff.training.checkpoints import CheckpointError
+from rsdiff.weights.releases import BY_KIND, BY_OPTION
 from tests.conftest import REPOSITORY, Command
 
 
@@ -63,6 +66,35 @@ def test_the_first_steps_lead_where_the_page_says(run_command: Command, tmp_path
     names: dict[str, np.ndarray] = {"image": images[0][:16, :16]}
     exec(lines, names)
     assert names["image_x4"].shape == (64, 64, 3)
+
+
+NO_PLACE = ("://127.0.0.1", "://example", "w3.org/", "purl.org/", "creativecommons.org/ns", "json-schema.org/", "apache.org/", "{place}")
+"""Names of formats and namespaces, and servers that no one has."""
+
+
+def named_addresses() -> Iterator[str]:
+    """Yield every address in code, configurations and documents, apart from the page that lists them."""
+    folders = [REPOSITORY / name for name in ("src", "conf", "docs", "zoo", "examples", "sweeps", "experiments")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in {".py", ".yaml", ".md", ".json", ".jinja", ".js"}]
+    files += [path for path in REPOSITORY.iterdir() if path.suffix in {".md", ".cff", ".toml", ".yml"} or path.name == "Dockerfile"]
+    releases = {*BY_KIND.values(), *BY_OPTION.values()}
+    yield from (address for release in releases for address in (release.address, release.weights) if address)
+    yield from ADDRESSES.values()
+    for path in {path.resolve() for path in files} - {REPOSITORY / "docs/addresses.md"}:
+        if path.name in ("weight_files.py", "releases.py"):  # their addresses are put together, and were read above
+            continue
+        for address in re.findall(r"https?://[^\s<>()\"'`|,]+[^\s<>()\"'`|,.;:]", path.read_text()):
+            if not any(part in address for part in NO_PLACE):
+                yield address.partition("{")[0]
+
+
+def test_every_address_is_listed_with_where_it_was_read() -> None:
+    page = (REPOSITORY / "docs/addresses.md").read_text()
+    listed = dict(re.findall(r"^\| (https?://\S+) \| (.+) \|$", page, re.MULTILINE))
+    assert all(listed.values())
+    assert set(named_addresses()) == set(listed)
+    for weights in (AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights, VGG19_Weights):
+        assert weights.IMAGENET1K_V1.url in ADDRESSES.values()
 
 
 def locked_versions() -> dict[str, Version]:

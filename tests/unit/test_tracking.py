@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from rsdiff.config.pace import Pace, duration, roughly
 from rsdiff.tracking import JsonLinesConfig, RunIdentity, WandbConfig, read_history
 from rsdiff.tracking import wandb as wandb_tracker
 from rsdiff.tracking.csv_file import CsvConfig
 from rsdiff.tracking.json_lines import JsonLines
-from rsdiff.tracking.progress import Progress, duration
+from rsdiff.tracking.progress import Progress
 from rsdiff.tracking.replay import replay
 from rsdiff.tracking.several import SeveralConfig
 
@@ -99,6 +100,21 @@ def test_a_log_file_says_soon_how_long_it_takes_and_then_less_and_less_often(tmp
 @pytest.mark.parametrize(("seconds", "text"), [(12.4, "12 s"), (303, "5 min 03 s"), (3900, "1 h 05 min")])
 def test_durations_are_read_at_a_glance(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_length_of_work_is_told_once_from_steps_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("rsdiff.config.pace.time.monotonic", lambda: now)
+    pace, short = Pace(600), Pace(8)
+    told = {}
+    for step, seconds in enumerate([60.0, 2.0, 2.0, 2.0, 2.0, 2.0], start=1):  # the first loads and compiles
+        now += seconds
+        if (estimate := pace.after(step)) is not None:
+            told[step] = estimate
+        assert short.after(step) is None  # over in a few seconds
+    assert list(told) == [3]
+    assert (told[3].left, told[3].each) == (2.0 * 597, 2.0)
+    assert [roughly(seconds) for seconds in (44, 2.0 * 597, 6 * 3600, 200_000)] == ["40 s", "20 min", "6 h", "2 days"]
 
 
 class FakeRun:

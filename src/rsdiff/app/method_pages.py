@@ -16,20 +16,30 @@ import rsdiff
 from rsdiff.app.groups import GROUPS
 from rsdiff.app.help import field_sentences
 from rsdiff.config import marks_of
+from rsdiff.data.frames import markdown_of
 from rsdiff.weights.keymaps import KEY_MAPS
+from rsdiff.weights.releases import release_of
 
 CONF = (Path(rsdiff.__file__).parent / "conf").resolve()
 NAMES = (
     "`model=NAME` is the published configuration, `NAME_tiny` the same in smaller sizes, `NAME_quick` a variant of ours for small budgets."
 )
 
+MEASURED = (
+    "A fresh network of the small configuration, trained with the published objective on textures whose best answer is known, relative "
+    "to that answer: 1 is perfect for an estimate or a loss. [Fresh networks against the best answer](../trained.md) explains the columns."
+)
 
-def method_pages() -> dict[str, str]:
-    """Return the text (Markdown) of method/index.md and of method/KIND.md for every kind of model."""
+
+def method_pages(trained: Mapping[str, Any]) -> dict[str, str]:
+    """Return the text (Markdown) of method/index.md and of method/KIND.md for every kind of model.
+
+    trained  what `make trained-page` measured: heads of a table, and by model its rows and the place of a picture under docs/
+    """
     options: dict[str, list[str]] = {}
     for path in sorted((CONF / "model").glob("*.yaml")):
         options.setdefault(kind_of(path.stem), []).append(path.stem)
-    made = {f"method/{kind}.md": page_of(kind, options[kind]) for kind in sorted(options)}
+    made = {f"method/{kind}.md": page_of(kind, options[kind], trained) for kind in sorted(options)}
     chosen = {kind: ", ".join(f"`{name}`" for name in names) for kind, names in options.items()}
     rows = [f"| [{kind}]({kind}.md) | {summary_of(kind)} | {chosen[kind]} |" for kind in sorted(options)]
     index = ["# Methods", "", NAMES, "", "| kind | what it is | `model=` |", "|---|---|---|", *rows]
@@ -57,24 +67,49 @@ def docstring_of(kind: str) -> str:
     return inspect.cleandoc(importlib.import_module(GROUPS["model"][kind].__module__).__doc__ or "")
 
 
-def page_of(kind: str, options: list[str]) -> str:
+def page_of(kind: str, options: list[str], trained: Mapping[str, Any]) -> str:
     """Return the page of one method."""
     head, _, more = docstring_of(kind).partition("\n\n")
     parts = [f"# {kind}", *dict.fromkeys([summary_of(kind), " ".join(head.split())]), listed(more)]
     parts += ["## Configurations", "\n".join(f"- `model={name}`: {comment_of(CONF / 'model' / f'{name}.yaml')}" for name in options)]
     ours = ours_of(GROUPS["model"][kind])
     if ours:
-        parts += ["## What is ours", "With other values than the defaults these settings leave the published method.", "\n".join(ours)]
+        parts += [
+            "## What is ours",
+            "Settings that the published method does not have. With their defaults the model is the published one.",
+            "\n".join(ours),
+        ]
     experiments = list(experiments_of(options))
     if experiments:
         parts += ["## Experiments", "\n".join(f"- `experiments={name}`: {comment}" for name, comment in experiments)]
     tables = list(tables_of(options))
     if tables:
         parts += ["## Published tables", "\n".join(f"- `sweeps=tables/{name}`: {title}" for name, title in tables)]
+    measured = [trained["models"][name] for name in options if name in trained["models"]]
+    if measured:
+        parts += ["## Measured", MEASURED, without_empty_columns(trained["heads"], [row for found in measured for row in found["rows"]])]
+        parts += [f"![Distance from the best answer by training step](../{found['picture']})" for found in measured if found["picture"]]
     if kind in KEY_MAPS:
-        parts += ["## Released weights", imports_of(kind, options[0])]
+        parts += ["## Released weights", *released(kind, options), imports_of(kind, options[0])]
     parts.append(f"Every setting: [reference](../reference/model.md#{kind}), or `python run.py model={options[0]} --help`.")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def without_empty_columns(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a table of those columns in which some row has a value."""
+    kept = [index for index in range(len(heads)) if any(row[index] != "-" for row in rows)]
+    return markdown_of([heads[index] for index in kept], [[row[index] for index in kept] for row in rows])
+
+
+def released(kind: str, options: list[str]) -> list[str]:
+    """Return a list of the addresses from which authors offer weights, or nothing."""
+    found: dict[str, list[str]] = {}
+    for option in options:
+        release = release_of(option, kind)
+        if release is not None and release.weights and not option.endswith(("_tiny", "_quick")):
+            told = f"[{release.repository}]({release.address}) (licence of the code: {release.licence}), [weights]({release.weights})"
+            found.setdefault(told, []).append(f"`{option}`")
+    return ["\n".join(f"- {', '.join(names)}: {told}" for told, names in found.items())] if found else []
 
 
 def listed(text: str) -> str:

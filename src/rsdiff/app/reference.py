@@ -16,12 +16,15 @@ from rsdiff.config.tagged import family_of
 from rsdiff.runs.options import RunOptions
 
 
-def pages() -> dict[str, str]:
-    """Return the text of every page (Markdown) by its place: reference/GROUP.md, reference/settings.md and reference/python.md."""
+def pages(trained: Mapping[str, Any]) -> dict[str, str]:
+    """Return the text of every page (Markdown) by its place: reference/GROUP.md, settings.md, python.md, and the pages of methods.
+
+    trained  see rsdiff.app.method_pages
+    """
     made = {f"reference/{group}.md": group_page(group, kinds) for group, kinds in GROUPS.items()}
     made["reference/settings.md"] = "# Top-level settings\n\n" + "\n".join(_rows("", RunOptions, default_values(RunOptions))) + "\n"
     made["reference/python.md"] = python_page()
-    return made | method_pages()
+    return made | method_pages(trained)
 
 
 def group_page(group: str, kinds: Mapping[str, type[Any]]) -> str:

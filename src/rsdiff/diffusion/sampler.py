@@ -212,9 +212,9 @@ _WALKS: ContextVar[list[list[float]] | None] = ContextVar("walks", default=None)
 
 
 @contextmanager
-def walked_levels() -> Iterator[list[list[float]]]:
-    """Collect the levels of every sampling inside the block, whatever method does it."""
-    walks: list[list[float]] = []
+def walked_levels(walks: list[list[float]] | None = None) -> Iterator[list[list[float]]]:
+    """Collect the levels of every sampling inside the block, whatever method does it, in `walks` or in a new list."""
+    walks = [] if walks is None else walks
     token = _WALKS.set(walks)
     try:
         yield walks

@@ -24,7 +24,8 @@ ADDRESSES = {
     "weights-inception-2015-12-05-6726825d.pth",
 }
 """Where the authors of a file publish it: torchvision.models, FID_WEIGHTS_URL of pytorch-fid, release v0.2.0 of torch-fidelity, and
-basicsr/metrics of BasicSR. The content is checked when it is read, not where it came from."""
+basicsr/metrics of BasicSR. docs/addresses.md has the commits. The content is checked when it is
+read, not where it came from."""
 
 
 def weight_folders(folders: Sequence[str]) -> list[Path]:

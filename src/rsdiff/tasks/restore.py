@@ -107,7 +107,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     for number, (source, target) in enumerate(zip(inputs, outputs, strict=True)):
         if source in failures:
             continue
-        what = f"restoring {source.name}" + (f" ({number + 1} of {len(inputs)})" if len(inputs) > 1 else "") + ", megapixels"
+        what = f"restoring {source.name}" + (f" ({number + 1} of {len(inputs)})" if len(inputs) > 1 else "")
         job = SceneJob(
             input=source,
             output=target,
@@ -176,7 +176,7 @@ def restore_or_skip(job: SceneJob, team: Processes, folder: RunFolder, tracker: 
 
     def progress(done: int, total: int) -> None:
         if team.rank == 0:
-            tracker.progress(what, done // 1_000_000, max(1, total // 1_000_000))
+            tracker.progress(f"{what}, percent", 100 * done // max(total, 1), 100)
 
     result = restore_scene(job, team, progress)
     if team.rank == 0:

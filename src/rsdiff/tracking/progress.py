@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from rsdiff.config.pace import Pace, duration, roughly
 from rsdiff.tracking.tracker import End, Recorder
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ class Progress(Recorder):
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console  # with its bars, for runs; commands that compose and check do without
 
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, markup=False, emoji=False)  # [x] and :x: are names of files
         self._bars: rich.progress.Progress | None = None
         self._tasks: dict[str, rich.progress.TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}
+        self._paces: dict[str, Pace] = {}
         self._next_line = -float("inf")
         self._seconds = SECONDS_BETWEEN_LINES[0]
 
@@ -42,7 +44,9 @@ class Progress(Recorder):
         self._show("step", step, total, facts(values, images_per_second))
 
     def progress(self, what: str, done: int, total: int) -> None:
-        self._show(what, done, total, f"{memory_gib():.1f} GiB")
+        if (estimate := self._paces.setdefault(what, Pace(total)).after(done)) is not None:
+            self.console.print(f"time     about {roughly(estimate.left)} of {what}", highlight=False, soft_wrap=True)
+        self._show(what, done, total, f"{memory_gib():.1f} GiB of memory")
 
     def finish(self, end: End) -> None:
         self._close_bars()
@@ -56,7 +60,7 @@ class Progress(Recorder):
     def _show(self, what: str, done: int, total: int, facts: str) -> None:
         now = time.monotonic()
         if what not in self._started:
-            self._next_line, self._seconds = now, SECONDS_BETWEEN_LINES[0]
+            self._next_line, self._seconds = now + (0 if done else SECONDS_BETWEEN_LINES[0]), SECONDS_BETWEEN_LINES[0]
         began, first = self._started.setdefault(what, (now, done))
         if self.console.is_terminal:
             self._show_bar(what, done, total, facts)
@@ -72,7 +76,7 @@ class Progress(Recorder):
             import rich.progress
 
             self._bars = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}"),
+                rich.progress.TextColumn("{task.description}", markup=False),
                 rich.progress.BarColumn(),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TextColumn("{task.fields[facts]}"),
@@ -103,11 +107,3 @@ def memory_gib() -> float:
         return float(torch.cuda.max_memory_allocated()) / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
-
-
-def duration(seconds: float) -> str:
-    """Return '1 h 05 min', '5 min 03 s' or '12 s'."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
