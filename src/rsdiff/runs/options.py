@@ -48,6 +48,9 @@ class RunOptions:
     def __post_init__(self) -> None:
         if not 0 < self.scale < math.inf:
             raise UserError(f"scale={self.scale:g} was given; give a number above 0, such as 4.")
+        for name in ("checkpoint", "input", "output", "source", "sr", "hr", "outputs"):
+            if getattr(self, name) == "":
+                raise UserError(f"{name}= is empty; give a path, or leave {name}= out.")
 
 
 class TaskOptions:
