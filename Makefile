@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
-.PHONY: env help lock test-newest test-oldest demo wheel-check reproduce-tables matrix feature-table test test-devices device-table gpu-proof gpu-rehearsal test-slow test-learning proof learn learning-page trained-page test-goldens test-faults benchmark docs model-table gallery notebook release lint format
+.PHONY: env help lock test-newest test-oldest demo wheel-check reproduce-tables leaderboard matrix feature-table test test-devices device-table gpu-proof gpu-rehearsal test-slow test-learning proof learn learning-page trained-page test-goldens test-faults benchmark docs model-table gallery notebook release lint format
 
 TABLE ?= all
 BUDGET ?= quick
@@ -57,11 +57,12 @@ test-oldest:
 	touch .venv-oldest/.installed
 	$(MAKE) test VENV=.venv-oldest
 
-# From nothing to two reports: weights of the zoo on generated scenes, in seconds, then a small network trained on them in two minutes. Both
-# print a table beside bicubic and where the report with pictures is.
+# From nothing to two reports: weights of the zoo on generated scenes, in seconds, then the same weights trained on these for two minutes. Both
+# print a table beside bicubic and where the report with pictures is; a page of both ends it.
 demo: $(STAMP)
 	$(BIN)/python run.py task=evaluate checkpoint=zoo:any_scale dataset=synthetic dataset.size=128
-	$(BIN)/python run.py model=rrdb_quick trainer.steps=300
+	$(BIN)/python run.py experiments=demo/fine_tune
+	$(BIN)/python run.py task=board
 
 # The wheel, used as someone does who has no copy of the repository.
 wheel-check: $(STAMP)
@@ -72,6 +73,16 @@ wheel-check: $(STAMP)
 reproduce-tables: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py task=tables "task.tables=[$(TABLE)]" task.budget=$(BUDGET) task.seeds=$(SEEDS) \
 	  task.data_root=$(or $(DATA_ROOT),null) outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
+	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
+
+METHODS ?=
+leaderboard: MINUTES = 30
+# Every method of sweeps/leaderboard.yaml trained for MINUTES of processor time each on the same images, then compared on the same others:
+# DATA_ROOT, the folder that holds aid_small (without it, generated scenes); METHODS="RRDB,EDM" for some. The same command goes on where it
+# was stopped; LAUNCHER and JOBS as above. The page is in outputs/leaderboard.
+leaderboard: $(STAMP)
+	RSDIFF_DATA=$(or $(DATA_ROOT),data) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py \
+	  sweeps=leaderboard$(if $(DATA_ROOT),_aid) task.minutes=$(MINUTES) "task.only=[$(METHODS)]" outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
 	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
 
 MODELS ?=

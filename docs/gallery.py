@@ -1,12 +1,20 @@
-"""Makes the pictures of docs/gallery.md with weights of the zoo on generated scenes: make gallery. It takes a minute."""
+"""Makes the pictures of docs/gallery.md with weights of the zoo: make gallery DATA_ROOT=FOLDER. It takes a minute.
+
+FOLDER/scenes/RGB.byte.tif is the Landsat 7 scene of rasterio's test data, which is in the public domain; without it the picture of a scene
+on its map stays as it is.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,6 +27,7 @@ from rsdiff.degradations.kernels import anisotropic_kernels, isotropic_kernels
 from rsdiff.reporting.style import BASELINE, METHOD, REFERENCE, styled
 
 PLACE = Path(__file__).resolve().parent / "images/gallery"
+RUN = Path(__file__).resolve().parent.parent / "run.py"
 Array = NDArray[np.uint8]
 SIDE, DETAIL = 256, 72
 
@@ -32,8 +41,8 @@ def enlarged(image: Array, side: int, method: Image.Resampling) -> Array:
     return np.asarray(Image.fromarray(image).resize((side, side), method))
 
 
-def compare(name: str, checkpoint: str, degradation: str, rows: Sequence[tuple[int, int, int]]) -> None:
-    """Draw input, bicubic, restored image and reference; a row is (scene, top, left) of the detail."""
+def compare(name: str, checkpoint: str, degradation: str, rows: Sequence[tuple[int, int, int]], detail: int = DETAIL) -> None:
+    """Draw input, bicubic, restored image and reference; a row is (scene, top, left) of the detail, `detail` pixels a side."""
     model, bicubic = rsdiff.load(checkpoint), rsdiff.load("bicubic")
     figure = Figure((11, 2.95 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 4, squeeze=False)
@@ -43,7 +52,7 @@ def compare(name: str, checkpoint: str, degradation: str, rows: Sequence[tuple[i
         told = {key: f"{key}\n{rsdiff.score(sr, hr, 'basicsr_y', metrics=['psnr'])[0]['psnr']:.2f} dB" for key, sr in results.items()}
         shown = {"input": enlarged(lr, SIDE, Image.Resampling.NEAREST), **results, "reference": hr}
         for place, (key, image) in zip(axes, shown.items(), strict=True):
-            _show(place, image[top : top + DETAIL, left : left + DETAIL], told.get(key, f"{key}\n"))
+            _show(place, image[top : top + detail, left : left + detail], told.get(key, f"{key}\n"))
     save(figure, name)
 
 
@@ -101,17 +110,21 @@ def kernels(name: str) -> None:
     save(figure, name)
 
 
-def spread(name: str) -> None:
-    """Draw how far the results for eight flips and turns of an input disagree, beside their mean and its error."""
-    lr, hr, _ = rsdiff.degrade(scene(2), "bicubic", scale=4)
+def eight_results(lr: Array) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return mean (H, W, C) and deviation (H, W) of the results for eight flips and turns of an input, in grey levels."""
     model = rsdiff.load("zoo:any_scale")
-    turned = [(turns, flip) for turns in range(4) for flip in (False, True)]
     results = []
-    for turns, flip in turned:
+    for turns, flip in [(turns, flip) for turns in range(4) for flip in (False, True)]:
         image = np.rot90(lr[:, ::-1] if flip else lr, turns)
         back = np.rot90(model.restore(np.ascontiguousarray(image), scale=4), -turns)
         results.append((back[:, ::-1] if flip else back).astype(float))
-    mean, deviation = np.mean(results, 0), np.std(results, 0).mean(-1)
+    return np.mean(results, 0), np.std(results, 0).mean(-1)
+
+
+def spread(name: str) -> None:
+    """Draw how far the results for eight flips and turns of an input disagree, beside their mean and its error."""
+    lr, hr, _ = rsdiff.degrade(scene(2), "bicubic", scale=4)
+    mean, deviation = eight_results(lr)
     error = np.abs(mean - hr).mean(-1)
     figure = Figure((11, 3.2), layout="constrained")
     places = figure.subplots(1, 4)
@@ -125,6 +138,72 @@ def spread(name: str) -> None:
         figure.colorbar(place.images[0], ax=place, shrink=0.8)
     save(figure, name)
     print(f"correlation of spread and error over pixels: {np.corrcoef(deviation.ravel(), error.ravel())[0, 1]:.2f}")
+
+
+WINDOW = (386, 336, 112, 112)
+"""Top, left, height and width of the part of the Landsat scene that is restored: lagoons and the reef of Andros, the Bahamas."""
+
+
+def on_the_map(name: str, path: Path) -> None:
+    """Draw a part of a georeferenced scene before and after task=restore, in map coordinates, and where the network is unsure."""
+    top, left, height, width = WINDOW
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["task=restore", "checkpoint=zoo:any_scale", "scale=4", f"input={path}", f"output={folder}/x4.tif", f"outputs={folder}"]
+        subprocess.run([sys.executable, RUN, *words, f"task.window=[{top},{left},{height},{width}]"], check=True)
+        with rasterio.open(path) as before, rasterio.open(f"{folder}/x4.tif") as after:
+            whole, small, large = (
+                _rows(image) for image in (before.read(), before.read(window=((top, top + height), (left, left + width))), after.read())
+            )
+            valid = before.dataset_mask() > 0
+            frames = [_frame(data.bounds) for data in (before, after)]
+            sizes = [data.res[0] for data in (before, after)]
+            projection = str(before.crs)
+    low, high = np.percentile(small, (1, 97), axis=(0, 1))  # for the eye only
+
+    def shown(image: Array) -> NDArray[Any]:
+        return np.clip((image - low) / (high - low), 0, 1)
+
+    figure = Figure((11, 8.6), layout="constrained")
+    places = figure.subplots(2, 2).ravel()
+    overview = np.where(valid[..., None], shown(whole), 1.0)
+    _map(places[0], overview, frames[0], f"Landsat 7, Andros (the Bahamas), pixels of {sizes[0]:.0f} m", 50)
+    x0, x1, y0, y1 = frames[1]
+    places[0].plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color="#ffd54a", linewidth=1.6)
+    _map(places[1], shown(small), frames[1], f"the marked part: {width} x {height} pixels", 5)
+    _map(places[2], shown(large), frames[1], f"restored: {4 * width} x {4 * height} pixels of {sizes[1]:.0f} m", 5)
+    deviation = eight_results(small)[1]
+    _map(
+        places[3], deviation, frames[1], "spread of eight results (grey levels)", 5, cmap="magma", vmax=float(np.quantile(deviation, 0.995))
+    )
+    figure.colorbar(places[3].images[0], ax=places[3], shrink=0.85, pad=0.01, aspect=30)
+    figure.supxlabel(f"easting (km), {projection}", fontsize=9)
+    figure.supylabel("northing (km)", fontsize=9)
+    save(figure, name)
+
+
+def _rows(image: Array) -> Array:
+    return np.moveaxis(image, 0, -1)
+
+
+def _frame(bounds: Any) -> tuple[float, float, float, float]:
+    """Return left, right, bottom and top in km."""
+    return bounds.left / 1e3, bounds.right / 1e3, bounds.bottom / 1e3, bounds.top / 1e3
+
+
+def _map(place: Axes, image: Any, frame: tuple[float, float, float, float], title: str, bar: float, **options: Any) -> None:
+    """Draw an image in map coordinates with a scale bar of `bar` km at its lower left."""
+    place.imshow(image, extent=frame, interpolation="nearest", **options)
+    place.set_title(title, fontsize=9)
+    place.tick_params(labelsize=7)
+    place.grid(visible=False)
+    left, right, bottom, top = frame
+    x, y = left + 0.05 * (right - left), bottom + 0.05 * (top - bottom)
+    for colour, thick in (("black", 5), ("white", 2.5)):
+        place.plot([x, x + bar], [y, y], color=colour, linewidth=thick, solid_capstyle="butt")
+    style = {"facecolor": "black", "alpha": 0.55, "pad": 1.5, "edgecolor": "none"}
+    place.text(x, y + 0.025 * (top - bottom), f"{bar:g} km", color="white", fontsize=8, bbox=style)
+    place.set_xlim(left, right)
+    place.set_ylim(bottom, top)
 
 
 def _show(place: Axes, image: Any, title: str, **options: Any) -> None:
@@ -141,8 +220,13 @@ def save(figure: Figure, name: str) -> None:
 if __name__ == "__main__":
     with styled():
         compare("any_scale", "zoo:any_scale", "bicubic", [(1, 60, 60), (4, 120, 100)])
-        compare("blind", "zoo:blind_x4", "bsrgan", [(1, 60, 60), (6, 90, 90)])
+        compare("blind", "zoo:blind_x4", "bsrgan", [(2, 40, 40), (4, 40, 40)], detail=176)  # drawn with noise, and with blur and blocks
         scales("scales")
         spectra("spectra")
         kernels("kernels")
         spread("spread")
+        landsat = Path(sys.argv[1] if len(sys.argv) > 1 else "data") / "scenes/RGB.byte.tif"
+        if landsat.is_file():
+            on_the_map("scene", landsat)
+        else:
+            print(f"{landsat} is not there; the picture of a scene on its map stays as it is")

@@ -42,11 +42,13 @@ task:
     generated: [dataset=synthetic, dataset.second_date=false, dataset.size=64]
     quick_train: [degradation=aniso, scale=4]
     points:
-      - {name: two, evaluate: [degradation=diffbsr_test, scale=4], cases: {iso_width0_noise0: none, aniso_1_4_0deg_noise0: strong}}
+      - {name: two, evaluate: [degradation=diffbsr_test, scale=4], cases: {iso_width0_noise0: none, aniso_1_4_0deg_noise0: strong},
+         published_on: {split: some images, dataset: airs, scale: 4, images: 2, border: 4}}
     rows:
       - {name: Bicubic, model: bicubic, published: {two/iso_width0_noise0: {psnr: 30.0}}}
       - {name: SR3, model: sr3, train: [model=sr3]}
       - {name: To come, model: not_written_yet, train: [model=not_written_yet]}
+      - {name: Released, model: rrdb, released: x4.pth, download: curl -o weights/x4.pth ADDRESS}
 """
 
 
@@ -120,7 +122,13 @@ def test_a_table_runs_once_and_tells_what_is_missing(repository: Path, run_comma
     ended = run_command("sweeps=tables/toy", repository=repository)
     assert ended.code == 0, ended.err
     assert "model=not_written_yet is not part of this version" in ended.out
-    assert "4 of 6 cells of 1 tables, budget quick" in ended.out
+    assert "4 of 8 cells of 1 tables, budget quick" in ended.out
+    assert "not run  weights/x4.pth is not there; get it so: curl -o weights/x4.pth ADDRESS" in ended.out
+    page = (Path("outputs") / "tables" / "toy-quick" / "table.md").read_text()
+    assert "Ours: 2 test images of synthetic, 64 x 64, x4, degradation diffbsr_test; all bands (RGB), border 4 px." in page
+    assert "Published: some images" in page
+    rows = csv.DictReader((Path("outputs") / "tables" / "toy-quick" / "table.csv").open())
+    assert [(row["published"], row["difference"]) for row in rows if row["published"]] == [("30.0", "")], "a difference of a quick budget"
     first = figures(Path("outputs"))
     assert all(
         first[method, f"two/{case}", "psnr"] for method in ("Bicubic", "SR3") for case in ("iso_width0_noise0", "aniso_1_4_0deg_noise0")
@@ -137,7 +145,7 @@ def test_a_table_runs_once_and_tells_what_is_missing(repository: Path, run_comma
         failed = run_command("sweeps=tables/toy", repository=repository)
     assert failed.code == 1, failed.out
     assert failed.err.splitlines()[-1] == "error: 1 runs failed, see 'not run' above; the same command tries them again."
-    assert "2 of 6 cells" in failed.out
+    assert "2 of 8 cells" in failed.out
     mended = run_command("sweeps=tables/toy", repository=repository)
     assert "1 runs to do" in mended.out, (mended.out, mended.err)
     assert figures(Path("outputs")) == first

@@ -222,6 +222,30 @@ def test_worldstrat_trains_on_hr_and_tests_on_its_real_lr(tmp_path: Path) -> Non
     assert sample.lr.shape == (3, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "files", "expected"),
+    [
+        ("set5", ["HR/baby.png", "LR_bicubic/X4/babyx4.png"], ["HR/baby"]),
+        ("set14", ["GTmod12/bridge.png", "LRbicx4/bridge.png"], ["GTmod12/bridge"]),
+        ("urban100", ["image_SRF_4/img_001_SRF_4_HR.png", "image_SRF_4/img_001_SRF_4_LR.png"], ["image_SRF_4/img_001_SRF_4_HR"]),
+        ("bsd100", ["BSD100/3096.png"], ["BSD100/3096"]),
+        ("manga109", ["AkkeraKanjinchou.png"], ["AkkeraKanjinchou"]),
+        ("div2k", ["DIV2K_train_HR/0001.png", "DIV2K_valid_HR/0801.png"], ["DIV2K_valid_HR/0801"]),
+        ("df2k", ["DF2K_HR/DIV2K_train_HR/0001.png", "DF2K_HR/Flickr2K_HR/000001.png", "DIV2K_valid_HR/0801.png"], ["DIV2K_valid_HR/0801"]),
+        ("rsd46", ["train/Airplane/a.png", "val/Airplane/b.png"], ["val/Airplane/b"]),
+        ("div2krk", ["gt/img_1_gt.png", "gt/img_2_gt.png", "lr_x4/im_1.png", "lr_x4/im_2.png"], ["img_1_gt", "img_2_gt"]),
+    ],
+)
+def test_sets_of_photographs_are_recognised_as_they_are_distributed(
+    name: str, files: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    for number, file in enumerate(files):
+        small = file.startswith("lr_x4")
+        write(tmp_path / file, pixels(8 if small else 32, 8 if small else 32, number))
+    source = shipped(name, tmp_path, limit=None).build("test", 4)
+    assert [source.name(index) for index in range(len(source))] == expected
+
+
 def test_jilin_images_are_inputs_without_targets(tmp_path: Path) -> None:
     write(tmp_path / "scene" / "1.tif", pixels(8, 8, 0))
     source = shipped("jilin", tmp_path).build("test", 4)

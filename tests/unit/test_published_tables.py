@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsdiff.app.table_options import TableConfig, filled
+from rsdiff.app.table_options import PublishedOn, TableConfig, filled
 from rsdiff.app.table_plan import QuickData, cells_of, merged
+from rsdiff.app.table_protocol import QUICK, Measured, why_not_subtracted
 from rsdiff.config import ConfigError, config_from_mapping
 from rsdiff.metrics import METRICS
 from rsdiff.reporting.published import (
@@ -42,7 +43,12 @@ TABLE = {
     "shown": ["psnr", "lpips_alex"],
     "points": [
         {"name": "blind", "words": {"family": "iso", "scale": "4"}, "evaluate": ["dataset=airs", "scale=4"], "cases": {"a": "", "b": "b"}},
-        {"name": "x8", "words": {"family": "iso", "scale": "8"}, "evaluate": ["dataset=airs", "scale=8"]},
+        {
+            "name": "x8",
+            "words": {"family": "iso", "scale": "8"},
+            "evaluate": ["dataset=airs", "scale=8"],
+            "published_on": {"split": "ten images", "dataset": "airs", "scale": 8, "images": 10, "size": [256, 256], "border": 8},
+        },
     ],
     "rows": [
         {"name": "Bicubic", "model": "bicubic"},
@@ -97,7 +103,7 @@ def result(tmp_path: Path) -> TableResult:
         seeds=3,
         command="python run.py sweeps=tables/toy",
         commit="abc",
-        printed=(Printed("Single images", "figure 3", ("Image", "PSNR"), (("one", "20.1"),)),),
+        printed=(Printed("Single images", "figure 3", "RGB, no border.", ("Image", "PSNR"), (("one", "20.1"),)),),
     )
 
 
@@ -125,6 +131,9 @@ def test_a_setting_stands_once_with_its_last_value() -> None:
         ({"rows": [TABLE["rows"][0], TABLE["rows"][0]]}, "each with a name of its own"),
         ({"rows": [{"name": "a", "model": "b", "published": {"x9": {"psnr": 1.0}}}]}, "published values at \\['x9'\\]"),
         ({"rows": [{"name": "a", "model": "b", "published": {"x8": {"ssim": 1.0}}}]}, "which the table does not show"),
+        ({"rows": [{"name": "a", "model": "b", "published": {"blind/a": {"psnr": 1.0}}}]}, "say in `published_on` of that point"),
+        ({"rows": [{"name": "a", "model": "b", "released": "a.pth"}]}, "belong together"),
+        ({"rows": [{"name": "a", "model": "b", "released": "a.pth", "download": "curl", "train": ["c"]}]}, "make two rows of it"),
         ({"rows": [{"name": "a", "model": "b", "points": ["x9"]}]}, "names the points \\['x9'\\]"),
     ],
 )
@@ -190,6 +199,64 @@ def test_a_model_that_is_not_there_yet_is_a_row_that_says_so() -> None:
     (cell,) = [cell for cell in cells("quick") if cell.row.name == "To come" and cell.point.name == "x8"]
     assert cell.job is None
     assert "conf/model/unknown.yaml" in cell.reason
+
+
+def test_released_weights_are_evaluated_in_any_budget_without_a_training() -> None:
+    row = {"name": "Released", "model": "fixed", "released": "fixed.pth", "download": "curl"}
+    with_weights = table(rows=[row])
+    for budget in ("quick", "paper"):
+        for cell in cells_of(with_weights, budget, 1, MODELS, lambda model: False, lambda settings: None):  # type: ignore[arg-type]
+            assert cell.job is not None
+            assert (cell.job.after, cell.job.released) == (None, "fixed.pth")
+            assert "model=fixed" in cell.job.settings
+
+
+OURS = Measured("aid", "bicubic_pillow", 4.0, 1000, ((600, 600),), "bands", 0)
+PUBLISHED = PublishedOn(
+    split="test images", dataset="aid", degradation="bicubic_pillow", scale=4, images=1000, size=(600, 600), channel="bands", border=0
+)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "word"),
+    [
+        ({}, {}, ""),
+        ({"dataset": "dota"}, {}, "data set"),
+        ({"dataset": ""}, {}, "data set"),
+        ({"degradation": ""}, {}, "degradation"),
+        ({"scale": None}, {}, "scale"),
+        ({}, {"scale": 8.0}, "scale"),
+        ({}, {"images": 2}, "number of images"),
+        ({}, {"sizes": ((256, 256),)}, "size"),
+        ({"size": "several"}, {}, "size"),
+        ({"size": "several"}, {"sizes": ((256, 256), (300, 300))}, ""),
+        ({"channel": "unknown"}, {}, "channel"),
+        ({}, {"channel": "y_studio"}, "channel"),
+        ({"border": "unknown"}, {}, "border"),
+        ({}, {"border": 4}, "border"),
+    ],
+)
+def test_a_published_value_is_subtracted_only_where_everything_is_the_same(there: dict, here: dict, word: str) -> None:
+    why = why_not_subtracted(replace(PUBLISHED, **there), replace(OURS, **here), "paper")
+    assert (f"{word} (" in why) if word else (why == "")
+    assert why_not_subtracted(replace(PUBLISHED, **there), replace(OURS, **here), "quick") == QUICK
+
+
+def test_what_may_not_be_subtracted_is_shown_beside_it_in_every_form(result: TableResult, tmp_path: Path) -> None:
+    slow, *others = result.rows
+    apart = replace(slow, cells={"x4": replace(slow.cells["x4"], apart="of other images.")})
+    told = replace(result, rows=(apart, *others), circumstances={"x4": ("Published: ten images.", "Ours: two images.")})
+    page = write_table(tmp_path / "toy", told)
+    for path in (page, page.with_name("table.md"), page.with_name("table.tex")):
+        text = path.read_text()
+        assert "28.50" in text
+        assert "(28.00)" in text
+        assert "+0.50" not in text
+        assert "of other images." in text
+        assert "Published: ten images." in text
+        assert "Ours: two images." in text
+    first = next(csv.DictReader(page.with_name("table.csv").open()))
+    assert (first["published"], first["difference"]) == ("28.0", "")
 
 
 def test_markdown_gives_ours_spread_published_difference_and_a_link(result: TableResult, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.edm_sr import EdmSrConfig
-from rsdiff.methods.refdiff import RefDiffConfig, estimate_change
+from rsdiff.methods.refdiff import RefDiffConfig, estimate_change, with_errors
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 from rsdiff.networks.song_unet import SongUNetConfig
@@ -247,3 +247,29 @@ def test_what_cannot_work_is_refused_in_one_sentence():
         RefDiffConfig(loss_divisor=0)
     with pytest.raises(ValueError, match="0 to 1"):
         RefDiffConfig(wrong_reference=2)
+
+
+@pytest.mark.parametrize("accuracy", [0.8, 0.6, 0.0])
+def test_a_mask_of_some_accuracy_is_right_on_that_share_of_every_image_whatever_its_batch(accuracy: float) -> None:
+    mask = torch.zeros(3, 1, 40, 48)
+    mask[:2, :, :, :20] = 3 / 255
+    mask[1, :, :5, :5] = 7 / 255
+    options = replace(REFDIFF, mask_accuracy=accuracy)
+    same, names = mask == 0, ["a", "b", "c"]
+    wrong = with_errors(mask, same, options, names)
+    assert ((wrong == mask).float().flatten(1).mean(1) - accuracy).abs().max() < 1 / mask[0].numel()
+    assert set((255 * wrong[0]).round().unique().tolist()) == {0.0, 3.0}
+    assert set(wrong[2][wrong[2] != 0].tolist()) <= {1.0}, "an image without change has no code of its own"
+    assert torch.equal(with_errors(mask[1:2], same[1:2], options, ["b"])[0], wrong[1])
+    patches = (wrong != mask).float()
+    assert (patches[..., 1:] == patches[..., :-1]).float().mean() > 0.85, "errors come in patches"
+
+
+def test_restoring_with_a_wrong_mask_changes_the_result_and_the_data_mask_is_needed() -> None:
+    method = built(REFDIFF)
+    images = batch()
+    right = method.restore(images, SAMPLER, noise())
+    method.options = replace(REFDIFF, mask_accuracy=0.6)
+    assert not torch.allclose(method.restore(images, SAMPLER, noise()), right)
+    with pytest.raises(ValueError, match="a share of pixels is 0 to 1"):
+        replace(REFDIFF, mask_accuracy=1.2)

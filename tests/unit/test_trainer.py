@@ -21,6 +21,7 @@ from rsdiff.degradations import Paired
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.methods.base import Losses, Method, Stage
 from rsdiff.training import checkpoints
+from rsdiff.training.budget import joules
 from rsdiff.training.config import EmaConfig, LearningRateConfig, OptimiserConfig, TrainerConfig
 from rsdiff.training.starting import load_what_fits
 from rsdiff.training.trainer import Trainer, TrainingError
@@ -249,9 +250,65 @@ def test_what_fits_is_taken_and_the_rest_is_named(tmp_path: Path) -> None:
         load_what_fits(nn.Linear(9, 9), small.state_dict(), tmp_path)
 
 
+class Clock:
+    """Processor time in which making a batch takes a second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("rsdiff.training.budget.time.process_time", lambda: self.now)
+
+    def batches(self, start: int, fails_at: int = -1) -> Iterator[Sequence[Batch]]:
+        for step, made in enumerate(batches(start), start=start):
+            if step == fails_at:
+                raise KeyboardInterrupt
+            self.now += 1.0
+            yield made
+
+
+def test_a_training_lasts_its_processor_time_over_all_its_processes_and_its_schedule_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    schedule = LearningRateConfig(shape="cosine")
+    config = options(steps=100, processor_minutes=8 / 60, workers=0, validate_every_steps=0, save_every_steps=1, learning_rate=schedule)
+
+    def made(fails_at: int) -> Trainer:
+        trainer = trainer_of(tmp_path, config)
+        trainer.loader = lambda start: clock.batches(start, fails_at)
+        return trainer
+
+    broken = made(fails_at=5)
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit()
+    clock.now = 1000.0  # what passes between the processes does not count
+    going_on = made(fails_at=-1)
+    assert going_on.resume()
+    going_on.fit()
+    assert going_on.step == 8
+    journal = going_on.journal
+    assert isinstance(journal, Log)
+    rates = {step: values["lr/restorer"] for step, values in journal.lines}
+    assert rates[8] < 0.05 * 0.1, "the schedule has not reached its end"
+    assert going_on.budget.seconds == pytest.approx(8.0)
+    done = made(fails_at=0)
+    assert done.resume()
+    done.fit()
+    assert done.step == 8, "a finished training went on"
+    with pytest.raises(ValueError, match="set workers=0"):
+        options(processor_minutes=1.0, workers=2)
+
+
+def test_energy_is_told_where_the_machine_tells_it(tmp_path: Path) -> None:
+    assert joules(tmp_path) is None
+    for package, micro in ((0, 2_000_000), (1, 500_000)):
+        (tmp_path / f"intel-rapl:{package}").mkdir()
+        (tmp_path / f"intel-rapl:{package}" / "energy_uj").write_text(f"{micro}\n")
+    assert joules(tmp_path) == 2.5
+
+
 def not_accepted() -> list[dict[str, Any]]:
     negative = ["steps", "batch", "accumulate", "patch", "crop_step", "validate_every_steps", "validation_images", "save_every_steps"]
-    negative += ["keep_checkpoints", "log_every_steps", "workers", "time_limit_minutes", "clip_norm", "patience"]
+    negative += ["keep_checkpoints", "log_every_steps", "workers", "time_limit_minutes", "clip_norm", "patience", "processor_minutes"]
     return [
         *({name: -1} for name in negative),
         {"scale_range": (4, 1)},

@@ -100,7 +100,7 @@ def page_of(options: Shipped, records: Mapping[str, Any]) -> str:
     if untimed:
         lines += ["", f"Not timed, because a single step takes more than {MOST_OPERATIONS / 1e12:g} TFLOP: {', '.join(untimed)}."]
     if missing:
-        lines += ["", f"Not measured: {', '.join(missing)}, whose network only a file of weights tells."]
+        lines += ["", f"Not measured yet, or known from a file of weights alone: {', '.join(missing)}."]
     lines += [
         "",
         "## Published code and weights",

@@ -43,3 +43,54 @@ class TablesTask(TaskOptions):
             raise UserError("no table was named; choose sweeps=tables/NAME, or task.tables=[NAME, ..] or [all].")
         if self.seeds < 1:
             raise UserError(f"seeds={self.seeds} was given; give at least 1.")
+
+
+@config
+class LeaderboardMethod:
+    """A method on the board."""
+
+    name: str
+    """Name on the board."""
+    train: tuple[str, ...] = ()
+    """Its trainings, each on the one before, with settings separated by spaces; they share the minutes equally."""
+    evaluate: tuple[str, ...] = ()
+    """Settings of its evaluation where nothing is trained, e.g. [model=bicubic]."""
+
+    def __post_init__(self) -> None:
+        if bool(self.train) == bool(self.evaluate):
+            raise UserError(f"method {self.name} needs either trainings (train) or the settings of an evaluation (evaluate).")
+
+
+@config
+class LeaderboardTask(TaskOptions):
+    """Train every method of a list for the same processor time on the same data, and compare them on the same images: sweeps=leaderboard"""
+
+    module: ClassVar[str] = "rsdiff.app.leaderboard"
+    uses: ClassVar[frozenset[str]] = frozenset()
+    repeats: ClassVar[bool] = True
+
+    methods: tuple[LeaderboardMethod, ...] = ()
+    """The methods; sweeps/leaderboard.yaml lists those of this version that train on a processor."""
+    only: tuple[str, ...] = ()
+    """Names of the methods that take part; empty means all of the list."""
+    minutes: float = 30.0
+    """Processor minutes that each method is trained for, all its stages together."""
+    data: tuple[str, ...] = ("dataset=synthetic", "dataset.second_date=false", "degradation=bicubic", "scale=4", "metrics=standard")
+    """Settings of every run: data set, degradation, scale and metrics."""
+    shown: tuple[str, ...] = ("psnr", "ssim", "lpips_alex")
+    """Metrics on the board, which `data` must let be computed; the first one orders it."""
+    seed: int = 0
+    """Seed of every run."""
+
+    def __post_init__(self) -> None:
+        names = [method.name for method in self.methods]
+        if not names or len(set(names)) < len(names):
+            raise UserError(
+                f"methods needs at least one method, each with a name of its own; choose sweeps=leaderboard. The names are {names}."
+            )
+        if strange := [name for name in self.only if name not in names]:
+            raise UserError(f"only names {strange}, and the methods are {', '.join(names)}.")
+        if self.minutes <= 0:
+            raise UserError(f"minutes={self.minutes} was given; choose more than 0.")
+        if not self.shown:
+            raise UserError("shown is empty; name at least one metric.")

@@ -9,11 +9,34 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import field
+from typing import Literal
 
 from rsdiff.config import UserError, config
 
 Published = Mapping[str, Mapping[str, float]]
 """Published values: setting ('x4', or '<point>/<case>' where a point has cases) -> metric -> value."""
+
+
+@config
+class PublishedOn:
+    """On what the published values of a point were measured. What is not stated is left out, and then nothing is subtracted from them."""
+
+    split: str
+    """Which images they are of, in words, e.g. '1,000 test images of AID_split.pkl'."""
+    dataset: str = ""
+    """Option of the group dataset that holds these images."""
+    degradation: str = ""
+    """Option of the group degradation that makes these LR images."""
+    scale: float | None = None
+    """Scale."""
+    images: int | None = None
+    """Number of images."""
+    size: tuple[int, int] | Literal["several", "unknown"] = "unknown"
+    """Height and width of the targets, where all are alike."""
+    channel: Literal["bands", "y_studio", "y_studio_rounded", "y_full", "y_full_rounded", "y_dasr", "unknown"] = "unknown"
+    """What was compared: all bands, or a luma; names as in metrics.protocol.space."""
+    border: int | Literal["unknown"] = "unknown"
+    """Pixels taken off each side before scoring."""
 
 
 @config
@@ -32,6 +55,8 @@ class TablePoint:
     """Cases of a list of degradations that are scored, with their headings; empty where the degradation is a single one."""
     generated: tuple[str, ...] = ()
     """Settings, besides the table's `generated`, of the data that stand for the published ones in the quick budget."""
+    published_on: PublishedOn | None = None
+    """On what this point's published values were measured; None where it has none."""
 
 
 @config
@@ -58,8 +83,19 @@ class TableRow:
     """Points this row is evaluated at; empty means all."""
     published: Published = field(default_factory=dict)
     """Published values by setting and metric."""
+    released: str = ""
+    """File of weights that the authors released, evaluated in place of a training, in any budget: a name in the folder weights/, or in
+    weights/ of `data_root`."""
+    download: str = ""
+    """What to type, or where to go, to get that file."""
     note: str = ""
     """What a reader should know of this row."""
+
+    def __post_init__(self) -> None:
+        if bool(self.released) != bool(self.download):
+            raise UserError(f"row {self.name}: `released` and `download` belong together; give the file and where it is to be had.")
+        if self.released and self.train:
+            raise UserError(f"row {self.name} has released weights and trainings; make two rows of it.")
 
 
 @config
@@ -70,6 +106,8 @@ class PrintedTable:
     """Heading of the table."""
     source: str
     """Where they were printed."""
+    protocol: str
+    """Split, channel, border and image size they are of, as far as they are stated."""
     columns: tuple[str, ...]
     """Headings of the columns."""
     rows: tuple[tuple[str, ...], ...]
@@ -123,6 +161,9 @@ class TableConfig:
                 raise UserError(f"row {row.name} names the points {sorted(strange)}, and the table has {sorted(points)}.")
             if strange := set(row.published) - settings:
                 raise UserError(f"row {row.name} has published values at {sorted(strange)}, and the table has {sorted(settings)}.")
+            silent = [point.name for point in self.points if point.published_on is None]
+            if nowhere := sorted(setting for setting in row.published if setting.partition("/")[0] in silent):
+                raise UserError(f"row {row.name} has published values at {nowhere}; say in `published_on` of that point what they are of.")
             if strange := {name for values in row.published.values() for name in values} - set(self.shown):
                 raise UserError(f"row {row.name} has published values of {sorted(strange)}, which the table does not show.")
 

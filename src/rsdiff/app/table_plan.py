@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from rsdiff.app.table_options import TableConfig, TablePoint, TableRow, filled
+from rsdiff.runs.settings import RunSettings
 
 Budget = Literal["quick", "paper"]
 Settings = tuple[str, ...]
@@ -17,15 +19,33 @@ QUICK_DATA = ("dataset.train_images=5", "dataset.test_images=2")
 
 @dataclass(frozen=True)
 class Job:
-    """A run: what is typed after run.py, and the run whose checkpoint it starts from."""
+    """A run: what is typed after run.py, and the run whose checkpoint it starts from.
+
+    released  name of a file of weights that is its checkpoint, or ''
+    download  where that file is to be had
+    """
 
     settings: tuple[str, ...]
     after: Job | None = None
+    released: str = ""
+    download: str = ""
 
     @property
     def chain(self) -> list[Job]:
         """This job and those before it, first things first."""
         return [*(self.after.chain if self.after else []), self]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: the folder of its run, or the sentence why it has none.
+
+    settings  of the run, whose data and protocol a table prints
+    """
+
+    path: Path | None = None
+    reason: str = ""
+    settings: RunSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +124,12 @@ def _quick(
     any_scale: Callable[[str], bool],
     find_data: FindData,
 ) -> Job:
-    tiny = row.tiny or next(name for name in (f"{row.model}_quick", f"{row.model}_tiny", row.model) if name in models or name == row.model)
+    tiny = (
+        row.model
+        if row.released
+        else row.tiny
+        or next(name for name in (f"{row.model}_quick", f"{row.model}_tiny", row.model) if name in models or name == row.model)
+    )
     generated = merged(table.generated, point.generated, QUICK_DATA)
     found = find_data([filled(setting, point.words) for setting in point.evaluate])
     job: Job | None = None
@@ -150,4 +175,5 @@ def _evaluation(
     weights = (f"model={model}",) if is_named else ()
     others = [setting for setting in instead if group_of(setting) != "dataset"]
     fixed = ("task=evaluate", *weights, *data)
-    return Job(merged(fixed, (f"metrics={table.metrics}",), published, others, only, row.evaluate, (f"seed={seed}",)), trained)
+    settings = merged(fixed, (f"metrics={table.metrics}",), published, others, only, row.evaluate, (f"seed={seed}",))
+    return Job(settings, trained, row.released, row.download)

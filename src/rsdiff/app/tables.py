@@ -6,7 +6,6 @@ killed goes on where it stopped, and tables share what they have in common.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +20,11 @@ from rsdiff.app.diagnosis import options_of_group
 from rsdiff.app.launching import launch
 from rsdiff.app.options import TablesTask
 from rsdiff.app.table_options import TableConfig, filled
-from rsdiff.app.table_plan import Cell, Job, QuickData, cells_of, data_settings
+from rsdiff.app.table_plan import Job, Outcome, QuickData, cells_of, data_settings
+from rsdiff.app.table_results import flat_rows, table_result
 from rsdiff.config import ConfigError
 from rsdiff.data.source import DataError
-from rsdiff.metrics import METRICS
-from rsdiff.reporting.published import CellResult, Pictures, Printed, RowResult, TableResult, Value
 from rsdiff.reporting.published_page import write_index, write_table
-from rsdiff.reporting.records import read_summaries
 from rsdiff.runs.identity import signature_of
 from rsdiff.runs.provenance import provenance
 from rsdiff.runs.result import TaskResult
@@ -40,28 +37,24 @@ from rsdiff.training.checkpoints import CheckpointError
 
 DATA_FOLDER = "data"
 """Where the data set files of the repository look for published data; `task.data_root` takes its place."""
+WEIGHTS_FOLDER = "weights"
+"""Where released weights are looked for, and in the folder of that name below `task.data_root`."""
 QUICK_LIMITS = {"limit": 5, "test_limit": 2}
 """Images of published data in the quick budget, training and test, as many as of generated ones."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: the folder of its run, or the sentence why it has none."""
-
-    path: Path | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
     """What does one or several jobs that come to the same.
 
-    command  what is typed after run.py
-    status   of the run before anything is launched
+    command   what is typed after run.py
+    settings  what that composes
+    status    of the run before anything is launched
     """
 
     path: Path
     command: tuple[str, ...]
+    settings: RunSettings
     status: Status
     jobs: list[Job] = field(default_factory=list)
 
@@ -87,7 +80,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     results = []
     for name, table in tables.items():
         commit = git["commit"] if git else "none"
-        results.append(table_result(name, table, cells[name], outcomes, options, workshop, folder.command_text, commit))
+        notes = data_notes(table, workshop) if options.budget == "quick" else []
+        results.append(table_result(name, table, cells[name], outcomes, options, notes, folder.command_text, commit))
         tracker.table(f"tables/{name}", flat_rows(results[-1]))
     pages = [write_table(place / f"{result.name}-{options.budget}", result) for result in results]
     index = write_index(place / f"index-{options.budget}.html", results, pages)
@@ -216,7 +210,9 @@ class Workshop:
             assert record is not None
             good = read_status(run.path).state == "finished"
             self.failed += not good
-            ended |= dict.fromkeys(run.jobs, Outcome(run.path) if good else Outcome(reason=record.error or "it did not finish."))
+            ended |= dict.fromkeys(
+                run.jobs, Outcome(run.path, settings=run.settings) if good else Outcome(reason=record.error or "it did not finish.")
+            )
         return ended
 
     def _prepare(self, job: Job, outcomes: Mapping[Job, Outcome]) -> Run | Outcome:
@@ -227,17 +223,27 @@ class Workshop:
         command = [*job.settings, f"outputs='{self.outputs}'", f"logger={self.logger}"]
         if earlier is not None:
             command.append(f"checkpoint='{earlier.path}'")
+        if job.released:
+            weights = self._released(job.released)
+            if weights is None:
+                return Outcome(reason=f"{WEIGHTS_FOLDER}/{job.released} is not there; get it so: {job.download}")
+            command.append(f"checkpoint='{weights}'")
         try:
             settings = check_run(command)
             if moved := self._data_folder(settings.dataset):
                 command += moved
                 settings = check_run(command)
-            run = Run(settings.run_path, tuple(command), read_status(settings.run_path))
+            run = Run(settings.run_path, tuple(command), settings, read_status(settings.run_path))
             if not run.is_finished:
                 settings.dataset.check()
         except (ConfigError, DataError, CheckpointError) as refusal:
             return Outcome(reason=str(refusal))
         return run
+
+    def _released(self, name: str) -> Path | None:
+        """Return the file of released weights of that name, or None where it is not there."""
+        folders = [Path(WEIGHTS_FOLDER), *([Path(self.data_root) / WEIGHTS_FOLDER] if self.data_root is not None else [])]
+        return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
     def _data_folder(self, dataset: Any) -> list[str]:
         """Return the setting that moves a data set to `data_root`, if it looks in the repository's own place."""
@@ -248,59 +254,6 @@ class Workshop:
         if inside.parts[:1] != (DATA_FOLDER,):
             return []
         return [f"dataset.root='{Path(self.data_root).joinpath(*inside.parts[1:])}'"]
-
-
-def table_result(
-    name: str,
-    table: TableConfig,
-    cells: Sequence[Cell],
-    outcomes: Mapping[Job, Outcome],
-    options: TablesTask,
-    workshop: Workshop,
-    command: str,
-    commit: str,
-) -> TableResult:
-    """Return everything the pages of a table show."""
-    rows = []
-    protocol = ""
-    unavailable: dict[str, str] = {}
-    cautions: dict[str, None] = {}
-    for row in table.rows:
-        found: dict[str, CellResult] = {}
-        for point in table.points:
-            mine = [cell for cell in cells if cell.row is row and cell.point is point]
-            if not mine:
-                continue
-            reason = next((cell.reason for cell in mine if cell.reason), "")
-            ended = [outcomes[cell.job] for cell in mine if cell.job is not None]
-            reason = reason or next((outcome.reason for outcome in ended if outcome.reason), "")
-            paths = [outcome.path for outcome in ended if outcome.path is not None]
-            summaries = [read_summaries(path / "evaluation") for path in paths]
-            for case in point.cases or ("",):
-                setting = f"{point.name}/{case}" if case else point.name
-                parts = [summary[case] for summary in summaries if case in summary]
-                found[setting] = cell_result(parts, paths, case, table, row.published.get(setting, {}), reason)
-                for part in parts:
-                    protocol = part["protocol"]
-                    cautions |= dict.fromkeys(part.get("cautions", ()))  # runs of earlier versions tell none
-                    unavailable |= {metric: text for metric, text in part["unavailable"].items() if metric in table.shown}
-        rows.append(RowResult(row.name, row.model, row.note, found))
-    return TableResult(
-        name=name,
-        title=table.title,
-        source=table.source,
-        budget=options.budget,
-        protocol=protocol or table.metrics,
-        metrics=tuple(METRICS[metric] for metric in table.shown),
-        settings=table.settings,
-        rows=tuple(rows),
-        unavailable=unavailable,
-        seeds=options.seeds,
-        printed=tuple(Printed(part.title, part.source, part.columns, part.rows) for part in table.printed),
-        notes=(*table.notes, *cautions, *(data_notes(table, workshop) if options.budget == "quick" else ())),
-        command=command,
-        commit=commit,
-    )
 
 
 def data_notes(table: TableConfig, workshop: Workshop) -> list[str]:
@@ -315,43 +268,3 @@ def data_notes(table: TableConfig, workshop: Workshop) -> list[str]:
         elif missing := workshop.missing_data.get(" ".join(data_settings(settings))):
             notes.append(f"{point.name}: generated data stand for {missing}")
     return list(dict.fromkeys(notes))
-
-
-def cell_result(
-    parts: Sequence[Mapping[str, Any]], paths: Sequence[Path], case: str, table: TableConfig, published: Mapping[str, float], reason: str
-) -> CellResult:
-    """Return a cell from the summaries of its seeds, one each."""
-    values = {}
-    for metric in table.shown:
-        means = [mean for part in parts if (mean := part["metrics"].get(metric, {}).get("mean")) is not None]
-        if means:
-            values[metric] = Value(statistics.fmean(means), statistics.stdev(means) if len(means) > 1 else None, len(means))
-    seconds = [part["seconds_per_image"] for part in parts if part["seconds_per_image"] is not None]
-    return CellResult(
-        values=values,
-        published=published,
-        reason=reason,
-        reports=tuple(path / "report.html" for path in paths),
-        images=int(parts[0]["images"]) if parts else 0,
-        seconds_per_image=statistics.fmean(seconds) if seconds else None,
-        pictures=pictures_of(paths[0] / "evaluation" / case / "panels") if parts else None,
-    )
-
-
-def pictures_of(folder: Path) -> Pictures | None:
-    """Return the pictures of the first image that an evaluation drew, or None."""
-    restored = sorted(folder.glob("*.sr.png"))
-    if not restored:
-        return None
-    stem = restored[0].name.removesuffix(".sr.png")
-    lr, hr = (folder / f"{stem}.{part}.png" for part in ("lr", "hr"))
-    return Pictures(stem, lr, restored[0], hr if hr.is_file() else None) if lr.is_file() else None
-
-
-def flat_rows(result: TableResult) -> list[dict[str, float | int | str]]:
-    """Return one row per method and setting, for the tracker."""
-    return [
-        {"method": row.name, "setting": setting, **{metric: value.mean for metric, value in cell.values.items()}}
-        for row in result.rows
-        for setting, cell in row.cells.items()
-    ]

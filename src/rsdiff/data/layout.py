@@ -10,6 +10,7 @@ from rsdiff.config import UserError, config
 from rsdiff.data.file_dataset import SplitDataset, Tiling, advice, check_root, folder_of, list_items, no_images, subfolder
 from rsdiff.data.files import list_images
 from rsdiff.data.packed import is_packed
+from rsdiff.data.pairing import role_of
 from rsdiff.data.scanning import Item
 from rsdiff.data.source import DataError, Split
 from rsdiff.data.splits import Parts, by_list
@@ -58,8 +59,10 @@ class LayoutDataset(SplitDataset):
             self.parts(1.0).of("train")
 
     def items(self, folder: Path, prefix: str, scale: float) -> Sequence[Item]:
-        """See SplitDataset."""
-        return list_items(folder, prefix, "hr", self.extensions)
+        """See SplitDataset. Where targets and inputs lie side by side (img_001_HR.png, img_001_LR.png), the inputs are left out."""
+        found = list_items(folder, prefix, "hr", self.extensions)
+        roles = [role_of(item.name) for item in found]
+        return [item for item, role in zip(found, roles, strict=True) if role != "lr"] if "hr" in roles else found
 
     def tiling(self, split: Split) -> Tiling | None:
         """See FileDataset."""

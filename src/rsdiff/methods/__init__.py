@@ -45,6 +45,7 @@ METHODS = Kinds(
         "spectral_linear": "rsdiff.methods.spectral_linear:SpectralLinearConfig",
         "spsr": "rsdiff.methods.spsr:SPSRConfig",
         "sr3": "rsdiff.methods.sr3:SR3Config",
+        "ttsr": "rsdiff.methods.ttsr:TTSRConfig",
     }
 )
 """Config class of every method by `kind`."""

@@ -65,12 +65,12 @@ class AdversarialLossConfig:
     """The game between generator and discriminator."""
 
     kind: AdversarialKind = "vanilla"
-    """Loss of an answer: cross entropy (vanilla), least_squares, wasserstein or hinge."""
+    """Loss on the discriminator's output: cross entropy (vanilla), least_squares, wasserstein or hinge."""
     relative: Relative = "no"
-    """Answers count by themselves, relative to the mean answer to the other kind of image, or to that mean position by position (KAIR)."""
+    """Outputs count as they are, or relative to the mean output for the other kind of image, overall or per position (KAIR)."""
     joint: bool = False
-    """A relative discriminator judges every image once and learns from both answers of a comparison (ESRGAN's first code, SPSR), not from
-    one at a time (BasicSR)."""
+    """A relative discriminator sees every image once and learns from both sides of the comparison (ESRGAN's first code, SPSR), not from one
+    at a time (BasicSR)."""
     weight: float = 0.1
     """Factor of the generator's adversarial loss."""
     ramp: Ramp = (0, 0)

@@ -1,6 +1,7 @@
 """DiffBSR: a CNN estimate, and a diffusion in 20 steps over what it lacks, conditioned on the estimate and on a degradation code.
 
-Source: Meng-333/DiffBSR, "Remote Sensing Image Blind Super-Resolution via a CNN-Guided Conditional Diffusion Model", IEEE JSTARS.
+Source: Meng-333/DiffBSR, "Remote Sensing Image Blind Super-Resolution via a CNN-Guided Conditional Diffusion Model", IEEE JSTARS
+19, 2641-2657, 2026.
 The U-Net denoises the residual clamp(2 (HR - estimate), -1, 1), so the result differs from the estimate by at most 0.5 in [-1, 1] (64 grey
 levels); the diffusion loss also trains the CNN (as condition and as residual) and the encoder.
 

@@ -93,7 +93,7 @@ class PlainUNetConfig(DDPMUNetConfig):
     dropout: float = 0.2
     """Dropout in every residual block."""
     nominal_size: int = 256
-    """See SR3UNetConfig."""
+    """Image size from which the resolutions of the levels are counted to find those with attention, whatever the size of the images."""
 
 
 @config

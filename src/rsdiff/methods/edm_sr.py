@@ -63,7 +63,7 @@ class EdmSrConfig(MethodConfig):
     enlargement: Enlargement = "bicubic"
     """How the LR is brought to target size."""
     base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
-    """What is taken off the target before it is diffused, and added again (ours). Set levels.sigma_data to the deviation of the difference,
+    """Subtracted from the target before it is diffused, and added back (ours). Set levels.sigma_data to the deviation of the difference,
     and levels.mean and sampler.sigma_max by it."""
     augmentation: AugmentationConfig = AugmentationConfig(probability=0.0)
     """Transforms of training images, the same for target and LR; their parameters are an input of the network; probability 0 means none."""

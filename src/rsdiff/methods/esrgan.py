@@ -46,13 +46,13 @@ class ESRGANConfig(MethodConfig):
     perceptual: PerceptualLossConfig = PerceptualLossConfig()
     """Distance of features."""
     adversarial: AdversarialLossConfig = AdversarialLossConfig()
-    """What network and discriminator win and lose by an answer."""
+    """Adversarial losses of network and discriminator."""
     discriminator: DiscriminatorConfig = UNetConfig()
-    """What judges the images."""
+    """The discriminator."""
     sharpened_target: bool = False
     """Pixel and perceptual loss compare with the sharpened target, the discriminator sees it as it is (Real-ESRGAN)."""
     tiles: HaloTilesConfig = HaloTilesConfig()
-    """How images are restored."""
+    """Whether an image is restored whole or in tiles."""
 
     @property
     def predecessor(self) -> Predecessor:

@@ -38,7 +38,7 @@ class IDMConfig(NoisePredictorConfig, IDMUNetConfig):
     """IDM. The defaults are those of 16 -> 128 faces."""
 
     nominal_size: int = 128
-    """See NoisePredictorConfig."""
+    """Image size from which the resolutions of the levels are counted to find those with attention, whatever the size of the images."""
     encoder: EDSRConfig = EDSRConfig()
     """The encoder that makes the condition of the LR."""
     largest_scale: float = 8.0

@@ -102,9 +102,9 @@ class LMFLIIFConfig(LMFConfig):
     """LMF-LIIF."""
 
     hidden: tuple[int, ...] = (208,)
-    """See LMFConfig."""
+    """Widths of the latent MLP's hidden layers."""
     render_depth: int = 6
-    """See LMFConfig; with SwinIR 8 were published."""
+    """Hidden layers of the rendering MLP; published with SwinIR: 8."""
     ensemble: bool = True
     """Average the answers of the four nearest cells."""
     unfold: bool = True

@@ -15,11 +15,11 @@ from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.methods.base import Problem
 from rsdiff.metrics.weight_files import require_weight_file
 
-VGGLayer = Literal["conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4"]
+VGGLayer = Literal["conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4", "relu5_1"]
 
 VGG19_FILE = "vgg19-dcbb9e9d.pth"
 """Torchvision's ImageNet weights."""
-_LAYERS: Mapping[VGGLayer, int] = {"conv1_2": 2, "conv2_2": 7, "conv3_4": 16, "conv4_4": 25, "conv5_4": 34}
+_LAYERS: Mapping[VGGLayer, int] = {"conv1_2": 2, "conv2_2": 7, "conv3_4": 16, "conv4_4": 25, "conv5_4": 34, "relu5_1": 29}
 """Numbers of the layers in torchvision's vgg19.features."""
 _POOLS = (4, 9, 18, 27)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,7 +28,7 @@ SMALLEST_SIDE = 16
 
 
 class VGG19Features(nn.Module):
-    """Features of images (B, 3, H, W) in [0, 1] at some layers of VGG19, each before its activation. Frozen.
+    """Features of images (B, 3, H, W) in [0, 1] at some layers of VGG19, a convolution's before its activation. Frozen.
 
     weights  torchvision's state dict ('features.0.weight', ...), of which layers beyond the deepest one asked for are not kept
     """
@@ -61,9 +61,10 @@ class VGG19Features(nn.Module):
         for number in range(max(self.numbers) + 1):
             if str(number) in self.convolutions:
                 x = self.convolutions[str(number)](x)
-                found[number] = x
             else:
                 x = F.max_pool2d(x, 2) if number in _POOLS else F.relu(x)
+            if number in self.numbers:
+                found[number] = x
         return [found[number] for number in self.numbers]
 
 
@@ -77,7 +78,7 @@ class PerceptualLossConfig:
     weight: float = 1.0
     """Factor of the loss; 0 needs no weights file."""
     layers: tuple[VGGLayer, ...] = ("conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4")
-    """Layers compared, before their activation."""
+    """Layers compared: convolutions before their activation, or relu5_1 (TTSR)."""
     layer_weights: tuple[float, ...] = (0.1, 0.1, 1.0, 1.0, 1.0)
     """Factor of each layer."""
     distance: Literal["l1", "l2"] = "l1"

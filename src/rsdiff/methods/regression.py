@@ -50,7 +50,7 @@ class RegressionMethodConfig(MethodConfig):
     base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
     """What the network's answer, at first 0, is added to (ours, for short trainings); none as published."""
     tiles: HaloTilesConfig = HaloTilesConfig()
-    """How images are restored."""
+    """Whether an image is restored whole or in tiles."""
 
     @property
     def restorer(self) -> RestorerConfig:

@@ -59,7 +59,7 @@ class SCDMConfig(SCDMUNetConfig, MethodConfig):
     prediction: Annotated[Literal["noise", "clean"], Ours("weights")] = "noise"
     """What the networks predict: the noise, as published, or the clean bands, which narrow networks can learn (ours)."""
     base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
-    """What is taken off the target before it is diffused, and added again (ours): regression, on the condition of a stage; none as
+    """Subtracted from the target before it is diffused, and added back (ours): regression, on the condition of a stage; none as
     published."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared error of what is predicted."""

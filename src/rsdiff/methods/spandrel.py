@@ -38,7 +38,7 @@ class SpandrelConfig(MethodConfig):
     weights: str = ""
     """The file of weights (.pth, .pt, .ckpt or .safetensors); checkpoint=FILE sets it."""
     tiles: HaloTilesConfig = HaloTilesConfig()
-    """How images are restored."""
+    """Whether an image is restored whole or in tiles."""
 
     @property
     def requires(self) -> frozenset[str]:

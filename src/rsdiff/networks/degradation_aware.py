@@ -251,7 +251,7 @@ class DiffSRUNetConfig(SkeletonConfig):
     """DiffBSR's noise predictor; the UC Merced recipe has dropout 0.2."""
 
     keep_unused: bool = False
-    """Own the convolutions that published checkpoints list but never apply, so that an export equals the file."""
+    """Keep the convolutions that published checkpoints contain but never apply, so that an exported file equals theirs."""
 
     def __post_init__(self) -> None:
         SkeletonConfig.__post_init__(self)

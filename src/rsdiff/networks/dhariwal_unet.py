@@ -31,7 +31,7 @@ class DhariwalUNetConfig:
     num_blocks: int = 3
     """Encoder blocks per level; the decoder has one more."""
     attention_levels: tuple[int, ...] = (1, 2, 3)
-    """Levels of which all blocks attend; the published 32, 16 and 8 pixels are levels 1 to 3 at 64 pixels."""
+    """Levels with attention in all blocks; the published 32, 16 and 8 pixels are levels 1 to 3 at 64 pixels."""
     dropout: float = 0.1
     """Probability of dropping a feature inside each block while training."""
     class_labels: int = 0

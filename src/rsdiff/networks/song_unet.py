@@ -35,7 +35,7 @@ class SongUNetConfig:
     num_blocks: int = 4
     """Encoder blocks per level; the decoder has one more."""
     attention_levels: tuple[int, ...] = (2,)
-    """Levels whose encoder blocks and last decoder block attend; the published 16-pixel level is 2 at 64 pixels, 1 at 32."""
+    """Levels with attention in all encoder blocks and the last decoder block; the published 16-pixel level is 2 at 64 pixels, 1 at 32."""
     dropout: float = 0.1
     """Probability of dropping a feature inside each block while training."""
     embedding: Literal["positional", "fourier"] = "positional"

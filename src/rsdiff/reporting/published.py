@@ -48,6 +48,7 @@ class CellResult:
     values     by metric; a metric that could not be computed is missing
     published  by metric, where the publication prints one
     reason     the sentence why there are no values, or only those of some seeds; '' for a complete cell
+    apart      the sentence why the published values are not subtracted; '' where they are of the same images and protocol
     reports    of the evaluations, one per seed
     """
 
@@ -58,6 +59,12 @@ class CellResult:
     images: int = 0
     seconds_per_image: float | None = None
     pictures: Pictures | None = None
+    apart: str = ""
+
+    def difference(self, metric: str) -> float | None:
+        """Return ours - published, where both are there and may be compared."""
+        ours, printed = self.values.get(metric), self.published.get(metric)
+        return None if ours is None or printed is None or self.apart else ours.mean - printed
 
     @property
     def is_complete(self) -> bool:
@@ -81,6 +88,7 @@ class Printed:
 
     title: str
     source: str
+    protocol: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
@@ -91,6 +99,7 @@ class TableResult:
 
     protocol     in words, as summaries describe it
     settings     headings by setting
+    circumstances  by setting, on which images and how the published values and ours were measured, a sentence each
     unavailable  metrics that could not be computed, with the reason
     command      what makes this table
     commit       version of the code
@@ -110,6 +119,7 @@ class TableResult:
     commit: str
     printed: Sequence[Printed] = ()
     notes: Sequence[str] = field(default_factory=tuple)
+    circumstances: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def remarks(self) -> list[str]:
@@ -118,13 +128,15 @@ class TableResult:
         seeds = f"mean and standard deviation over {self.seeds} seeds" if self.seeds > 1 else "seed 0"
         return [
             *([MACHINERY] if self.budget == "quick" else []),
-            f"Cells: ours ({seeds}), then the published value in brackets and the difference ours - published.",
+            f"Cells: ours ({seeds}), then the published value in brackets, and the difference ours - published where data set, "
+            "degradation, scale, images, channel and border are the same.",
             f"Protocol {self.protocol}. Budget {self.budget}.",
             f"Source of published values: {self.source}",
             *self.notes,
             *(f"{titles[name]} was not computed: {reason}" for name, reason in self.unavailable.items()),
             *(f"{row.name}: {row.note}" for row in self.rows if row.note),
             *missing_sentences(self),
+            *apart_sentences(self),
         ]
 
 
@@ -136,6 +148,16 @@ def missing_sentences(result: TableResult) -> list[str]:
             if cell.reason and row.name not in concerned.setdefault(cell.reason, []):
                 concerned[cell.reason].append(row.name)
     return [f"Not run: {', '.join(names)}: {reason}" for reason, names in concerned.items()]
+
+
+def apart_sentences(result: TableResult) -> list[str]:
+    """Return why published values are not subtracted, each reason once with the settings it concerns."""
+    concerned: dict[str, dict[str, None]] = {}
+    for row in result.rows:
+        for setting, cell in row.cells.items():
+            if cell.apart:
+                concerned.setdefault(cell.apart, {})[result.settings[setting]] = None
+    return [f"{', '.join(settings)}: {reason}" for reason, settings in concerned.items()]
 
 
 def heading(metric: Metric) -> str:
@@ -153,8 +175,8 @@ def cell_text(metric: Metric, cell: CellResult | None, plus_minus: str = "±") -
     if ours is not None and ours.spread is not None:
         text += f" {plus_minus} {number(metric, ours.spread)}"
     if printed is not None:
-        text += f" ({number(metric, printed)}"
-        text += f", {number(metric, ours.mean - printed, signed=True)})" if ours is not None else ")"
+        difference = cell.difference(metric.name)
+        text += f" ({number(metric, printed)}" + (")" if difference is None else f", {number(metric, difference, signed=True)})")
     return text
 
 
@@ -162,7 +184,7 @@ def markdown(result: TableResult, folder: Path) -> str:
     """Return the table as Markdown, one part per setting, for a file in `folder`."""
     lines = [f"# {result.title}", "", *(f"> {remark}" for remark in result.remarks[:1]), ""]
     for setting, title in result.settings.items():
-        lines += [f"## {title}", ""]
+        lines += [f"## {title}", "", *(f"{said}\n" for said in result.circumstances.get(setting, ()))]
         columns = ["Method", *map(heading, result.metrics), "s/image", "Runs"]
         rows = []
         for row in result.rows:
@@ -173,7 +195,14 @@ def markdown(result: TableResult, folder: Path) -> str:
             rows.append([row.name, *(cell_text(metric, cell) for metric in result.metrics), seconds_text(cell), links])
         lines += [markdown_of(columns, rows, columns[1:-1]), ""]
     for printed in result.printed:
-        lines += [f"## {printed.title}", "", markdown_of(printed.columns, printed.rows), "", f"Source: {printed.source}", ""]
+        lines += [
+            f"## {printed.title}",
+            "",
+            markdown_of(printed.columns, printed.rows),
+            "",
+            f"Source: {printed.source}. {printed.protocol}",
+            "",
+        ]
     lines += ["## Remarks", "", *(f"- {remark}" for remark in result.remarks), f"- Made by `{result.command}` at commit {result.commit}."]
     return "\n".join(lines) + "\n"
 
@@ -205,7 +234,7 @@ def latex(result: TableResult) -> str:
             caption=safe(f"{result.title}, {title}.{warning} Ours (published, difference)."),
             label="tab:" + "".join(character if character.isalnum() else "-" for character in f"{result.name}-{setting}"),
         )
-        lines += [str(table)]
+        lines += [*(f"% {said}" for said in result.circumstances.get(setting, ())), str(table)]
     return "\n".join(lines) + "\n"
 
 
@@ -229,7 +258,7 @@ def comma_separated(result: TableResult, folder: Path) -> str:
                         "direction": metric.direction,
                         "published": printed,
                         "ours": None if ours is None else ours.mean,
-                        "difference": None if ours is None or printed is None else ours.mean - printed,
+                        "difference": cell.difference(metric.name),
                         "spread": None if ours is None else ours.spread,
                         "seeds": 0 if ours is None else ours.seeds,
                         "images": cell.images,

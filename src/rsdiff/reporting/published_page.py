@@ -67,7 +67,7 @@ def write_index(path: Path, results: Sequence[TableResult], pages: Sequence[Path
     tables = []
     for result, page in zip(results, pages, strict=True):
         cells = [cell for row in result.rows for cell in row.cells.values()]
-        compared = sum(name in cell.values for cell in cells for name in cell.published)
+        compared = sum(cell.difference(name) is not None for cell in cells for name in cell.published)
         tables.append(
             {
                 "title": result.title,
@@ -103,15 +103,16 @@ def _part(result: TableResult, setting: str, title: str, folder: Path) -> dict[s
         seconds = cell.seconds_per_image
         shown.append(Shown(seconds_text(cell), "" if seconds is None else seconds))
         rows.append((row.name, row.note, shown, [link(report, folder) for report in cell.reports], cell.reason))
-    return {"title": title, "rows": rows}
+    return {"title": title, "rows": rows, "circumstances": result.circumstances.get(setting, ())}
 
 
 def _shown(metric: Metric, cell: CellResult, result: TableResult) -> Shown:
     ours, printed = cell.values.get(metric.name), cell.published.get(metric.name)
     verdict = ""
-    if ours is not None and printed is not None and metric.direction != "none" and result.budget == "paper":
-        verdict = "better" if (ours.mean > printed) == (metric.direction == "higher") else "worse"
-    why = "" if ours is not None else cell.reason or result.unavailable.get(metric.name, "")
+    difference = cell.difference(metric.name)
+    if difference is not None and metric.direction != "none":
+        verdict = "better" if (difference > 0) == (metric.direction == "higher") else "worse"
+    why = (cell.apart if printed is not None else "") if ours is not None else cell.reason or result.unavailable.get(metric.name, "")
     return Shown(cell_text(metric, cell), "" if ours is None else ours.mean, verdict, why)
 
 

@@ -19,9 +19,9 @@ class RunOptions:
     """Top-level settings, shared by every group."""
 
     scale: float = 4.0
-    """Target pixels per input pixel and side; every group interpolates it."""
+    """Enlargement: target pixels per input pixel along each side."""
     seed: int = 0
-    """Every random choice is keyed by it."""
+    """Seed of all random choices."""
     checkpoint: str | None = None
     """A run folder or its signature, a checkpoint folder or a weights file: to evaluate, restore with or start training from."""
     input: str | tuple[str, ...] | None = None
@@ -29,7 +29,7 @@ class RunOptions:
     output: str | None = None
     """What task=restore, prepare or import writes."""
     source: str | None = None
-    """The raw download that task=prepare packs, or the foreign weights that task=import converts."""
+    """The raw download that task=prepare packs, or the authors' weights file that task=import converts."""
     sr: str | tuple[str, ...] | None = None
     """What task=score judges: a folder of restored images or an image; several ([A, B]) are compared with each other."""
     hr: str | None = None
@@ -37,13 +37,13 @@ class RunOptions:
     outputs: str = "outputs"
     """Folder of all run folders."""
     optimise: str | None = None
-    """Figure of a run that a sweeper such as hydra/sweeper=optuna optimises (psnr); None takes the first metric."""
+    """Metric of a run that a sweeper such as hydra/sweeper=optuna optimises (psnr); None takes the first one."""
     gpus_per_cell: float = 1.0
-    """GPUs of every run of a sweep by hydra/launcher=joblib or local: 2 for two each, 0.5 for two runs on each, 0 for none."""
+    """GPUs per run of a sweep with hydra/launcher=joblib or local: 2 gives each run two GPUs, 0.5 puts two runs on a GPU, 0 uses none."""
     stop_on_failure: bool = False
-    """Whether the first run of a sweep that fails ends the sweep, instead of leaving the others to go on."""
+    """Stop a sweep at its first failed run; otherwise the other runs go on."""
     plugins: tuple[str, ...] = ()
-    """Python modules with methods, data sets, degradations of your own, besides those installed; see docs/extending.md."""
+    """Python modules with methods, datasets or degradations of your own, besides installed plugins; see docs/extending.md."""
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < math.inf:

@@ -39,10 +39,10 @@ class EvaluateTask(TaskOptions, NetworkOptions, SpeedOptions):
     read_with: ClassVar[ReadWith] = {"calibration": ("samples", (ABOVE_1,))}
 
     batch: int = 1
-    """Images of one size restored together; more than 1 serves an accelerator. Every image keeps its own noise."""
+    """Images of one size restored together; more than 1 helps on a GPU. Every image keeps its own noise."""
     workers: int = 0
-    """Processes that read the images ahead; with more than 0 a thread also scores and draws while the next images are restored, which
-    serves an accelerator. 0 reads and scores each when it is due, so that nothing else takes the time of a restoration."""
+    """Processes that read images ahead; with more than 0 a thread also scores and draws while the next images are restored, which helps on
+    a GPU. 0 reads and scores each image when it is needed, so that nothing else takes the time of a restoration."""
     save_images: bool = False
     """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
@@ -97,7 +97,7 @@ class DownstreamTask(TaskOptions):
     continues: ClassVar[bool] = True
 
     steps: int = 600
-    """Optimiser steps of the network that looks at the images."""
+    """Optimiser steps of the network that finds the objects or recognises the scenes."""
     batch: int = 8
     """HR crops per step."""
     patch: int = 96
@@ -251,9 +251,9 @@ class ImportTask(TaskOptions):
     lr_bands: int | None = None
     """Bands of the input, where they are not those of the target."""
     low: tuple[float, ...] = (0.0,)
-    """Stored pixel value that the model shall see as 0, common or per band."""
+    """Stored pixel value that becomes 0 for the model, common or per band."""
     high: tuple[float, ...] = (255.0,)
-    """Stored pixel value that the model shall see as 1, common or per band; 255 for weights trained on 8-bit images."""
+    """Stored pixel value that becomes 1 for the model, common or per band; 255 for weights trained on 8-bit images."""
 
 
 @config
@@ -265,9 +265,9 @@ class ExportTask(TaskOptions):
     needs: ClassVar[frozenset[str]] = frozenset({"output"})
     continues: ClassVar[bool] = True
 
-    format: Literal["safetensors", "pth", "onnx", "torchscript"] = "safetensors"
-    """safetensors and pth: weights under the names of the published code; onnx and torchscript: the program of a network that restores in
-    one evaluation. Each is read again and compared."""
+    format: Literal["auto", "safetensors", "pth", "onnx", "torchscript"] = "auto"
+    """auto: as output= ends: .safetensors, .pth, .onnx, or .ts. safetensors and pth: weights under the names of published code; onnx and
+    torchscript: the program of a network that restores in one evaluation. Each is read again and compared."""
     side: int = 64
     """Side in pixels of the images a program is made and compared with; rounded up to what the network needs."""
 
@@ -356,9 +356,9 @@ class FitLevelsTask(TaskOptions):
     images: int = 8
     """Images held out of the training data, as for validation: one half to fit on, the other to tell the error on."""
     fine_steps: int = 100
-    """Steps of the solution that is come near to, by the same solver."""
+    """Steps of the reference solution, by the same solver, which the few steps are to approximate."""
     rounds: int = 3
-    """Times that every level is moved, by half as much each time."""
+    """Rounds in which every level is adjusted, each by half as much as the round before."""
 
     def __post_init__(self) -> None:
         require_at_least(self, images=2, fine_steps=2, rounds=0)

@@ -14,6 +14,8 @@ def training(settings: RunSettings, parameters: int, done: int, test_images: int
     """Return the line of a training of a network with `parameters` weights that has `done` steps behind it."""
     config = settings.trainer
     steps = f"{config.steps} steps" if not done else f"steps {done + 1} to {config.steps}"
+    if config.processor_minutes is not None:
+        steps = f"{config.processor_minutes:g} minutes of processor time" + (f" from step {done + 1} on," if done else "")
     precision = "" if config.precision == "no" else f" in {config.precision}"
     crops = f"{config.batch} crops of {config.patch} x {config.patch} pixels"
     return (

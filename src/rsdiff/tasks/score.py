@@ -15,7 +15,6 @@ from rsdiff.data.data_range import RangeError
 from rsdiff.data.file_dataset import by_stem, class_label
 from rsdiff.data.file_options import FileOptions
 from rsdiff.data.files import FileSource, list_images
-from rsdiff.data.frames import markdown_of
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.pairing import Affixes, pair
 from rsdiff.data.rasters import raster_info
@@ -23,9 +22,8 @@ from rsdiff.data.sample import Batch, Sample
 from rsdiff.data.scanning import Item
 from rsdiff.data.source import Window
 from rsdiff.metrics import Evaluator, MetricsConfig
-from rsdiff.metrics.statistics import holm, paired_difference, rank_intervals
 from rsdiff.metrics.summary import Summary
-from rsdiff.reporting.tables import number
+from rsdiff.reporting.comparison import comparison
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
@@ -35,8 +33,6 @@ from rsdiff.tracking import Tracker
 
 Progress = Callable[[int, int], None]
 """Called with the images done and the images in all."""
-COMPARED = ("tool", "mean", "difference from the best", "95 % interval", "better on", "Holm p", "rank")
-"""Columns of the comparison of several tools."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     rows = [{**row, "name": f"{tool.name}/{row['name']}", "tool": tool.name} if several else row for tool in scored for row in tool.rows]
     title = f"{', '.join(names)} against {reference.name}, x{settings.scale:g}"
     facts = page_facts(settings, folder, title, {"Restored": ", ".join(map(str, places)), "References": str(reference)})
-    more = comparison(scored) if several else ""
+    metrics = [entry.metric for entry in first.summary.metrics]
+    more = comparison(metrics, {tool.name: tool.rows for tool in scored}, "tool") if several else ""
     written = write_results(folder, tracker, facts, first.summary, rows, by_case, more=more)
     shown = [as_text(first.summary, title), *written.shown] if first.parts and not several else written.shown
     return TaskResult(
@@ -248,37 +245,3 @@ def band_of(batch: Batch, band: int) -> Batch:
         lr=None,
         lr_valid=None,
     )
-
-
-def comparison(scored: Sequence[Scored]) -> str:
-    """Return tables in Markdown of several tools over the images they share: differences from the best mean, paired and corrected."""
-    lines = []
-    for entry in scored[0].summary.metrics:
-        metric = entry.metric
-        by_name = [{str(row["name"]): float(row[metric.name]) for row in tool.rows if metric.name in row} for tool in scored]
-        shared = sorted(set.intersection(*map(set, by_name)))
-        if metric.of_set or metric.direction == "none" or not shared:
-            continue
-        higher = metric.direction == "higher"
-        values = {tool.name: [own[name] for name in shared] for tool, own in zip(scored, by_name, strict=True)}
-        finite = [index for index in range(len(shared)) if all(torch.isfinite(torch.tensor(v[index])) for v in values.values())]
-        means = {name: sum(v[i] for i in finite) / max(1, len(finite)) for name, v in values.items()}
-        best = (max if higher else min)(means, key=lambda name: means[name])
-        differences = {name: paired_difference(v, values[best], higher) for name, v in values.items() if name != best}
-        corrected, ranks = holm({name: found.p for name, found in differences.items()}), rank_intervals(values, higher)
-        lines += ["", f"### {metric.title}: {len(finite)} images that all tools have", ""]
-        rows = []
-        for name in sorted(means, key=lambda one: means[one], reverse=higher):
-            low, high = ranks[name]
-            rank = f"{low}" if low == high else f"{low} to {high}"
-            if name == best:
-                rows.append([name, number(metric, means[name]), "-", "-", "-", "-", rank])
-                continue
-            found = differences[name]
-            interval = f"{number(metric, found.low, signed=True)} to {number(metric, found.high, signed=True)}"
-            p = "-" if corrected[name] != corrected[name] else f"{corrected[name]:.2g}" + (" n.s." if corrected[name] >= 0.05 else "")
-            rows.append(
-                [name, number(metric, means[name]), number(metric, found.mean, signed=True), interval, f"{found.better:.0%}", p, rank]
-            )
-        lines.append(markdown_of(COMPARED, rows, COMPARED[1:]))
-    return "\n".join([*lines, ""])

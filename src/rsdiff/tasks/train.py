@@ -117,8 +117,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         say([plan.training(settings, parameters, trainer.step, len(test), accelerator)])
         tracker.rewind(trainer.step)
     trainer.fit()
-    if trainer.step < config.steps:
-        say([f"stopped early after step {trainer.step}: {config.patience} validations did not improve."])
+    if not trainer.budget.is_spent(trainer.step):
+        say([f"stopped early after step {trainer.step}: the last {config.patience} validations brought no improvement."])
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
@@ -127,7 +127,9 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if accelerator.is_main_process:
         tracker.model(best.folder)
     result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator, said)
-    return replace(result, files=[*result.files, best.folder / WEIGHTS])
+    cost = {name: value for name, value in trainer.budget.state().items() if value is not None}
+    summary = {**result.summary, **({"steps": trainer.step, "parameters": parameters, **cost} if cost else {})}
+    return replace(result, summary=summary, files=[*result.files, best.folder / WEIGHTS])
 
 
 def samples_of(settings: RunSettings, source: ImageSource, degradation: Degradation, draw: Draw | None) -> TrainingSamples:

@@ -205,7 +205,7 @@ class TrainerConfig:
     validation_images: int = 8
     """Training images held out, at most a fifth of them, and restored each time; 0 means that there is no validation."""
     validation_batch: int = 1
-    """Images of one size restored together in validations and in the evaluation at the end; more than 1 serves an accelerator."""
+    """Images of one size restored together in validations and in the evaluation at the end; more than 1 helps on a GPU."""
     best_metric: str | None = "psnr"
     """Validation metric that decides which checkpoint is the best; None takes the last one (GANs, which PSNR does not rank)."""
     patience: int | None = None
@@ -220,6 +220,9 @@ class TrainerConfig:
     """Loader processes per training process; results do not depend on it."""
     time_limit_minutes: float | None = None
     """Save and stop cleanly after this time; the same command continues."""
+    processor_minutes: float | None = None
+    """Train for so much processor time, over all the processes that continue it, in place of `steps`; schedules and stages follow the share
+    of it, as if it were so many `steps`. For comparisons of methods on equal terms; with workers=0, so that loading counts."""
     extend: str | None = None
     """Run (its folder or signature) whose training this one continues: from its newest checkpoint, with weights, moments, averages and
     step, under the settings given here. `steps` counts from the beginning of that run."""
@@ -234,7 +237,11 @@ class TrainerConfig:
         require_at_least(self, steps=1, batch=1, accumulate=1, patch=1, crop_step=1, save_every_steps=1, log_every_steps=1, patience=1)
         require_at_least(self, validation_batch=1)
         require_at_least(self, validate_every_steps=0, validation_images=0, keep_checkpoints=0, workers=0)
-        require_above(self, clip_norm=0.0, time_limit_minutes=0.0, scale_range=0.0)
+        require_above(self, clip_norm=0.0, time_limit_minutes=0.0, processor_minutes=0.0, scale_range=0.0)
+        if self.processor_minutes is not None and self.workers:
+            raise UserError(
+                f"processor_minutes counts this process alone, and workers={self.workers} processes would load for it; set workers=0."
+            )
         if not 0 <= self.least_valid <= 1:
             raise UserError(f"least_valid is {self.least_valid}; it is a share of the crop's values: choose 0 to 1.")
         if self.scale_range is not None and self.scale_range[0] > self.scale_range[1]:

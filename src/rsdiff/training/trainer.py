@@ -30,6 +30,7 @@ from rsdiff.inference.compilation import compile_regions, compiling
 from rsdiff.inference.memory import PeakMemory
 from rsdiff.methods.base import Losses, Method, Stage
 from rsdiff.training import checkpoints
+from rsdiff.training.budget import Budget
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.finite import Evidence, FiniteWatch, not_finite
 from rsdiff.training.optimisers import GroupOptimiser, build_average, build_optimisers, update_loss_scale
@@ -94,6 +95,7 @@ class Trainer:
         self._validated: Mapping[str, float] = MappingProxyType({})
         self._stop_signal: int | None = None
         self._started = time.monotonic()
+        self.budget = Budget(self.config, self.accelerator.num_processes)
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint of the store, if there is one."""
@@ -102,6 +104,7 @@ class Trainer:
         found = checkpoints.read_checkpoint(last, with_training_state=True)
         self._take(found)
         self.schedule_start = int(found.training_state.get("schedule_start", 0))
+        self.budget.take(found.training_state)
         self._validated = found.card.get("validation") or {}
         self._remember_best(last, self._validated)  # the run may have been killed before it could
         return True
@@ -148,17 +151,17 @@ class Trainer:
         pace, waits = Pace(self.config.steps), not has_queue(self.accelerator.device)
         with self._signals():
             reached = checkpoints.folder_of(self.store, self.step)
-            if self._validates() and not self._validated and checkpoints.is_complete(reached):
+            if self._validates(self.budget.is_spent(self.step)) and not self._validated and checkpoints.is_complete(reached):
                 metrics = self._validate(reached)  # it was killed between saving and validating, or before what follows that
             self._prune()
-            if self.step >= self.config.steps or self._stops_early():
+            if self.budget.is_spent(self.step) or self._stops_early():
                 return metrics
             for micro_batches in self.loader(self.step):
                 stage = self._enter_stage(stage)
                 with compiling():
                     values = self._optimise(stage, micro_batches)
                 self.step += 1
-                last = self.step >= self.config.steps
+                last = self.budget.is_spent(self.step)
                 logs = self.step % self.config.log_every_steps == 0 or last
                 if logs:
                     numbers = mean_over_processes(self.accelerator, values)
@@ -170,19 +173,19 @@ class Trainer:
                     clock, clock_step = now, self.step
                     if self.accelerator.is_main_process:
                         self.journal.log(self.step, numbers)
-                        self.journal.advance(self.step, self.config.steps, numbers, speed)
-                if (logs or waits) and (estimate := pace.after(self.step)):
+                        self.journal.advance(self.step, self.step if last else self.budget.total(self.step), numbers, speed)
+                if (logs or waits) and self.budget.seconds_allowed is None and (estimate := pace.after(self.step)):
                     self.say([f"time     about {roughly(estimate.left)} of training ({estimate.each:.2g} s a step), and validations"])
-                if self._validates() or last or self.step % self.config.save_every_steps == 0:
+                if self._validates(last) or last or self.step % self.config.save_every_steps == 0:
                     folder = self._save()
-                    if self._validates():
+                    if self._validates(last):
                         metrics = self._validate(folder)
                     self._prune()
                     if last or self._stops_early():
                         break
                 if self._must_stop():
                     self._save()
-                    message = f"stopped after step {self.step} of {self.config.steps}; the same command continues from there."
+                    message = f"stopped after step {self.step} of {self.budget.total(self.step)}; the same command continues from there."
                     raise Interrupted(message, self._stop_signal)
         return metrics
 
@@ -228,7 +231,8 @@ class Trainer:
 
     def _enter_stage(self, current: Stage | None) -> Stage:
         """Return the stage of this step, telling the method when it begins; a resumed run enters its stage anew."""
-        stage = next((stage for end, stage in self.stages if self.step < end), self.stages[-1][1])
+        position = self.budget.position(self.step)
+        stage = next((stage for end, stage in self.stages if position < end), self.stages[-1][1])
         if stage is not current:
             self.method.train()
             if current is None:
@@ -246,7 +250,7 @@ class Trainer:
             self._compile(stage, batches[0])
         images_seen = self.step * self.config.batch
         begin = self.schedule_start
-        scheduled = self.step - begin, images_seen - begin * self.config.batch, self.config.steps - begin
+        scheduled = self.budget.position(self.step) - begin, images_seen - begin * self.config.batch, self.config.steps - begin
         logged: dict[str, Tensor] = {}
         with step_randomness(self.seed, self.step, self.accelerator.process_index, device):
             for group in stage.groups:
@@ -342,6 +346,7 @@ class Trainer:
                 "optimisers": states,
                 "average": self.average.state_dict() if self.average is not None else {},
                 "scaler": scaler.state_dict() if scaler is not None else {},
+                **self.budget.state(),
             }
             facts = {"images": self.step * self.config.batch, "validation": {}}
             checkpoints.write_checkpoint(self.store, self.step, self.method.state_dict(), averages, {**self.card, **facts}, state)
@@ -349,10 +354,9 @@ class Trainer:
         wait_for_all(self.accelerator)
         return folder
 
-    def _validates(self) -> bool:
-        """Whether the checkpoint of this step is validated."""
-        every = self.config.validate_every_steps
-        return bool(every) and self.config.validation_images > 0 and (self.step % every == 0 or self.step >= self.config.steps)
+    def _validates(self, last: bool) -> bool:
+        """Whether the checkpoint of this step, perhaps the last one, is validated."""
+        return self.config.validates and (last or self.step % self.config.validate_every_steps == 0)
 
     def _validate(self, folder: Path) -> dict[str, float]:
         """Validate with the weights evaluation would use, record the result in the checkpoint of this step, and log it."""
@@ -371,7 +375,7 @@ class Trainer:
     def _stops_early(self) -> bool:
         """Whether the validations since the best one are more than the patience; the same on every process, which see the same files."""
         patience, best = self.config.patience, checkpoints.best_checkpoint(self.store)
-        if patience is None or best is None or not self._validates():
+        if patience is None or best is None or not self._validates(self.budget.is_spent(self.step)):
             return False
         waited = (self.step - checkpoints.step_of(best)) // self.config.validate_every_steps
         return any_process(self.accelerator, self.accelerator.is_main_process and waited >= patience)

@@ -21,6 +21,7 @@ from rsdiff.weights.keymaps.scdm import SCDMKeyMap
 from rsdiff.weights.keymaps.spectral_regression import AWANKeyMap, HSCNNPlusKeyMap, MSTLKeyMap, MSTPlusPlusKeyMap
 from rsdiff.weights.keymaps.spsr import SPSRKeyMap
 from rsdiff.weights.keymaps.sr3 import SR3KeyMap
+from rsdiff.weights.keymaps.ttsr import TTSRKeyMap
 
 KEY_MAPS: dict[str, KeyMap] = {
     "awan": AWANKeyMap(),
@@ -56,6 +57,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "scdm": SCDMKeyMap(),
     "spsr": SPSRKeyMap(),
     "sr3": SR3KeyMap(),
+    "ttsr": TTSRKeyMap(),
 }
 """Key maps by method kind."""
 

@@ -1,0 +1,208 @@
+"""TTSR: super-resolution with a reference image, whose textures are found by attention and transferred, with or without an adversary.
+
+Inputs: the LR image and an HR image (`ref`), of the same place or not. Source: Yang et al., CVPR 2020, and researchmm/TTSR.
+
+Unlike the published code:
+- The LR is enlarged, and the reference blurred, by Pillow's filter on real numbers; theirs are rounded to 8 bits in between.
+- It is built for x4; at x8 and x16 the LR is first enlarged to a quarter of the target's size, and the reference blurred as much (ours).
+- The discriminator is stepped once per step of the network, by the images made before that step; there twice, and before.
+- Crops of LR, reference and target are turned together, for references of the same place lose their place otherwise.
+- Other bands than three are allowed, with an extractor from fresh weights (`extractor_start=random`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
+from rsdiff.data.sample import Batch
+from rsdiff.degradations.resizing import resize
+from rsdiff.losses.masked import masked_l1, with_missing_of
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, frozen, require_scale
+from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, read_vgg19, refuse_bands
+from rsdiff.metrics.weight_files import require_weight_file
+from rsdiff.networks.ttsr import CONVOLUTIONS, TextureExtractor, TTSRDiscriminator, TTSRNet, TTSRNetConfig, search, transferred
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
+
+VGG_NUMBERS = dict(zip(CONVOLUTIONS, (0, 2, 5, 7, 10), strict=True))
+"""Numbers of the extractor's layers in torchvision's vgg19.features."""
+PERCEPTUAL = PerceptualLossConfig(weight=1e-2, layers=("relu5_1",), layer_weights=(1.0,), distance="l2")
+
+
+@config
+class TTSRConfig(MethodConfig):
+    """TTSR. The defaults are the published ones; all weights but the first at 0 give TTSR-rec, the one for PSNR."""
+
+    read_with: ClassVar[ReadWith] = {
+        "by_similarity": ("transferal", (ABOVE_0,)),
+        "penalty": ("adversarial", (ABOVE_0,)),
+        "discriminator_width": ("adversarial", (ABOVE_0,)),
+        "discriminator_size": ("adversarial", (ABOVE_0,)),
+    }
+
+    network: TTSRNetConfig = TTSRNetConfig()
+    """The network and the texture extractor."""
+    extractor_start: Annotated[Literal["vgg19", "random"], Ours("training")] = "vgg19"
+    """Weights that the texture extractor learns on from: VGG19's of ImageNet, or fresh ones (ours; needs no file, and takes any bands)."""
+    reconstruction_steps: int = 2638
+    """Steps at the beginning with the mean absolute error alone: two passes over CUFED's 11,871 pairs."""
+    perceptual: PerceptualLossConfig = PERCEPTUAL
+    """Distance of VGG19 features."""
+    transferal: float = 1e-2
+    """Factor of the distance between the result's textures and those that were transferred."""
+    by_similarity: bool = False
+    """That distance counts by how sure the match is (the paper's eq. 9; the released script has it off)."""
+    adversarial: float = 1e-3
+    """Factor of the adversarial loss (Wasserstein, with a penalty on gradients)."""
+    penalty: float = 10.0
+    """Factor of the penalty on the discriminator's gradients."""
+    discriminator_width: int = 32
+    """Channels of the discriminator's first convolution."""
+    discriminator_size: int = 160
+    """Side of the targets that the discriminator is built for, a multiple of 32: trainer.patch."""
+
+    def __post_init__(self) -> None:
+        if min(self.transferal, self.adversarial, self.penalty, self.reconstruction_steps) < 0:
+            raise UserError("transferal, adversarial, penalty and reconstruction_steps are 0 or more; change the negative one.")
+        if self.discriminator_width < 1 or self.discriminator_size < 32 or self.discriminator_size % 32:
+            raise UserError(
+                f"discriminator_width={self.discriminator_width} must be at least 1 and discriminator_size={self.discriminator_size} a "
+                "multiple of 32; change them."
+            )
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"hr", "lr", "ref"})
+
+    def refuse(self, problem: Problem) -> str | None:
+        if problem.scale % 4:
+            return f"model ttsr enlarges by 4 and the scale is {problem.scale:g}; set scale=4, 8 or 16."
+        if problem.lr_bands != problem.bands:
+            return (
+                f"model ttsr compares LR and reference, but the LR has {problem.lr_bands} bands and the target {problem.bands}; choose "
+                "data with as many in both."
+            )
+        if self.extractor_start == "vgg19" and problem.bands != 3:
+            return f"VGG19 sees 3 bands and the target has {problem.bands}; set model.extractor_start=random."
+        return refuse_bands(self.perceptual, problem)
+
+    def build(self, problem: Problem) -> TTSR:
+        return TTSR(self, problem)
+
+
+class TTSR(Method):
+    """See the module and `TTSRConfig`."""
+
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
+
+    def __init__(self, options: TTSRConfig, problem: Problem) -> None:
+        super().__init__()
+        self.options, self.scale = options, int(problem.scale)
+        self.network = TTSRNet(problem.bands, problem.lr_bands, options.network)
+        self.extractor = TextureExtractor(problem.bands, options.network.texture_channels)
+        if options.adversarial:
+            self.discriminator = TTSRDiscriminator(problem.bands, options.discriminator_width, options.discriminator_size)
+        self._fresh = self.extractor.get_parameter("conv1_1.weight").detach().clone()
+        self.perceptual = PerceptualTerm(options.perceptual)
+
+    def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
+        own = {"restorer": self.network.parameters(), "extractor": self.extractor.parameters()}
+        return own | ({"discriminator": self.discriminator.parameters()} if self.options.adversarial else {})
+
+    def stages(self) -> Sequence[Stage]:
+        groups = tuple(self.groups())
+        first, whole = Stage("reconstruction", groups[:2], self.options.reconstruction_steps), Stage("train", groups)
+        return [first, whole] if self.options.reconstruction_steps and self._has_more else [Stage("train", groups)]
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether there is more to minimise than the mean absolute error."""
+        options = self.options
+        return bool(options.perceptual.weight or options.transferal or options.adversarial)
+
+    def prepare_training(self) -> None:
+        """Give a fresh extractor the weights of VGG19; raises UserError where these are nowhere."""
+        self.perceptual.load()
+        first = self.extractor.get_parameter("conv1_1.weight")
+        if self.options.extractor_start == "vgg19" and torch.equal(first.detach().cpu(), self._fresh.cpu()):
+            folders = self.options.perceptual.weight_folders
+            weights = read_vgg19(require_weight_file(VGG19_FILE, folders, "model.perceptual.weight_folders", "model.extractor_start"))
+            for name, number in VGG_NUMBERS.items():
+                for kind in ("weight", "bias"):
+                    own, given = self.extractor.get_parameter(f"{name}.{kind}"), weights[f"features.{number}.{kind}"]
+                    # A narrower extractor takes the first channels of each layer.
+                    own.data.copy_(given[tuple(slice(length) for length in own.shape)])
+
+    def found(self, batch: Batch) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return the image at a quarter of the target's size in [-1, 1], S (B, 1, H / 4, W / 4) and the textures T."""
+        require_scale(batch, self.scale)
+        lr, ref = batch.need("lr"), batch.need("ref")
+        quarter = (batch.size[0] // 4, batch.size[1] // 4)
+        ref_size = (ref.shape[-2] // 4 * 4, ref.shape[-1] // 4 * 4)
+        ref = ref[..., : ref_size[0], : ref_size[1]]
+        small = (max(1, ref_size[0] // self.scale), max(1, ref_size[1] // self.scale))
+        with torch.no_grad():
+            enlarged = resize(lr.float(), batch.size, "torch")
+            blurred = resize(resize(ref.float(), small, "torch"), ref_size, "torch")
+            image = lr if self.scale == 4 else resize(lr.float(), quarter, "torch")
+        similarity, best = search(self.extractor(enlarged)[-1], self.extractor(blurred)[-1])
+        return 2 * image - 1, similarity.view(len(lr), 1, *quarter), transferred(self.extractor(ref), best, quarter)
+
+    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
+        options, hr = self.options, batch.need("hr")
+        small, similarity, textures = self.found(batch)
+        # The network is given copies, whose gradients then go to the extractor: each group's loss reaches its own weights alone.
+        given = [tensor.detach().requires_grad_() for tensor in (similarity, *textures)]
+        image = self.network(small, given[0], given[1:])
+        terms: dict[str, Term] = {"l1": (1.0, masked_l1(image, 2 * hr - 1, batch.valid))}
+        known = with_missing_of((image + 1) / 2, hr, batch.valid)
+        judged: dict[str, Losses] = {}
+        if stage.name == "train" and options.perceptual.weight:
+            terms["perceptual"] = options.perceptual.weight, self.perceptual(known, hr)
+        if stage.name == "train" and options.transferal:
+            terms["transferal"] = options.transferal, self._transferal((image + 1) / 2, given[0], given[1:])
+        if "discriminator" in stage.groups:
+            fake, real = 2 * known - 1, 2 * hr - 1
+            with frozen(self.discriminator):
+                terms["adversarial"] = options.adversarial, -self.discriminator(fake).mean()
+            judged["discriminator"] = self._judged(fake.detach(), real, noise)
+        restorer = Losses.weighted(terms)
+        slopes = torch.autograd.grad(restorer.total, given, retain_graph=True)
+        passed_on = torch.stack([(x * slope).sum() for x, slope in zip((similarity, *textures), slopes, strict=True)]).sum()
+        extractor = restorer.total.detach() + passed_on - passed_on.detach()
+        return {"restorer": restorer, "extractor": Losses(extractor, {}), **judged}
+
+    def _transferal(self, image: Tensor, similarity: Tensor, textures: Sequence[Tensor]) -> Tensor:
+        """Return the mean squared distance () of the textures of an image in [0, 1] from those transferred, by the extractor, frozen."""
+        with frozen(self.extractor):
+            own = self.extractor(image)
+        distances = []
+        for found, wanted in zip(own, textures, strict=True):
+            sure: Tensor | float = 1.0
+            if self.options.by_similarity:
+                sure = torch.sigmoid(F.interpolate(similarity, size=found.shape[-2:], mode="bicubic"))
+            distances.append(F.mse_loss(found * sure, wanted * sure))
+        return torch.stack(distances).mean()
+
+    def _judged(self, fake: Tensor, real: Tensor, noise: NoiseSource) -> Losses:
+        """Return the discriminator's objective: the difference of its mean answers, and a penalty where its slope is not 1."""
+        of_fake, of_real = self.discriminator(fake).mean(), self.discriminator(real).mean()
+        share = noise.uniform((len(real), 1, 1, 1), real.device, real.dtype)
+        between = (fake * (1 - share) + real * share).requires_grad_()
+        (slope,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
+        penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+        total = of_fake - of_real + self.options.penalty * penalty
+        return Losses(total, {"real": of_real.detach(), "fake": of_fake.detach(), "penalty": penalty.detach()})
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        return (self.network(*self.found(batch)).float() + 1) / 2
