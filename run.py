@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rsdiff.app.main import main
+from rsdiff.__main__ import command
 
 if __name__ == "__main__":
-    main(repository=Path(__file__).resolve().parent)
+    command(repository=Path(__file__).resolve().parent)

@@ -92,7 +92,8 @@ def test_an_experiment_overrides_groups_and_single_values(toys: Command) -> None
         (["model=misspelt"], "model.block.dpth is not an option (did you mean depth?); the options of model.block are depth."),
         (["+speed=1"], "speed is not an option"),
         (["model.width=wide"], "model.width='wide' is not accepted"),
-        (["scale=abc"], "scale='abc' is not accepted"),
+        (["scale=abc"], "scale='abc' is not accepted: it needs a number."),
+        (["seed=null"], "seed=null is not accepted: it needs a whole number; leave seed= out for the default."),
         (["model.mode=resdual"], "model.mode=resdual is not one of plain, residual (did you mean residual?)."),
         (["trainer.steps=0"], "trainer: steps is 0; it must be at least 1."),
         (["model=broken"], "broken.yaml, line"),
@@ -268,7 +269,7 @@ def test_help_lists_groups_options_and_what_they_mean(toys: Command) -> None:
     assert general.code == 0
     assert "toy_tiny" in general.out
     assert "paper/wide" in general.out
-    assert "seed=0: Every random choice is keyed by it." in general.out
+    assert "seed=0: Seed of all random choices." in general.out
     chosen = toys("model=toy_tiny", "--help")
     assert "model.width=4: Channels." in chosen.out
     assert "model.block.depth=2: Layers." in chosen.out

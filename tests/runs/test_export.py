@@ -32,7 +32,7 @@ def test_weights_are_exported_under_their_published_names_and_come_back_equal(ru
     released = torch.load(tmp_path / "released.pth", weights_only=True)
     for form in ("safetensors", "pth"):
         output = tmp_path / f"again.{form}"
-        ended = run_command("task=export", f"checkpoint={imported}", f"output={output}", f"task.format={form}")
+        ended = run_command("task=export", f"checkpoint={imported}", f"output={output}")
         assert ended.code == 0, ended.err
         assert "read back alike" in ended.out
         again = load_file(output) if form == "safetensors" else torch.load(output, weights_only=True)
@@ -69,6 +69,10 @@ def test_a_program_in_onnx_runs_elsewhere_and_a_missing_package_is_named(run_com
 def test_what_means_nothing_elsewhere_is_refused_in_one_sentence(run_command: Command, tmp_path: Path, imported: Path) -> None:
     ours = run_command("task=export", f"checkpoint={imported}", f"output={tmp_path / 'o.pth'}", "task.format=pth", "scale=2")
     assert ours.code != 0
+    other = run_command("task=export", f"checkpoint={imported}", f"output={tmp_path / 'o.npz'}")
+    assert "name it o.safetensors (or .pth, .onnx, .ts)" in other.err
+    mixed = run_command("task=export", f"checkpoint={imported}", f"output={tmp_path / 'o.pth'}", "task.format=onnx")
+    assert "name it o.onnx" in mixed.err
     none = run_command("task=export", "model=rrdb", f"output={tmp_path / 'o.pth'}")
     assert "add checkpoint=RUN_FOLDER" in none.err
     assert not (tmp_path / "o.pth").exists()

@@ -21,7 +21,7 @@ import io, json, sys
 from contextlib import redirect_stderr, redirect_stdout
 from rsdiff.app.main import main
 
-ended, commands, answer = [], json.loads(sys.argv[1]), sys.argv[2]
+ended, commands, answer, slow = [], json.loads(sys.argv[1]), sys.argv[2], sys.argv[3:]
 for words in commands:
     sys.argv = ["rsdiff", *words]
     out, err = io.StringIO(), io.StringIO()
@@ -30,20 +30,35 @@ for words in commands:
             main()
         except SystemExit as end:
             code = end.code
-    ended.append([code or 0, out.getvalue(), err.getvalue(), "torch" in sys.modules])
+    ended.append([code or 0, out.getvalue(), err.getvalue(), [name for name in slow if name in sys.modules]])
 with open(answer, "w") as file:  # processes of launchers print, too
     json.dump(ended, file)
 """
+SLOW = [
+    "torch",
+    "scipy",
+    "matplotlib",
+    "pandas",
+    "rasterio",
+    "h5py",
+    "accelerate",
+    "torchmetrics",
+    "rich",
+    "jinja2",
+    "torch._dynamo",
+    "sympy",
+]
+"""Packages that take long to import."""
 
 
-def type_commands(where: Path, *commands: list[str], **variables: str) -> list[tuple[int, str, str, bool]]:
+def type_commands(where: Path, *commands: list[str], **variables: str) -> list[tuple[int, str, str, list[str]]]:
     """Do commands one after the other in a fresh process with the shipped configs.
 
-    Returns for each of them its exit code, what it printed, its errors, and whether PyTorch was imported by then.
+    Returns for each of them its exit code, what it printed, its errors, and which of the packages SLOW were imported by then.
     """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1", **variables}
     ended = subprocess.run(
-        [sys.executable, "-c", PROCESS, json.dumps(commands), "answer.json"],
+        [sys.executable, "-c", PROCESS, json.dumps(commands), "answer.json", *SLOW],
         cwd=where,
         env=environment,
         capture_output=True,
@@ -54,10 +69,10 @@ def type_commands(where: Path, *commands: list[str], **variables: str) -> list[t
     return [tuple(entry) for entry in json.loads((where / "answer.json").read_text())]
 
 
-def test_what_only_looks_does_not_import_pytorch(tmp_path: Path) -> None:
+def test_a_command_imports_what_it_needs(tmp_path: Path) -> None:
     completion = {"COMP_LINE": "run.py model=sr3_t", "COMP_POINT": "18"}
-    general, looked, path, listed = type_commands(
-        tmp_path, ["--help"], ["task=status"], ["--info", "searchpath"], ["--shell-completion", "query=bash"], **completion
+    general, looked, path, listed, composed = type_commands(
+        tmp_path, ["--help"], ["task=status"], ["--info", "searchpath"], ["-sc", "query=bash"], ["--cfg", "job"], **completion
     )
     assert general[0] == 0
     assert "model=NAME is the published configuration" in general[1]
@@ -66,6 +81,7 @@ def test_what_only_looks_does_not_import_pytorch(tmp_path: Path) -> None:
     assert "rsdiff://" in path[1]
     assert "model=sr3_tiny" in listed[1]
     assert not looked[3]
+    assert composed[3] == ["torch"]  # what else a run needs is imported when it begins
 
 
 def test_own_configs_are_found_where_hydra_finds_them(tmp_path: Path) -> None:
@@ -100,7 +116,7 @@ def test_own_configs_are_found_where_hydra_finds_them(tmp_path: Path) -> None:
         (["model=null"], "model=null names no option; choose model=NAME, or ~model where the task needs none."),
         (["~trainer.steps"], "~trainer.steps would remove a setting that has to have a value; give trainer.steps=VALUE instead."),
         (["~seed"], "~seed would remove a setting that has to have a value"),
-        (["trainer.steps=None"], "trainer.steps=None gives the text 'None'; for no value write trainer.steps=null."),
+        (["trainer.steps=None"], "trainer.steps=None gives the text 'None'; for no value write trainer.steps=null,"),
         (["dataset.size=${oc.env:NO_SUCH_VARIABLE}"], "dataset.size takes its value from the environment variable NO_SUCH_VARIABLE"),
         (["scale=${nope.x}"], "scale cannot be resolved"),
         (["trainer.lr=1"], "did you mean trainer.optimiser.lr?"),

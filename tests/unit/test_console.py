@@ -66,3 +66,10 @@ def test_metrics_without_weights_take_a_line_and_the_addresses_of_their_files() 
     assert all(address.strip().startswith("https://") for address in addresses)
     (own,) = missing_lines(["NIQE (rs)"], [("niqe_rs.npz",)], ["weights"])
     assert "(niqe_rs.npz)" in own
+
+
+def test_brackets_and_small_numbers_are_shown_as_they_are() -> None:
+    shown = text_table([{"metrics": "[psnr]", "name": "a:b:c", "seconds": 0.00020872000095550902}])
+    assert "[psnr]" in shown
+    assert "a:b:c" in shown
+    assert "0.0002087 " in shown

@@ -104,7 +104,7 @@ def _refuse_without_value(plain: Mapping[str, Any], choices: Mapping[str, str], 
     for word in overrides:
         key, _, value = word.removeprefix("~").partition("=")
         if value == "None":
-            raise ConfigError(f"{word} gives the text 'None'; for no value write {key}=null.")
+            raise ConfigError(f"{word} gives the text 'None'; for no value write {key}=null, or leave it out for the default.")
         if word.startswith("~") and key.partition(".")[0] in {*GROUPS, *(field.name for field in fields(RunOptions))} and key not in GROUPS:
             raise ConfigError(f"{word} would remove a setting that has to have a value; give {key}=VALUE instead.")
 

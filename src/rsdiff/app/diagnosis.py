@@ -26,6 +26,16 @@ from rsdiff.config import ConfigError
 from rsdiff.config.typed import nearest
 
 MAX_NAMED = 4
+OPTIONAL = {
+    "hydra/sweeper=optuna": "rsdiff[search]",
+    "hydra/sweeper=ax": "hydra-ax-sweeper",
+    "hydra/sweeper=nevergrad": "hydra-nevergrad-sweeper",
+    "hydra/launcher=ray": "hydra-ray-launcher",
+    "hydra/launcher=rq": "hydra-rq-launcher",
+    "hydra/job_logging=colorlog": "hydra-colorlog",
+    "hydra/hydra_logging=colorlog": "hydra-colorlog",
+}
+"""What Hydra's manual names and other packages bring."""
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -75,14 +85,17 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
             sentence = _wrong_choice(override, error)
             if sentence is not None:
                 return sentence
+        if text_of(override) in OPTIONAL:
+            return f"{text_of(override)} is a package of its own; install it: pip install '{OPTIONAL[text_of(override)]}'."
         options = options_of_group(key, config_name, searched) if key in groups else []
         for option in _values(override):
             if options and option is not None and str(option) not in options:
                 return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
     if isinstance(error, MissingConfigException):
-        if "hydra/sweeper/optuna" in str(error):
-            return "hydra/sweeper=optuna is a package of its own; install it: pip install 'rsdiff[search]'."
-        return first_paragraph(error)
+        wanted = next((word for word in OPTIONAL if word.replace("=", "/") in str(error)), None)  # of a file, such as one of sweeps
+        return (
+            first_paragraph(error) if wanted is None else f"{wanted} is a package of its own; install it: pip install '{OPTIONAL[wanted]}'."
+        )
     choosing = [override for override in parsed if override.key_or_group in (FAMILIES if override.package else groups)]
     chosen = [f"{override.get_key_element()}={_values(override)[0]}" for override in choosing if _values(override)]
     try:

@@ -6,6 +6,7 @@ of its runs fails and ends with one table of all of them.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -136,6 +137,7 @@ def _hydra_raising() -> Iterator[None]:
 def run_one(composed: DictConfig) -> float | None:
     """Do one run and return the figure that a sweeper may optimise. A failure in a sweep is recorded and the others go on."""
     register_schemas()  # in a launcher's process nobody has
+    _collect_garbage_again()
     node = HydraConfig.get()
     if node.mode != RunMode.MULTIRUN:
         try:
@@ -145,6 +147,13 @@ def run_one(composed: DictConfig) -> float | None:
             raise RunEnded(error) from error
     number = sweep.cell_number(int(node.job.num))
     return _run_cell(composed, node, number) if sweep.is_chosen(number) else None
+
+
+def _collect_garbage_again() -> None:
+    """Let Python look for unreachable objects, but not among those that the start of the command made, see `rsdiff.__main__.command`."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def _run_cell(composed: DictConfig, node: Any, number: int) -> float | None:
@@ -171,13 +180,13 @@ def _run_cell(composed: DictConfig, node: Any, number: int) -> float | None:
     except Exception as error:
         if wants_traceback():
             raise
-        print_error(error)
         sweep.write_record(folder, record.failed(error))
+        if composed.get("stop_on_failure"):
+            raise RunEnded(error) from error
+        print_error(error)
         if stops_everything(error):
             hand_on(error)
             raise KeyboardInterrupt from error
-        if composed.get("stop_on_failure"):
-            raise RunEnded(error) from error
         if not str(node.sweeper._target_).endswith(OF_LISTS):
             raise  # a sweeper that learns from the runs has to know
         return None

@@ -59,6 +59,20 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
+WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "tuple": "a list",
+    "list": "a list",
+    "mapping": "options of its own",
+    "dict": "options of its own",
+    "dataclass": "options of its own",
+}
+"""What pydantic's kinds of errors mean to a user, by what they begin with."""
+
+
 def config_from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build config class `cls` from plain `values`; `where` is the config path ('model') used in error messages.
 
@@ -102,10 +116,16 @@ def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
         case "value_error":
             return f"{path}: {first['msg'].removeprefix('Value error, ')}"
         case _:
-            hint = (
-                f"; write a list: {path}=[{given}]" if first["type"] in ("tuple_type", "list_type") and not isinstance(given, dict) else ""
-            )
-            return f"{path}={given!r} is not accepted: {first['msg'][0].lower()}{first['msg'][1:]}{hint}."
+            wanted = next((said for kind, said in WANTED.items() if str(first["type"]).startswith(kind)), None)
+            needed = f"{first['msg'][0].lower()}{first['msg'][1:]}" if wanted is None else f"it needs {wanted}"
+            simple = first["type"] in ("tuple_type", "list_type") and given is not None and not isinstance(given, dict)
+            hint = f"; write a list: {path}=[{given}]" if simple else f"; leave {path}= out for the default" if given is None else ""
+            return f"{path}={_as_typed(given)} is not accepted: {needed}{hint}."
+
+
+def _as_typed(given: Any) -> str:
+    """Return a value as a command line has it."""
+    return {None: "null", True: "true", False: "false"}[given] if given is None or isinstance(given, bool) else repr(given)
 
 
 def required(cls: type[Any], location: Sequence[str], path: str) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from rsdiff.config import UserError
@@ -160,6 +159,8 @@ def _filter_by_fourier(images: NDArray[np.float32], kernels: Tensor) -> NDArray[
 
     1e-6 from the sums themselves. OpenCV transforms the kernel anew for every band and block, which takes twice as long.
     """
+    from scipy.fft import next_fast_len  # here and not above: SciPy takes long to import, and most blurs do without
+
     height, width = images.shape[-2:]
     before, after = kernels.shape[-1] // 2, (kernels.shape[-1] - 1) // 2
     padded = F.pad(torch.from_numpy(images), (before, after, before, after), mode="reflect")

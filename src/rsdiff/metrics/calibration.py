@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
 from rsdiff.config import UserError
@@ -76,8 +75,10 @@ def as_drawn(samples: int) -> Calibration:
     They are exact where the restorations are draws from the Gaussian distribution that the HR image is from, too: HR minus their mean,
     over their standard deviation, times sqrt(N / (N + 1)), has Student's distribution.
     """
+    from scipy.special import stdtrit  # here and not above: SciPy takes long to import, and most commands do not need it
+
     wider = math.sqrt(1 + 1 / samples)
-    reaches = {level: float(scipy.stats.t.ppf((1 + level) / 2, samples - 1)) for level in LEVELS}
+    reaches = {level: float(stdtrit(samples - 1, (1 + level) / 2)) for level in LEVELS}
     return Calibration(samples, wider, 0.0, reaches)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.ndimage
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
@@ -40,9 +39,11 @@ def outlines(found: Mask, true: Mask, tolerance: int = 2) -> Outlines:
     The outline are the pixels of a mask of which a neighbour in the row or column is not in it; the image's border is none.
     Source: the boundary F-measure of Csurka et al. 2013, "What is a good evaluation measure for semantic segmentation?".
     """
+    from scipy import ndimage  # here and not above: SciPy takes long to import, and few commands look for objects
+
     square = np.ones((2 * tolerance + 1, 2 * tolerance + 1), np.bool_)
-    first, second = (mask & ~scipy.ndimage.binary_erosion(mask, border_value=1) for mask in (found, true))
-    beside = [scipy.ndimage.binary_dilation(line, square) for line in (first, second)]
+    first, second = (mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in (found, true))
+    beside = [ndimage.binary_dilation(line, square) for line in (first, second)]
     return Outlines(int(first.sum()), int((first & beside[1]).sum()), int(second.sum()), int((second & beside[0]).sum()))
 
 
@@ -57,10 +58,12 @@ class Found:
 
 def objects_of(true: Mask, scores: NDArray[np.floating]) -> list[Found]:
     """Return every object of a mask (H, W), connected along rows and columns, with its scores (H, W) in [0, 1]."""
-    labels, count = scipy.ndimage.label(true)
+    from scipy import ndimage  # see `outlines`
+
+    labels, count = ndimage.label(true)
     if not count:
         return []
     numbers = np.arange(1, count + 1)
-    sizes = scipy.ndimage.sum_labels(true, labels, numbers)
-    means, highest = scipy.ndimage.mean(scores, labels, numbers), scipy.ndimage.maximum(scores, labels, numbers)
+    sizes = ndimage.sum_labels(true, labels, numbers)
+    means, highest = ndimage.mean(scores, labels, numbers), ndimage.maximum(scores, labels, numbers)
     return [Found(int(size), float(mean), float(high)) for size, mean, high in zip(sizes, means, highest, strict=True)]

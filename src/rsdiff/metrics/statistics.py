@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import wilcoxon
 
 Values = NDArray[np.float64]
 
@@ -76,7 +75,11 @@ def paired_difference(first: Sequence[float], second: Sequence[float], higher_is
 def wilcoxon_p(differences: Values) -> float:
     """Return the two-sided p of the signed-rank test; zeros are left out, as Wilcoxon did."""
     moved = differences[differences != 0]
-    return math.nan if len(moved) < FEWEST else float(wilcoxon(moved).pvalue)
+    if len(moved) < FEWEST:
+        return math.nan
+    from scipy.stats import wilcoxon  # here and not above: it takes half as long to import as PyTorch, and few commands compare
+
+    return float(wilcoxon(moved).pvalue)
 
 
 def bootstrap_interval(values: Values, coverage: float = COVERAGE, resamples: int = RESAMPLES) -> tuple[float, float]:

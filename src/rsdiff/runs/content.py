@@ -6,14 +6,12 @@ Files that did not change are not read again, see rsdiff.data.file_records.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rsdiff.config.paths import typed_path
 from rsdiff.data.digests import digest_of
-from rsdiff.data.file_records import FileRecords
-from rsdiff.data.files import FileSource
 from rsdiff.data.source import ImageSource, innermost
 from rsdiff.metrics.options import MetricsConfig
 from rsdiff.metrics.table import METRICS
@@ -52,8 +50,8 @@ def digest_of_calibrations(folder: Path) -> str:
 
 def images_of(source: ImageSource) -> Mapping[str, str]:
     """Return the name of every image -> a digest of its files; nothing for data that are not files of their own."""
-    inner = innermost(source)
-    return inner.files_by_name() if isinstance(inner, FileSource) else {}
+    named: Callable[[], Mapping[str, str]] | None = getattr(innermost(source), "files_by_name", None)
+    return named() if named is not None else {}
 
 
 def digest_of_images(source: ImageSource) -> str:
@@ -90,6 +88,8 @@ def located_files(group: str, config: Any) -> Iterator[tuple[str, str]]:
 
 
 def _digests(files: Sequence[Path]) -> dict[Path, str]:
+    from rsdiff.data.file_records import FileRecords  # it imports the readers of all formats
+
     records = FileRecords(files)
     found = records.digests(files)
     records.save()

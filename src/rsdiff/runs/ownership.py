@@ -3,6 +3,10 @@
 On one host the operating system holds the lock and drops it when the owner dies, however it dies. Between hosts, where file locks are
 not always honoured, a record names the owner and a thread renews its date; an owner whose record is no longer renewed is dead.
 Dates are compared with the date the file system gives a new file, so the hosts' clocks need not agree.
+
+Why no library: a killed owner must hold nobody up, because the cell of a sweep that is refused is lost to this attempt. filelock's
+SoftFileLease (4.3) refuses the lock of another host's owner that was killed an hour ago until it has watched it for a whole lease;
+flufl.lock (9) refuses that of a process killed on this host until its lifetime and ten seconds are over. Here both are taken over at once.
 """
 
 from __future__ import annotations

@@ -115,9 +115,11 @@ class RunSettings:
     @property
     def inputs(self) -> list[Path]:
         """The rasters that `input` names."""
-        from rsdiff.runs.inputs import rasters_of
+        if self.options.input is None:
+            return []
+        from rsdiff.runs.inputs import rasters_of  # it imports the readers of all formats
 
-        return [] if self.options.input is None else rasters_of(self.options.input)
+        return rasters_of(self.options.input)
 
     @property
     def output(self) -> Path | None:

@@ -270,14 +270,18 @@ def text_table(rows: Sequence[Mapping[str, Cell]]) -> str:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     terminal = sys.stdout.isatty()
     stream = io.StringIO()
-    Console(file=stream, force_terminal=terminal, width=None if terminal else WIDTH_OF_LOG_FILES).print(table, soft_wrap=not terminal)
+    width = None if terminal else WIDTH_OF_LOG_FILES
+    console = Console(file=stream, force_terminal=terminal, width=width, markup=False, emoji=False)  # a list in brackets is no colour
+    console.print(table, soft_wrap=not terminal)
     return stream.getvalue().rstrip()
 
 
 def _cell(value: Cell) -> str:
     if value is None:
         return ""
-    return f"{value:.4f}".rstrip("0").rstrip(".") if isinstance(value, float) and abs(value) >= 1e-3 else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4f}".rstrip("0").rstrip(".") if abs(value) >= 1e-3 else f"{value:.4g}"
 
 
 def _read_record(path: Path) -> Record:

@@ -34,6 +34,13 @@ from rsdiff.training.origin import origin_of, sha256
 from rsdiff.weights import export_weights, import_weights
 from rsdiff.weights.advice import differences
 
+ENDINGS = {
+    "safetensors": (".safetensors",),
+    "pth": (".pth", ".pt", ".ckpt"),
+    "onnx": (".onnx",),
+    "torchscript": (".ts", ".torchscript", ".pt", ".pth"),
+}
+"""What the name of an exported file ends in, the usual ending first; of the first format that has it where none is chosen."""
 TOLERANCE = 1e-4
 """Largest difference, in units of [0, 1], between a network and its exported program: another order of sums in float32."""
 
@@ -43,17 +50,31 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     task, output = settings.task, settings.output
     assert isinstance(task, ExportTask)
     assert output is not None
+    form = format_of(output, task.format)
     checkpoint = read_checkpoint(settings.checkpoint) if settings.checkpoint is not None else None
     output.parent.mkdir(parents=True, exist_ok=True)
-    if task.format in ("pth", "safetensors"):
+    if form in ("pth", "safetensors"):
         if checkpoint is None:
-            raise ConfigError(f"task=export task.format={task.format} needs the weights to export; add checkpoint=RUN_FOLDER.")
-        messages = export_published(checkpoint, settings.scale, output, task.format)
+            raise ConfigError(f"task=export to {output.name} needs the weights to export; add checkpoint=RUN_FOLDER.")
+        messages = export_published(checkpoint, settings.scale, output, form)
     else:
         method, problem = method_to_export(settings, checkpoint)
-        messages = export_program(method, problem, output, task.format, task.side)
+        messages = export_program(method, problem, output, form, task.side)
         messages.append(f"weights  {origin_of(checkpoint, settings.model.files, method)}")
     return TaskResult([f"{output} (SHA-256 {sha256([output])})", *messages], {"bytes": output.stat().st_size}, output, [output])
+
+
+def format_of(output: Path, wanted: str) -> str:
+    """Return the format to write: the one `wanted`, for auto that of the name's ending; raises ConfigError where the two disagree."""
+    ending = output.suffix.lower()
+    if wanted == "auto":
+        wanted = next((form for form, endings in ENDINGS.items() if ending in endings), "")
+    if ending not in ENDINGS.get(wanted, ()):
+        named = f"task.format={wanted} is written to names in {' or '.join(ENDINGS[wanted])}" if wanted else "that names no format"
+        usual = output.with_suffix(ENDINGS[wanted or "safetensors"][0]).name
+        others = "" if wanted else f" (or {', '.join(endings[0] for form, endings in ENDINGS.items() if form != 'safetensors')})"
+        raise ConfigError(f"output={output} ends in '{ending}' and {named}; name it {usual}{others}.")
+    return wanted
 
 
 def export_published(checkpoint: Checkpoint, scale: float, output: Path, form: str) -> list[str]:

@@ -41,7 +41,8 @@ class EvaluateTask(TaskOptions, NetworkOptions, SpeedOptions):
     batch: int = 1
     """Images of one size restored together; more than 1 helps on a GPU. Every image keeps its own noise."""
     workers: int = 0
-    """Processes that read images ahead; 0 reads each image when it is needed. More than 0 helps on a GPU."""
+    """Processes that read images ahead; with more than 0 a thread also scores and draws while the next images are restored, which helps on
+    a GPU. 0 reads and scores each image when it is needed, so that nothing else takes the time of a restoration."""
     save_images: bool = False
     """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
@@ -264,9 +265,9 @@ class ExportTask(TaskOptions):
     needs: ClassVar[frozenset[str]] = frozenset({"output"})
     continues: ClassVar[bool] = True
 
-    format: Literal["safetensors", "pth", "onnx", "torchscript"] = "safetensors"
-    """safetensors and pth: weights under the names of the published code; onnx and torchscript: the program of a network that restores in
-    one evaluation. Each is read again and compared."""
+    format: Literal["auto", "safetensors", "pth", "onnx", "torchscript"] = "auto"
+    """auto: as output= ends: .safetensors, .pth, .onnx, or .ts. safetensors and pth: weights under the names of published code; onnx and
+    torchscript: the program of a network that restores in one evaluation. Each is read again and compared."""
     side: int = 64
     """Side in pixels of the images a program is made and compared with; rounded up to what the network needs."""
 

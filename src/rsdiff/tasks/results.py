@@ -107,7 +107,8 @@ def as_text(summary: Summary, title: str) -> str:
     """Return the result table as the terminal shows it."""
     stream = io.StringIO()
     terminal = sys.stdout.isatty()
-    Console(file=stream, force_terminal=terminal, width=None if terminal else 140).print(console_table(summary, title))
+    width = None if terminal else 140
+    Console(file=stream, force_terminal=terminal, width=width, markup=False, emoji=False).print(console_table(summary, title))
     return stream.getvalue().rstrip()
 
 

@@ -28,7 +28,7 @@ class Progress(Recorder):
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console  # with its bars, for runs; commands that compose and check do without
 
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, markup=False, emoji=False)  # [x] and :x: are names of files
         self._bars: rich.progress.Progress | None = None
         self._tasks: dict[str, rich.progress.TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}
@@ -76,7 +76,7 @@ class Progress(Recorder):
             import rich.progress
 
             self._bars = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}"),
+                rich.progress.TextColumn("{task.description}", markup=False),
                 rich.progress.BarColumn(),
                 rich.progress.MofNCompleteColumn(),
                 rich.progress.TextColumn("{task.fields[facts]}"),
