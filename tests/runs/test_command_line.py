@@ -274,7 +274,7 @@ def test_help_lists_groups_options_and_what_they_mean(toys: Command) -> None:
     assert general.code == 0
     assert "toy_tiny" in general.out
     assert "paper/wide" in general.out
-    assert "seed=0: Every random choice is keyed by it." in general.out
+    assert "seed=0: Seed of all random choices." in general.out
     chosen = toys("model=toy_tiny", "--help")
     assert "model.width=4: Channels." in chosen.out
     assert "model.block.depth=2: Layers." in chosen.out

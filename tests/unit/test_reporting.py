@@ -217,6 +217,10 @@ def test_tables_say_protocol_difference_weights_and_what_is_missing() -> None:
         for words in ("PSNR (dB) ↑", "27.50", "+1.50", "-0.0200", "6 (+1 infinite)", "litsr", "needs weights"):
             assert words in table
     assert "alexnet.pth (0123abcd)" in markdown_table(SUMMARY)
+    known = replace(SUMMARY, unavailable=[replace(SUMMARY.unavailable[0], lacks_weights=True)])
+    console.print(console_table(known, "sr3"))  # the command has said where they are looked for
+    assert "weights missing: FID" in (text := console.export_text())
+    assert "not here" not in text
 
 
 def test_figures_need_something_to_show() -> None:

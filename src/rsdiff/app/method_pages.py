@@ -87,12 +87,18 @@ def page_of(kind: str, options: list[str], trained: Mapping[str, Any]) -> str:
         parts += ["## Published tables", "\n".join(f"- `sweeps=tables/{name}`: {title}" for name, title in tables)]
     measured = [trained["models"][name] for name in options if name in trained["models"]]
     if measured:
-        parts += ["## Measured", MEASURED, markdown_of(trained["heads"], [row for found in measured for row in found["rows"]])]
+        parts += ["## Measured", MEASURED, without_empty_columns(trained["heads"], [row for found in measured for row in found["rows"]])]
         parts += [f"![Distance from the best answer by training step](../{found['picture']})" for found in measured if found["picture"]]
     if kind in KEY_MAPS:
         parts += ["## Released weights", *released(kind, options), imports_of(kind, options[0])]
     parts.append(f"Every setting: [reference](../reference/model.md#{kind}), or `python run.py model={options[0]} --help`.")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def without_empty_columns(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a table of those columns in which some row has a value."""
+    kept = [index for index in range(len(heads)) if any(row[index] != "-" for row in rows)]
+    return markdown_of([heads[index] for index in kept], [[row[index] for index in kept] for row in rows])
 
 
 def released(kind: str, options: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from rsdiff.data.transfer import has_queue, wait_for
 from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.inference.compilation import Compile, compile_regions
+from rsdiff.inference.compilation import Compile, compile_regions, compiling
 from rsdiff.methods.base import Method
 
 Combination = Literal["mean", "median"]
@@ -49,7 +49,7 @@ class Restored:
 def restore(method: Method, batch: Batch, sampler: SamplerConfig, noise: NoiseSource, precision: Precision = "no") -> Tensor:
     """Return (B, C, H, W) float32 in [0, 1] for any LR size: pads by reflection to what the method needs, restores, crops and clamps."""
     padded = pad_to_multiple(batch, method.pixel_multiple())
-    with mixed(precision, padded.need("lr").device):
+    with mixed(precision, padded.need("lr").device), compiling():
         image = method.restore(padded, sampler, noise)
     return image[..., : batch.size[0], : batch.size[1]].float().clamp(0, 1)
 

@@ -54,7 +54,7 @@ class SPSRConfig(ESRGANConfig):
     adversarial: AdversarialLossConfig = AdversarialLossConfig(relative="to_mean", joint=True, weight=0.005)
     """Adversarial losses of the network and both discriminators; its `weight` is for the one that sees images."""
     discriminator: DiscriminatorConfig = VGGConfig(biases=True)
-    """What judges images, and another one gradient maps, which is built for their size: vgg or patch."""
+    """The discriminator of images; one of its kind, built for their size, is that of gradient maps: vgg or patch."""
     gradient_pixel_weight: float = 0.01
     """Factor of the mean squared difference of gradient maps of images."""
     gradient_adversarial_weight: float = 0.005

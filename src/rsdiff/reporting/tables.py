@@ -20,10 +20,14 @@ def headings(summary: Summary) -> tuple[str, ...]:
 
 
 def console_table(summary: Summary, title: str) -> Table:
-    """Return the results as a rich table; what beats the baseline is green, worse red; metrics left out are named below."""
-    left_out = "\n".join(f"{entry.title}: {entry.reason}" for entry in summary.unavailable)
-    noted = explanation(summary)
-    caption = "\n".join((summary.protocol, *noted, *summary.cautions, *([f"not computed: {left_out}"] if left_out else [])))
+    """Return the results as a rich table; what beats the baseline is green, worse red; metrics left out are named below.
+
+    Where missing weights are looked for and published was said when the command began, and stands in results.md.
+    """
+    lacking = ", ".join(entry.title for entry in summary.unavailable if entry.lacks_weights)
+    left_out = [f"not computed, weights missing: {lacking}"] if lacking else []
+    left_out += [f"not computed: {entry.title}: {entry.reason}" for entry in summary.unavailable if not entry.lacks_weights]
+    caption = "\n".join((summary.protocol, *explanation(summary), *summary.cautions, *left_out))
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for heading in headings(summary):
         table.add_column(heading, justify="left" if heading == "metric" else "right")

@@ -141,6 +141,7 @@ def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | No
             "Training steps": str(card["step"]),
             "Images seen": str(card.get("images", "unknown")),
             "Checkpoint": checkpoint.folder.name,
+            **({"Trained with": str(card["computed_with"])} if "computed_with" in card else {}),
         }
     released = f" ({weights.file})" if weights is not None and weights.is_foreign else ""
     return page_facts(

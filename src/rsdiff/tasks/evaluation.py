@@ -22,6 +22,7 @@ from rsdiff.data.normalisation import as_integers
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.sample import Batch
 from rsdiff.data.source import ImageSource, Window
+from rsdiff.data.transfer import done_behind, has_queue
 from rsdiff.data.views import TestSamples
 from rsdiff.degradations import Degradation, RecordValue, named_cases
 from rsdiff.inference.draws import restored_draws
@@ -94,6 +95,15 @@ def build_test_cases(
     return cases
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A restored batch with all that the method has to say of it: further draws (N, B, C, H, W) and kernels, where there are any."""
+
+    restored: Restored
+    draws: torch.Tensor | None
+    kernels: Kernels | None
+
+
 def evaluate_case(
     settings: RunSettings, method: Method, case: TestCase, folder: Path, accelerator: Accelerator, panels: int, progress: Progress
 ) -> CaseResult:
@@ -110,7 +120,11 @@ def evaluate_case(
     waiting = [index for index in range(total) if case.samples.name(index) not in done]
     share = waiting[accelerator.process_index :: accelerator.num_processes]
     # A training ends with an evaluation in the batches of its validations.
-    task = settings.task if isinstance(settings.task, EvaluateTask) else EvaluateTask(batch=settings.trainer.validation_batch)
+    # On an accelerator its loader's processes read ahead, too; on a CPU they would take the restoration's time.
+    task = settings.task
+    if not isinstance(task, EvaluateTask):
+        workers = settings.trainer.workers if has_queue(accelerator.device) else 0
+        task = EvaluateTask(batch=settings.trainer.validation_batch, workers=workers)
     restoring = restore_images(
         method,
         read_ahead(case.samples, share, task.workers),
@@ -124,25 +138,30 @@ def evaluate_case(
         warms_up=True,
         say=say,
     )
+
+    def prepared(restored: Restored) -> Prepared:
+        several = None
+        if task.samples > 1:
+            several = restored_draws(method, restored.batch, settings.sampler, settings.seed, task.samples, restored.image, task.precision)
+        return Prepared(restored, several, kernels_of(method, restored.batch))
+
+    def score(one: Prepared) -> list[Row]:
+        restored, kernels = one.restored, one.kernels
+        rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds, one.draws)
+        for position, row in enumerate(rows):
+            if kernels is not None:
+                row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
+            if task.save_images:
+                save_image(case.samples.source, restored, position, folder / "images")
+            if restored.batch.metas[position].index < panels:
+                draw_panel(settings, restored, position, row, folder / "panels", kernels)
+                draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
+        kept.add(accelerator.process_index, rows)
+        return rows
+
     mine = 0
     with during("evaluation"):
-        for restored in restoring:
-            draws = None
-            if task.samples > 1:
-                draws = restored_draws(
-                    method, restored.batch, settings.sampler, settings.seed, task.samples, restored.image, task.precision
-                )
-            rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds, draws)
-            kernels = kernels_of(method, restored.batch)
-            for position, row in enumerate(rows):
-                if kernels is not None:
-                    row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
-                if task.save_images:
-                    save_image(case.samples.source, restored, position, folder / "images")
-                if restored.batch.metas[position].index < panels:
-                    draw_panel(settings, restored, position, row, folder / "panels", kernels)
-                    draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
-            kept.add(accelerator.process_index, rows)
+        for rows in done_behind(score, map(prepared, restoring), task.workers > 0, accelerator.device):
             mine += len(rows)
             progress(min(len(done) + mine * accelerator.num_processes, total), total)
     wait_for_all(accelerator)

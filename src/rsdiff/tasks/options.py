@@ -41,7 +41,8 @@ class EvaluateTask(TaskOptions, NetworkOptions, SpeedOptions):
     batch: int = 1
     """Images of one size restored together; more than 1 helps on a GPU. Every image keeps its own noise."""
     workers: int = 0
-    """Processes that read images ahead; 0 reads each image when it is needed. More than 0 helps on a GPU."""
+    """Processes that read images ahead; with more than 0 a thread also scores and draws while the next images are restored, which helps on
+    a GPU. 0 reads and scores each image when it is needed, so that nothing else takes the time of a restoration."""
     save_images: bool = False
     """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
     ensemble: Literal["none", "mean", "median"] = "none"
