@@ -6,7 +6,7 @@ The calibration is stored with the checkpoint. From then on task=evaluate and ta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,7 @@ from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import calibrations
-from rsdiff.tasks.experiment import degradation_for, draw_of, make_accelerator, problem_of, tested_method
+from rsdiff.tasks.experiment import degradation_for, draw_of, make_accelerator, methods_beside, problem_of, tested_method
 from rsdiff.tasks.options import CalibrateTask
 from rsdiff.tracking import Tracker
 from rsdiff.training.processes import wait_for_all
@@ -64,15 +64,17 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             f"{len(fit_on)} of {len(names)} images would be calibrated on and {LEAST_IMAGES} are needed; raise task.share, or choose data "
             "with more images."
         )
-    method.to(accelerator.device)
-    found = gather(settings, task.samples, method, source, folder.path / "pixels", accelerator, tracker)
+    methods = (method, *methods_beside(settings, checkpoint, task.samples))
+    for one in methods:
+        one.to(accelerator.device)
+    found = gather(settings, task.samples, methods, source, folder.path / "pixels", accelerator, tracker)
     if not accelerator.is_main_process:
         return TaskResult([])
     calibration = fitted([found[name] for name in fit_on], task.samples)
     contents = dict(zip((source.name(index) for index in range(len(source))), source.contents(), strict=True))
     stored = calibrations.Stored(
         calibration,
-        calibrations.fits_of(settings.scale, settings.sampler, task.samples),
+        calibrations.fits_of(settings.scale, settings.sampler, task.samples, settings.beside),
         short_digests(contents[name] for name in fit_on),
         f"{settings.choices['dataset']}, {settings.choices['degradation']}",
     )
@@ -100,7 +102,13 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
 
 
 def gather(
-    settings: RunSettings, samples: int, method: Method, source: ImageSource, folder: Path, accelerator: Accelerator, tracker: Tracker
+    settings: RunSettings,
+    samples: int,
+    methods: Sequence[Method],
+    source: ImageSource,
+    folder: Path,
+    accelerator: Accelerator,
+    tracker: Tracker,
 ) -> dict[str, Pixels]:
     """Return errors and spreads of pixels of every image by its name, over all degradations of a grid.
 
@@ -114,11 +122,11 @@ def gather(
         waiting = [index for index in mine if not (folder / f"{number}_{index}.npz").exists()]
         done += len(mine) - len(waiting)
         restoring = restore_images(
-            method, (views[index] for index in waiting), degradation, settings.sampler, settings.seed, accelerator.device
+            methods[0], (views[index] for index in waiting), degradation, settings.sampler, settings.seed, accelerator.device
         )
         with during("calibration"):
             for index, restored in zip(waiting, restoring, strict=True):
-                drawn = restored_draws(method, restored.batch, settings.sampler, settings.seed, samples, restored.image)
+                drawn = restored_draws(methods, restored.batch, settings.sampler, settings.seed, samples, restored.image)
                 pixels = pixels_of(restored, drawn, settings.seed)
                 folder.mkdir(parents=True, exist_ok=True)
                 write_arrays(folder / f"{number}_{index}.npz", {"error": pixels.error, "spread": pixels.spread})
