@@ -51,7 +51,7 @@ def cost_table(options: Shipped, records: Mapping[str, Any]) -> str:
         cost = None if record is None else Cost(**record["cost"])
         rows.append([f"[`{name}`](method/{options.kinds[name]}.md)", counted, treated, *cells_of(cost)])
     heads = ["`model=`", "parameters", "scale, bands", "steps", "GFLOP a step", "s a step", "GFLOP", "time", "memory"]
-    return markdown_of(heads, rows)
+    return markdown_of(heads, rows, [head for head in heads if head not in ("`model=`", "scale, bands")])
 
 
 def cells_of(cost: Cost | None) -> list[str]:
