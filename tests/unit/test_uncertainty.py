@@ -13,10 +13,9 @@ from torch import Tensor
 from rsdiff.config import UserError
 from rsdiff.data.sample import Batch
 from rsdiff.metrics import METRICS, MetricsConfig
-from rsdiff.metrics.calibration import LEVELS, Calibration, Pixels, as_drawn, fitted
+from rsdiff.metrics.calibration import LEVELS, Calibration, Pixels, as_drawn, coverages, fitted
 from rsdiff.metrics.evaluator import Row
 from rsdiff.metrics.uncertainty import UNCERTAINTY, crps, pooled_ratio
-from rsdiff.tasks.calibrate import coverages
 from tests.learning.world import GaussianWorld
 
 SAMPLES = 6

@@ -9,7 +9,7 @@ Source: split conformal prediction with images as groups of pixels (Lee, Barber 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -137,3 +137,14 @@ def _reach(scores: Sequence[Values], level: float) -> float:
     shares = np.cumsum(weights[order])
     found = int(np.searchsorted(shares, level - 1e-12))
     return float(values[order][found]) if found < len(values) else math.inf
+
+
+def coverages(images: Iterable[Pixels], calibration: Calibration) -> dict[float, float]:
+    """Return the mean over images of the share of values within the intervals, by level; NaN without images or a fitted level."""
+    found: dict[float, float] = {}
+    images = list(images)
+    for level in LEVELS:
+        reach = calibration.reaches[level]
+        shares = [float(np.mean(np.abs(one.error) <= reach * calibration.deviation(one.spread))) for one in images]
+        found[level] = float(np.mean(shares)) if shares and math.isfinite(reach) else math.nan
+    return found

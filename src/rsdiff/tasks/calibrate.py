@@ -6,7 +6,7 @@ The calibration is stored with the checkpoint. From then on task=evaluate and ta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from rsdiff.degradations import named_cases
 from rsdiff.inference.draws import restored_draws
 from rsdiff.inference.images import Restored, restore_images
 from rsdiff.methods.base import Method
-from rsdiff.metrics.calibration import LEAST_IMAGES, LEVELS, Calibration, Pixels, as_drawn, fitted
+from rsdiff.metrics.calibration import LEAST_IMAGES, LEVELS, Calibration, Pixels, as_drawn, coverages, fitted
 from rsdiff.reporting.records import write_text
 from rsdiff.reporting.uncertainty import reliability_figure
 from rsdiff.runs.console import say
@@ -155,17 +155,6 @@ def pixels_of(restored: Restored, draws: torch.Tensor, seed: int) -> Pixels:
     generator = keyed_generator(seed, "calibrate", restored.batch.metas[0].name)
     chosen = torch.randperm(error.numel(), generator=generator)[:PIXELS]
     return Pixels(error.flatten()[chosen].double().numpy(), spread.flatten()[chosen].double().numpy())
-
-
-def coverages(images: Iterable[Pixels], calibration: Calibration) -> dict[float, float]:
-    """Return the mean over images of the share of values within the intervals, by level; NaN without images or a fitted level."""
-    found: dict[float, float] = {}
-    images = list(images)
-    for level in LEVELS:
-        reach = calibration.reaches[level]
-        shares = [float(np.mean(np.abs(one.error) <= reach * calibration.deviation(one.spread))) for one in images]
-        found[level] = float(np.mean(shares)) if shares and math.isfinite(reach) else math.nan
-    return found
 
 
 def by_class(images: ByImage, labels: Mapping[str, str], calibration: Calibration) -> dict[str, tuple[int, float]]:
