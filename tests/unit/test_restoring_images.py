@@ -19,7 +19,6 @@ from rsdiff.degradations.blur import blur, blur_mirrored
 from rsdiff.degradations.interpolation import interpolate
 from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
-from rsdiff.diffusion.blurring import patch_dct
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import Execution, combined, pad_to_multiple, restore_images, restore_seeded
@@ -27,6 +26,7 @@ from rsdiff.losses.image_terms import ssim_loss
 from rsdiff.methods.base import Method, Problem
 from rsdiff.methods.bicubic import BicubicMethodConfig
 from rsdiff.tasks.experiment import build_method, draw_of
+from tests.goldens.relay_diffusion import patch_dct
 from tests.runs.pairs import MODELS, SIDES, data_kinds, degradation_for, pairs, sampler_of, trained
 
 PRECISIONS: tuple[Precision, ...] = ("no", "bf16")

@@ -111,7 +111,8 @@ def _difference(config: Any, usual: Any) -> dict[str, Any]:
         elif type(value) is not type(default):
             found[option.name] = {**(_kind(value) or {"kind": type(value).__name__}), **_difference(value, None)}
         elif difference := _difference(value, default):
-            found[option.name] = difference
+            read = {name: inner for name, inner in difference.items() if is_read(config, f"{option.name}.{name}")}
+            found |= {option.name: read} if read else {}
     return found
 
 

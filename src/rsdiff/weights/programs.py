@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import ConfigError, UserError
 from rsdiff.methods.base import Method, Problem
-from rsdiff.methods.restoring import Restoring
+from rsdiff.methods.restoring import ImageNetwork
 from rsdiff.methods.spandrel import Spandrel
 
 ENDINGS = {
@@ -46,20 +46,21 @@ def format_of(output: Path, wanted: str) -> str:
 class SinglePass(nn.Module):
     """A method that estimates the image in one evaluation, as a module."""
 
-    def __init__(self, method: Restoring) -> None:
+    def __init__(self, method: Method, images: ImageNetwork) -> None:
         super().__init__()
-        self.method = method
+        self.method, self.images = method, images
 
     def forward(self, lr: Tensor) -> Tensor:
         """Map (B, c, h, w) to (B, C, h scale, w scale); sides are multiples of the network's."""
-        return self.method.estimate(lr)
+        return self.images.estimate(lr)
 
 
 def export_program(method: Method, problem: Problem, output: Path, form: str, side: int) -> list[str]:
     """Write a method of one evaluation as a program, run it beside the network, and return the lines to print."""
     network: nn.Module
-    if isinstance(method, Restoring):
-        network = SinglePass(method)
+    images = getattr(method, "images", None)
+    if isinstance(images, ImageNetwork):
+        network = SinglePass(method, images)
     elif isinstance(method, Spandrel):
         network = method.network
     else:
