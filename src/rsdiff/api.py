@@ -156,6 +156,20 @@ class Model:
                 raise UserError(_in_python(str(error), Path(folder) / "in.tif")) from error
         return images[0] if samples == 1 else tuple(images)
 
+    def export(self, output: str | Path, side: int = 64) -> str:
+        """Write the network as a program that runs without rsdiff (NAME.onnx, NAME.ts) and return what was written and how well it agrees.
+
+        side  of the images in pixels that the program is made and compared with; see rsdiff.weights.programs
+        """
+        from rsdiff.weights.programs import export_program, format_of
+
+        if self._method is None or self.problem is None:
+            raise UserError(f"{self.name} has no network that could be exported; load one with weights.")
+        form = format_of(Path(output), "auto")
+        if form not in ("onnx", "torchscript"):
+            raise UserError(f"{output} is a file of weights, which task=export writes; name a program {Path(output).stem}.onnx or .ts.")
+        return export_program(self._method, self.problem, Path(output), form, side)[0]
+
     def _scale(self, scale: float | None) -> float:
         trained = self.problem.scale if self.problem else 4.0
         wanted = float(trained if scale is None else scale)

@@ -15,7 +15,7 @@ from tests.benchmarks.ratios import Table, one_thread, seconds_of
 
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.degradations import GaussianDegradationConfig
-from rsdiff.diffusion import levels as grids
+from rsdiff.diffusion import solvers as grids
 from rsdiff.diffusion.multistep import deis, dpmpp_3m, unipc
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise, TileNoise
 from rsdiff.diffusion.solvers import ddim, dpmpp_2m

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.data.precision import Precision, mixed
+from rsdiff.data.precision import Precision
 from rsdiff.data.sample import Batch, collate
 from rsdiff.data.views import SampleKey, TrainingSamples
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -37,12 +36,8 @@ class Accelerator:
 
     def __init__(self, precision: Precision = "no", on: torch.device | None = None) -> None:
         self.device = on or device()
-        self.precision = precision
         # The first scale is one that no loss here overflows at: otherwise the first steps would only lower it.
         self.scaler = torch.amp.GradScaler(self.device.type, init_scale=FIRST_SCALE) if precision == "fp16" else None
-
-    def autocast(self) -> AbstractContextManager[object]:
-        return mixed(self.precision, self.device)
 
     def backward(self, loss: Tensor) -> None:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
@@ -81,7 +76,9 @@ class Work:
     def trainer(self, store: Path, precision: Precision = "no") -> Trainer:
         given = material(self.pair.data, self.pair.degradation, self.pair.scale, self.views, self.side)
         method = deepcopy(fresh(self.pair.model, given.problem))
-        config = TrainerConfig(steps=6, batch=2, ema=EmaConfig(rule="constant"), clip_norm=1.0, replace_nan_gradients=True)
+        config = TrainerConfig(
+            steps=6, batch=2, precision=precision, ema=EmaConfig(rule="constant"), clip_norm=1.0, replace_nan_gradients=True
+        )
         card = {"config": {}, "problem": {}}
         accelerator: Any = Accelerator(precision)
         return Trainer(

@@ -277,7 +277,7 @@ class ExactEDiffSR(Exact):
 class Restorer(nn.Module):
     """Stands for the CNN of a blind method: the bicubically enlarged LR, and the LR itself as feature."""
 
-    unshuffle = 1
+    size_multiple = 1
 
     def __init__(self, side: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rsdiff.degradations.bands import BandsConfig
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.methods.base import Problem
-from rsdiff.methods.ldcsr import LDCSR
+from rsdiff.methods.ldcsr import LatentDiffusion
 from rsdiff.methods.scdm import SCDM
 from rsdiff.networks.kl_autoencoder import DiagonalGaussian
 from tests.learning.cases import DDPM_1000, all_terms, build, published_sampler
@@ -192,7 +192,7 @@ def test_ldcsr_restores_the_best_estimate_and_its_loss_is_the_bayes_error() -> N
         },
         Problem(2, 1, 1),
     )
-    assert isinstance(method, LDCSR)
+    assert isinstance(method, LatentDiffusion)
     parts: Any = method
     parts.first_stage, parts.condition = LinearAutoencoder(), Cells()
     batch = world.batch(128, seed=1)

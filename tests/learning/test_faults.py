@@ -19,7 +19,6 @@ from torch import Tensor
 from rsdiff.diffusion import (
     heun,
     learned_variance,
-    levels,
     mean_reverting,
     preconditioning,
     sampler,
@@ -202,12 +201,12 @@ FAULTS: dict[str, Fault] = {
         ("refdiff",), ("samples",), replaced(heun, "evaluate", lambda denoiser, y, sigma: solvers.evaluate(denoiser, y, sigma / 1.15))
     ),
     "sampler: grid with rho 3": Fault(
-        ("edm",), ("samples",), lambda patch: patch.setattr(levels, "edm_levels", with_rho(levels.edm_levels))
+        ("edm",), ("samples",), lambda patch: patch.setattr(solvers, "edm_levels", with_rho(solvers.edm_levels))
     ),
     "sampler: levels picked one place off": Fault(
         ("sr3", "blindsrsnf"),
         ("samples",),
-        returned(levels, "table_indices", lambda indices: [index + 25 if index else 0 for index in indices]),
+        returned(solvers, "table_indices", lambda indices: [index + 25 if index else 0 for index in indices]),
     ),
     "sampler: Euler-Maruyama with half the variance": Fault(
         ("ediffsr",), ("samples",), replaced(mean_reverting.EulerDenoiser, "step", swapped_euler_step)

@@ -67,6 +67,8 @@ def test_the_page_shows_every_run_and_every_run_renews_it(run_command: Command, 
     told = json.loads((outputs / run["id"] / "status.json").read_text())
     assert run["summary"]["psnr"] == pytest.approx(told["summary"]["psnr"], rel=1e-5)
     assert "seed=7" in [content["settings"][number] for number in run["settings"]]
+    assert "metrics.protocol.name=litsr" in content["settings"]
+    assert not any(text.startswith("trainer.") for text in content["settings"]), "an evaluation has none"
     assert (outputs / run["report"]).read_bytes() == (outputs / run["id"] / "report.html").read_bytes()
     assert {kind for picture in run["pictures"].values() for kind in picture} == {"lr", "bicubic", "sr", "hr"}
     (sweep,) = content["sweeps"]

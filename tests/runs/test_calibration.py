@@ -96,6 +96,38 @@ def test_intervals_are_calibrated_stored_with_the_checkpoint_and_used(run_comman
         assert "5 of 26 images would be calibrated on and 12 are needed; raise task.share" in refused.err
 
 
+def test_checkpoints_of_several_seeds_give_samples(run_command: Command, tmp_path: Path) -> None:
+    runs: list[Path] = []
+    for seed in range(2):
+        ended = run_command("model=lte_tiny", *SMALL, "dataset.test_images=3", "metrics.baseline=false", f"seed={seed}")
+        assert ended.code == 0, ended.err
+        runs += set(Path("outputs").glob("train/*/*")) - set(runs)
+    first, second = runs
+    words = [f"checkpoint={first}", f"task.ensemble=[{second},{first}]"]  # that of the run itself does not count twice
+    refused = run_command("task=evaluate", words[0], f"task.ensemble=[{second}]")
+    assert "ensemble names 1 checkpoint and samples=1 was given; set task.samples=2" in refused.err
+
+    ended = run_command("task=evaluate", *words, "task.samples=2", "metrics.metrics=[mse]")
+    assert ended.code == 0, ended.err
+    assert f"ensemble {second.name}/checkpoints" in ended.out
+    assert (read_records(the("evaluate/*/*") / "evaluation")["spread"] > 0).all()
+    again = run_command("task=evaluate", words[0], f"task.ensemble=[{second.resolve()}]", "task.samples=2", "metrics.metrics=[mse]")
+    assert len(list(Path("outputs").glob("evaluate/*/*"))) == 1, again.out  # wherever the checkpoints lie, it is the same run
+
+    scene = write_raster(tmp_path / "scene.tif", landscape(3, 24, 30))
+    plain = ("task.dtype=float32", "task.preview=false", "task.tile=16", "task.overlap=4", f"input={scene}")
+    for name, more in (("a", words[:1]), ("b", [f"checkpoint={second}"]), ("both", [*words, "task.samples=2"])):
+        ended = run_command("task=restore", *more, *plain, f"output={name}.tif")
+        assert ended.code == 0, ended.err
+    images = {}
+    for name in ("a", "b", "both", "both_spread"):
+        with rasterio.open(f"{name}.tif") as file:
+            images[name] = file.read().astype(np.float64)
+    np.testing.assert_allclose(images["both"], (images["a"] + images["b"]) / 2, atol=1e-3)
+    np.testing.assert_allclose(images["both_spread"], np.abs(images["a"] - images["b"]) / np.sqrt(2), atol=1e-3)
+    assert images["both_spread"].max() > 0.01
+
+
 @pytest.mark.parametrize(
     "words",
     [

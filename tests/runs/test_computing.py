@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from rsdiff.data.loading import read_ahead
 from rsdiff.data.source import DataError
+from rsdiff.data.transfer import done_behind
 from tests.conftest import Command
 from tests.runs.test_training import SMALL
 
@@ -52,3 +56,31 @@ def test_images_are_read_ahead_in_order_and_errors_come_through(workers: int) ->
     assert [next(reading) for _ in range(4)] == [40, 0, 20, 10]
     with pytest.raises(DataError, match="number 3 cannot be read"):
         next(reading)
+
+
+def test_what_is_done_behind_overlaps_with_what_is_made_and_keeps_its_order() -> None:
+    later = threading.Event()
+
+    def made() -> Iterator[int]:
+        yield 0
+        later.set()  # made while the first is still being worked on
+        yield from (1, 2, 3)
+        raise DataError("number 4 cannot be made")
+
+    def work(number: int) -> int:
+        assert later.wait(20)
+        return 10 * number
+
+    found: list[int] = []
+    with pytest.raises(DataError, match="number 4"):
+        found.extend(done_behind(work, made(), True, torch.device("cpu")))
+    assert found == [0, 10]
+
+    def fails(number: int) -> int:
+        if number == 1:
+            raise DataError("number 1 cannot be scored")
+        return number
+
+    for overlaps in (False, True):
+        with pytest.raises(DataError, match="number 1 cannot be scored"):
+            list(done_behind(fails, range(5), overlaps, torch.device("cpu")))

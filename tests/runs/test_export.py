@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import rsdiff
+from rsdiff.config import UserError
 from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.training.checkpoints import read_checkpoint
@@ -51,6 +53,10 @@ def test_a_network_of_one_evaluation_becomes_a_program_that_runs_without_rsdiff(
     image = torch.rand(1, 3, 20, 24)
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.load(str(output))(image), method.network(image), atol=1e-5, rtol=0)
+        assert "images of two sizes" in rsdiff.load(imported).export(tmp_path / "again.ts", side=16)
+        torch.testing.assert_close(torch.jit.load(str(tmp_path / "again.ts"))(image), method.network(image), atol=1e-5, rtol=0)
+    with pytest.raises(UserError, match=r"name a program weights.onnx or .ts"):
+        rsdiff.load(imported).export(tmp_path / "weights.pth")
 
 
 def test_a_program_in_onnx_runs_elsewhere_and_a_missing_package_is_named(run_command: Command, tmp_path: Path, imported: Path) -> None:

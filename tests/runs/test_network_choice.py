@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rsdiff.config import config_from_mapping
+from rsdiff.config.former import present_values
 from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.training.checkpoints import read_card, read_checkpoint
 from tests.conftest import Command
@@ -70,3 +71,18 @@ def test_cards_of_former_versions_are_read_by_present_names(tmp_path: Path) -> N
     assert config["model"]["base"] == {"kind": "enlarged"}
     assert config["sampler"] == {"kind": "solver", "solver": "ddim"}
     assert config["scale"] == 4
+    former = {"autoencoder": {"decoder": {"starts_bicubic": True, "width": 32}}}
+    assert present_values(former, ["autoencoder"]) == {"autoencoder": {"decoder": {"initial": "enlarged", "width": 32}}}
+
+
+def test_help_shows_the_options_that_apply_and_names_the_others_with_what_they_need(run_command: Command) -> None:
+    told = run_command("sampler=ddim", "model=edm_sr_tiny", "--help").out
+    shown = {line.split("=")[0].strip() for line in told.splitlines()}
+    assert {"sampler.eta", "model.song.dropout", "model.levels.mean"} <= shown
+    assert shown.isdisjoint({"sampler.churn", "model.dhariwal.dropout", "model.song.class_labels", "model.augmentation.scale"})
+    words = " ".join(told.split())
+    assert (
+        "sampler.* not read beside these: stride (with spacing=strided and grid=model or table); sigma_min, sigma_max (with grid=" in words
+    )
+    assert "churn, time_schedule, scaling (with solver=euler or heun)" in words
+    assert "model.* not read beside these: dhariwal (with architecture=dhariwal)" in words

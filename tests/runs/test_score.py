@@ -124,8 +124,9 @@ def test_python_scores_folders_too(folders: Path) -> None:
 
 
 def test_images_saved_by_an_evaluation_are_scored_as_the_evaluation_scored_them(run_command: Command, folders: Path) -> None:
-    """Georeferenced where the references are, in their type; so any other tool can look at them."""
+    """Georeferenced where the references are, in their type; so any other tool can look at them. So are maps of their detail."""
     (folders / "geo").mkdir()
+    (folders / "lr").mkdir()
     transform = rasterio.transform.from_origin(500_000, 5_000_000, 10, 10)
     for index in range(2):
         profile = {
@@ -139,7 +140,9 @@ def test_images_saved_by_an_evaluation_are_scored_as_the_evaluation_scored_them(
         }
         with rasterio.open(folders / "geo" / f"{index}.tif", "w", **profile) as file:
             file.write(picture(index).transpose(2, 0, 1))
-    words = ["metrics=basicsr_rgb", "metrics.metrics=[psnr]", f"outputs={folders / 'outputs'}"]
+        Image.fromarray(picture(index)).reduce(4).save(folders / "lr" / f"{index}.png")
+    judged = ["metrics.metrics=[psnr,opensr_hallucination]", "metrics.opensr.border=4", "task.save_maps=true"]
+    words = ["metrics=basicsr_rgb", *judged, f"outputs={folders / 'outputs'}"]
     data = ["model=bicubic", "dataset=folder", f"dataset.root={folders / 'geo'}"]
     ended = run_command("task=evaluate", *data, "task.save_images=true", *words)
     assert ended.code == 0, ended.err
@@ -147,8 +150,27 @@ def test_images_saved_by_an_evaluation_are_scored_as_the_evaluation_scored_them(
     evaluated = read_records(place.parent).set_index("name")["psnr"]
     with rasterio.open(place / "1.tif") as file:
         assert (file.crs, file.transform, file.dtypes) == ("EPSG:32633", transform, ("uint8",) * 3)
+    check_maps(place.parent, transform)
     ended = run_command("task=score", f"sr={place}", f"hr={folders / 'geo'}", *words)
+    assert "save_maps=true compares with what the images were restored from; add task.lr_folder" in ended.err
+    ended = run_command("task=score", f"sr={place}", f"hr={folders / 'geo'}", f"task.lr_folder={folders / 'lr'}", *words)
     assert ended.code == 0, ended.err
     (records,) = (folders / "outputs" / "score").rglob("records.parquet")
+    check_maps(records.parent, transform)
     scored = read_records(records.parent).set_index("name")["psnr"]
     assert scored.to_dict() == pytest.approx({name: evaluated[name] for name in scored.index}, abs=1e-9)
+
+
+def check_maps(evaluation: Path, transform: rasterio.transform.Affine) -> None:
+    """Shares of improved, missing and invented detail add up to 1 inside the border, and their means are what the table has."""
+    expected = read_records(evaluation).set_index("name")["opensr_hallucination"]
+    for name in ("0", "1"):
+        with rasterio.open(evaluation / "maps" / f"{name}.tif") as file:
+            maps = file.read()
+            assert file.descriptions == ("improvement", "omission", "hallucination")
+            assert (file.crs, file.transform) == ("EPSG:32633", transform)
+        assert np.isnan(maps[:, :4]).all()
+        inside = maps[:, np.isfinite(maps).all(0)]
+        assert 0 < inside.shape[1] <= (SIDE - 8) ** 2
+        np.testing.assert_allclose(inside.sum(0), 1, atol=1e-5)
+        assert inside[2].mean() == pytest.approx(expected[name], abs=1e-5)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._inductor.exc import CppCompileError
 
-from rsdiff.inference import speed
+from rsdiff.inference import compilation, images, speed
 from rsdiff.inference.speed import Arithmetic, Measured
+from rsdiff.tasks import speeding
+from rsdiff.training.speed import MeasuredTraining, TrainingArithmetic
 from tests.conftest import Command
 
 DATA = ("dataset=synthetic", "dataset.size=48", "dataset.test_images=2", "metrics.metrics=[psnr]", "metrics.panels=0", "scale=2")
@@ -63,3 +67,54 @@ def test_a_run_goes_on_as_it_began(run_command: Command, monkeypatch: pytest.Mon
     again = run_command(*words)
     assert again.code == 0, again.err
     assert "speed=fast: precision=bf16 channels_last=true, as found when the run began" in again.out
+
+
+TRAINING = ("model=rrdb_quick", *DATA, "dataset.train_images=4", "trainer.batch=2", "trainer.patch=32", "trainer.workers=0")
+
+
+def test_a_training_chooses_says_records_and_keeps_how_it_computes(run_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = TrainingArithmetic("bf16", channels_last=True)
+    found = MeasuredTraining(chosen, {"channels_last": 0.6, "bf16": 0.5}, 0.3, 0.001, 0.01)
+    monkeypatch.setattr(speeding, "measure", lambda _: found)
+    words = (*TRAINING, "trainer.speed=fast", "trainer.validation_images=1", "trainer.steps=3", "trainer.validate_every_steps=2")
+    looked_at: list[tuple[bool, str]] = []
+    restore = images.restore
+
+    def noted(method: Any, batch: Any, sampler: Any, noise: Any, precision: str = "no") -> Any:
+        last = all(weight.is_contiguous(memory_format=torch.channels_last) for weight in method.parameters() if weight.ndim == 4)
+        looked_at.append((last, precision))
+        return restore(method, batch, sampler, noise, precision)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(images, "restore", noted)
+    ended = run_command(*words, "trainer.time_limit_minutes=1e-9")  # one step, then stopped
+    assert ended.code == 75, ended.err
+    assert "trainer.speed=fast: forward and backward pass take 0.30 of the exact time by precision=bf16 channels_last=true" in ended.out
+    monkeypatch.setattr(speeding, "measure", lambda _: pytest.fail("it was measured again"))
+    ended = run_command(*words)
+    assert ended.code == 0, ended.err
+    assert "speed=fast: precision=bf16 channels_last=true, as found when the run began" in ended.out
+    assert set(looked_at[:1]) == {(True, "bf16")}, "validation computes as training does"
+    assert looked_at[-1] == (False, "no"), "scores are of float32"
+    card = json.loads(next(iter(Path("outputs").rglob("checkpoints/*/card.json"))).read_text())
+    assert card["computed_with"] == "precision=bf16 channels_last=true"
+    assert "precision=bf16 channels_last=true" in next(iter(Path("outputs").rglob("report.html"))).read_text()
+
+    both = run_command(*words, "trainer.precision=bf16")
+    assert both.code == 2
+    assert "trainer.precision has no effect with trainer.speed=fast; leave it out, or set trainer.speed=exact" in both.err
+
+
+def test_a_compiler_that_is_too_old_ends_a_training_and_an_evaluation_in_a_sentence(
+    run_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(graph: Any, given: Any) -> Any:
+        raise CppCompileError(["g++"], "kernel.cpp:12:3: error: unknown intrinsic")
+
+    monkeypatch.setattr(compilation, "BACKEND", fails)
+    torch._dynamo.reset()
+    said = "torch.compile could not compile here: the compiler said: unknown intrinsic; leave the option compile out, or install g++ 13"
+    ended = run_command(*TRAINING, "trainer.steps=2", "trainer.compile=true", "trainer.validation_images=0")
+    assert (ended.code, said in ended.err, "a fault of" in ended.err) == (1, True, False), ended.err
+    ended = run_command("task=evaluate", "checkpoint=zoo:any_scale", *DATA, "task.compile=true")
+    assert (ended.code, said in ended.err, "a fault of" in ended.err) == (1, True, False), ended.err
+    torch._dynamo.reset()

@@ -10,10 +10,7 @@ from torch import Tensor, nn
 
 from rsdiff.methods.adversaries import AdversarialKind, AdversarialLossConfig, answer_loss
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features, read_vgg19
-from rsdiff.networks.patch_discriminator import PatchDiscriminator
-from rsdiff.networks.spectral_norm import SpectralConv2d
-from rsdiff.networks.unet_discriminator import UNetDiscriminator
-from rsdiff.networks.vgg_discriminator import VGGDiscriminator
+from rsdiff.networks.discriminators import PatchDiscriminator, SpectralConv2d, UNetDiscriminator, VGGDiscriminator
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 
 KINDS: tuple[AdversarialKind, ...] = ("vanilla", "least_squares", "wasserstein", "hinge")

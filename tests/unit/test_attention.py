@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from rsdiff.inference.memory import count_operations, measured_growth
-from rsdiff.networks import awan, edm_layers, latent_unet, layers, song_unet, srdsran
+from rsdiff.networks import awan, edm_unet, latent_unet, layers, song_unet, srdsran
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "sr3": lambda: layers.SelfAttention(32, 8),
     "ldcsr": lambda: latent_unet.HeadedAttention(32, 16),
-    "edm": lambda: edm_layers.SelfAttention(32, song_unet.SongUNetConfig().block_style()),
+    "edm": lambda: edm_unet.SelfAttention(32, song_unet.SongUNetConfig().block_style()),
     "srdsran": lambda: srdsran.SpatialAttention(32),
     "awan": lambda: awan.SecondOrderAttention(32),
 }

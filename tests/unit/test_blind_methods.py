@@ -21,7 +21,7 @@ from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Problem
-from rsdiff.methods.joint_blind import JointBlindDiffusion, add_residual, residual
+from rsdiff.methods.joint_blind import JointBlind, add_residual, residual
 from rsdiff.networks.degradation_aware import DegradationAwareConv
 from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
@@ -52,12 +52,12 @@ KINDS = tuple(TINY)
 FEW_STEPS = SamplerConfig(solver="ddim", eta=1.0, steps=3, clip=True)
 
 
-def tiny(kind: str, problem: Problem | None = None, **options: Any) -> JointBlindDiffusion:
+def tiny(kind: str, problem: Problem | None = None, **options: Any) -> JointBlind:
     values = {"contrast": CONTRAST, **TINY[kind], **options}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         method = config_from_mapping(METHODS[kind], values, "model").build(problem or Problem(4, 3, 3))
-    assert isinstance(method, JointBlindDiffusion)
+    assert isinstance(method, JointBlind)
     return method.eval()
 
 

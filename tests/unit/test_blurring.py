@@ -7,9 +7,9 @@ import torch
 from scipy.fft import dctn
 from torch import Tensor
 
-from rsdiff.diffusion.blurring import BlurLaw, block_noise, patch_dct, relay_levels, relay_sampler
-from rsdiff.diffusion.levels import to_zero
 from rsdiff.diffusion.noise import SeededNoise
+from rsdiff.diffusion.solvers import to_zero
+from tests.goldens.relay_diffusion import BlurLaw, block_noise, patch_dct, relay_levels, relay_sampler
 
 IMAGES = torch.rand(2, 3, 8, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from functorch.compile import nop
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._inductor import exc
 
 from rsdiff.config import UserError
 from rsdiff.inference import compilation
-from rsdiff.inference.compilation import Watch, compile_region, compile_regions, regions_of, told, watching
+from rsdiff.inference.compilation import Watch, compile_region, compile_regions, compiling, regions_of, run_as_written, told, watching
 from rsdiff.methods.base import Method
 from rsdiff.training.step import degrade_on, training_noise
 from tests.devices.stand import works_for
@@ -154,3 +157,48 @@ def test_what_is_compiled_gives_the_same_and_is_watched_again(kind: Any, monkeyp
 def test_graphs_are_refused_where_there_are_none() -> None:
     with pytest.raises(UserError, match=r"compile=graphs records CUDA graphs and the device is cpu; use compile=true\."):
         compile_regions(nn.Identity(), "graphs", lambda: None, torch.device("cpu"))
+
+
+CPP_ERROR = """/tmp/a.cpp: In function 'void kernel(float*)':
+/tmp/a.cpp:12:34: error: 'struct Vectorized<float>' has no member named 'tan'
+   12 |     x.tan()"""
+
+
+OTHER = r"leave the option compile out, or install g\+\+ 13 or newer, or clang\+\+ and set CXX=clang\+\+\.$"
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence", "is_backward"),
+    [
+        (
+            exc.CppCompileError(["g++"], CPP_ERROR),
+            f"the compiler said: 'struct Vectorized<float>' has no member named 'tan'; {OTHER}",
+            False,
+        ),
+        (
+            exc.CppCompileError(["g++"], CPP_ERROR),
+            f"the compiler said: 'struct Vectorized<float>' has no member named 'tan'; {OTHER}",
+            True,
+        ),
+        (exc.InvalidCxxCompiler("nocc"), f"InvalidCxxCompiler: Compiler: nocc is not found; {OTHER}", False),
+        (exc.InvalidCxxCompiler("nocc"), f"Compiler: nocc is not found; {OTHER}", True),
+        (RuntimeError("no such operation"), r"RuntimeError: no such operation; leave the option compile out\.$", False),
+    ],
+)
+def test_what_cannot_be_compiled_is_said_in_a_sentence(
+    fault: Exception, sentence: str, is_backward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch._dynamo.reset()
+    network = Autoencoder()
+    expected = network.both(IMAGE)
+
+    def fails(graph: Any, given: Any) -> Any:
+        raise fault
+
+    monkeypatch.setattr(compilation, "BACKEND", aot_autograd(fw_compiler=nop if is_backward else fails, bw_compiler=fails))
+    compile_regions(network, True, lambda: network.both(IMAGE), torch.device("cpu"))
+    with pytest.raises(UserError, match=rf"^torch\.compile could not compile here: {sentence}"), compiling():
+        network.both(IMAGE).sum().backward()
+    run_as_written(network)
+    assert torch.equal(network.both(IMAGE), expected)
+    torch._dynamo.reset()

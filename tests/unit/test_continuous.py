@@ -161,6 +161,6 @@ def test_what_a_file_stores_of_its_network_is_neither_dropped_nor_contradicted(k
         with pytest.raises(ValueError, match="for this file add model"):
             import_weights(kind, content, other)
     image = torch.rand(1, config.edsr.width, 5, 5)
-    full, tenth = EDSRBlock(config.edsr.width), EDSRBlock(config.edsr.width, 0.1)
+    full, tenth = EDSRBlock(config.edsr.width, 1.0), EDSRBlock(config.edsr.width, 0.1)
     tenth.load_state_dict(full.state_dict())
     torch.testing.assert_close(tenth(image) - image, 0.1 * (full(image) - image))

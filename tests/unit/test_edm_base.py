@@ -10,7 +10,7 @@ import torch
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.augmentation import AugmentationConfig
-from rsdiff.diffusion.bases import EnlargedConfig
+from rsdiff.diffusion.denoisers import EnlargedConfig
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.preconditioning import EdmLevels
 from rsdiff.diffusion.regression_base import RegressionConfig

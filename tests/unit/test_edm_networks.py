@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
-from rsdiff.networks.edm_layers import Init, ResampledConv2d, group_norm
+from rsdiff.networks.edm_unet import Init, ResampledConv2d, group_norm
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 from rsdiff.networks.song_unet import SongUNetConfig
 

@@ -136,8 +136,8 @@ def cmsr_method(**options: Any) -> Any:
 @torch.no_grad()
 def test_a_table_that_finds_nothing_easy_renders_everything() -> None:
     lr = 2 * torch.rand(2, 3, 5, 6) - 1
-    whole = cmsr_method().predict(lr, (30, 36))
-    torch.testing.assert_close(cmsr_method(table=((6.0, 6.0, 1.0),)).predict(lr, (30, 36)), whole, rtol=1e-4, atol=1e-5)
+    whole = cmsr_method().restored(lr, (30, 36))
+    torch.testing.assert_close(cmsr_method(table=((6.0, 6.0, 1.0),)).restored(lr, (30, 36)), whole, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -146,7 +146,7 @@ def test_a_table_that_finds_all_easy_renders_at_the_smallest_scale() -> None:
     method = cmsr_method(table=((6.0, 1.0, 1.0),))
     asked = []
     method.network.register_forward_hook(lambda module, given, made: asked.append(given[1].shape[1]))
-    method.predict(lr, (30, 36))
+    method.restored(lr, (30, 36))
     assert asked == [30]
 
 
@@ -168,7 +168,7 @@ def test_parts_cover_an_image_and_stay_inside(length: int, tile: int, overlap: i
 def test_an_image_of_one_part_is_restored_as_a_whole() -> None:
     method = CiaoSRConfig(edsr=EDSR, hidden=(8,), tile=9, tile_overlap=2).build(PROBLEM).eval()
     lr = torch.rand(1, 3, 9, 9)
-    torch.testing.assert_close(method.predict_tiled(lr, (18, 18)), method.predict(lr, (18, 18)))
+    torch.testing.assert_close(method.restored(lr, (18, 18)), method.predict(lr, (18, 18)))
 
 
 @torch.no_grad()

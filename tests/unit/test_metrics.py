@@ -148,6 +148,19 @@ def test_opensr_calls_a_perfect_restoration_an_improvement_and_an_enlarged_input
     assert max(lazy, key=lazy.__getitem__) == "omission"
 
 
+def test_opensr_shifts_the_restored_image_onto_the_reference_where_asked_for() -> None:
+    """The figures are what Metrics(harm_apply_spatial=False) and Metrics() of the package opensr-test 1.3.3 compute."""
+    hr = torch.from_numpy(ndimage.gaussian_filter(np.random.default_rng(2).random((3, 96, 96)), (0, 1, 1))).float()
+    lr = torch.nn.functional.interpolate(hr[None], scale_factor=0.5, mode="bilinear", antialias=True)[0]
+    sr = 0.35 * hr.roll((1, -2), (1, 2)) + 0.65 * hr.roll((1, -1), (1, 2))
+    for align, expected in ((False, (0.05745646, 0.16883926, 0.77370429)), (True, (0.51087624, 0.35003939, 0.13908438))):
+        options = opensr.OpensrConfig(align=align)
+        found = opensr.correctness(opensr.prepare(lr, sr, hr, options), options).values
+        assert tuple(found.values()) == pytest.approx(expected, abs=1e-5)
+    far = hr.roll(9, 2)
+    assert torch.equal(opensr.aligned(far, hr), far)  # a shift of more than 5 pixels is not believed
+
+
 def test_opensr_refuses_a_border_that_the_scale_does_not_divide() -> None:
     with pytest.raises(ValueError, match=r"choose 15"):
         opensr.prepare(torch.zeros(3, 20, 20), torch.zeros(3, 60, 60), None, opensr.OpensrConfig())

@@ -85,7 +85,7 @@ def test_weights_of_ours_are_neither_imported_nor_exported_as_published(kind: st
 
 def test_at_least_the_options_known_when_this_was_written_are_marked() -> None:
     kinds = {kind for kind, _, _ in OF_WEIGHTS}
-    assert {"ldcsr", "ldcsr_vae", "blinddiff", "refdiff", "blindsrsnf", "rrdb", "esrgan", "spsr", "sadn", "idm", "ediffsr", "scdm"} <= kinds
+    assert {"ldcsr", "blinddiff", "refdiff", "blindsrsnf", "rrdb", "esrgan", "spsr", "sadn", "idm", "ediffsr", "scdm"} <= kinds
 
 
 def test_every_option_that_its_sentence_calls_ours_is_marked_and_defaults_are_as_published() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,9 +41,6 @@ class Process:
     @property
     def is_main_process(self) -> bool:
         return self.process_index == 0
-
-    def autocast(self) -> Any:
-        return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         loss.backward()

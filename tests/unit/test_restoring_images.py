@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -18,12 +19,14 @@ from rsdiff.degradations.blur import blur, blur_mirrored
 from rsdiff.degradations.interpolation import interpolate
 from rsdiff.degradations.resizing import resize
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
-from rsdiff.diffusion.blurring import patch_dct
 from rsdiff.diffusion.noise import SeededNoise
-from rsdiff.inference.images import Execution, combined, pad_to_multiple, restore_images
+from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.inference.images import Execution, combined, pad_to_multiple, restore_images, restore_seeded
 from rsdiff.losses.image_terms import ssim_loss
-from rsdiff.methods.base import Method
-from rsdiff.tasks.experiment import draw_of
+from rsdiff.methods.base import Method, Problem
+from rsdiff.methods.bicubic import BicubicMethodConfig
+from rsdiff.tasks.experiment import build_method, draw_of
+from tests.goldens.relay_diffusion import patch_dct
 from tests.runs.pairs import MODELS, SIDES, data_kinds, degradation_for, pairs, sampler_of, trained
 
 PRECISIONS: tuple[Precision, ...] = ("no", "bf16")
@@ -41,6 +44,31 @@ EXACT: dict[str, Callable[[], Tensor]] = {
         AugmentationConfig(probability=1.0, rotation=1.0, scale=1.0, hue=1.0, contrast=1.0), SeededNoise([(0,)]), 1, (24, 24)
     ).apply(IMAGES),
 }
+
+
+@pytest.mark.parametrize("scale", [2.0, 3.0])
+def test_large_images_are_restored_in_tiles_that_do_not_show(scale: float) -> None:
+    method = build_method(BicubicMethodConfig(), Problem(scale, 3, 3), 0).eval()
+    seen: list[tuple[int, int]] = []
+    whole_restore = method.restore
+
+    def restore(batch: Batch, *others: Any) -> Tensor:
+        seen.append(batch.lr_size)
+        return whole_restore(batch, *others)
+
+    method.restore = restore  # type: ignore[method-assign]
+    lr = blur(torch.rand(2, 3, 75, 94, generator=torch.Generator().manual_seed(1)), torch.full((2, 5, 5), 1 / 25))
+    size = (int(75 * scale), int(94 * scale))
+    batch = Batch([SampleMeta("a"), SampleMeta("b")], size, (75, 94), lr=lr)
+    whole = restore_seeded(method, batch, SamplerConfig(), 0)
+    tiled = restore_seeded(method, batch, SamplerConfig(), 0, tile=40)
+    assert max(max(side) for side in seen[1:]) <= 40
+    assert len(seen) == 1 + 2 * 12
+    beside = int(4 * scale)  # beyond the image tiles see its mirror image, as those of scenes do
+    assert float((tiled - whole).abs()[..., :-beside, :-beside].max()) < 2e-3  # a tile's own border, where its weight is small
+    assert torch.equal(restore_seeded(method, batch, SamplerConfig(), 0, tile=94), whole)
+    with pytest.raises(ValueError, match=r"task.tile cuts LR images alone and these come with ref; leave task.tile out"):
+        restore_seeded(method, replace(batch, ref=whole), SamplerConfig(), 0, tile=40)
 
 
 @pytest.mark.parametrize("name", EXACT)

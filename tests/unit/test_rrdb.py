@@ -14,12 +14,13 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.methods.adversaries import AdversarialLossConfig, DiscriminatorConfig, PatchConfig, UNetConfig, VGGConfig
+from rsdiff.methods.adversaries import AdversarialLossConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features
 from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.methods.restoring import HaloTilesConfig
+from rsdiff.networks.discriminators import DiscriminatorConfig, PatchConfig, UNetConfig, VGGConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.training.starting import load_weights
 from rsdiff.weights import export_weights, import_weights

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError, config_from_mapping
 from rsdiff.config.reading import require_effect
-from rsdiff.diffusion import levels as grids
+from rsdiff.diffusion import solvers as grids
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
 from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, make_levels, require_stable, sample

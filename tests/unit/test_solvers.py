@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion import levels as grids
+from rsdiff.diffusion import solvers as grids
 from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
 from rsdiff.diffusion.multistep import deis, dpmpp_3m, unipc
 from rsdiff.diffusion.noise import NoiseSource, ReplayNoise, SeededNoise

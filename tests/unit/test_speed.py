@@ -72,7 +72,7 @@ def test_what_is_faster_is_taken_and_nothing_else(costs: dict[str, float], chose
     assert found.distance == 0 if chosen == EXACT else 0 <= found.distance < 0.02
     assert (found.distance > 1e-4) == (chosen.precision == "bf16")
     assert method.seen[-1] == EXACT  # left as it was
-    assert chosen.told() in found.told()
+    assert speed.words(chosen) in found.told()
 
 
 def test_this_device_is_measured_in_seconds_of_its_own() -> None:
@@ -87,10 +87,10 @@ def test_what_a_probe_cannot_have_is_refused() -> None:
 
 
 def test_a_choice_is_kept_and_a_damaged_note_is_named(tmp_path: Path) -> None:
-    assert speed.recall(tmp_path) is None
+    assert speed.recall(tmp_path, Arithmetic) is None
     speed.remember(tmp_path, Measured(Arithmetic(channels_last=True), {"channels_last": 0.6}, 0.6, 1e-7))
-    assert speed.recall(tmp_path) == Arithmetic(channels_last=True)
+    assert speed.recall(tmp_path, Arithmetic) == Arithmetic(channels_last=True)
     assert json.loads((tmp_path / speed.NOTE).read_text())["ratios"] == {"channels_last": 0.6}
     (tmp_path / speed.NOTE).write_text("{")
     with pytest.raises(PlaceError, match="delete it"):
-        speed.recall(tmp_path)
+        speed.recall(tmp_path, Arithmetic)

@@ -11,11 +11,12 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore
-from rsdiff.methods.adversaries import AdversarialLossConfig, UNetConfig, VGGConfig
+from rsdiff.methods.adversaries import AdversarialLossConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.perceptual import PerceptualLossConfig
 from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.methods.spsr import SPSR, SPSRConfig
+from rsdiff.networks.discriminators import UNetConfig, VGGConfig
 from rsdiff.networks.spsr import SPSRNetConfig, gradient_map
 from rsdiff.weights.importer import export_weights, import_weights
 from rsdiff.weights.keymaps.discriminators import discriminator_name

@@ -8,10 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rsdiff.diffusion.bases import EnlargedConfig
+from rsdiff.diffusion.denoisers import EnlargedConfig
 from rsdiff.diffusion.regression_base import RegressionConfig
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.methods.adversaries import PatchConfig
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.methods.ediffsr import EDiffSRConfig
 from rsdiff.methods.idm import IDMConfig
@@ -19,6 +18,7 @@ from rsdiff.methods.perceptual import PerceptualLossConfig
 from rsdiff.methods.regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, RegressionMethodConfig, RRDBMethodConfig
 from rsdiff.methods.sadn import SADNConfig
 from rsdiff.methods.spsr import SPSRConfig
+from rsdiff.networks.discriminators import PatchConfig
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.networks.running_regression import RunningRegression

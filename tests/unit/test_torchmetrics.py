@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,18 @@ def test_images_without_a_finite_value_count_apart_and_masks_are_followed() -> N
     assert float(found[0].compute()) == float(found[1].compute())
     psnr.reset()
     assert math.isnan(float(psnr.compute()))
+
+
+def test_metrics_survive_a_pickle_with_what_they_have_seen() -> None:
+    """As torchmetrics' own tester asks of every class, and other people's loops of what they checkpoint."""
+    sr, hr = images(3)
+    psnr = metric("psnr", "basicsr_y", scale=4)
+    psnr.update(sr, hr)
+    again = pickle.loads(pickle.dumps(psnr))
+    assert float(again.compute()) == float(psnr.compute())
+    for one in (psnr, again):
+        one.update(hr * 0.9, hr)
+    assert float(again.compute()) == float(psnr.compute())
 
 
 def test_every_protocol_is_what_the_command_line_composes() -> None:

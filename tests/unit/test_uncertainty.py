@@ -13,10 +13,9 @@ from torch import Tensor
 from rsdiff.config import UserError
 from rsdiff.data.sample import Batch
 from rsdiff.metrics import METRICS, MetricsConfig
-from rsdiff.metrics.calibration import LEVELS, Calibration, Pixels, as_drawn, fitted
+from rsdiff.metrics.calibration import LEVELS, Calibration, Pixels, as_drawn, coverages, fitted
 from rsdiff.metrics.evaluator import Row
 from rsdiff.metrics.uncertainty import UNCERTAINTY, crps, pooled_ratio
-from rsdiff.tasks.calibrate import coverages
 from tests.learning.world import GaussianWorld
 
 SAMPLES = 6
@@ -117,6 +116,20 @@ def test_intervals_hold_what_they_name_whatever_the_errors_are_like() -> None:
         calibration.reach(0.95)
     with pytest.raises(UserError, match="11 images were given to calibrate on and 12 are needed"):
         fitted([image() for _ in range(11)], 2)
+
+
+def test_pixels_on_which_all_samples_agree_do_not_widen_the_intervals_of_the_others() -> None:
+    generator = np.random.default_rng(1)
+
+    def image() -> Pixels:  # a fifth of it is water, where the samples agree and are a little wrong
+        spread = np.where(np.arange(500) < 100, 0.0, 0.01)
+        return Pixels(generator.normal(0, 1, 500) * np.hypot(3 * spread, 0.002), spread)
+
+    calibration = fitted([image() for _ in range(24)], 2)
+    spread = np.array([0.0, 0.01])
+    narrow, wide = calibration.reach(0.9) * calibration.deviation(spread)
+    assert 0.002 < narrow < 0.02
+    assert 0.03 < wide < 0.07
 
 
 def test_what_stands_in_missing_pixels_changes_no_judgement() -> None:

@@ -90,7 +90,11 @@ def _interpolation_sentence(error: OmegaConfBaseException) -> str:
     variable = re.search(r"Environment variable '([^']*)' not found", text)
     if variable:
         return f"{place} takes its value from the environment variable {variable[1]}, which is not set; set it, or give {place}=VALUE."
-    hint = "; correct the name between ${ and }" if isinstance(error, InterpolationKeyError) else ""
+    hint = (
+        "; correct the name between ${ and }, or write \\${..} for the characters themselves"
+        if isinstance(error, InterpolationKeyError)
+        else ""
+    )
     return f"{place} cannot be resolved: {text[:1].lower()}{text[1:]}{hint}."
 
 

@@ -45,7 +45,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     except OverrideParseException as error:
         word = error.override
         key, equals, value = str(word).partition("=")
-        quoted = f"""{key}='"{value}"'""" if equals else f"'{word}=VALUE'"
+        is_list = value[:1] == "[" and value[-1:] == "]"
+        texts = ",".join(f'"{item.strip()}"' for item in value[1:-1].split(",")) if is_list else ""
+        quoted = (f"{key}='[{texts}]'" if is_list else f"""{key}='"{value}"'""") if equals else f"'{word}=VALUE'"
         raise ConfigError(
             f"'{word}' cannot be read as a setting; settings are written key=value, with quotes around values that hold "
             f"spaces or special characters: {quoted}."

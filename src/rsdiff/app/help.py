@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rsdiff.app.groups import GROUPS
 from rsdiff.app.words import Words, present_words
 from rsdiff.config import ConfigError, Ours, default_values, marks_of
 from rsdiff.config.ours import typed
+from rsdiff.config.reading import read_beside, unread_beside
 from rsdiff.config.tagged import family_of
 from rsdiff.runs.errors import CONFIG_ERROR, OK, print_error
 from rsdiff.runs.options import RunOptions
@@ -98,9 +99,12 @@ def _values(options: DictConfig) -> Any:
         return OmegaConf.to_container(options)
 
 
-def _print_options(prefix: str, cls: type[Any], values: Any) -> None:
-    sentences = field_sentences(cls)
+def _print_options(prefix: str, cls: type[Any], values: Any, hidden: Collection[str] = ()) -> None:
+    """Print the options that are read beside the values, but for `hidden` ones; the others are named with what they need."""
+    sentences, unread = field_sentences(cls), unread_beside(cls, values)
     for field, mark in marks_of(cls):
+        if field.name in unread or field.name in hidden:
+            continue
         value = values[field.name]
         default = field.default
         if isinstance(value, dict) and (family := family_of(default)) is not None:
@@ -109,9 +113,16 @@ def _print_options(prefix: str, cls: type[Any], values: Any) -> None:
             _print_options(f"{prefix}{field.name}.", family.class_of(value["kind"]), value)
         elif isinstance(value, dict) and dataclasses.is_dataclass(default):
             print(f"  {prefix}{field.name}: {sentences.get(field.name, '')}")
-            _print_options(f"{prefix}{field.name}.", type(default), value)
+            inside = [option.removeprefix(f"{field.name}.") for option in unread]
+            _print_options(f"{prefix}{field.name}.", type(default), value, inside)
         else:
             print(f"  {prefix}{field.name}={'null' if value is None else value}: {sentences.get(field.name, '')}{_note(mark)}")
+    needs: dict[str, list[str]] = {}
+    for option in unread:
+        needs.setdefault(read_beside(cls, option), []).append(option)
+    told = "; ".join(f"{', '.join(options)} (with {beside})" for beside, options in needs.items() if beside)
+    if told:
+        print(textwrap.fill(f"{prefix}* not read beside these: {told}", 140, initial_indent="  ", subsequent_indent="    "))
 
 
 def _note(mark: Ours | None) -> str:

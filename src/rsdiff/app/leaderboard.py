@@ -16,6 +16,7 @@ from typing import Any, cast
 from rsdiff.app.options import LeaderboardTask
 from rsdiff.app.table_plan import Job, Outcome, merged
 from rsdiff.app.tables import Workshop
+from rsdiff.config import ConfigError
 from rsdiff.config.pace import duration
 from rsdiff.data.frames import markdown_of
 from rsdiff.metrics import METRICS
@@ -57,6 +58,8 @@ class Place:
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """Make the board that the settings name; see the module."""
     options = cast(LeaderboardTask, settings.task)
+    if not options.methods:
+        raise ConfigError("task=leaderboard has no methods; choose sweeps=leaderboard, or sweeps=leaderboard_aid, which list them.")
     jobs = jobs_of(options)
     trainings = sum(len(job.chain) for job in jobs.values() if EVALUATED not in job.settings)
     whole = duration(60 * options.minutes * sum(map(trained, jobs.values())))

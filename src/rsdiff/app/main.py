@@ -33,7 +33,7 @@ from rsdiff.app.offers import offers_of_hydra
 from rsdiff.app.plugins import load_plugins, name_plugins
 from rsdiff.app.records import FOLDER
 from rsdiff.app.schemas import register_schemas
-from rsdiff.app.words import Words, for_hydra, words_of
+from rsdiff.app.words import Words, for_hydra, refuse_unknown_flags, words_of
 from rsdiff.config import ConfigError, UserError
 from rsdiff.runs import sweep
 from rsdiff.runs.board import renew_board
@@ -63,6 +63,7 @@ def main(repository: Path | None = None) -> None:
     if os.environ.get(HYDRA_ERRORS) == "1":
         os.environ["RSDIFF_TRACEBACK"] = "1"
     try:
+        refuse_unknown_flags(words)
         name_plugins(words.plugins)
         load_plugins()
         if words.wants_help:

@@ -1,7 +1,7 @@
 """The tables of docs/models.md: every published model with its size, what a restoration costs, and where its authors publish it.
 
 Parameters are counted on PyTorch's meta device, so that nothing is drawn and no memory is taken; costs are measured once per model and kept
-in docs/model_costs.json: make model-table, with MODELS="sr3 liif" to measure these again.
+in docs/model_costs.json: make model-table, with MODELS="sr3 liif" to measure these again, MODELS=none to measure nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def cost_table(options: Shipped, records: Mapping[str, Any]) -> str:
         cost = None if record is None else Cost(**record["cost"])
         rows.append([f"[`{name}`](method/{options.kinds[name]}.md)", counted, treated, *cells_of(cost)])
     heads = ["`model=`", "parameters", "scale, bands", "steps", "GFLOP a step", "s a step", "GFLOP", "time", "memory"]
-    return markdown_of(heads, rows)
+    return markdown_of(heads, rows, [head for head in heads if head not in ("`model=`", "scale, bands")])
 
 
 def cells_of(cost: Cost | None) -> list[str]:
@@ -161,12 +161,13 @@ def measured(repository: Path, options: Shipped, names: Sequence[str]) -> Iterat
 
 
 def main(repository: Path, names: Sequence[str]) -> None:
-    """Measure `names`, or what was never measured, and write the tables into docs/models.md."""
+    """Measure `names` ("none": nothing), or what was never measured, and write the tables into docs/models.md."""
     register_schemas()
     options = shipped(repository / "conf")
     path = repository / RECORDS
     records: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    for name, record in measured(repository, options, names or [name for name in published(options) if name not in records]):
+    chosen = [name for name in names if name != "none"] if names else [name for name in published(options) if name not in records]
+    for name, record in measured(repository, options, chosen):
         records[name] = record
         path.write_text(json.dumps(dict(sorted(records.items())), indent=1) + "\n")
         print(f"{name}: {', '.join(cells_of(Cost(**record['cost'])))}", flush=True)

@@ -84,11 +84,9 @@ class LeaderboardTask(TaskOptions):
 
     def __post_init__(self) -> None:
         names = [method.name for method in self.methods]
-        if not names or len(set(names)) < len(names):
-            raise UserError(
-                f"methods needs at least one method, each with a name of its own; choose sweeps=leaderboard. The names are {names}."
-            )
-        if strange := [name for name in self.only if name not in names]:
+        if len(set(names)) < len(names):
+            raise UserError(f"every method needs a name of its own, and the names are {names}.")
+        if names and (strange := [name for name in self.only if name not in names]):
             raise UserError(f"only names {strange}, and the methods are {', '.join(names)}.")
         if self.minutes <= 0:
             raise UserError(f"minutes={self.minutes} was given; choose more than 0.")

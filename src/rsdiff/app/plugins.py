@@ -38,6 +38,8 @@ IMPORTED: Mapping[str, str] = {"METRICS": "rsdiff.metrics.table:METRICS"}
 
 def name_plugins(names: Sequence[str]) -> None:
     """Let this process and those it starts use the modules `names` as plugins, besides those installed."""
+    for name in names:
+        _loaded(name, f"plugins=[{name}]")  # one that cannot be imported is not named to anyone else
     before = os.environ.get(NAMED, "").split(",")
     os.environ[NAMED] = ",".join(dict.fromkeys(name for name in (*before, *names) if name))
 

@@ -12,6 +12,7 @@ from rsdiff.app.groups import GROUPS
 from rsdiff.app.help import field_sentences
 from rsdiff.app.method_pages import method_pages
 from rsdiff.config import default_values, marks_of
+from rsdiff.config.reading import read_beside
 from rsdiff.config.tagged import family_of
 from rsdiff.runs.options import RunOptions
 
@@ -43,6 +44,8 @@ def _rows(prefix: str, cls: type[Any], values: Any) -> list[str]:
     for field, mark in marks_of(cls):
         value = values.get(field.name) if isinstance(values, Mapping) else None
         note = "" if mark is None else " *(ours)*"
+        if beside := read_beside(cls, field.name):
+            note += f" Read with {beside}."
         default = field.default
         family = family_of(default)
         if isinstance(value, Mapping) and (family is not None or dataclasses.is_dataclass(default)):

@@ -12,7 +12,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from rsdiff.app.groups import FAMILIES
-from rsdiff.config import former
+from rsdiff.config import ConfigError, former
+from rsdiff.config.typed import nearest
 from rsdiff.runs.settings import CARRIED
 
 WITH_VALUE = {
@@ -29,6 +30,13 @@ WITH_VALUE = {
     "--experimental-rerun": "rerun",
 }
 """Hydra's flags that take the next word."""
+FLAGS = frozenset(
+    {
+        *(*WITH_VALUE, "-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run", "-m", "--multirun"),
+        *("-sc", "--shell-completion", "-i", "--info"),
+    }
+)
+"""Hydra's flags."""
 INFO = frozenset({"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"})
 """What may follow Hydra's flag --info."""
 PATH_NAMES = frozenset(
@@ -113,6 +121,14 @@ def words_of(arguments: Sequence[str]) -> Words:
         if (word in WITH_VALUE and left) or (word in ("-i", "--info") and left and left[0] in INFO):
             flags.append(left.pop(0))
     return Words(tuple(flags), tuple(overrides))
+
+
+def refuse_unknown_flags(words: Words) -> None:
+    """Raise ConfigError for a word that looks like a flag and is none of Hydra's, or the beginning of one."""
+    for word in words.flags:
+        name = word.partition("=")[0]
+        if name.startswith("-") and not any(flag == name or (name.startswith("--") and flag.startswith(name)) for flag in FLAGS):
+            raise ConfigError(f"{word} is not a flag{nearest(name, sorted(FLAGS))}; settings are written key=value, and --help lists them.")
 
 
 def for_hydra(words: Words) -> list[str]:

@@ -13,6 +13,10 @@ def _on_enlarged(value: Any) -> Mapping[str, Any]:
     return {"base.kind": "enlarged"} if value is True or str(value).lower() == "true" else {}
 
 
+def _begins_enlarged(path: str) -> Translation:
+    return lambda value: {path: "enlarged"} if _on_enlarged(value) else {}
+
+
 def _with_ridge(value: Any) -> Mapping[str, Any]:
     return {} if value in (None, "null") else {"base.kind": "regression", "base.ridge": value}
 
@@ -45,6 +49,8 @@ FORMER: Sequence[tuple[str, Translation]] = (
     ("angle_weight", _moved("loss.sam")),
     ("discriminator.network", _moved("discriminator.kind")),
     ("predicts", _predicted),
+    ("first_stage.decoder.starts_bicubic", _begins_enlarged("first_stage.decoder.initial")),
+    ("autoencoder.decoder.starts_bicubic", _begins_enlarged("autoencoder.decoder.initial")),
 )
 """Former options of models, those inside others first."""
 OF_SAMPLERS: Sequence[tuple[str, Translation]] = (("shift_deviation", _gone),)  # that of ResShift, which now says it itself

@@ -37,9 +37,9 @@ class Ours:
 
 @dataclass(frozen=True)
 class OursOption:
-    """An option that has a value of ours; as text what one types for it: 'generator.starts_bicubic=true'.
+    """An option that has a value of ours; as text what one types for it: 'first_stage.decoder.initial=enlarged'.
 
-    path       its place in the config, ('generator', 'starts_bicubic')
+    path       its place in the config, ('first_stage', 'decoder', 'initial')
     published  the published value to go back to
     """
 

@@ -5,8 +5,10 @@ A config class declares them in the class variable `read_with`: option -> (the o
     read_with: ClassVar[ReadWith] = {"milestones": ("shape", ("multistep",))}
 
 Where an option depends on several others, it is read if all of these conditions hold: {"steps": (("stride", (0,)), ("grid", ("edm",)))}.
-An option of another group is named with it ("sampler.solver"). An option that is not read, with all options inside it, is left out of
-what identifies a run (unless another group decides), and typing one is refused. Where the files decide, see DependsOnFiles.
+An option of a config inside is named with its place ("unet.width"), on either side; one of another group with it ("sampler.solver").
+No values say that an option is never read here: one that its class has for other users. An option that is not read, with all options
+inside it, is left out of what identifies a run (unless another group decides), and typing one is refused. Where the files decide, see
+DependsOnFiles.
 """
 
 from __future__ import annotations
@@ -57,12 +59,12 @@ def is_read(config: Any, option: str) -> bool:
     return _unmet(config, option, {}) is None
 
 
-def _unmet(config: Any, option: str, groups: Mapping[str, Any]) -> Condition | None:
-    """Return the first condition of `option` that does not hold, or None where it is read; other groups than `groups` are not asked."""
-    cls: Any = type(config)  # which mypy does not take for hashable
-    rule: Any = _rules(cls).get(option, ())
-    conditions: tuple[Condition, ...] = (rule,) if rule and isinstance(rule[0], str) else rule
-    for other, values in conditions:
+def _unmet(config: Any, option: str, groups: Mapping[str, Any], cls: type[Any] | None = None) -> Condition | None:
+    """Return the first condition of `option` that does not hold, or None where it is read; other groups than `groups` are not asked.
+
+    cls  the class of `config`, where that is a stand-in
+    """
+    for other, values in _conditions(cls or type(config), option):
         owner, name = _owner(config, other, groups)
         if owner is None:
             continue
@@ -72,6 +74,11 @@ def _unmet(config: Any, option: str, groups: Mapping[str, Any]) -> Condition | N
     return None
 
 
+def _conditions(cls: Any, option: str) -> tuple[Condition, ...]:
+    rule: Any = _rules(cls).get(option, ())
+    return (rule,) if rule and isinstance(rule[0], str) else rule
+
+
 @functools.cache
 def _rules(cls: type[Any]) -> ReadWith:
     """Return the rules of a config class and its bases."""
@@ -79,30 +86,67 @@ def _rules(cls: type[Any]) -> ReadWith:
 
 
 def _owner(config: Any, option: str, groups: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return (the config that has an option, its name there) for 'rule' of `config` itself or 'sampler.solver' of another group."""
+    """Return (the config that has an option, its name there) for 'rule' of `config`, 'unet.width' inside it, or 'sampler.solver'."""
     group, dot, name = option.rpartition(".")
-    return (groups.get(group), name) if dot else (config, name)
+    if not dot:
+        return config, name
+    return (getattr(config, group) if _is_inside(config, option) else groups.get(group)), name
+
+
+def _is_inside(config: Any, option: str) -> bool:
+    """Return whether an option is one of `config` or of a config inside it, not of another group."""
+    group, dot, _ = option.rpartition(".")
+    return not dot or isinstance(inside := getattr(config, group, None), _Given) or dataclasses.is_dataclass(inside)
 
 
 def unread_options(config: Any, path: str, groups: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (option, what it has no effect with and what to do) for the options that are not read; `path` is the config's own."""
+    cls: Any = type(config)
+    for option in (option for option in _rules(cls) if "." in option):
+        if (unmet := _unmet(config, option, groups)) is not None:
+            yield f"{path}.{option}", _why(config, path, unmet, groups)
     for field in dataclasses.fields(config):
         value, place = getattr(config, field.name), f"{path}.{field.name}"
         unmet = _unmet(config, field.name, groups)
         if unmet is not None:
-            other, values = unmet
-            owner, name = _owner(config, other, groups)
-            typed = other if "." in other else f"{path}.{other}"
-            accepted = " or ".join(f"{typed}={_typed(value)}" for value in values)
-            group = other.partition(".")[0]
-            way = f"choose a {group} with" if "." in other and group != path.partition(".")[0] else "set"
-            yield place, f"has no effect with {typed}={_typed(getattr(owner, name))}; leave it out, or {way} {accepted}."
+            yield place, _why(config, path, unmet, groups)
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from unread_options(value, place, groups)
         elif isinstance(value, Mapping):
             for key, item in value.items():
                 if dataclasses.is_dataclass(item) and not isinstance(item, type):
                     yield from unread_options(item, f"{place}.{key}", groups)
+
+
+def _why(config: Any, path: str, unmet: Condition, groups: Mapping[str, Any]) -> str:
+    """Return what an option has no effect with and what to do, as it follows the option's name."""
+    other, values = unmet
+    owner, name = _owner(config, other, groups)
+    is_own = _is_inside(config, other)
+    typed = f"{path}.{other}" if is_own else other
+    beside = f"has no effect with {typed}={_typed(getattr(owner, name))}; leave it out"
+    accepted, group = " or ".join(f"{typed}={_typed(value)}" for value in values), other.partition(".")[0]
+    way = "set" if is_own or group == path.partition(".")[0] else f"choose a {group} with"
+    return f"{beside}, or {way} {accepted}." if values else f"{beside}."
+
+
+def read_beside(cls: type[Any], option: str) -> str:
+    """Return beside what an option of a config class is read ('solver=euler or heun'); "" where it is always or never."""
+    conditions = _conditions(cls, option)
+    return " and ".join(f"{other}={' or '.join(map(_typed, values))}" for other, values in conditions if values)
+
+
+def unread_beside(cls: Any, values: Mapping[str, Any]) -> list[str]:
+    """Return the options of a config class that are not read beside plain values of the others, for help."""
+    given = _Given(values)
+    return [option for option in _rules(cls) if _unmet(given, option, {}, cls) is not None]
+
+
+class _Given:
+    """Plain values, those inside too, as attributes: a config that need not be complete."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        vars(self).update({name: _Given(value) if isinstance(value, Mapping) else value for name, value in values.items()})
 
 
 def require_effect(groups: Mapping[str, Any], typed: Iterable[str]) -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast, dataclass_transform
@@ -73,6 +74,10 @@ WANTED = {
 """What pydantic's kinds of errors mean to a user, by what they begin with."""
 
 
+_MEMBER = re.compile(r"int|float|str|bool|none|.*[\[\]].*|function-.*|constrained-.*")
+"""pydantic's names of the members of a union: 'float', 'tuple[float,float]'."""
+
+
 def config_from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build config class `cls` from plain `values`; `where` is the config path ('model') used in error messages.
 
@@ -99,7 +104,7 @@ def plain_values(value: Any) -> Any:
 
 def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
+    location = _typed_location(cls, first["loc"])
     path = ".".join([where, *location] if where else location)
     given = first.get("input")
     match first["type"]:
@@ -114,13 +119,25 @@ def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
             options = [option.strip(" '") for option in str(expected).replace(" or ", ", ").split(",")]
             return f"{path}={given} is not one of {', '.join(options)}{nearest(str(given), options)}."
         case "value_error":
-            return f"{path}: {first['msg'].removeprefix('Value error, ')}"
+            return f"{path}: {first['msg'].removeprefix('Value error, ')}".removeprefix(": ")
         case _:
-            wanted = next((said for kind, said in WANTED.items() if str(first["type"]).startswith(kind)), None)
-            needed = f"{first['msg'][0].lower()}{first['msg'][1:]}" if wanted is None else f"it needs {wanted}"
+            kinds = [str(other["type"]) for other in error.errors() if _typed_location(cls, other["loc"]) == location]  # several of a union
+            wanted = dict.fromkeys(said for kind in kinds for begin, said in WANTED.items() if kind.startswith(begin))
+            needed = f"it needs {' or '.join(wanted)}" if wanted else f"{first['msg'][0].lower()}{first['msg'][1:]}"
             simple = first["type"] in ("tuple_type", "list_type") and given is not None and not isinstance(given, dict)
             hint = f"; write a list: {path}=[{given}]" if simple else f"; leave {path}= out for the default" if given is None else ""
+            if given is not None and "options of its own" in wanted:
+                hint = f": {', '.join(f'{path}.{option}' for option in _options_at(cls, location))}"
             return f"{path}={_as_typed(given)} is not accepted: {needed}{hint}."
+
+
+def _typed_location(cls: type[Any], location: Sequence[str | int]) -> list[str]:
+    """Return the way to a setting as it is typed, without pydantic's names of the members of a union."""
+    typed: list[str] = []
+    for part in map(str, location):
+        if part in _options_at(cls, typed) or not _MEMBER.fullmatch(part):
+            typed.append(part)
+    return typed
 
 
 def _as_typed(given: Any) -> str:

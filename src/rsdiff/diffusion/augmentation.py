@@ -22,36 +22,17 @@ from rsdiff.data.transfer import constant, to_device
 from rsdiff.diffusion.noise import NoiseSource
 
 SYM6 = (
-    0.015404109327027373,
-    0.0034907120842174702,
-    -0.11799011114819057,
-    -0.048311742585633,
-    0.4910559419267466,
-    0.787641141030194,
-    0.3379294217276218,
-    -0.07263752278646252,
-    -0.021060292512300564,
-    0.04472490177066578,
-    0.0017677118642428036,
-    -0.007800708325034148,
-)
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466, 0.787641141030194,
+    0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
+)  # fmt: skip
 """Low-pass filter of the symlet of order 6: the resampling filter of the geometric transforms."""
 FILTER_MARGIN = len(SYM6) // 4
 
 
 _DRAWN = ("probability", (ABOVE_0,))
-_STRENGTHS = {
-    "shift_max": "shift",
-    "scale_std": "scale",
-    "rotation_max": "rotation",
-    "stretch_std": "stretch",
-    "stretch_turn_probability": "stretch",
-    "translation_std": "translation",
-    "brightness_std": "brightness",
-    "contrast_std": "contrast",
-    "hue_max": "hue",
-    "saturation_std": "saturation",
-}
+_STRENGTHS = {"shift_max": "shift", "scale_std": "scale", "rotation_max": "rotation", "stretch_std": "stretch"}
+_STRENGTHS |= {"stretch_turn_probability": "stretch", "translation_std": "translation", "brightness_std": "brightness"}
+_STRENGTHS |= {"contrast_std": "contrast", "hue_max": "hue", "saturation_std": "saturation"}
 """Options of a transform's strength, which are read where its factor is above 0."""
 
 

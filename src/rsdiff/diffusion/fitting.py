@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from rsdiff.diffusion.levels import edm_levels
+from rsdiff.diffusion.solvers import edm_levels
 
 RHOS = (1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0)
 """Exponents of the grids that are tried first, see `edm_levels`."""

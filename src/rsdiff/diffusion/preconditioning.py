@@ -17,8 +17,8 @@ from torch import Tensor
 from rsdiff.config import config
 from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.denoisers import DataRange, Denoiser, Network, per_image
-from rsdiff.diffusion.levels import iddpm_levels
 from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.solvers import iddpm_levels
 
 
 class Coefficients(NamedTuple):
@@ -285,13 +285,3 @@ def denoising_error(denoiser: Denoiser, levels: LevelLaw, target: Tensor, noise:
     y = target + per_image(sigma, target) * noise.normal(target.shape, target.device)
     clean = denoiser(y, sigma)
     return DenoisingError(sigma, clean, weighted_square(clean, target, levels.weight(sigma)))
-
-
-def log_normal_share(sigma: Tensor, mean: float = -1.2, deviation: float = 1.2) -> Tensor:
-    """Return the probability that EDM's log-normal level lies below sigma; `log_normal_level` is its inverse."""
-    return torch.special.ndtr((sigma.log() - mean) / deviation)
-
-
-def log_normal_level(share: Tensor, mean: float = -1.2, deviation: float = 1.2) -> Tensor:
-    """Return the sigma below which EDM's log-normal level lies with probability `share`."""
-    return (torch.special.ndtri(share) * deviation + mean).exp()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith, is_read
-from rsdiff.diffusion import levels as grids
+from rsdiff.diffusion import solvers as grids
 from rsdiff.diffusion.denoisers import Clamped, Denoiser
 from rsdiff.diffusion.noise import NoiseSource, ReplayNoise
 from rsdiff.diffusion.solvers import SILENT, Observers, SteppingDenoiser, ddim, ddpm, dpmpp_2m, native

@@ -7,6 +7,7 @@ floating-point operations that they do.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,10 @@ Compile = bool | Literal["blocks", "graphs"]
 (seconds instead of minutes). graphs: whole parts, whose launches are recorded as CUDA graphs (restoration on a GPU)."""
 BACKEND: Any = "inductor"
 """Of torch.compile."""
+COMPILERS = ("torch._dynamo", "torch._inductor")
+"""Packages whose exceptions say that something could not be compiled."""
+COMPILERS_ERROR = re.compile(r"^.*?\b(fatal )?error: ")
+"""How g++ and clang++ begin the line of an error."""
 ENOUGH = 0.5
 """Share of a part's operations that its repeated blocks must do to be compiled instead of it."""
 
@@ -146,6 +151,41 @@ def compile_region(region: nn.Module, kind: Compile) -> None:
         return tree.tree_map_only(Tensor, torch.clone, compiled(*args, **kwargs))
 
     region.forward = forward
+
+
+def run_as_written(method: nn.Module) -> None:
+    """Let every module of `method` that was compiled in place run as it is written from now on."""
+    for module in method.modules():
+        if module._compiled_call_impl is not None:
+            module._compiled_call_impl = None
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Raise UserError where torch.compile cannot compile: in a first pass, its backward pass, or for another size later on."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(COMPILERS):
+            raise
+        raise UserError(
+            f"torch.compile could not compile here: {compilers_words(error)}; leave the option compile out{remedy(error)}."
+        ) from error
+
+
+def compilers_words(error: BaseException) -> str:
+    """Return what a compiler said, in a line: its first error, or the first line of the exception."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("backend=")]
+    first = next((line for line in lines if COMPILERS_ERROR.search(line)), lines[0] if lines else type(error).__name__)
+    return COMPILERS_ERROR.sub("the compiler said: ", first).rstrip(".")[:200]
+
+
+def remedy(error: BaseException) -> str:
+    """Return what else would help, '' where nothing is known to."""
+    text = f"{type(error).__name__}: {error}"
+    if "C++ compile" in text or "CxxCompiler" in text:
+        return ", or install g++ 13 or newer, or clang++ and set CXX=clang++"
+    return ", or install the triton of this version of PyTorch" if "triton" in text.lower() else ""
 
 
 def told(method: nn.Module, watch: Watch, regions: list[nn.Module]) -> str:

@@ -11,14 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.config.computing import Precision
 from rsdiff.data.precision import mixed
 from rsdiff.data.sample import Batch, Sample, collate
 from rsdiff.data.transfer import has_queue, wait_for
 from rsdiff.degradations.base import Degradation, degrade
-from rsdiff.diffusion.noise import NoiseSource, SeededNoise
+from rsdiff.diffusion.noise import NoiseSource, SeededNoise, TileNoise
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.inference.compilation import Compile, compile_regions
+from rsdiff.inference.compilation import Compile, compile_regions, compiling
+from rsdiff.inference.tiling import Axis, Grid, even_side, exact_scale, rounded_up, tile_multiple
 from rsdiff.methods.base import Method
 
 Combination = Literal["mean", "median"]
@@ -26,6 +28,8 @@ Ensemble = Literal["none", "mean", "median"]
 Transform = tuple[bool, bool, bool]  # flip rows, flip columns, transpose
 VARIANTS: Sequence[Transform] = [(rows, columns, swap) for swap in (False, True) for columns in (False, True) for rows in (False, True)]
 """The eight geometric variants of an image."""
+OVERLAP = 16
+"""Input pixels that neighbouring tiles of an image share, as many as those of scenes do by default."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Restored:
 def restore(method: Method, batch: Batch, sampler: SamplerConfig, noise: NoiseSource, precision: Precision = "no") -> Tensor:
     """Return (B, C, H, W) float32 in [0, 1] for any LR size: pads by reflection to what the method needs, restores, crops and clamps."""
     padded = pad_to_multiple(batch, method.pixel_multiple())
-    with mixed(precision, padded.need("lr").device):
+    with mixed(precision, padded.need("lr").device), compiling():
         image = method.restore(padded, sampler, noise)
     return image[..., : batch.size[0], : batch.size[1]].float().clamp(0, 1)
 
@@ -101,10 +105,12 @@ def restore_images(
     execution: Execution = Execution(),
     warms_up: bool = False,
     say: Callable[[Sequence[str]], None] = print,
+    tile: int = 0,
 ) -> Iterator[Restored]:
     """Degrade and restore test samples in order; images of equal size that follow each other share a batch.
 
-    An image's result depends on (seed, name) only, not on the batch it was in. `ensemble` combines those of the eight flips and transposes.
+    An image's result depends on (seed, name) only, not on the batch it was in. `ensemble` combines those of the eight flips and transposes;
+    larger images are restored in tiles of `tile` input pixels, 0 for whole.
     With `warms_up` an accelerator restores the first batch twice and the second time counts: the first loads kernels and reserves memory.
     """
     is_cold, precision = warms_up and has_queue(device), execution.precision
@@ -123,9 +129,9 @@ def restore_images(
             start = time.perf_counter()
             with torch.no_grad():
                 if ensemble == "none":
-                    image = restore_seeded(method, batch, sampler, seed, precision=precision)
+                    image = restore_seeded(method, batch, sampler, seed, precision=precision, tile=tile)
                 else:
-                    image = restore_ensemble(method, batch, sampler, seed, ensemble, precision)
+                    image = restore_ensemble(method, batch, sampler, seed, ensemble, precision, tile)
             wait_for(device)
             seconds = time.perf_counter() - start
         is_cold = False
@@ -148,17 +154,64 @@ def shortened(sampler: SamplerConfig) -> SamplerConfig:
     return replace(sampler, steps=min(2, sampler.steps)) if sampler.grid != "list" else sampler
 
 
-def restore_seeded(method: Method, batch: Batch, sampler: SamplerConfig, seed: int, draw: int = 0, precision: Precision = "no") -> Tensor:
-    """Restore with noise keyed by (seed, image name); `draw` numbers independent restorations of one image."""
+def restore_seeded(
+    method: Method, batch: Batch, sampler: SamplerConfig, seed: int, draw: int = 0, precision: Precision = "no", tile: int = 0
+) -> Tensor:
+    """Restore with noise keyed by (seed, image name); `draw` numbers independent restorations of one image.
+
+    tile  side in input pixels of the tiles that larger images are restored in; 0 restores them whole
+    """
+    if tile and max(batch.lr_size) > tile:
+        parts = [restore_tiles(method, one, sampler, (seed, "restore", one.metas[0].name, draw), tile, precision) for one in singles(batch)]
+        return torch.cat(parts)
     noise = SeededNoise([(seed, "restore", meta.name, draw) for meta in batch.metas], shared=(seed, "restore", draw))
     return restore(method, batch, sampler, noise, precision)
 
 
 def restore_ensemble(
-    method: Method, batch: Batch, sampler: SamplerConfig, seed: int, combine: Combination, precision: Precision = "no"
+    method: Method, batch: Batch, sampler: SamplerConfig, seed: int, combine: Combination, precision: Precision = "no", tile: int = 0
 ) -> Tensor:
     """Restore the eight geometric variants of the input, each with noise of its own, and combine the results."""
-    return combined(lambda variant, number: restore_seeded(method, variant, sampler, seed, number, precision), batch, combine)
+    return combined(lambda variant, number: restore_seeded(method, variant, sampler, seed, number, precision, tile), batch, combine)
+
+
+def singles(batch: Batch) -> Iterator[Batch]:
+    """Yield the LR images of a batch one by one; raises UserError where there is more than LR to restore from."""
+    more = [name for name in ("ref", "change_mask") if getattr(batch, name) is not None] + list(batch.modalities)
+    if more:
+        raise UserError(f"task.tile cuts LR images alone and these come with {', '.join(more)}; leave task.tile out.")
+    for index, meta in enumerate(batch.metas):
+        yield Batch([meta], batch.size, batch.lr_size, lr=batch.need("lr")[index : index + 1])
+
+
+def restore_tiles(
+    method: Method, batch: Batch, sampler: SamplerConfig, key: Sequence[int | str], tile: int, precision: Precision = "no"
+) -> Tensor:
+    """Return the restoration (1, C, H, W) of a batch of one LR image, made in overlapping tiles as task=restore makes scenes.
+
+    Noise is keyed by `key` and its place, and what a method estimates once per image is estimated of the whole image.
+    """
+    lr, (h, w), (H, W) = batch.need("lr"), batch.lr_size, batch.size
+    scale = exact_scale(H / h)
+    multiple = tile_multiple(method.pixel_multiple(), scale, method.target_multiple())
+
+    def axis(length: int) -> Axis:
+        side = min(rounded_up(tile, multiple), rounded_up(length, multiple))
+        shared = min(rounded_up(OVERLAP, multiple), side // 2 // multiple * multiple)
+        return Axis(length, even_side(length, side, shared, multiple), shared, scale)
+
+    rows, columns = axis(h), axis(w)
+    grid = Grid(rows, columns, max(rows.target_length, columns.target_length))
+    reach = [one.start(one.count - 1) + one.tile - one.length for one in (rows, columns)]
+    lr, code = extend(lr, *reach), method.degradation_code(pad_to_multiple(batch, multiple))
+    size, made = (rows.target_tile, columns.target_tile), []
+    for place in (grid.place(number) for number in grid.tiles_of(0)):
+        top, left = rows.start(place[0]), columns.start(place[1])
+        part = lr[..., top : top + rows.tile, left : left + columns.tile]
+        one = Batch(batch.metas, size, (rows.tile, columns.tile), lr=part, code=code)
+        noise = TileNoise(key, [(rows.target_start(place[0]), columns.target_start(place[1]))], size)
+        made.append(restore(method, one, sampler, noise, precision)[0].cpu().numpy())
+    return torch.from_numpy(grid.blend(0, made))[None, :, :H, :W].to(lr.device)
 
 
 def combined(restore_variant: Callable[[Batch, int], Tensor], batch: Batch, combine: Combination) -> Tensor:

@@ -54,6 +54,7 @@ class SceneJob:
     needs       fields of the batch that the method needs
     identity    names method, weights and sampler: scratch files of another identity are not used
     weights     says which weights, for the tags of the rasters
+    beside      methods that restore further samples in turn with `method`
     calibration says how wide intervals are, for several samples; None where nothing does
     order       batches in the order in which they are restored, None for row by row; the result does not depend on it
     """
@@ -72,8 +73,14 @@ class SceneJob:
     device: torch.device
     identity: str = ""
     weights: str = ""
+    beside: tuple[Method, ...] = ()
     calibration: Calibration | None = None
     order: Callable[[int], Sequence[int]] | None = None
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods, which take turns to restore samples."""
+        return (self.method, *self.beside)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from rsdiff.inference.images import restore
 from rsdiff.inference.scene_input import AlignedRaster, NormalisedScene, filled
 from rsdiff.inference.scene_job import SceneJob
 from rsdiff.inference.tiling import Axis, Grid, rounded_up
+from rsdiff.methods.base import Method
 
 SMALLEST_TILE = 16
 """Input pixels; a scene that is smaller is continued by reflection."""
@@ -34,7 +35,7 @@ class TileRestorer:
     """Restores tiles of a scene.
 
     aligned    second rasters by the field of the batch that they fill
-    code       (1, ...) global estimate of the method for the whole scene, or None
+    codes      (1, ...) global estimate of every method for the whole scene, or None
     is_random  whether several samples draw noise of their own; else they are flips and transposes
     grid       of the scene
     rows, columns  how the tiles of a fused group lie in a tile of the grid
@@ -43,7 +44,7 @@ class TileRestorer:
     job: SceneJob
     scene: NormalisedScene
     aligned: Mapping[str, AlignedRaster]
-    code: Tensor | None
+    codes: Sequence[Tensor | None]
     is_random: bool
     scale: Fraction
     grid: Grid
@@ -53,6 +54,8 @@ class TileRestorer:
     def restored(self, tiles: Sequence[int], images: Tensor, sample: int) -> Restored:
         """Return restored tiles (n, C, H, W); a fused group of tiles is restored as that many and blended."""
         job, rows, columns = self.job, self.rows, self.columns
+        turn = sample % len(job.methods)
+        method, code = job.methods[turn], self.codes[turn]
         images, outside = split_at_range(images)
         inside = [(row, column) for row in range(rows.count) for column in range(columns.count)]
         places = [self.grid.place(tile) for tile in tiles]
@@ -69,8 +72,8 @@ class TileRestorer:
         size = (rows.target_tile, columns.target_tile)
         batch = Batch([SampleMeta(job.input.stem)] * len(parts), size, (rows.tile, columns.tile), lr=torch.stack(parts))
         batch = replace(batch, **self._aligned_windows(origins, size))  # type: ignore[arg-type]
-        if self.code is not None:
-            batch = replace(batch, code=self.code.expand(len(parts), *self.code.shape[1:]))
+        if code is not None:
+            batch = replace(batch, code=code.expand(len(parts), *code.shape[1:]))
         key = (job.seed, "restore", job.input.stem, sample)
         # Noise belongs to a place in the file: a window of a scene gets what the whole scene has there.
         first = int(self.scene.reader.top * self.scale), int(self.scene.reader.left * self.scale)
@@ -83,9 +86,10 @@ class TileRestorer:
             if job.options.channels_last:
                 work = work.with_memory_format(torch.channels_last)
             if self.is_random:
-                made = restore(job.method, work, job.sampler, noise, precision)
+                made = restore(method, work, job.sampler, noise, precision)
             else:
-                made = variant(work, sample, lambda turned: restore(job.method, turned, job.sampler, noise, precision))
+                number = sample // len(job.methods)
+                made = variant(work, number, lambda turned: restore(method, turned, job.sampler, noise, precision))
             restored = made.cpu().numpy()
         if len(inside) > 1:
             group = Grid(rows, columns, max(rows.target_length, columns.target_length))
@@ -112,8 +116,8 @@ class TileRestorer:
         return image if valid.all() else filled(image, valid, fill)
 
 
-def scene_code(job: SceneJob, scene: NormalisedScene, scale: Fraction, multiple: int) -> Tensor | None:
-    """Return the mean (1, ...) of the method's global estimates over windows spread over the scene, or None.
+def scene_code(method: Method, job: SceneJob, scene: NormalisedScene, scale: Fraction, multiple: int) -> Tensor | None:
+    """Return the mean (1, ...) of a method's global estimates over windows spread over the scene, or None.
 
     multiple  of which the sides of what is shown to the method must be
     """
@@ -126,7 +130,7 @@ def scene_code(job: SceneJob, scene: NormalisedScene, scale: Fraction, multiple:
         image = np.pad(image, ((0, 0), (0, side[0] - image.shape[1]), (0, side[1] - image.shape[2])), mode="symmetric")
         lr = torch.from_numpy(image)[None].to(job.device)
         target = (int(side[0] * scale), int(side[1] * scale))
-        code = job.method.degradation_code(Batch([SampleMeta(job.input.stem)], target, (side[0], side[1]), lr=lr))
+        code = method.degradation_code(Batch([SampleMeta(job.input.stem)], target, (side[0], side[1]), lr=lr))
         if code is None:
             return None
         codes.append(code)

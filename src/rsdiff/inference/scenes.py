@@ -7,6 +7,7 @@ more. When all blocks are finished the raster is written from them, block by blo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -66,7 +67,7 @@ class _Run:
     def __init__(self, job: SceneJob, team: Team, stack: ExitStack) -> None:
         self.job, self.team, self.options = job, team, job.options
         self.scale = exact_scale(job.scale)
-        self.multiple = tile_multiple(job.method.pixel_multiple(), self.scale, job.method.target_multiple())
+        self.multiple = math.lcm(*(tile_multiple(one.pixel_multiple(), self.scale, one.target_multiple()) for one in job.methods))
         self.reader = stack.enter_context(SceneReader(job.input, job.options.view()))
         self.bands = job.problem.bands
         self._require_bands()
@@ -85,10 +86,12 @@ class _Run:
         require_writable_name(job.output, self.forms["restored"], self.options.format)
         # A CPU gains nothing from larger batches, and convolutions round differently in them.
         self.together = 1 if job.device.type == "cpu" else self.options.batch
-        self.code = scene_code(job, self.scene, self.scale, self.multiple) if self.options.share_codes else None
-        self.is_random = self.options.samples < 2 or self._draws_noise()
+        self.codes = [
+            scene_code(one, job, self.scene, self.scale, self.multiple) if self.options.share_codes else None for one in job.methods
+        ]
+        self.is_random = self.options.samples <= len(job.methods) or self._draws_noise()
         if not self.is_random:
-            require_variants(self.options.samples)
+            require_variants(self.options.samples, len(job.methods))
         self.overlap = self._measured_overlap() if self.options.overlap == "auto" else self.options.overlap
 
     def _require_bands(self) -> None:
@@ -141,14 +144,16 @@ class _Run:
         if earlier and earlier == self.plan(int(earlier.get("tile", 0))):
             return self.team.smallest(int(earlier["tile"]))
         sides = range(self.smallest, max(self.smallest, int(LARGEST_TARGET / self.scale)) + 1, self.multiple)
-        needs, works = measured_growth(self._probe, (self.smallest, 2 * self.smallest))
+        needs, works = measured_growth(self._probe_all, (self.smallest, 2 * self.smallest))
         allowed = SHARE * free_memory(self.job.device) / (self.together * self.options.fuse**2)
         return self.team.smallest(best_tile(sides, allowed, needs, works, self.overlap_of))
 
     def compile(self) -> None:
         """Compile what restores a tile, where that is wanted; a second scene finds it compiled."""
         if self.options.compile:
-            found = compile_regions(self.job.method, self.options.compile, lambda: self._probe(self.smallest), self.job.device)
+            found = ""
+            for turn, one in enumerate(self.job.methods):
+                found = compile_regions(one, self.options.compile, partial(self._probe, self.smallest, turn=turn), self.job.device)
             if self.team.rank == 0:
                 print(f"task.compile={str(self.options.compile).lower()}: {found}", flush=True)
 
@@ -166,7 +171,11 @@ class _Run:
     def _measured_overlap(self) -> int:
         """Return twice the distance that the model looks; all processes find the same."""
         side, bands = rounded_up(REACH_SIDE, self.multiple), self.job.problem.lr_bands
-        found = self.team.smallest(measured_reach(lambda lr: self._probe(side, value=lr), (bands, side, side), self.scale, self.job.device))
+
+        def reach(turn: int) -> int:
+            return measured_reach(lambda lr: self._probe(side, value=lr, turn=turn), (bands, side, side), self.scale, self.job.device)
+
+        found = self.team.smallest(max(reach(turn) for turn in range(len(self.job.methods))))
         if self.team.rank == 0:
             print(f"task.overlap=auto: {2 * found} pixels, since one changes the result up to {found} around itself", flush=True)
         return 2 * found
@@ -176,16 +185,21 @@ class _Run:
         first, second = (self._probe(self.smallest, ("probe", number), 0.5) for number in range(2))
         return not torch.equal(first, second)
 
-    def _probe(self, side: int, key: tuple[int | str, ...] = ("probe",), value: float | Tensor = 0.0) -> Tensor:
-        """Restore one tile of a value or an image, in as few steps as a sampler can take."""
+    def _probe_all(self, side: int) -> None:
+        """Restore one tile with every method: the memory that the largest takes is what counts."""
+        for turn in range(len(self.job.methods)):
+            self._probe(side, turn=turn)
+
+    def _probe(self, side: int, key: tuple[int | str, ...] = ("probe",), value: float | Tensor = 0.0, turn: int = 0) -> Tensor:
+        """Restore one tile of a value or an image by the method whose turn it is, in as few steps as a sampler can take."""
         short = shortened(self.job.sampler)
         size = int(side * self.scale)
         images = {"lr": torch.zeros(1, self.job.problem.lr_bands, side, side, device=self.job.device) + value}
         for name in self.aligned:
             images[name] = torch.zeros(1, self.bands if name == "ref" else 1, size, size, device=self.job.device)
-        batch = Batch([SampleMeta("probe")], (size, size), (side, side), code=self.code, **images)  # type: ignore[arg-type]
+        batch = Batch([SampleMeta("probe")], (size, size), (side, side), code=self.codes[turn], **images)  # type: ignore[arg-type]
         with torch.no_grad():
-            return restore(self.job.method, batch, short, TileNoise(key, [(0, 0)], (size, size)), self.options.precision)
+            return restore(self.job.methods[turn], batch, short, TileNoise(key, [(0, 0)], (size, size)), self.options.precision)
 
     def smaller_tile(self, tile: int) -> int:
         """Return half of a tile side that was too large; raises UserError where none is smaller."""
@@ -265,7 +279,7 @@ class _Work:
         self.present: set[int] = set()
         self.missing: set[int] = set()
         self.blocks = BlockMaker(run.reader, grid, run.scale, run.normaliser, run.bands, run.written_bands, run.forms, run.half_width)
-        self.tiles = TileRestorer(run.job, run.scene, run.aligned, run.code, run.is_random, run.scale, grid, rows, columns)
+        self.tiles = TileRestorer(run.job, run.scene, run.aligned, run.codes, run.is_random, run.scale, grid, rows, columns)
 
     def restore_tiles(self, progress: Progress) -> None:
         """Restore and blend everything that is missing, a batch per process and round."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -53,12 +53,6 @@ class Arithmetic:
         method.to(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         set_float32(self.tf32, cudnn_benchmark=False)
 
-    def told(self) -> str:
-        """Return what is used, in words."""
-        used = [f"precision={self.precision}"] if self.precision != "no" else []
-        used += [f"{name}=true" for name in ("channels_last", "tf32") if getattr(self, name)]
-        return " ".join(used) or "nothing that speed=exact does not do"
-
 
 EXACT = Arithmetic()
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
@@ -86,19 +80,52 @@ class Measured:
 
     def told(self) -> str:
         """Return the choice in a sentence."""
-        tried = ", ".join(f"{name} {ratio:.2f}" for name, ratio in self.ratios.items())
         return (
-            f"speed=fast: restoring takes {self.ratio:.2f} of the exact time by {self.arithmetic.told()}, at most {self.distance:.1g} of "
-            f"the range from exact (times measured: {tried})"
+            f"speed=fast: restoring takes {self.ratio:.2f} of the exact time by {words(self.arithmetic)}, at most {self.distance:.1g} of "
+            f"the range from exact ({tried(self.ratios)})"
         )
 
 
+Options = TypeVar("Options")
+"""A dataclass of options that say how a device computes, whose defaults are exact."""
+
+
+def words(chosen: Any) -> str:
+    """Return the options of a choice that differ from the exact ones, as they are typed."""
+    exact = type(chosen)()
+    values = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
+    used = [f"{name}={str(value).lower()}" for name, value in values.items() if value != getattr(exact, name)]
+    return " ".join(used) or "nothing that speed=exact does not do"
+
+
+def tried(ratios: Mapping[str, float]) -> str:
+    """Return what was measured, in words."""
+    return "times measured: " + (", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()) or "none, for nothing else suits here")
+
+
+def fastest(
+    exact: Options, changes: Mapping[str, Mapping[str, Any]], trial: Callable[[Options], object], device: torch.device
+) -> tuple[Options, dict[str, float], float]:
+    """Return the fastest options that single `changes` of `exact`, one after the other, lead to, their ratios, and that of all taken."""
+    best, ratios, total = exact, {}, 1.0
+    for name, change in changes.items():
+        candidate = replace(best, **change)  # type: ignore[type-var]
+        ratios[name] = ratio(lambda candidate=candidate: trial(candidate), lambda best=best: trial(best), device)  # type: ignore[misc]
+        if ratios[name] < WORTHWHILE:
+            best, total = candidate, total * ratios[name]
+    return best, ratios, total
+
+
 def candidates(device: torch.device) -> list[str]:
-    """Return what may be faster on `device`: bf16 only where its units compute with it, since others emulate it at length."""
+    """Return what may be faster on `device`."""
+    return [*(["tf32"] if device.type == "cuda" else []), "channels_last", *(["bf16"] if has_bf16(device) else [])]
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Say whether `device` has units that compute in bf16; others emulate it at length."""
     if device.type == "cuda":
-        return ["tf32", "channels_last", *(["bf16"] if torch.cuda.is_bf16_supported(including_emulation=False) else [])]
-    has_units = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return ["channels_last", *(["bf16"] if has_units else [])]
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def measure(method: Method, problem: Problem, needs: Collection[str], sampler: SamplerConfig, device: torch.device) -> Measured:
@@ -118,12 +145,7 @@ def measure(method: Method, problem: Problem, needs: Collection[str], sampler: S
         given = batch.with_memory_format(torch.channels_last) if arithmetic.channels_last else batch
         return restore(method, given, short, SeededNoise([("probe",)]), arithmetic.precision)
 
-    best, ratios, total = EXACT, {}, 1.0
-    for name in candidates(device):
-        candidate = replace(best, **CANDIDATES[name])
-        ratios[name] = ratio(lambda candidate=candidate: trial(candidate), lambda best=best: trial(best), device)  # type: ignore[misc]
-        if ratios[name] < WORTHWHILE:
-            best, total = candidate, total * ratios[name]
+    best, ratios, total = fastest(EXACT, {name: CANDIDATES[name] for name in candidates(device)}, trial, device)
     found = trial(best)
     return Measured(best, ratios, total, float((found - trial(EXACT)).abs().max()))
 
@@ -163,16 +185,16 @@ def probe(problem: Problem, needs: Collection[str], device: torch.device) -> Bat
     return Batch([SampleMeta("probe")], (size, size), (side, side), **placed)  # type: ignore[arg-type]
 
 
-def recall(folder: Path) -> Arithmetic | None:
+def recall(folder: Path, kind: type[Options]) -> Options | None:
     """Return what the run in `folder` chose when it began, or None: a run goes on as it began."""
     try:
-        return Arithmetic(**json.loads((folder / NOTE).read_text())["arithmetic"])
+        return kind(**json.loads((folder / NOTE).read_text())["arithmetic"])
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
         raise PlaceError(f"{folder / NOTE} cannot be read; delete it to let the choice be made anew.") from None
 
 
-def remember(folder: Path, found: Measured) -> None:
-    """Note the choice for when the run goes on."""
-    write_json(folder / NOTE, {**asdict(found), "torch": torch.__version__})
+def remember(folder: Path, found: object) -> None:
+    """Note a choice, whose options are its `arithmetic`, for when the run goes on."""
+    write_json(folder / NOTE, {**asdict(found), "torch": torch.__version__})  # type: ignore[call-overload]

@@ -17,20 +17,17 @@ from torch import Tensor
 from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.precision import in_float32
-from rsdiff.losses.masked import Ramp, difference, masked_l1, masked_mean, masked_mse, ramped, require_ramp, with_missing_of
-
-
-def spectral_angle_loss(estimate: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Return 1 - the mean cosine between the spectra of two images, over images and pixels: 0 where all angles are.
-
-    valid  (B, C, H, W); pixels count of which every band does
-    Norms below 1e-8 count as 1e-8, so that empty pixels have cosine 0. Source: SCDM, GaussianDiffusion.get_losses.
-    """
-    if valid is None:
-        return 1 - F.cosine_similarity(estimate, target, dim=1, eps=1e-8).mean()
-    counts = valid.amin(1, keepdim=True) > 0.5
-    cosine = F.cosine_similarity(torch.where(counts, estimate, 1.0), torch.where(counts, target, 1.0), dim=1, eps=1e-8)
-    return masked_mean(1 - cosine[:, None], counts)
+from rsdiff.losses.masked import (
+    Ramp,
+    difference,
+    masked_l1,
+    masked_mean,
+    masked_mse,
+    ramped,
+    require_ramp,
+    spectral_angle_loss,
+    with_missing_of,
+)
 
 
 def relative_error(estimate: Tensor, target: Tensor, floor: float = 0.0, valid: Tensor | None = None) -> Tensor:

@@ -44,6 +44,19 @@ def masked_mse(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor
     return F.mse_loss(estimate, target) if valid is None else masked_mean(difference(estimate, target, valid).square(), valid)
 
 
+def spectral_angle_loss(estimate: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return 1 - the mean cosine between the spectra of two images, over images and pixels: 0 where all angles are.
+
+    valid  (B, C, H, W); pixels count of which every band does
+    Norms below 1e-8 count as 1e-8, so that empty pixels have cosine 0. Source: SCDM, GaussianDiffusion.get_losses.
+    """
+    if valid is None:
+        return 1 - F.cosine_similarity(estimate, target, dim=1, eps=1e-8).mean()
+    counts = valid.amin(1, keepdim=True) > 0.5
+    cosine = F.cosine_similarity(torch.where(counts, estimate, 1.0), torch.where(counts, target, 1.0), dim=1, eps=1e-8)
+    return masked_mean(1 - cosine[:, None], counts)
+
+
 def with_missing_of(estimate: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
     """Return the estimate (B, C, H, W) with the target's values where nothing counts: for losses that compare features of whole images.
 

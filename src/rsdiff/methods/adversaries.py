@@ -1,31 +1,28 @@
-"""Discriminators, and what their answers (logits) about real and restored images cost them, and the network that restores.
+"""What adversarial trainings of a network that restores have in common: the game with a discriminator, options, what is minimised.
 
-Source: GANLoss of BasicSR and of KAIR, and the step of their ESRGAN and GAN models; Jolicoeur-Martineau, ICLR 2019 (relativistic).
+Sources: GANLoss of BasicSR and of KAIR, and the step of their ESRGAN and GAN models; Jolicoeur-Martineau, ICLR 2019 (relativistic).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.config import UserError, config
-from rsdiff.config.kinds import Kinds
-from rsdiff.config.tagged import Tagged
-from rsdiff.losses.masked import Ramp, require_ramp
-from rsdiff.methods.base import Losses, frozen
-
-if TYPE_CHECKING:
-    from rsdiff.networks.patch_discriminator import PatchDiscriminator
-    from rsdiff.networks.unet_discriminator import UNetDiscriminator
-    from rsdiff.networks.vgg_discriminator import VGGDiscriminator
-
-    Discriminator = UNetDiscriminator | PatchDiscriminator | VGGDiscriminator
-
+from rsdiff.config import Ours, UserError, config
+from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
+from rsdiff.losses.image_terms import ImageLossConfig
+from rsdiff.losses.masked import Ramp, ramped, require_ramp, with_missing_of
+from rsdiff.methods.base import Losses, MethodConfig, Problem, Term, frozen
+from rsdiff.methods.perceptual import PerceptualLossConfig, PerceptualTerm, refuse_bands
+from rsdiff.methods.restoring import HaloTilesConfig, InitialWeights
+from rsdiff.networks.discriminators import DiscriminatorConfig, UNetConfig
+from rsdiff.networks.restorers import RestorerConfig
+from rsdiff.networks.rrdb import RRDBNetConfig
 
 AdversarialKind = Literal["vanilla", "least_squares", "wasserstein", "hinge"]
 Relative = Literal["no", "to_mean", "to_batch_mean"]
@@ -124,112 +121,6 @@ class AdversarialLossConfig:
         return answers.mean(0, keepdim=True) if self.relative == "to_batch_mean" else answers.mean()
 
 
-HIGHEST_WEIGHT = 1e4
-
-
-def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Return the discriminator's loss (), 0.5 (mean relu(1 - D(real)) + mean relu(1 + D(fake))), from its answers of any shape."""
-    return 0.5 * (answer_loss("hinge", real, True) + answer_loss("hinge", fake, False))
-
-
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, layer: Tensor) -> Tensor:
-    """Return |grad reconstruction| / (|grad adversarial| + 1e-4), at most 1e4, a scalar without gradient.
-
-    Both losses are scalars; gradients are with respect to the weights of the generator's last `layer` and their graphs are kept.
-    Source: Esser et al., 2021 (VQGAN), eq. 7; CompVis/latent-diffusion, LPIPSWithDiscriminator.
-    """
-    norms = [torch.autograd.grad(loss, layer, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)]
-    return (norms[0] / (norms[1] + 1e-4)).clamp(0, HIGHEST_WEIGHT).detach()
-
-
-class DiscriminatorConfig(Tagged):
-    """The family of discriminators."""
-
-    family: ClassVar[str] = "discriminator"
-    kinds: ClassVar[Kinds] = Kinds(
-        {
-            "patch": "rsdiff.methods.adversaries:PatchConfig",
-            "unet": "rsdiff.methods.adversaries:UNetConfig",
-            "vgg": "rsdiff.methods.adversaries:VGGConfig",
-        }
-    )
-
-    def build(self, bands: int, larger: int = 0) -> Discriminator:
-        """Return the discriminator of images of so many bands, with fresh weights.
-
-        larger  pixels by which what it judges is larger than the targets
-        """
-        raise NotImplementedError
-
-
-@config
-class VGGConfig(DiscriminatorConfig):
-    """One answer per image (ESRGAN)."""
-
-    kind: ClassVar[str] = "vgg"
-
-    width: int = 64
-    """Channels of its first convolution."""
-    biases: bool = False
-    """Convolutions have a bias where a norm follows, too (ESRGAN's first code, SPSR)."""
-    size: int = 128
-    """Side of the targets that it is built for: trainer.patch, or degradation.crop times the scale."""
-
-    def __post_init__(self) -> None:
-        if self.width < 1 or self.size < 8:
-            raise UserError(f"width={self.width} must be at least 1 and size={self.size} at least 8; change them.")
-
-    def build(self, bands: int, larger: int = 0) -> Discriminator:
-        from rsdiff.networks.vgg_discriminator import VGGDiscriminator
-
-        return VGGDiscriminator(bands, self.width, self.size + larger, "esrgan" if self.biases else "basicsr")
-
-
-@config
-class UNetConfig(DiscriminatorConfig):
-    """One answer per pixel (Real-ESRGAN, BSRGAN's released code)."""
-
-    kind: ClassVar[str] = "unet"
-
-    width: int = 64
-    """Channels of its first convolution."""
-
-    def __post_init__(self) -> None:
-        if self.width < 1:
-            raise UserError(f"width={self.width} was given; choose at least 1.")
-
-    def build(self, bands: int, larger: int = 0) -> Discriminator:
-        if larger:
-            raise UserError(
-                f"discriminator=unet needs sides that are multiples of 8, and what it is to judge is {larger} pixels larger than targets; "
-                "choose vgg or patch."
-            )
-        from rsdiff.networks.unet_discriminator import UNetDiscriminator
-
-        return UNetDiscriminator(bands, self.width)
-
-
-@config
-class PatchConfig(DiscriminatorConfig):
-    """One answer per patch (BSRGAN's paper)."""
-
-    kind: ClassVar[str] = "patch"
-
-    width: int = 64
-    """Channels of its first convolution."""
-    layers: int = 3
-    """Strided convolutions."""
-
-    def __post_init__(self) -> None:
-        if min(self.width, self.layers) < 1:
-            raise UserError(f"width={self.width} and layers={self.layers} must be at least 1; change them.")
-
-    def build(self, bands: int, larger: int = 0) -> Discriminator:
-        from rsdiff.networks.patch_discriminator import PatchDiscriminator
-
-        return PatchDiscriminator(bands, self.width, self.layers, padding=2, norm="none", spectral=True)
-
-
 def deceiving(game: AdversarialLossConfig, discriminator: nn.Module, image: Tensor, real: Tensor) -> Tensor:
     """Return the loss () of a network that made `image`; the discriminator's weights get no gradient of it."""
     with frozen(discriminator):
@@ -240,3 +131,57 @@ def judging(game: AdversarialLossConfig, discriminator: nn.Module, image: Tensor
     """Return the objective of a discriminator; what it judges gets no gradient of it."""
     verdict = game.discriminator_loss(discriminator, image, real)
     return Losses(verdict.total, {"loss": verdict.total.detach(), "real": verdict.real, "fake": verdict.fake})
+
+
+@config
+class AdversarialConfig(MethodConfig):
+    """What adversarial trainings of a network that restores have in common. The defaults are those of Real-ESRGAN."""
+
+    network: RestorerConfig = RRDBNetConfig()
+    """The network that restores."""
+    initial: InitialWeights = "kaiming"
+    """Initial weights of network (where it does not start from a trained one) and discriminator; see model=rrdb."""
+    base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
+    """What the network's answer is added to; see model=rrdb."""
+    loss: ImageLossConfig = ImageLossConfig()
+    """Weights of the terms that compare with the target pixel by pixel."""
+    perceptual: PerceptualLossConfig = PerceptualLossConfig()
+    """Distance of features."""
+    adversarial: AdversarialLossConfig = AdversarialLossConfig()
+    """Adversarial losses of network and discriminator."""
+    discriminator: DiscriminatorConfig = UNetConfig()
+    """The discriminator."""
+    sharpened_target: bool = False
+    """Pixel and perceptual loss compare with the sharpened target, the discriminator sees it as it is (Real-ESRGAN)."""
+    tiles: HaloTilesConfig = HaloTilesConfig()
+    """Whether an image is restored whole or in tiles."""
+
+    def refuse(self, problem: Problem) -> str | None:
+        refusal = refuse_bands(self.perceptual, problem) or self.network.refuse_network(problem)
+        return refusal or self.base.refuse_base(self.network.kind, problem)
+
+
+class GeneratorObjective:
+    """What a generator minimises. Not a module: the perceptual network is no part of the weights."""
+
+    def __init__(self, options: AdversarialConfig) -> None:
+        self.options = options
+        self.perceptual = PerceptualTerm(options.perceptual)
+
+    def terms(self, image: Tensor, hr: Tensor, valid: Tensor | None, discriminator: nn.Module, step: int) -> dict[str, Term]:
+        """Return what the objective says of an image (B, C, H, W) at `step`."""
+        options, target = self.options, self.target(hr)
+        terms: dict[str, Term] = dict(options.loss.terms(image, target, valid, step))
+        if options.perceptual.weight:
+            terms["perceptual"] = (options.perceptual.weight, self.perceptual(with_missing_of(image, target, valid), target))
+        adversarial = deceiving(options.adversarial, discriminator, with_missing_of(image, hr, valid), hr)
+        return terms | {"adversarial": (ramped(options.adversarial.weight, options.adversarial.ramp, step), adversarial)}
+
+    def target(self, hr: Tensor) -> Tensor:
+        """Return what pixel and perceptual loss compare with."""
+        if not self.options.sharpened_target:
+            return hr
+        from rsdiff.degradations.sharpening import sharpen  # Real-ESRGAN alone sharpens
+
+        with torch.no_grad(), torch.autocast(hr.device.type, enabled=False):
+            return sharpen(hr.float())

@@ -22,12 +22,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import gcd
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.blur import blur
@@ -51,6 +52,8 @@ ESTIMATION = SamplerConfig(solver="native", steps=10, spacing="linspace")
 @config
 class GuidanceConfig:
     """The gradient step that follows each step of sampling, whatever the solver."""
+
+    read_with: ClassVar[ReadWith] = dict.fromkeys(("prior", "through"), ("weight", (ABOVE_0,)))
 
     weight: float = 1.0
     """Length of the step along the negative gradient; 0 samples without guidance, at about a third of the time."""

@@ -13,26 +13,56 @@ Unlike the published code:
 
 from __future__ import annotations
 
-from math import lcm
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsdiff.config import config
-from rsdiff.diffusion.denoisers import Prediction
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Problem
-from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
+from rsdiff.methods.joint_blind import BlindDiffusion, Drawn, Estimate, JointBlind, JointBlindConfig
 from rsdiff.networks.degradation_aware import BlindSRSNFUNetConfig
-from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
+from rsdiff.networks.rrdb import RRDBConfig
+
+
+def networks(options: BlindSRSNFConfig, problem: Problem) -> dict[str, nn.Module]:
+    """Return the U-Net with fresh weights."""
+    return {"unet": options.unet.build(problem.bands, options.restorer.width, options.contrast.code_channels)}
+
+
+def estimate(method: JointBlind, lr: Tensor) -> Estimate:
+    """Return the RRDB network's image, and its trunk's feature as the condition."""
+    feature = method.restorer.trunk(lr)[-1]
+    return Estimate(method.restorer.head(feature), feature)
+
+
+def predict(method: JointBlind, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
+    """Return the predicted clean image."""
+    return method.unet(x, time, estimate.feature, code)
+
+
+def draw(schedule: DiscreteSchedule, clean: Tensor, noise: NoiseSource) -> Drawn:
+    """Draw a step for every image and a level between the step's and the one before, in the published order: step, noise, level."""
+    count = len(clean)
+    step = (noise.uniform((count,), clean.device) * len(schedule)).floor().to(torch.int64)
+    drawn = noise.normal(clean.shape, clean.device)
+    # In the network's precision, as published: float32 rounds 1 - level^2 at the lowest levels by up to 4e-3 of its value.
+    signal = schedule.on(clean.device, "signal_levels").to(clean.dtype)
+    before, own = signal[step], signal[step + 1]
+    level = noise.uniform((count,), clean.device) * (before - own) + own
+    return Drawn(drawn, level, level)
 
 
 @config
 class BlindSRSNFConfig(JointBlindConfig):
     """BlindSRSNF. The defaults are those of its aniso configuration (x4)."""
+
+    diffusion: ClassVar[BlindDiffusion] = BlindDiffusion(
+        networks=networks, estimate=estimate, predict=predict, draw=draw, error=masked_mse, prediction="clean"
+    )
 
     restorer: RRDBConfig = RRDBConfig()
     """The RRDB network."""
@@ -44,46 +74,5 @@ class BlindSRSNFConfig(JointBlindConfig):
     def refuse(self, problem: Problem) -> str | None:
         return self.restorer.refuse_head("blindsrsnf", problem)
 
-    def build(self, problem: Problem) -> BlindSRSNF:
-        return BlindSRSNF(self, problem)
-
-
-class BlindSRSNF(JointBlindDiffusion):
-    """See the module and `BlindSRSNFConfig`."""
-
-    prediction: ClassVar[Prediction] = "clean"
-    restorer: RRDBNet
-
-    def __init__(self, options: BlindSRSNFConfig, problem: Problem) -> None:
-        super().__init__(options, problem, options.restorer.build(problem))
-        self.unet = options.unet.build(problem.bands, options.restorer.width, options.contrast.code_channels)
-
-    def estimate(self, lr: Tensor) -> Estimate:
-        feature = self.restorer.trunk(lr)[-1]
-        return Estimate(self.restorer.head(feature), feature)
-
-    def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
-        return self.unet(x, time, estimate.feature, code)
-
-    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource, valid: Tensor | None = None) -> Tensor:
-        """Return the mean squared error of the predicted clean image."""
-        x, level = noised(self.schedule, hr, noise)
-        return masked_mse(self.predict(x, level, estimate, code), hr, valid)
-
-    def pixel_multiple(self) -> int:
-        return lcm(self.restorer.unshuffle, self.lr_multiple(self.unet.fold))
-
-
-def noised(schedule: DiscreteSchedule, clean: Tensor, noise: NoiseSource) -> tuple[Tensor, Tensor]:
-    """Return (noisy image, level (B,)) of clean (B, C, H, W); every image has a step, and a level between the step's and the one before.
-
-    Drawn in the published order: step, noise, level.
-    """
-    count = len(clean)
-    step = (noise.uniform((count,), clean.device) * len(schedule)).floor().to(torch.int64)
-    drawn = noise.normal(clean.shape, clean.device)
-    # In the network's precision, as published: float32 rounds 1 - level^2 at the lowest levels by up to 4e-3 of its value.
-    signal = schedule.on(clean.device, "signal_levels").to(clean.dtype)
-    before, own = signal[step], signal[step + 1]
-    level = noise.uniform((count,), clean.device) * (before - own) + own
-    return noisy(clean, level, drawn), level
+    def build_restorer(self, problem: Problem) -> nn.Module:
+        return self.restorer.build(problem)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import ReadWith, Such
-from rsdiff.methods.continuous import ContinuousRegression, QueryConfig, cell_of, enlarged_at
+from rsdiff.methods.continuous import ContinuousRegression, cell_of, enlarged_at
 from rsdiff.networks.coordinates import cell_centres, nearest, pixel_centres
 from rsdiff.networks.lmf import LMFNetwork
 
@@ -54,57 +55,56 @@ class CMSRConfig:
         return dict(zip(chosen[1::2], chosen[2::2], strict=True))
 
 
-@config
-class CMSRQueryConfig(QueryConfig):
-    """Methods with CMSR."""
+@dataclass(frozen=True)
+class ByDifficulty:
+    """Restores images as `ContinuousRegression` does, their easy parts from smaller scales."""
 
-    cmsr: CMSRConfig = CMSRConfig()
-    """Restoration of easy parts at a smaller scale."""
+    options: CMSRConfig
 
-
-class CMSRRegression(ContinuousRegression):
-    """A method of LMF, which can restore by CMSR."""
-
-    options: CMSRQueryConfig
-    network: LMFNetwork
-
-    def predict(self, lr: Tensor, size: tuple[int, int], cell: Tensor | None = None) -> Tensor:
+    def __call__(self, method: ContinuousRegression, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the image (B, C, H, W) of `size`, unbounded and normalised as lr (B, C, h, w) is."""
         h, w = lr.shape[-2:]
-        scale = math.sqrt(size[0] * size[1] / (h * w))
-        row = self.options.cmsr.row(scale)
+        row = self.options.row(math.sqrt(size[0] * size[1] / (h * w)))
         if row is None or size[0] * size[1] <= LEAST_QUERIES * h * w:
-            return super().predict(lr, size, cell)
-        return torch.cat([self.predict_by_levels(image[None], size, row) for image in lr])
+            return method.predict(lr, size)
+        return torch.cat([self.by_levels(method, image[None], size, row) for image in lr])
 
-    def predict_by_levels(self, lr: Tensor, size: tuple[int, int], row: Row) -> Tensor:
-        """Return `predict` of one image (1, C, h, w), its easy parts from smaller scales; SwinIR's border is not mirrored here."""
+    def by_levels(self, method: ContinuousRegression, lr: Tensor, size: tuple[int, int], row: Row) -> Tensor:
+        """Return the same of one image (1, C, h, w); SwinIR's border is not mirrored here."""
         h, w = lr.shape[-2:]
         scale = math.sqrt(size[0] * size[1] / (h * w))
         told = (cell_of(size) * max(scale / TOLD_UP_TO, 1)).to(lr)[None]
-        prepared = self.network.prepare(self.encoder(lr), told)
-        difficulty = self.network.difficulty(prepared)[:, None]
+        prepared = method.network.prepare(method.encoder(lr), told)
+        difficulty = network_of(method).difficulty(prepared)[:, None]
         image, reached = lr, (h, w)
         for decode, low, high in levels_of(row, scale):
             reached = size if decode == scale else (int(h * decode), int(w * decode))
-            asked = self._coordinates(lr, reached)
+            asked = self.coordinates(lr, reached)
             here = nearest(difficulty, asked[None])[0, :, 0]
             chosen = (here >= low) & (here <= high)
             if not bool(chosen.any()):
                 continue
             cell = (cell_of(reached) * max(decode / TOLD_UP_TO, 1)).to(lr)[None]
             canvas = enlarged_at(image, asked[None])[0]
-            canvas[chosen] = self.render(lr, prepared, asked[chosen], cell)[0].mT
+            canvas[chosen] = method.render(lr, prepared, asked[chosen], cell)[0].mT
             image = canvas.mT.unflatten(1, reached)[None]
         if image.shape[-2:] != size:
             asked = pixel_centres(size, device=lr.device).to(lr.dtype).flatten(0, 1)
             image = enlarged_at(image, asked[None]).mT.unflatten(2, size)
         return image
 
-    def _coordinates(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        if not self.options.cmsr.clamp:
+    def coordinates(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return where a level of `size` is queried, (H W, 2)."""
+        if not self.options.clamp:
             return pixel_centres(size, device=lr.device).to(lr.dtype).flatten(0, 1)
         centres = F.interpolate(cell_centres(lr), size, mode="bilinear", align_corners=False)
         return centres[0].flatten(1).mT
+
+
+def network_of(method: ContinuousRegression) -> LMFNetwork:
+    """Return the query network of a method of LMF."""
+    assert isinstance(method.network, LMFNetwork), f"{type(method.network).__name__} does not tell difficulties"
+    return method.network
 
 
 def levels_of(row: Row, scale: float) -> list[tuple[float, float, float]]:
@@ -124,7 +124,7 @@ def levels_of(row: Row, scale: float) -> list[tuple[float, float, float]]:
 
 @torch.no_grad()
 def build_row(
-    method: CMSRRegression, images: Sequence[Tensor], scale: int, tolerance: float, decode_scales: Sequence[float]
+    method: ContinuousRegression, images: Sequence[Tensor], scale: int, tolerance: float, decode_scales: Sequence[float]
 ) -> dict[float, float]:
     """Return the row for an enlargement by `scale`: up to which difficulty each decode scale stays near the full rendering.
 
@@ -138,7 +138,7 @@ def build_row(
     return row
 
 
-def _tighten(method: CMSRRegression, lr: Tensor, scale: int, tolerance: float, row: dict[float, float]) -> None:
+def _tighten(method: ContinuousRegression, lr: Tensor, scale: int, tolerance: float, row: dict[float, float]) -> None:
     """Lower the thresholds of a row to what one image allows."""
     h, w = lr.shape[-2:]
     size = (h * scale, w * scale)
@@ -147,7 +147,7 @@ def _tighten(method: CMSRRegression, lr: Tensor, scale: int, tolerance: float, r
     prepared = method.network.prepare(features, told)
     asked = pixel_centres(size, device=lr.device).to(lr.dtype).flatten(0, 1)
     full = method.render(lr, prepared, asked, told)[0].mT
-    difficulty = nearest(method.network.difficulty(prepared)[:, None], asked[None])[0, :, 0]
+    difficulty = nearest(network_of(method).difficulty(prepared)[:, None], asked[None])[0, :, 0]
     candidates = [CANDIDATE_STEP * k for k in range(CANDIDATES)]
     threshold = 0.0
     for decode in [d for d in row if d < scale]:

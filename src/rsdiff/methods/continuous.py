@@ -7,7 +7,7 @@ and `Batch.sizes` holds the true ones. Coordinates are those of the crop, not of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -23,7 +23,7 @@ from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.coordinates import pixel_centres
 from rsdiff.networks.edsr import EDSR, EDSRConfig
 from rsdiff.networks.layers import mirror_to
-from rsdiff.networks.liif import LIIF, MetaSR, QueryNetwork
+from rsdiff.networks.liif import LIIF, LIIFNetConfig, MetaSR, MetaSRNetConfig, QueryNetwork
 from rsdiff.networks.rdn import RDN, RDNConfig
 from rsdiff.networks.swinir import SwinIR, SwinIRConfig
 
@@ -32,11 +32,17 @@ if TYPE_CHECKING:
     from rsdiff.diffusion.sampler import SamplerConfig
 
 
+Parts = Callable[["ContinuousRegression", Tensor, tuple[int, int]], Tensor]
+"""Of (method, lr, size): what `ContinuousRegression.predict` returns, made of parts by calls of it."""
+
+
 @config
 class QueryConfig(MethodConfig):
     """What methods with an encoder and queries have in common."""
 
     read_with: ClassVar[ReadWith] = {name: ("encoder", (name,)) for name in ("edsr", "rdn", "swinir")}
+    answer_base: ClassVar[Literal["none", "bilinear"]] = "none"
+    """What the network's answers are added to: nothing, or the bilinearly enlarged input."""
 
     encoder: Literal["edsr", "rdn", "swinir"] = "edsr"
     """Which encoder makes the feature map."""
@@ -68,61 +74,58 @@ class QueryConfig(MethodConfig):
         options: dict[str, EDSRConfig | RDNConfig | SwinIRConfig] = {"edsr": self.edsr, "rdn": self.rdn, "swinir": self.swinir}
         return options[self.encoder].build(in_channels)
 
+    def query_network(self, feature_channels: int, bands: int) -> QueryNetwork:
+        """Return the network that answers, with fresh weights."""
+        raise NotImplementedError
+
+    @property
+    def by_parts(self) -> Parts | None:
+        """How large images are restored; None restores them whole."""
+        return None
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], float]:
+        """What is subtracted from images in [0, 1], per band or for all, and what they are divided by then."""
+        return (0.5,), 0.5
+
+    def refuse(self, problem: Problem) -> str | None:
+        if self.answer_base == "bilinear" and problem.bands != problem.lr_bands:
+            return f"the model adds to the enlarged input, which has {problem.lr_bands} bands for {problem.bands}; choose model=liif."
+        return None
+
+    def build(self, problem: Problem) -> ContinuousRegression:
+        encoder = self.build_encoder(problem.lr_bands)
+        return ContinuousRegression(self, encoder, self.query_network(encoder.out_channels, problem.bands))
+
 
 @config
-class LIIFConfig(QueryConfig):
+class LIIFConfig(LIIFNetConfig, QueryConfig):
     """LIIF. The defaults are EDSR-baseline-LIIF."""
 
-    hidden: tuple[int, ...] = (256, 256, 256, 256)
-    """Widths of the MLP's hidden layers."""
-    ensemble: bool = True
-    """Average the answers of the four nearest cells."""
-    unfold: bool = True
-    """A cell's feature includes its eight neighbours'."""
-    cell: bool = True
-    """The size of the queried pixel is an input of the MLP."""
-
-    def build(self, problem: Problem) -> ContinuousRegression:
-        encoder = self.build_encoder(problem.lr_bands)
-        network = LIIF(encoder.out_channels, problem.bands, self.hidden, self.ensemble, self.unfold, self.cell)
-        return ContinuousRegression(self, encoder, network)
+    def query_network(self, feature_channels: int, bands: int) -> LIIF:
+        return LIIF(self, feature_channels, bands)
 
 
 @config
-class MetaSRConfig(QueryConfig):
+class MetaSRConfig(MetaSRNetConfig, QueryConfig):
     """MetaSR with LIIF's encoder and protocol."""
 
-    hidden: tuple[int, ...] = (256,)
-    """Widths of the hidden layers of the network that predicts filters."""
-
-    def build(self, problem: Problem) -> ContinuousRegression:
-        encoder = self.build_encoder(problem.lr_bands)
-        return ContinuousRegression(self, encoder, MetaSR(encoder.out_channels, problem.bands, self.hidden))
+    def query_network(self, feature_channels: int, bands: int) -> MetaSR:
+        return MetaSR(self, feature_channels, bands)
 
 
 class ContinuousRegression(Method):
-    """An encoder and a query network (see LIIF), trained together.
-
-    residual  the network's answers are added to the bilinearly enlarged input
-    centre    what is subtracted from images in [0, 1], per band or for all; `span` is what they are divided by then
-    """
+    """An encoder and a query network (see LIIF), trained together."""
 
     centre: Tensor
 
-    def __init__(
-        self,
-        options: QueryConfig,
-        encoder: nn.Module,
-        network: QueryNetwork,
-        residual: bool = False,
-        centre: Sequence[float] = (0.5,),
-        span: float = 0.5,
-    ) -> None:
+    def __init__(self, options: QueryConfig, encoder: nn.Module, network: QueryNetwork) -> None:
         super().__init__()
         self.options = options
         self.encoder = encoder
         self.network = network
-        self.residual, self.span = residual, span
+        self.base, self.by_parts = options.answer_base, options.by_parts
+        centre, self.span = options.normalisation
         with torch.device("cpu"):
             self.register_buffer("centre", torch.tensor(centre)[:, None, None], persistent=False)
 
@@ -133,7 +136,7 @@ class ContinuousRegression(Method):
     def answer(self, lr: Tensor, prepared: Tensor, coordinates: Tensor, cell: Tensor) -> Tensor:
         """Return colours (B, Q, C) at coordinates (B, Q, 2); lr (B, C, h, w) is what `prepared` was made of, cell (B, 2)."""
         colours = self.network(prepared, coordinates, cell)
-        return colours + enlarged_at(lr, coordinates) if self.residual else colours
+        return colours + enlarged_at(lr, coordinates) if self.base == "bilinear" else colours
 
     def predict(self, lr: Tensor, size: tuple[int, int], cell: Tensor | None = None) -> Tensor:
         """Return the image (B, C, H, W) of `size`, unbounded and normalised as lr is; `chunk` pixels at a time.
@@ -190,7 +193,11 @@ class ContinuousRegression(Method):
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return self.predict(self.normalised(batch.need("lr")), batch.size) * self.span + self.centre
+        return self.restored(self.normalised(batch.need("lr")), batch.size) * self.span + self.centre
+
+    def restored(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return `predict` of an image, whole or by parts."""
+        return self.predict(lr, size) if self.by_parts is None else self.by_parts(self, lr, size)
 
 
 def enlarged_at(image: Tensor, coordinates: Tensor) -> Tensor:

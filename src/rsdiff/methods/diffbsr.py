@@ -14,22 +14,43 @@ Unlike the published code:
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.schedules import ScheduleConfig
-from rsdiff.losses.masked import masked_l1
+from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.joint_blind import Estimate, JointBlindConfig, JointBlindDiffusion, noisy
+from rsdiff.methods.joint_blind import BlindDiffusion, Drawn, Estimate, JointBlind, JointBlindConfig
 from rsdiff.networks.degradation_aware import DiffSRUNetConfig
 from rsdiff.networks.srdsran import SRDSRANConfig
+
+
+def networks(options: DiffBSRConfig, problem: Problem) -> dict[str, nn.Module]:
+    """Return the U-Net with fresh weights."""
+    return {"unet": options.unet.build(problem.bands, options.contrast.code_channels)}
+
+
+def predict(method: JointBlind, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
+    """Return the predicted noise: the U-Net is shown the estimate beside x, and told the code."""
+    return method.unet(torch.cat([estimate.feature.to(x.dtype), x], dim=1), time, code)
+
+
+def draw(schedule: DiscreteSchedule, clean: Tensor, noise: NoiseSource) -> Drawn:
+    """Draw one step t for the whole batch; the level of each image is uniform between the neighbouring levels of t (SR3)."""
+    count = len(clean)
+    step = torch.full((count,), noise.shared_integer(1, len(schedule) + 1), device=clean.device)
+    level = schedule.signal_between(step, noise.uniform((count,), clean.device))
+    return Drawn(noise.normal(clean.shape, clean.device), level, level.to(clean.dtype))
 
 
 @config
 class DiffBSRConfig(JointBlindConfig):
     """DiffBSR. The defaults are those of its iso and aniso configurations (x4)."""
+
+    diffusion: ClassVar[BlindDiffusion] = BlindDiffusion(networks=networks, predict=predict, draw=draw, base="estimate")
 
     restorer: SRDSRANConfig = SRDSRANConfig()
     """The CNN that makes the first estimate."""
@@ -41,33 +62,5 @@ class DiffBSRConfig(JointBlindConfig):
     def refuse(self, problem: Problem) -> str | None:
         return self.restorer.refuse("diffbsr", problem)
 
-    def build(self, problem: Problem) -> DiffBSR:
-        return DiffBSR(self, problem)
-
-
-class DiffBSR(JointBlindDiffusion):
-    """See the module and `DiffBSRConfig`."""
-
-    samples_residual = True
-
-    def __init__(self, options: DiffBSRConfig, problem: Problem) -> None:
-        super().__init__(options, problem, options.restorer.build(problem))
-        self.unet = options.unet.build(problem.bands, options.contrast.code_channels)
-
-    def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
-        return self.unet(torch.cat([estimate.feature.to(x.dtype), x], dim=1), time, code)
-
-    def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource, valid: Tensor | None = None) -> Tensor:
-        """Return the mean absolute error of the predicted noise.
-
-        One step t for the whole batch; the level of each image is uniform between the neighbouring levels of t (SR3).
-        """
-        count = len(hr)
-        step = torch.full((count,), noise.shared_integer(1, len(self.schedule) + 1), device=hr.device)
-        level = self.schedule.signal_between(step, noise.uniform((count,), hr.device))
-        drawn = noise.normal(hr.shape, hr.device)
-        x = noisy(self.target(hr, estimate), level, drawn)
-        return masked_l1(self.predict(x, level.to(hr.dtype), estimate, code), drawn, valid)
-
-    def pixel_multiple(self) -> int:
-        return self.lr_multiple(self.unet.size_multiple)
+    def build_restorer(self, problem: Problem) -> nn.Module:
+        return self.restorer.build(problem)

@@ -19,7 +19,7 @@ from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
-from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
+from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.preconditioning import (
     EdmDenoiser,
@@ -48,6 +48,7 @@ class EdmSrConfig(MethodConfig):
         "song": ("architecture", ("song",)),
         "dhariwal": ("architecture", ("dhariwal",)),
         "levels": ("preconditioning", ("edm",)),
+        **{f"{network}.{kind}_labels": ("architecture", ()) for network in ("song", "dhariwal") for kind in ("class", "augment")},
     }
 
     architecture: Literal["song", "dhariwal"] = "song"

@@ -10,71 +10,46 @@ As published, the discriminator sees the image that the generator made before it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import Ours, config
+from rsdiff.config import config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
-from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.losses.masked import ramped, with_missing_of
-from rsdiff.methods.adversaries import AdversarialLossConfig, DiscriminatorConfig, UNetConfig, deceiving, judging
-from rsdiff.methods.base import Losses, MethodConfig, Predecessor, Problem, Stage, Term
-from rsdiff.methods.perceptual import PerceptualLossConfig, PerceptualTerm, refuse_bands
-from rsdiff.methods.restoring import HaloTilesConfig, InitialWeights, Restoring, initialise
-from rsdiff.networks.restorers import RestorerConfig
-from rsdiff.networks.rrdb import RRDBNetConfig
+from rsdiff.losses.masked import with_missing_of
+from rsdiff.methods.adversaries import AdversarialConfig, GeneratorObjective, judging
+from rsdiff.methods.base import Losses, Method, Predecessor, Problem, Stage
+from rsdiff.methods.restoring import ImageNetwork, initialise
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config
-class ESRGANConfig(MethodConfig):
+class ESRGANConfig(AdversarialConfig):
     """A network against a discriminator. The defaults are those of Real-ESRGAN."""
-
-    network: RestorerConfig = RRDBNetConfig()
-    """The network that restores."""
-    initial: InitialWeights = "kaiming"
-    """Initial weights of network (where it does not start from a trained one) and discriminator; see model=rrdb."""
-    base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()
-    """What the network's answer is added to; see model=rrdb."""
-    loss: ImageLossConfig = ImageLossConfig()
-    """Weights of the terms that compare with the target pixel by pixel."""
-    perceptual: PerceptualLossConfig = PerceptualLossConfig()
-    """Distance of features."""
-    adversarial: AdversarialLossConfig = AdversarialLossConfig()
-    """Adversarial losses of network and discriminator."""
-    discriminator: DiscriminatorConfig = UNetConfig()
-    """The discriminator."""
-    sharpened_target: bool = False
-    """Pixel and perceptual loss compare with the sharpened target, the discriminator sees it as it is (Real-ESRGAN)."""
-    tiles: HaloTilesConfig = HaloTilesConfig()
-    """Whether an image is restored whole or in tiles."""
 
     @property
     def predecessor(self) -> Predecessor:
         return Predecessor("rrdb", {"network": self.network, "base": self.base})
 
-    def refuse(self, problem: Problem) -> str | None:
-        refusal = refuse_bands(self.perceptual, problem) or self.network.refuse_network(problem)
-        return refusal or self.base.refuse_base(self.network.kind, problem)
-
     def build(self, problem: Problem) -> ESRGAN:
         return ESRGAN(self, problem)
 
 
-class ESRGAN(Restoring):
+class ESRGAN(Method):
     """See the module and `ESRGANConfig`."""
 
     couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
 
     def __init__(self, options: ESRGANConfig, problem: Problem) -> None:
-        super().__init__(options.network, options.base, options.tiles, problem, options.initial)
+        super().__init__()
         self.options = options
+        self.images = ImageNetwork(options.network, options.base, options.tiles, problem, options.initial)
+        self.network, self.base = self.images.network, self.images.base
         self.discriminator = options.discriminator.build(problem.bands)
         initialise(self.discriminator, options.initial)
         self.objective = GeneratorObjective(options)
@@ -92,7 +67,7 @@ class ESRGAN(Restoring):
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         hr = batch.need("hr")
-        image = self.estimate(self.training_input(batch))
+        image = self.images.estimate(self.images.training_input(batch))
         known = with_missing_of(image, hr, batch.valid)
         terms = self.objective.terms(image, hr, batch.valid, self.discriminator, stage.step)
         return {"restorer": Losses.weighted(terms), "discriminator": judging(self.options.adversarial, self.discriminator, known, hr)}
@@ -103,28 +78,12 @@ class ESRGAN(Restoring):
             return "its relativistic loss compares every image with the mean over its batch"
         return super().coupling
 
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.base.settle()
 
-class GeneratorObjective:
-    """What a generator minimises. Not a module: the perceptual network is no part of the weights."""
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        return self.images.restore(batch)
 
-    def __init__(self, options: ESRGANConfig) -> None:
-        self.options = options
-        self.perceptual = PerceptualTerm(options.perceptual)
-
-    def terms(self, image: Tensor, hr: Tensor, valid: Tensor | None, discriminator: nn.Module, step: int) -> dict[str, Term]:
-        """Return what the objective says of an image (B, C, H, W) at `step`."""
-        options, target = self.options, self.target(hr)
-        terms: dict[str, Term] = dict(options.loss.terms(image, target, valid, step))
-        if options.perceptual.weight:
-            terms["perceptual"] = (options.perceptual.weight, self.perceptual(with_missing_of(image, target, valid), target))
-        adversarial = deceiving(options.adversarial, discriminator, with_missing_of(image, hr, valid), hr)
-        return terms | {"adversarial": (ramped(options.adversarial.weight, options.adversarial.ramp, step), adversarial)}
-
-    def target(self, hr: Tensor) -> Tensor:
-        """Return what pixel and perceptual loss compare with."""
-        if not self.options.sharpened_target:
-            return hr
-        from rsdiff.degradations.sharpening import sharpen  # Real-ESRGAN alone sharpens
-
-        with torch.no_grad(), torch.autocast(hr.device.type, enabled=False):
-            return sharpen(hr.float())
+    def pixel_multiple(self) -> int:
+        return self.images.multiple

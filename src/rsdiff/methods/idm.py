@@ -19,7 +19,7 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.missing import eroded, validity_at
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
+from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser
@@ -83,8 +83,7 @@ class IDM(Method):
         self.options = options
         self.bands = problem.bands
         self.schedule = options.schedule.build()
-        encoder = options.encoder
-        self.encoder = ConditionEncoder(problem.lr_bands, problem.bands, encoder.width, encoder.blocks, encoder.residual_scale)
+        self.encoder = ConditionEncoder(options.encoder, problem.lr_bands, problem.bands)
         self.network = options.build_network(problem.bands)
         self.base = options.base.build_base(problem)
         if self.base.adds:

@@ -6,10 +6,10 @@ is the key of the contrastive loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd
-from typing import Annotated, ClassVar
+from math import gcd, lcm
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +17,13 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Prediction, TimeInput, per_image
+from rsdiff.diffusion.denoisers import Prediction, TimeInput, per_image, right_output
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import DiscreteDenoiser, ScheduleConfig
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.degradation_encoder import ContrastConfig, MomentumContrast, contrastive_loss
-
-
-@config
-class JointBlindConfig(MethodConfig):
-    """What the configs of these methods share; each adds its restorer (`restorer`) and its U-Net (`unet`)."""
-
-    contrast: ContrastConfig = ContrastConfig()
-    """The degradation encoder."""
-    schedule: ScheduleConfig
-    """Noise levels of training."""
-    pretrain_steps: Annotated[int, Ours("training")] = 0
-    """Steps that train restorer and encoder without the diffusion loss first; 0 in every published configuration."""
-
-    @property
-    def views(self) -> int:
-        return 2
 
 
 @dataclass
@@ -54,62 +38,127 @@ class Estimate:
     feature: Tensor
 
 
-class JointBlindDiffusion(Method):
-    """Joint training and sampling; subclasses own the U-Net and say what it is shown and how its error counts.
+class Drawn(NamedTuple):
+    """The noise (B, C, H, W) of a training step, its level (B,) = sqrt(alpha_bar), and what the U-Net is told of the level (B,)."""
 
-    samples_residual  whether what is diffused is `residual`, the image less the estimate, or the image
-    time              what the U-Net receives of the noise level
-    prediction        what it predicts
+    noise: Tensor
+    level: Tensor
+    time: Tensor
+
+
+def image_alone(method: JointBlind, lr: Tensor) -> Estimate:
+    """Return the restorer's image, which is also what the U-Net is conditioned on."""
+    image = method.restorer(lr)
+    return Estimate(image, image)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlindDiffusion:
+    """What tells one of these methods from the others.
+
+    networks    of (config, problem): the U-Net as `unet`, and what it needs besides by name
+    estimate    of (method, lr (B, c, h, w) in [-1, 1]): the restorer's estimate and the U-Net's condition
+    predict     of (method, x (B, C, H, W), time (B,), estimate, code): the U-Net's output
+    draw        of (schedule, clean (B, C, H, W), noise): the noise of a training step
+    error       of (output, wanted, valid (B, C, H, W) or None): the mean error of the output, ()
+    time        what the U-Net is told of the noise level
+    prediction  what it predicts
+    base        what the diffused image is added to: nothing, or the estimate, of which it is then `residual`
     """
+
+    networks: Callable[[Any, Problem], dict[str, nn.Module]]
+    predict: Callable[[JointBlind, Tensor, Tensor, Estimate, Tensor], Tensor]
+    draw: Callable[[DiscreteSchedule, Tensor, NoiseSource], Drawn]
+    estimate: Callable[[JointBlind, Tensor], Estimate] = image_alone
+    error: Callable[[Tensor, Tensor, Tensor | None], Tensor] = masked_l1
+    time: TimeInput = "level"
+    prediction: Prediction = "noise"
+    base: Literal["none", "estimate"] = "none"
+
+
+@config
+class JointBlindConfig(MethodConfig):
+    """What the configs of these methods share; each adds its restorer (`restorer`) and its U-Net (`unet`)."""
+
+    diffusion: ClassVar[BlindDiffusion]
+
+    contrast: ContrastConfig = ContrastConfig()
+    """The degradation encoder."""
+    schedule: ScheduleConfig
+    """Noise levels of training."""
+    pretrain_steps: Annotated[int, Ours("training")] = 0
+    """Steps that train restorer and encoder without the diffusion loss first; 0 in every published configuration."""
+
+    @property
+    def views(self) -> int:
+        return 2
+
+    def build_restorer(self, problem: Problem) -> nn.Module:
+        """Return the network of the first estimate with fresh weights; `size_multiple` is what LR sides must be multiples of."""
+        raise NotImplementedError
+
+    def build(self, problem: Problem) -> JointBlind:
+        return JointBlind(self, problem)
+
+
+class JointBlind(Method):
+    """Joint training and sampling of a restorer, a degradation encoder and what `BlindDiffusion` says."""
 
     couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("contrast.key_encoder.",)
 
-    samples_residual: ClassVar[bool] = False
-    time: ClassVar[TimeInput] = "level"
-    prediction: ClassVar[Prediction] = "noise"
+    restorer: Any
+    unet: Any
 
-    def __init__(self, options: JointBlindConfig, problem: Problem, restorer: nn.Module) -> None:
+    def __init__(self, options: JointBlindConfig, problem: Problem) -> None:
         super().__init__()
+        self.diffusion = options.diffusion
         self.bands = problem.bands
         self.scale = int(problem.scale)
         self.contrast_weight = options.contrast.weight
         self.pretrain_steps = options.pretrain_steps
         self.schedule = options.schedule.build()
-        self.restorer = restorer
+        self.restorer = options.build_restorer(problem)
         self.contrast: MomentumContrast = options.contrast.build(problem.lr_bands)
+        for name, network in self.diffusion.networks(options, problem).items():
+            self.add_module(name, network)
 
     def estimate(self, lr: Tensor) -> Estimate:
-        """Return the restorer's estimate of lr (B, c, h, w) in [-1, 1], which is also what the U-Net is conditioned on."""
-        image = self.restorer(lr)
-        return Estimate(image, image)
+        """Return the restorer's estimate of lr (B, c, h, w) in [-1, 1] and the U-Net's condition."""
+        return self.diffusion.estimate(self, lr)
 
     def predict(self, x: Tensor, time: Tensor, estimate: Estimate, code: Tensor) -> Tensor:
-        """Return the U-Net's output for x (B, C, H, W); time (B,) is what `time` says."""
-        raise NotImplementedError
+        """Return the U-Net's output for x (B, C, H, W); time (B,) is what `BlindDiffusion.time` says."""
+        return self.diffusion.predict(self, x, time, estimate, code)
 
     def diffusion_loss(self, hr: Tensor, estimate: Estimate, code: Tensor, noise: NoiseSource, valid: Tensor | None = None) -> Tensor:
-        """Return the U-Net's loss for hr (B, C, H, W) in [-1, 1]; gradients reach restorer and encoder where the method lets them.
+        """Return the U-Net's loss () for hr (B, C, H, W) in [-1, 1]; gradients reach restorer and encoder, too.
 
         valid  (B, C, H, W), see Batch
         """
-        raise NotImplementedError
+        clean = self.target(hr, estimate)
+        drawn = self.diffusion.draw(self.schedule, clean, noise)
+        x, signal, deviation = noisy(clean, drawn)
+        output = self.predict(x, drawn.time, estimate, code)
+        wanted = right_output(self.diffusion.prediction, clean, drawn.noise, signal, deviation)
+        return self.diffusion.error(output, wanted, valid)
 
     def target(self, hr: Tensor, estimate: Estimate) -> Tensor:
         """Return what is diffused, in [-1, 1]."""
-        return residual(hr, estimate.image) if self.samples_residual else hr
+        return residual(hr, estimate.image) if self.diffusion.base == "estimate" else hr
 
     def compose(self, sampled: Tensor, estimate: Estimate) -> Tensor:
         """Return the image in [-1, 1] from what was sampled: the inverse of `target`."""
-        return add_residual(sampled, estimate.image) if self.samples_residual else sampled
+        return add_residual(sampled, estimate.image) if self.diffusion.base == "estimate" else sampled
 
     def start_image(self, estimate: Estimate) -> Tensor:
         """Return what samplers that start from an image start from: that which makes the restorer's estimate of it."""
-        return torch.zeros_like(estimate.image) if self.samples_residual else estimate.image
+        return torch.zeros_like(estimate.image) if self.diffusion.base == "estimate" else estimate.image
 
     def denoiser(self, estimate: Estimate, code: Tensor) -> DiscreteDenoiser:
         """Return the U-Net with its conditions bound, as a denoiser in [-1, 1]."""
-        return DiscreteDenoiser(lambda x, time: self.predict(x, time, estimate, code), self.schedule, self.prediction, time=self.time)
+        kind = self.diffusion
+        return DiscreteDenoiser(lambda x, time: self.predict(x, time, estimate, code), self.schedule, kind.prediction, time=kind.time)
 
     def stages(self) -> Sequence[Stage]:
         joint = Stage("joint", tuple(self.groups()))
@@ -147,9 +196,9 @@ class JointBlindDiffusion(Method):
     def degradation_code(self, batch: Batch) -> Tensor | None:
         return self.contrast.code(to_signed_range(batch.need("lr")))
 
-    def lr_multiple(self, hr_multiple: int) -> int:
-        """Return what LR sides must be multiples of so that HR sides are multiples of `hr_multiple`."""
-        return hr_multiple // gcd(hr_multiple, self.scale)
+    def pixel_multiple(self) -> int:
+        of_target = int(self.unet.size_multiple)
+        return lcm(int(self.restorer.size_multiple), of_target // gcd(of_target, self.scale))
 
 
 def residual(image: Tensor, base: Tensor) -> Tensor:
@@ -162,9 +211,10 @@ def add_residual(sampled: Tensor, base: Tensor) -> Tensor:
     return sampled.clamp(-1, 1) / 2 + base
 
 
-def noisy(clean: Tensor, level: Tensor, noise: Tensor) -> Tensor:
-    """Return level * clean + sqrt(1 - level^2) * noise in the dtype of `clean`; images (B, C, H, W), level (B,) = sqrt(alpha_bar).
+def noisy(clean: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor, Tensor]:
+    """Return x = signal clean + deviation noise (B, C, H, W), signal and deviation (B, 1, 1, 1), in the dtype of `clean`.
 
-    The complement is formed in the precision of `level`, which the published codes differ in.
+    The deviation, sqrt(1 - level^2), is formed in the precision of the level, which the published codes differ in.
     """
-    return per_image(level, clean) * clean + per_image((1 - level.square()).sqrt(), clean) * noise
+    signal, deviation = per_image(drawn.level, clean), per_image((1 - drawn.level.square()).sqrt(), clean)
+    return signal * clean + deviation * drawn.noise, signal, deviation

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsdiff.config import UserError, config
-from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import Denoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteDenoiser, ScheduleConfig
 from rsdiff.diffusion.solvers import evaluate
 from rsdiff.losses.masked import masked_mse
-from rsdiff.methods.base import Losses, Problem, Stage
-from rsdiff.methods.ldcsr import LatentDiffusion, LatentDiffusionConfig
+from rsdiff.methods.ldcsr import LatentDiffusion, LatentDiffusionConfig, LatentObjective, Told
 
 DATA_DEVIATION, TIME_SCALE = 0.5, 10.0
 
@@ -49,8 +49,9 @@ class LCMSRConfig(LatentDiffusionConfig):
         if self.architecture == "unet_atom":
             raise UserError("architecture=unet_atom takes levels and a consistency function needs steps; use architecture=latent_unet.")
 
-    def build(self, problem: Problem) -> LCMSR:
-        return LCMSR(self, problem)
+    @property
+    def objective(self) -> LatentObjective:
+        return Consistency(self.time_gap, self.target_decay)
 
 
 def boundary_weights(time: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,65 +84,60 @@ class ConsistencyDenoiser:
         return (clean + sigma_next * noise.normal(y.shape, y.device, y.dtype) if sigma_next else clean), clean
 
 
-class LCMSR(LatentDiffusion):
-    """See the module and `LCMSRConfig`."""
+@dataclass(frozen=True)
+class Consistency:
+    """The objective: the method's network agrees with its average, `target`, `time_gap` steps earlier on the same noise."""
 
-    updates: Tensor
+    time_gap: int
+    target_decay: float
 
-    def __init__(self, options: LCMSRConfig, problem: Problem) -> None:
-        super().__init__(options, problem)
-        self.time_gap, self.target_decay = options.time_gap, options.target_decay
-        self.target = copy.deepcopy(self.unet).requires_grad_(False)
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+    name: ClassVar[str] = "consistency"
 
-    def denoiser_of(self, network: nn.Module, condition: Tensor, scale: Tensor, height: Tensor) -> Denoiser:
-        inner = super().denoiser_of(network, condition, scale, height)
-        assert isinstance(inner, DiscreteDenoiser)
-        return ConsistencyDenoiser(inner, len(self.schedule))
+    def prepare(self, method: LatentDiffusion) -> None:
+        """Add the averaged network and the number of its updates, which are part of what a training resumes from."""
+        method.target = copy.deepcopy(method.unet).requires_grad_(False)
+        method.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def denoiser(self, inner: DiscreteDenoiser) -> Denoiser:
+        assert inner.table is not None
+        return ConsistencyDenoiser(inner, len(inner.table))
+
+    def error(
+        self, method: LatentDiffusion, latent: Tensor, condition: Tensor, told: Told, noise: NoiseSource, valid: Tensor | None
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Draws: the step of each image, its noise. Shown besides: the error of the estimate."""
+        steps = noise.integers(0, len(method.schedule), (len(latent),), latent.device)
+        drawn = noise.normal(latent.shape, latent.device, latent.dtype)
+        gap, predicted = self.agreement(method, latent, condition, told, steps, drawn, valid)
+        return gap, {"error": masked_mse(predicted.detach(), latent, valid)}
 
     def agreement(
         self,
+        method: LatentDiffusion,
         latent: Tensor,
         condition: Tensor,
-        scale: Tensor,
-        height: Tensor,
+        told: Told,
         steps: Tensor,
         drawn: Tensor,
         valid: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return (squared difference of f at `steps` and of the averaged f `time_gap` earlier, mean; f at `steps` (B, C, y, x)).
+        """Return (squared difference of f at `steps` (B,) and of the averaged f `time_gap` earlier, mean; f at `steps` (B, C, y, x)).
 
-        latent  scaled, (B, C, y, x); drawn: its noise; steps, scale, height (B,); valid: the cells (B, 1, y, x) that count
+        drawn: the latent's noise; for the rest see `LatentObjective.error`
         """
-        sigmas = self.schedule.on(latent.device, "sigmas")
+        sigmas = method.schedule.on(latent.device, "sigmas")
         later, earlier = sigmas[steps], sigmas[(steps - self.time_gap).clamp(min=0)]
-        now = self.denoiser_of(self.unet, condition, scale, height)
-        predicted = now(latent + per_image(later, latent) * drawn, later)
+        predicted = method.denoiser(condition, told)(latent + per_image(later, latent) * drawn, later)
         with torch.no_grad():
-            before = self.denoiser_of(self.target, condition, scale, height)
+            before = method.denoiser(condition, told, method.get_submodule("target"))
             wanted = before(latent + per_image(earlier, latent) * drawn, earlier)
         return masked_mse(predicted, wanted, valid), predicted
 
-    def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
-        """Draws: the latent, the step of each image, its noise."""
-        hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
-        latent = self.encode_target(hr, lr, noise)
-        condition = self.encode_condition(lr, batch.size)
-        count = len(latent)
-        steps = noise.integers(0, len(self.schedule), (count,), latent.device)
-        drawn = noise.normal(latent.shape, latent.device, latent.dtype)
-        scale, height = torch.full((count,), batch.size[0] / lr.shape[-2]), torch.full((count,), batch.size[0])
-        cells = self.counting_cells(batch, latent)
-        consistency, predicted = self.agreement(latent, condition, scale, height, steps, drawn, cells)
-        distillation = self.distillation(latent, condition, cells)
-        total = consistency + self.options.distillation_weight * distillation
-        error = masked_mse(predicted.detach(), latent, cells)
-        return {"restorer": Losses(total, {"consistency": consistency.detach(), "distillation": distillation.detach(), "error": error})}
-
     @torch.no_grad()
-    def after_step(self, stage: Stage, step: int) -> None:
+    def after_step(self, method: LatentDiffusion) -> None:
         """Move the averaged network towards the trained one."""
-        self.updates += 1
-        decay = torch.clamp((1 + self.updates) / (10 + self.updates), max=self.target_decay)
-        for average, weight in zip(self.target.parameters(), self.unet.parameters(), strict=True):
+        updates = method.get_buffer("updates")
+        updates += 1
+        decay = torch.clamp((1 + updates) / (10 + updates), max=self.target_decay)
+        for average, weight in zip(method.get_submodule("target").parameters(), method.unet.parameters(), strict=True):
             average.lerp_(weight, (1 - decay).to(weight))

@@ -16,34 +16,50 @@ Unlike the published code:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import ReadWith
+from rsdiff.data.enlarging import enlarge
 from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.denoisers import Denoiser
-from rsdiff.diffusion.levels import to_zero
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
-from rsdiff.diffusion.solvers import ddpm
+from rsdiff.diffusion.solvers import ddpm, to_zero
 from rsdiff.losses.masked import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Predecessor, Problem, Stage
-from rsdiff.networks.gap_autoencoder import GAPEncoderConfig
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig, enlarged, inverse_deviation
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig
 from rsdiff.networks.latent_unet import LatentUNetConfig
+
+
+class Told(NamedTuple):
+    """What the network is told of each image: the scale (B,) and the height of the target (B,) in pixels."""
+
+    scale: Tensor
+    height: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch) -> Told:
+        """Return what is so of a batch."""
+        count, height = len(batch), batch.size[0]
+        return cls(torch.full((count,), height / batch.need("lr").shape[-2]), torch.full((count,), height))
+
+    def truncated(self) -> Told:
+        """Return the same with scales rounded down to integers."""
+        return self._replace(scale=self.scale.trunc())
 
 
 @config
 class LatentDiffusionConfig(MethodConfig):
     """What the second stages have in common: networks, schedule and conditions. The defaults are LDCSR's."""
 
-    read_with: ClassVar[ReadWith] = {"scale_told": ("architecture", ("latent_unet",))}
+    read_with: ClassVar[ReadWith] = dict.fromkeys(("scale_told", "unet.head_channels"), ("architecture", ("latent_unet",)))
 
     first_stage: AutoencoderConfig = AutoencoderConfig()
     """The frozen autoencoder; its weights come from a trained ldcsr_vae of the same options."""
@@ -83,20 +99,50 @@ class LatentDiffusionConfig(MethodConfig):
     def predecessor(self) -> Predecessor | None:
         return Predecessor("ldcsr_vae", {"autoencoder": self.first_stage})
 
+    @property
+    def objective(self) -> LatentObjective:
+        """What the second stage minimises."""
+        raise NotImplementedError
+
     def refuse(self, problem: Problem) -> str | None:
         return self.first_stage.refuse(problem)
 
+    def build(self, problem: Problem) -> LatentDiffusion:
+        return LatentDiffusion(self, problem)
 
-@config
-class LDCSRConfig(LatentDiffusionConfig):
-    """The second stage of LDCSR."""
 
-    def build(self, problem: Problem) -> LDCSR:
-        return LDCSR(self, problem)
+class LatentObjective(Protocol):
+    """What a second stage minimises besides its distillation, and how its network becomes a denoiser."""
+
+    @property
+    def name(self) -> str:
+        """Return what the error is called in the log."""
+        ...
+
+    def prepare(self, method: LatentDiffusion) -> None:
+        """Add to a fresh method what only this objective needs."""
+        ...
+
+    def denoiser(self, inner: DiscreteDenoiser) -> Denoiser:
+        """Return the network, a denoiser of the schedule, as the denoiser that samplers are given."""
+        ...
+
+    def error(
+        self, method: LatentDiffusion, latent: Tensor, condition: Tensor, told: Told, noise: NoiseSource, valid: Tensor | None
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Return the error () of the network for scaled latents (B, C, y, x), and what else the log shows.
+
+        valid  the cells (B, 1, y, x) that count, None for all
+        """
+        ...
+
+    def after_step(self, method: LatentDiffusion) -> None:
+        """Called after every optimiser step."""
+        ...
 
 
 class LatentDiffusion(Method):
-    """A frozen autoencoder, a condition encoder and a denoiser of latents; subclasses add the objective.
+    """A frozen autoencoder, a condition encoder and a denoiser of latents, trained by an objective.
 
     latent_scale  k, buffer (): latents are diffused times k; 0 until the first training batch
     """
@@ -116,6 +162,8 @@ class LatentDiffusion(Method):
         self.schedule: DiscreteSchedule = options.schedule.build()
         self.register_buffer("latent_scale", torch.zeros(()))
         self.is_measured = False
+        self.objective = options.objective
+        self.objective.prepare(self)
 
     def train(self, mode: bool = True) -> LatentDiffusion:
         """The first stage stays in evaluation mode."""
@@ -140,7 +188,7 @@ class LatentDiffusion(Method):
 
     def encode_condition(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the condition, of the latent's shape, of lr (B, c, h, w) in [-1, 1] that becomes `size`."""
-        return self.condition(enlarged(lr, size))
+        return self.condition(enlarge(lr, size))
 
     def encode_target(self, hr: Tensor, lr: Tensor, noise: NoiseSource) -> Tensor:
         """Return k times a draw of the target's latent, without gradient; measures k at the first batch of a training."""
@@ -155,23 +203,19 @@ class LatentDiffusion(Method):
                 self.is_measured = True
         return self.latent_scale * latent
 
-    def denoiser(self, condition: Tensor, scale: float, height: int) -> Denoiser:
-        """Return the network as a denoiser of scaled latents, bound to a condition, the scale of the batch and the target's height."""
-        return self.denoiser_of(self.unet, condition, torch.full((len(condition),), scale), torch.full((len(condition),), height))
-
-    def denoiser_of(self, network: nn.Module, condition: Tensor, scale: Tensor, height: Tensor) -> Denoiser:
-        """Return `network` as a denoiser; scale, height (B,) are what it receives of each image, the scale before truncation."""
-        told = to_device(scale.trunc() if self.options.scale_told == "truncated" else scale, condition.device)
-        tall = to_device(height, condition.device)
+    def denoiser(self, condition: Tensor, told: Told, network: nn.Module | None = None) -> Denoiser:
+        """Return the U-Net, or another network of its form, as a denoiser of scaled latents, bound to its condition."""
+        told = told.truncated() if self.options.scale_told == "truncated" else told
+        scale, height = to_device(told.scale, condition.device), to_device(told.height, condition.device)
+        used, is_atom = self.unet if network is None else network, self.options.architecture == "unet_atom"
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             known = torch.cat([x, condition.to(x.dtype)], dim=1)
-            if self.options.architecture == "unet_atom":
-                return network(known, time)
-            return network(known, time, told, tall)
+            made: Tensor = used(known, time) if is_atom else used(known, time, scale, height)
+            return made
 
-        time: Literal["level", "index"] = "level" if self.options.architecture == "unet_atom" else "index"
-        return DiscreteDenoiser(predict, self.schedule, self.options.prediction, time=time, data_range=None)
+        time: Literal["level", "index"] = "level" if is_atom else "index"
+        return self.objective.denoiser(DiscreteDenoiser(predict, self.schedule, self.options.prediction, time=time, data_range=None))
 
     def decode(self, latent: Tensor, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Return the image in [-1, 1], clamped, of a scaled latent."""
@@ -194,30 +238,58 @@ class LatentDiffusion(Method):
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         lr = 2 * batch.need("lr") - 1
         condition = self.encode_condition(lr, batch.size)
-        denoiser = self.denoiser(condition, batch.size[0] / lr.shape[-2], batch.size[0])
+        denoiser = self.denoiser(condition, Told.of(batch))
         latent = sample(sampler, denoiser, condition.shape, noise, device=lr.device, image=condition)
         return (self.decode(latent.to(lr.dtype), lr, batch.size) + 1) / 2
 
-    @torch.no_grad()
-    def restore_undiffused(self, batch: Batch) -> Tensor:
-        """Return the decoded condition: the result without diffusion, `sr_kd` of the published tables."""
-        lr = 2 * batch.need("lr") - 1
-        return (self.decode(self.encode_condition(lr, batch.size), lr, batch.size) + 1) / 2
-
-
-class LDCSR(LatentDiffusion):
-    """See the module and `LDCSRConfig`."""
-
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
-        """Draws: the latent, its noise at the highest level, the noise of every step but the last."""
+        """Draws: the latent, then what the objective draws."""
         hr, lr = 2 * batch.need("hr") - 1, 2 * batch.need("lr") - 1
         latent = self.encode_target(hr, lr, noise)
         condition = self.encode_condition(lr, batch.size)
-        levels = to_zero(self.schedule.sigmas.flip(0))
-        start = latent + float(levels[0]) * noise.normal(latent.shape, latent.device, latent.dtype)
-        denoiser = self.denoiser(condition, batch.size[0] / lr.shape[-2], batch.size[0])
-        restored = ddpm(denoiser, levels, start, noise)
         cells = self.counting_cells(batch, latent)
-        diffusion, distillation = masked_mse(restored, latent, cells), self.distillation(latent, condition, cells)
-        total = diffusion + self.options.distillation_weight * distillation
-        return {"restorer": Losses(total, {"diffusion": diffusion.detach(), "distillation": distillation.detach()})}
+        error, shown = self.objective.error(self, latent, condition, Told.of(batch), noise, cells)
+        distillation = self.distillation(latent, condition, cells)
+        total = error + self.options.distillation_weight * distillation
+        return {"restorer": Losses(total, {self.objective.name: error.detach(), "distillation": distillation.detach(), **shown})}
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.objective.after_step(self)
+
+
+class ReverseChain:
+    """LDCSR's objective: the complete reverse chain from the noised latent, with gradients through it, ends at the latent."""
+
+    name = "diffusion"
+
+    def prepare(self, method: LatentDiffusion) -> None:
+        """Nothing is needed besides."""
+
+    def denoiser(self, inner: DiscreteDenoiser) -> Denoiser:
+        return inner
+
+    def error(
+        self, method: LatentDiffusion, latent: Tensor, condition: Tensor, told: Told, noise: NoiseSource, valid: Tensor | None
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Draws: the noise of the latent at the highest level, the noise of every step but the last."""
+        levels = to_zero(method.schedule.sigmas.flip(0))
+        start = latent + float(levels[0]) * noise.normal(latent.shape, latent.device, latent.dtype)
+        restored = ddpm(method.denoiser(condition, told), levels, start, noise)
+        return masked_mse(restored, latent, valid), {}
+
+    def after_step(self, method: LatentDiffusion) -> None:
+        """Nothing moves but the weights."""
+
+
+@config
+class LDCSRConfig(LatentDiffusionConfig):
+    """The second stage of LDCSR."""
+
+    @property
+    def objective(self) -> LatentObjective:
+        return ReverseChain()
+
+
+def inverse_deviation(latents: Tensor) -> Tensor:
+    """Return 1 / standard deviation over all elements, (): the factor that brings latents to unit variance."""
+    return 1 / latents.detach().flatten().std().clamp(min=torch.finfo(latents.dtype).tiny)

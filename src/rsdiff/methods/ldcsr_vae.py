@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
@@ -27,17 +28,18 @@ from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.masked import difference, masked_mean, with_missing_of
-from rsdiff.methods.adversaries import adaptive_weight, hinge_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, frozen
 from rsdiff.metrics.lpips import SMALLEST_SIDE, TRUNK_FILES, Lpips, read_trunk
 from rsdiff.metrics.weight_files import require_weight_file
+from rsdiff.networks.discriminators import PatchDiscriminator
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian
-from rsdiff.networks.patch_discriminator import PatchDiscriminator
 
 
 @config
 class DiscriminatorConfig:
     """The patch discriminator and when it joins."""
+
+    read_with: ClassVar[ReadWith] = dict.fromkeys(("start_step", "width", "layers"), ("weight", (ABOVE_0,)))
 
     weight: float = 0.5
     """Factor of the adversarial loss on top of the adaptive weight; 0 trains without a discriminator."""
@@ -228,3 +230,18 @@ class LDCSRVae(Method):
                 "model=ldcsr_vae encodes targets and cannot restore an image without one; train model=ldcsr on it and restore with that."
             )
         return (self.reconstruct(2 * batch.need("hr") - 1, lr, None).image + 1) / 2
+
+
+def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the discriminator's loss (), 0.5 (mean relu(1 - D(real)) + mean relu(1 + D(fake))), from its answers of any shape."""
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
+
+
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, layer: Tensor) -> Tensor:
+    """Return |grad reconstruction| / (|grad adversarial| + 1e-4), at most 1e4, a scalar without gradient.
+
+    Both losses are scalars; gradients are with respect to the weights of the generator's last `layer` and their graphs are kept.
+    Source: Esser et al., 2021 (VQGAN), eq. 7; CompVis/latent-diffusion, LPIPSWithDiscriminator.
+    """
+    norms = [torch.autograd.grad(loss, layer, retain_graph=True)[0].norm() for loss in (reconstruction, adversarial)]
+    return (norms[0] / (norms[1] + 1e-4)).clamp(0, 1e4).detach()

@@ -28,7 +28,7 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
+from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmLevels, EdmPreconditioning, denoising_error
 from rsdiff.diffusion.sampler import SamplerConfig, sample

@@ -1,26 +1,21 @@
-"""What objectives on images share: a network on a base, its training input, and restoration whole or by tiles."""
+"""What objectives on images have in common: a network on a base, its training input, and restoration whole or by tiles."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.bases import BaseConfig
-from rsdiff.methods.base import Method, Problem, Stage, require_scale
+from rsdiff.diffusion.denoisers import BaseConfig
+from rsdiff.methods.base import Problem, require_scale
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.restorers import RestorerConfig
-
-if TYPE_CHECKING:
-    from rsdiff.diffusion.noise import NoiseSource
-    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config
@@ -91,11 +86,12 @@ InitialWeights = Literal["kaiming", "orthogonal"]
 ORTHOGONAL_GAIN = 0.2
 
 
-class Restoring(Method):
-    """A method that estimates the image in one evaluation; subclasses add the objective.
+class ImageNetwork:
+    """A network on a base: what it is shown in training, what it estimates in one evaluation, and restoration whole or by tiles.
 
     network  maps (B, c, h, w) to (B, C, h scale, w scale)
     base     what the network's answer is added to
+    Not a module: the method that has it owns both, as `network` and `base`.
     """
 
     def __init__(
@@ -106,7 +102,6 @@ class Restoring(Method):
         problem: Problem,
         initial: InitialWeights = "kaiming",
     ) -> None:
-        super().__init__()
         self.scale, self.multiple, self.tiles = int(problem.scale), restorer.size_multiple(problem), tiles
         self.network = restorer.build_network(problem)
         self.base = base.build_base(problem)
@@ -128,20 +123,14 @@ class Restoring(Method):
                 f"as a multiple of {self.multiple * self.scale}."
             )
         lr = batch.need("lr")
-        if self.training and self.base.learns:
+        if self.network.training and self.base.learns:
             self.base.observe(lr, batch.need("hr"), batch.whole_pixels)
         return lr
 
-    def after_step(self, stage: Stage, step: int) -> None:
-        self.base.settle()
-
-    @torch.no_grad()
-    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+    def restore(self, batch: Batch) -> Tensor:
+        """Return (B, C, H, W) in [0, 1], not clamped."""
         require_scale(batch, self.scale)
         return self.tiles.run(self.estimate, batch.need("lr"), self.scale, self.multiple)
-
-    def pixel_multiple(self) -> int:
-        return self.multiple
 
 
 def initialise(network: nn.Module, rule: InitialWeights) -> None:

@@ -26,16 +26,15 @@ import torch
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ReadWith, Such
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.bases import Base, BaseConfig, NoBaseConfig
-from rsdiff.diffusion.denoisers import Denoiser, per_image
+from rsdiff.diffusion.denoisers import Base, BaseConfig, Denoiser, NoBaseConfig, per_image
 from rsdiff.diffusion.guidance import TwoCall, clamp_to_quantile
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
 from rsdiff.diffusion.solvers import Observers
-from rsdiff.losses.image_terms import spectral_angle_loss
-from rsdiff.losses.masked import masked_l1, masked_mse
+from rsdiff.losses.masked import masked_l1, masked_mse, spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.scdm_unet import SCDMUNetConfig
 
@@ -45,6 +44,7 @@ class SCDMConfig(SCDMUNetConfig, MethodConfig):
     """SCDM. The defaults are the published 3 -> 12 -> 48 bands, for images normalised to fill [0, 1]."""
 
     usual_scale: ClassVar[int] = 1
+    read_with: ClassVar[ReadWith] = {"clamp_table": ("clamp_shares", (Such("[0.96,..]", lambda shares: min(shares) < 1),))}
 
     strides: tuple[int, ...] = (4, 1)
     """Band plan: stage k makes every strides[k]-th band, from the first on; the last stage makes all (1)."""

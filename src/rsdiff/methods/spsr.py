@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,23 +27,24 @@ from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.masked import masked_l1, masked_mse, with_missing_of
-from rsdiff.methods.adversaries import AdversarialLossConfig, DiscriminatorConfig, VGGConfig, deceiving, judging
-from rsdiff.methods.base import Losses, Predecessor, Problem, Stage
-from rsdiff.methods.esrgan import ESRGANConfig, GeneratorObjective
+from rsdiff.methods.adversaries import AdversarialConfig, AdversarialLossConfig, GeneratorObjective, deceiving, judging
+from rsdiff.methods.base import Losses, Method, Predecessor, Problem, Stage
 from rsdiff.methods.perceptual import PerceptualLossConfig
-from rsdiff.methods.restoring import Restoring, initialise
+from rsdiff.methods.restoring import ImageNetwork, initialise
+from rsdiff.networks.discriminators import DiscriminatorConfig, VGGConfig
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.spsr import SPSRNet, SPSRNetConfig, gradient_map
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 LARGER = 2
 """Padding of the maps that are compared and judged, which makes them as many pixels larger than the image."""
 
 
 @config
-class SPSRConfig(ESRGANConfig):
+class SPSRConfig(AdversarialConfig):
     """SPSR. The defaults are the published ones."""
 
     network: RestorerConfig = SPSRNetConfig()
@@ -88,20 +90,22 @@ class SPSRConfig(ESRGANConfig):
     def predecessor(self) -> Predecessor:
         return Predecessor("rrdb", {"network": self.trunk, "base": self.base})
 
-    def build(self, problem: Problem) -> SPSR:  # type: ignore[override]
+    def build(self, problem: Problem) -> SPSR:
         return SPSR(self, problem)
 
 
-class SPSR(Restoring):
+class SPSR(Method):
     """See the module and `SPSRConfig`."""
 
-    network: SPSRNet
     couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("discriminator.", "gradient_discriminator.")
 
     def __init__(self, options: SPSRConfig, problem: Problem) -> None:
-        super().__init__(options.network, options.base, options.tiles, problem, options.initial)
+        super().__init__()
         self.options = options
+        self.images = ImageNetwork(options.network, options.base, options.tiles, problem, options.initial)
+        assert isinstance(self.images.network, SPSRNet)
+        self.network, self.base = self.images.network, self.images.base
         self.discriminator = options.discriminator.build(problem.bands)
         initialise(self.discriminator, options.initial)
         self.objective = GeneratorObjective(options)
@@ -138,7 +142,7 @@ class SPSR(Restoring):
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         options, hr, game = self.options, batch.need("hr"), self.options.adversarial
-        lr = self.training_input(batch)
+        lr = self.images.training_input(batch)
         made, branch = self.network.image_and_map(lr)
         image = self.base.onto(made, lr)
         known = with_missing_of(image, hr, batch.valid)
@@ -159,3 +163,13 @@ class SPSR(Restoring):
             "discriminator": judging(game, self.discriminator, known, hr),
             "gradient_discriminator": judging(game, self.gradient_discriminator, of_image, of_hr),
         }
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.base.settle()
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        return self.images.restore(batch)
+
+    def pixel_multiple(self) -> int:
+        return self.images.multiple

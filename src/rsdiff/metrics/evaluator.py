@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rsdiff.config import UserError
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.base import Degradation, RecordValue
 from rsdiff.degradations.paired import Paired
+from rsdiff.metrics import opensr
 from rsdiff.metrics.baseline import BICUBIC, Baseline
 from rsdiff.metrics.calibration import Calibration
 from rsdiff.metrics.features import FeatureStore
@@ -161,6 +163,21 @@ class Evaluator:
             features = {prefix + name: score.features(seen) for name, score in self._set_scores.items() for prefix, seen in views.items()}
             self._features.add(meta.name, features)
         return row
+
+    def detail_maps(self, batch: Batch, index: int, restored: Tensor) -> Tensor | None:
+        """Return opensr-test's maps (3, H, W) of improvement, omission and hallucination of an image; None where they cannot be made.
+
+        They compare with HR and an LR of as many bands at a whole scale, and with all of it: an image with missing pixels has none.
+        """
+        view = self._view(batch, index, restored, None)
+        if view.hr is None or view.lr is None or view.lr.shape[0] != view.hr.shape[0]:
+            return None
+        if view.valid is not None and not bool(view.valid.all()):
+            return None
+        try:
+            return opensr.detail_maps(view.lr, view.image, view.hr, self.config.opensr)
+        except UserError:
+            return None
 
     @property
     def _prefix(self) -> str:

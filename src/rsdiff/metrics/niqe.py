@@ -3,7 +3,9 @@
 Blocks are numbered block column by block column. The normalised image is made in float32 as in the published code, everything after it in
 float64. In flat regions, such as clouds that saturate, float32 makes differences from the local mean exactly 0, which count as neither
 positive nor negative, where float64 leaves rounding noise of 5e-14 that does (0.03 of a score). The published code also sums the half-size
-image in float32; what that adds in flat regions depends on the order of its sums and is not reproduced.
+image in float32; what that adds in flat regions depends on the order of its sums and is not reproduced. Scores of BasicSR's own code
+differ by 1e-5 on two scenes of LEVIR-CD, also overexposed ones, and on a Landsat scene by 9e-4 where a part is saturated and by 1.4e-3 with
+its black corners.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The measures of opensr-test (Aybar et al. 2024) for reflectance: consistency with the LR, added detail, and whether that detail is true.
 
 Images are reflectances (C, H, W) of any band count, neither rounded nor limited. Up and down are torch's antialiased bilinear, whatever
-made the LR. The restored image is matched to the reference in its histograms but not aligned to it (`harm_apply_spatial=False` there): a
-subpixel shift of the restored image counts as its error.
+made the LR. The restored image is matched to the reference in its histograms and, with `align`, shifted onto it; without it, which is our
+default and not that of opensr-test, a subpixel shift of the restored image counts as its error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,8 @@ class OpensrConfig:
     """Pixels whose three distances are all at or below it are left out; auto: the 75 % quantile of the distance between up(LR) and HR."""
     match_histograms: bool = True
     """Whether the restored image is matched to the HR in its histograms first; without it omission goes from 0.16 to 0.52."""
+    align: bool = False
+    """Whether the restored image is then shifted onto the HR by what phase correlation finds (harm_apply_spatial there, where it is on)."""
     penalty: float = 0.05
     """Strength of the coupling between the relative distances (im_score, om_score and ha_score there)."""
     temperature: float = 0.25
@@ -67,7 +70,7 @@ class OpensrConfig:
 class Prepared:
     """LR, restored image and reference without their borders, on both grids.
 
-    matched  the restored image with the histograms of the reference (or as it is)
+    matched  the restored image with the histograms of the reference, and in its place (or as it is)
     """
 
     lr: Tensor
@@ -95,7 +98,7 @@ class Correctness:
 
 
 def prepare(lr: Tensor, sr: Tensor, hr: Tensor | None, options: OpensrConfig) -> Prepared:
-    """Return what the measures compare. Raises UserError if the scale is not whole or does not divide the border."""
+    """Return what the measures compare. Raises UserError if the scale is not whole or does not divide the border, or all is border."""
     scale = sr.shape[-1] // lr.shape[-1]
     if (lr.shape[-2] * scale, lr.shape[-1] * scale) != tuple(sr.shape[-2:]):
         raise UserError(f"opensr measures need a whole scale; LR {tuple(lr.shape[-2:])}, restored {tuple(sr.shape[-2:])}.")
@@ -103,13 +106,19 @@ def prepare(lr: Tensor, sr: Tensor, hr: Tensor | None, options: OpensrConfig) ->
         raise UserError(
             f"metrics.opensr.border={options.border} is no multiple of the scale {scale}; choose {options.border // scale * scale}."
         )
+    if min(sr.shape[-2:]) <= 2 * options.border:
+        raise UserError(
+            f"nothing is left of images of {sr.shape[-2]}x{sr.shape[-1]} pixels without {options.border} on each side; lower "
+            "metrics.opensr.border."
+        )
     lr, sr = _inside(lr, options.border // scale).float(), _inside(sr, options.border).float()
     hr = None if hr is None else _inside(hr, options.border).float()
+    matched = match_histograms(sr, hr) if hr is not None and options.match_histograms else sr
     return Prepared(
         lr=lr,
         down=F.interpolate(sr[None], size=lr.shape[-2:], mode="bilinear", antialias=True)[0],
         up=F.interpolate(lr[None], size=sr.shape[-2:], mode="bilinear", antialias=True)[0],
-        matched=match_histograms(sr, hr) if hr is not None and options.match_histograms else sr,
+        matched=aligned(matched, hr) if hr is not None and options.align else matched,
         hr=hr,
         scale=scale,
     )
@@ -134,6 +143,20 @@ def spatial(images: Prepared, rgb_bands: tuple[int, int, int] = (0, 1, 2), large
     rows, columns = subpixel_shift(images.down[chosen].mean(0), images.lr[chosen].mean(0))
     length = math.hypot(rows, columns)
     return length if length <= largest else math.nan
+
+
+def aligned(image: Tensor, reference: Tensor, largest: float = 5.0) -> Tensor:
+    """Return `image` (C, H, W) shifted onto `reference` by the shift between the means of their bands, or as it is beyond `largest` pixels.
+
+    Bilinear with the border repeated, by OpenCV as in opensr-test (satalign): it rounds shifts to 1/32 pixel.
+    """
+    rows, columns = subpixel_shift(reference.mean(0), image.mean(0))
+    if math.hypot(rows, columns) > largest:
+        return image
+    motion = np.array([[1, 0, columns], [0, 1, rows]], np.float32)
+    size = (image.shape[-1], image.shape[-2])
+    bands = [cv2.warpAffine(band, motion, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for band in image.cpu().numpy()]
+    return torch.from_numpy(np.stack(bands)).to(image)
 
 
 def synthesis(images: Prepared, options: OpensrConfig) -> float:
@@ -167,6 +190,13 @@ def correctness(images: Prepared, options: OpensrConfig) -> Correctness:
     else:
         values = {name: float((classes == index).sum() / is_kept.sum()) for index, name in enumerate(CLASSES)}
     return Correctness(d_ref, d_im, d_om, maps, classes, float(is_kept.float().mean()), values)
+
+
+def detail_maps(lr: Tensor, sr: Tensor, hr: Tensor, options: OpensrConfig) -> Tensor:
+    """Return the maps (3, H, W) of improvement, omission and hallucination, which add up to 1; NaN at the border and where all is flat."""
+    found = correctness(prepare(lr, sr, hr, options), options).maps
+    inside = found if found.ndim == 3 else found[:, None, None].expand(-1, *_inside(hr, options.border).shape[-2:])
+    return F.pad(inside, (options.border,) * 4, value=math.nan)
 
 
 def distance(x: Tensor, y: Tensor, name: Distance, scale: int = 4) -> Tensor:

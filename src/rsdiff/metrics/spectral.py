@@ -63,9 +63,14 @@ def mssim(sr: Tensor, hr: Tensor, peak: float, valid: Tensor | None = None, wind
 
 def spectral_angles(sr: Tensor, hr: Tensor) -> Tensor:
     """Return the (H, W) angles in radians between the spectra of two images; NaN where either is zero or not finite."""
-    a, b = sr.double(), hr.double()
-    norms = a.square().sum(0).sqrt() * b.square().sum(0).sqrt()
-    angles = ((a * b).sum(0) / norms).clamp(-1, 1).arccos()
+    products, own, true = (torch.zeros(sr.shape[-2:], dtype=torch.float64, device=sr.device) for _ in range(3))
+    for a, b in zip(sr, hr, strict=True):  # band by band: float64 copies of a whole cube leave the cache
+        a, b = a.double(), b.double()
+        products.addcmul_(a, b)
+        own.addcmul_(a, a)
+        true.addcmul_(b, b)
+    norms = own.sqrt() * true.sqrt()
+    angles = (products / norms).clamp(-1, 1).arccos()
     return torch.where(norms > 0, angles, torch.nan)
 
 

@@ -65,6 +65,13 @@ class _Ours(TorchMetric):
         if reason is not None:
             raise UserError(f"{self.metric.title} is not computed: {reason}")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy or a pickle is made of: the formula by its name, and nothing that was built of it."""
+        return {**super().__getstate__(), "metric": self.metric.name, "_built": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "metric": _known(state["metric"])})
+
     @property
     def higher_is_better(self) -> bool | None:  # type: ignore[override]
         """Which way is better, for torchmetrics; None for descriptive numbers."""
@@ -107,7 +114,7 @@ class ImageMetric(_Ours):
             raise UserError(f"{self.metric.title} is a value of a set of images; use SetMetric('{name}').")
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("counts", torch.zeros(3, dtype=torch.int64), dist_reduce_fx="sum")
-        self._score: Any = None
+        self._built: Any = None
 
     def update(self, restored: Tensor, target: Tensor | None = None, lr: Tensor | None = None, valid: Tensor | None = None) -> None:
         """Add images (B, C, H, W) in [0, 1], their references, and what they were made of where the metric needs it.
@@ -115,9 +122,9 @@ class ImageMetric(_Ours):
         valid  (B, C or 1, H, W), 1 where pixels count
         """
         assert self.metric.build is not None
-        self._score = self._score or self.metric.build(self._context(restored.device))
+        self._built = self._built or self.metric.build(self._context(restored.device))
         for view in self._views(restored, target, lr, valid):
-            value = self._score(view)
+            value = self._built(view)
             self.total += value if math.isfinite(value) else 0.0
             self.counts[0 if math.isfinite(value) else 1 if math.isinf(value) else 2] += 1
 
@@ -152,8 +159,10 @@ class SetMetric(_Ours):
     def compute(self) -> Tensor:
         """Return the distance of the sets."""
         made, true = _stacked(self.made), _stacked(self.true)
-        if made is None or self._built is None:
+        if made is None:
             raise UserError(f"{self.metric.title} was asked for before images were given; call update first.")
+        assert self.metric.build_set is not None
+        self._built = self._built or self.metric.build_set(self._context(made.device))
         return torch.tensor(self._built.distance(made, true), dtype=torch.float64)
 
 

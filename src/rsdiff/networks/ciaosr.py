@@ -5,45 +5,50 @@ Source: caojiezhang/CiaoSR, sr_backbones/ciaosr_net.py (Cao et al., CVPR 2023).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from rsdiff.config import config
 from rsdiff.data.transfer import constant
 from rsdiff.networks.coordinates import EPSILON, cell_centres, nearest, steps_of, unfold_neighbours
 from rsdiff.networks.cross_scale_attention import CrossScaleAttention
 from rsdiff.networks.liif import MLP, QueryNetwork
 
 
+@config
+class CiaoSRNetConfig:
+    """CiaoSR's query network."""
+
+    hidden: tuple[int, ...] = (256, 256, 256, 256)
+    """Widths of the hidden layers of the three MLPs."""
+    neighbourhood: Literal[1, 2, 3] = 2
+    """Cells a side that are attended to."""
+    unfold: bool = True
+    """A cell's feature includes its eight neighbours'."""
+    temperature: float = 1.0
+    """Divides the attention's scores."""
+    scales: tuple[Literal[2, 3, 4], ...] = (2,)
+    """Scales of the non-local features; without any there are none."""
+    attention_tile: int = 0
+    """Non-local features are found within parts of about so many LR pixels a side (LMF's copy: 48); 0 means in the whole image."""
+
+
 class CiaoSR(QueryNetwork):
     """The query network. Its answers are added to the bilinearly enlarged image.
 
-    hidden         widths of the hidden layers of the three MLPs
-    neighbourhood  cells a side that are attended to: 1, 2 or 3
-    temperature    divides the scores before the softmax
-    scales, tile   those of `CrossScaleAttention`; without scales there are no non-local features
-    unfold         a cell's feature includes its eight neighbours' (the published code without it fails where there are non-local ones)
+    The published code without `unfold` fails where there are non-local features.
     """
 
-    def __init__(
-        self,
-        feature_channels: int,
-        out_channels: int,
-        hidden: Sequence[int],
-        neighbourhood: int = 2,
-        temperature: float = 1.0,
-        scales: Sequence[int] = (2,),
-        tile: int = 0,
-        unfold: bool = True,
-    ) -> None:
+    def __init__(self, options: CiaoSRNetConfig, feature_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.shifts = {1: (0,), 2: (-1, 1), 3: (-1, 0, 1)}[neighbourhood]
-        self.temperature = temperature
-        self.unfold = unfold
-        self.local = (9 if unfold else 1) * feature_channels
+        self.shifts = {1: (0,), 2: (-1, 1), 3: (-1, 0, 1)}[options.neighbourhood]
+        self.temperature, self.unfold = options.temperature, options.unfold
+        self.local = (9 if options.unfold else 1) * feature_channels
+        hidden, scales = options.hidden, options.scales
         width = self.local + len(scales) * feature_channels
-        self.attention = CrossScaleAttention(feature_channels, scales, tile) if scales else None
+        self.attention = CrossScaleAttention(feature_channels, scales, options.attention_tile) if scales else None
         self.mlp_key = MLP(self.local + 4, self.local, hidden)
         self.mlp_value = MLP(width + 4, width, hidden)
         self.mlp_query = MLP(width, out_channels, hidden)

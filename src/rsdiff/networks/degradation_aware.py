@@ -167,7 +167,7 @@ class BlindSRSNFUNet(DegradationAwareUNet):
             dropout=options.dropout,
             **options.sizes(),
         )
-        self.fold = options.fold
+        self.fold = self.size_multiple = options.fold
         self.enter_image = nn.Conv2d(folded, width, 3, padding=1)
         self.enter_feature = nn.Conv2d(feature_channels, width, 3, padding=1)
         orthogonal_(self)

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import config
-from rsdiff.networks.edm_layers import BlockStyle, Init, convolution, group_norm, linear
-from rsdiff.networks.edm_unet import UNetDecoder, UNetEncoder
+from rsdiff.networks.edm_unet import BlockStyle, Init, UNetDecoder, UNetEncoder, convolution, group_norm, linear
 from rsdiff.networks.layers import positional_embedding
 from rsdiff.networks.song_unet import check_levels, plain_block
 

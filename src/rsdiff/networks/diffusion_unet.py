@@ -89,7 +89,8 @@ class DiffusionUNet(nn.Module):
     ) -> None:
         super().__init__()
         self.checkpointing = checkpointing
-        self.size_multiple = 1 if crop_to_skips else 2 ** (len(multipliers) - 1)
+        self.run_multiple = 1 if crop_to_skips else 2 ** (len(multipliers) - 1)
+        self.size_multiple = self.run_multiple  # of what the network is given; a subclass that takes images apart needs more
         widths = [width * multiplier for multiplier in multipliers]
         last = len(widths) - 1
 
@@ -124,9 +125,9 @@ class DiffusionUNet(nn.Module):
     def run(self, x: Tensor, *conditions: Tensor) -> Tensor:
         """Return (B, out_channels, H, W) for x (B, in_channels, H, W); `conditions` are handed to every block.
 
-        Raises UserError if H or W is not a multiple of `size_multiple`.
+        Raises UserError if H or W is not a multiple of `run_multiple`.
         """
-        require_multiple(x, self.size_multiple)
+        require_multiple(x, self.run_multiple)
         x, skips = self.down_pass(self.stem(x), conditions)
         return self.up_pass(self.middle_pass(x, conditions), skips, conditions)
 

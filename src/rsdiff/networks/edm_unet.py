@@ -1,20 +1,259 @@
-"""The encoder and decoder that the U-Nets of EDM and of Ref-Diff have in common, as walks over named entries.
+"""What the U-Nets of EDM and of Ref-Diff have in common: layers, then the encoder and decoder as walks over named entries.
 
-Levels are counted from the finest (0); an entry is called `level<n>_<what>`. The published code names levels by the training resolution
-instead (`32x32_block0`), although no weight depends on it; `rsdiff.weights.keymaps` translates.
+Layers are resampling convolutions, the residual block, its attention and its initialisation. Levels are counted from the finest (0); an
+entry is called `level<n>_<what>`. The published code names levels by the training resolution instead (`32x32_block0`), although no weight
+depends on it; `rsdiff.weights.keymaps` translates.
+Source: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models" (arXiv 2206.00364), sec. 5 and app. F.6-F.7.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.networks.edm_layers import BlockStyle, Resample, ResampledConv2d, UNetBlock, convolution, group_norm
+from rsdiff.config import UserError
+from rsdiff.networks.layers import attended
+
+Resample = Literal["none", "up", "down"]
+
+
+@dataclass(frozen=True)
+class Init:
+    """How a layer's weight and bias are drawn: the named distribution times a factor.
+
+    mode    xavier_uniform: U(+-sqrt(6 / (fan_in + fan_out))); kaiming_uniform: U(+-sqrt(3 / fan_in)); kaiming_normal: N(0, 1 / fan_in)
+    weight  factor of the weight
+    bias    factor of the bias, drawn from the same distribution as the weight
+    """
+
+    mode: Literal["xavier_uniform", "kaiming_uniform", "kaiming_normal"]
+    weight: float = 1.0
+    bias: float = 0.0
+
+    @torch.no_grad()
+    def __call__(self, layer: nn.Module) -> None:
+        """Draw the parameters `weight` and, where there is one, `bias` of `layer` in place."""
+        weight, bias = layer.weight, layer.bias
+        assert isinstance(weight, Tensor)
+        fan_in, fan_out = weight[0].numel(), weight[:, 0].numel()
+        for parameter, factor in ((weight, self.weight), (bias, self.bias)):
+            if not isinstance(parameter, Tensor):
+                continue
+            if self.mode == "xavier_uniform":
+                bound = math.sqrt(6 / (fan_in + fan_out))
+                parameter.uniform_(-bound, bound)
+            elif self.mode == "kaiming_uniform":
+                bound = math.sqrt(3 / fan_in)
+                parameter.uniform_(-bound, bound)
+            else:
+                parameter.normal_(std=math.sqrt(1 / fan_in))
+            parameter.mul_(factor)
+
+
+@dataclass(frozen=True)
+class BlockStyle:
+    """What all residual blocks of one network have in common.
+
+    embedding_width      length of the noise embedding that every block receives
+    dropout              probability, before the second convolution
+    skip_scale           factor of every residual sum (sqrt(0.5) keeps the variance, 1 does not)
+    epsilon              of the group norms
+    resample_filter      one-dimensional filter of 2x resampling; (1, 1) is nearest up and mean down
+    resample_projection  a 1x1 convolution in every resampling skip, even where the width stays
+    adaptive_scale       the embedding scales and shifts the second norm's output; otherwise it is added before that norm
+    head_channels        channels per attention head; None means one head. As published, a block narrower than one head does not attend
+    """
+
+    embedding_width: int
+    dropout: float
+    skip_scale: float
+    epsilon: float
+    resample_filter: tuple[int, ...]
+    resample_projection: bool
+    adaptive_scale: bool
+    head_channels: int | None
+    init: Init
+    init_zero: Init
+    init_attention: Init
+
+
+def linear(in_features: int, out_features: int, init: Init, bias: bool = True) -> nn.Linear:
+    """Return a linear layer drawn from `init`."""
+    layer = nn.Linear(in_features, out_features, bias=bias)
+    init(layer)
+    return layer
+
+
+def convolution(in_channels: int, out_channels: int, kernel_size: int, init: Init) -> nn.Conv2d:
+    """Return a size-preserving convolution drawn from `init`."""
+    layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+    init(layer)
+    return layer
+
+
+def group_norm(channels: int, epsilon: float) -> nn.GroupNorm:
+    """Return a group norm of at most 32 groups of at least four channels; raises UserError if the channels do not divide."""
+    groups = min(32, channels // 4)
+    if groups == 0 or channels % groups:
+        raise UserError(
+            f"{channels} channels cannot be normalised in min(32, channels / 4) equal groups; "
+            "choose widths that are multiples of 4, and of 32 from 128 channels on."
+        )
+    return nn.GroupNorm(groups, channels, eps=epsilon)
+
+
+class ResampledConv2d(nn.Module):
+    """2x up- or downsampling with a fixed filter, joined with a convolution; kernel_size 0 only resamples.
+
+    fused pads once for filter and convolution together, which gives other values at the border than resampling first.
+    Source: EDM, app. F.6 ("Resampling filter"); the fused form is the one of its residual encoder.
+    """
+
+    kernel: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        resample: Literal["up", "down"],
+        resample_filter: Sequence[int],
+        init: Init | None = None,
+        fused: bool = False,
+    ) -> None:
+        super().__init__()
+        self.resample = resample
+        self.fused = fused
+        self.filter_pad = (len(resample_filter) - 1) // 2
+        self.weight: nn.Parameter | None = None
+        self.bias: nn.Parameter | None = None
+        if kernel_size:
+            self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_size, kernel_size))
+            self.bias = nn.Parameter(torch.zeros(out_channels))
+            if init is not None:
+                init(self)
+        elif in_channels != out_channels:
+            raise UserError(
+                f"resampling alone cannot turn {in_channels} channels into {out_channels}; give it a kernel_size of at least 1."
+            )
+        self.register_buffer("kernel", separable_kernel(resample_filter), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, out_channels, 2H, 2W) or (B, out_channels, H/2, W/2) for x (B, in_channels, H, W)."""
+        convolution_pad = 0 if self.weight is None else self.weight.shape[-1] // 2
+        if not self.fused or self.weight is None:
+            x = self._up(x, self.filter_pad) if self.resample == "up" else self._down(x, self.filter_pad)
+            return x if self.weight is None else F.conv2d(x, self.weight, self.bias, padding=convolution_pad)
+        if self.resample == "up":
+            x = self._up(x, max(self.filter_pad - convolution_pad, 0))
+            return F.conv2d(x, self.weight, self.bias, padding=max(convolution_pad - self.filter_pad, 0))
+        # The filter sums to 1, so the bias may be added before it.
+        x = F.conv2d(x, self.weight, self.bias, padding=convolution_pad + self.filter_pad)
+        return self._down(x, 0)
+
+    def _up(self, x: Tensor, padding: int) -> Tensor:
+        channels = x.shape[1]
+        kernel = (4 * self.kernel).to(x.dtype).expand(channels, 1, -1, -1)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=padding, groups=channels)
+
+    def _down(self, x: Tensor, padding: int) -> Tensor:
+        channels = x.shape[1]
+        return F.conv2d(x, self.kernel.to(x.dtype).expand(channels, 1, -1, -1), stride=2, padding=padding, groups=channels)
+
+
+def separable_kernel(resample_filter: Sequence[int]) -> Tensor:
+    """Return the (n, n) outer product of a one-dimensional filter with itself, of sum 1."""
+    taps = torch.tensor(resample_filter, dtype=torch.float32)
+    return taps.outer(taps) / taps.sum().square()
+
+
+def attention_heads(channels: int, style: BlockStyle) -> int:
+    """Return the number of attention heads for a width; 0 where the width is less than one head."""
+    return 1 if style.head_channels is None else channels // style.head_channels
+
+
+class SelfAttention(nn.Module):
+    """Attention over all pixels, added to its input and scaled.
+
+    Query, key and value of a channel are neighbours in the projection: channel = head * 3 width + 3 c + {0, 1, 2}.
+    """
+
+    def __init__(self, channels: int, style: BlockStyle) -> None:
+        super().__init__()
+        self.heads = attention_heads(channels, style)
+        self.skip_scale = style.skip_scale
+        self.norm = group_norm(channels, style.epsilon)
+        self.qkv = convolution(channels, 3 * channels, 1, style.init_attention)
+        self.proj = convolution(channels, channels, 1, style.init_zero)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).view(batch, self.heads, channels // self.heads, 3, height * width)
+        query, key, value = (part.transpose(-1, -2) for part in qkv.unbind(3))
+        mixed = attended(query, key, value)
+        return (self.proj(mixed.transpose(-1, -2).reshape(x.shape)) + x) * self.skip_scale
+
+
+class UNetBlock(nn.Module):
+    """Residual block under a noise embedding, with optional 2x resampling and attention (EDM, fig. 8 left and table 8)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, style: BlockStyle, resample: Resample = "none", attention: bool = False
+    ) -> None:
+        super().__init__()
+        self.skip_scale = style.skip_scale
+        self.adaptive_scale = style.adaptive_scale
+        self.norm0 = group_norm(in_channels, style.epsilon)
+        self.conv0 = _maybe_resampled(in_channels, out_channels, 3, resample, style)
+        self.affine = linear(style.embedding_width, out_channels * (2 if style.adaptive_scale else 1), style.init)
+        self.norm1 = group_norm(out_channels, style.epsilon)
+        self.dropout = nn.Dropout(style.dropout)
+        self.conv1 = convolution(out_channels, out_channels, 3, style.init_zero)
+        self.skip: nn.Module = nn.Identity()
+        if out_channels != in_channels or resample != "none":
+            projected = out_channels != in_channels or style.resample_projection
+            self.skip = _maybe_resampled(in_channels, out_channels, 1 if projected else 0, resample, style)
+        attends = attention and attention_heads(out_channels, style) > 0
+        self.attention = SelfAttention(out_channels, style) if attends else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Return (B, out_channels, H', W') for x (B, in_channels, H, W) and embedding (B, embedding_width)."""
+        h = self.conv0(F.silu(self.norm0(x)))
+        shift = self.affine(embedding)[:, :, None, None]
+        if self.adaptive_scale:
+            scale, shift = shift.chunk(2, dim=1)
+            h = torch.addcmul(shift, self.norm1(h), scale + 1)
+        else:
+            h = self.norm1(h + shift)
+        return self.finish(F.silu(h), x)
+
+    def finish(self, h: Tensor, x: Tensor) -> Tensor:
+        """Return the block's output from the activated inner features h and the block's input x."""
+        return self.attention((self.conv1(self.dropout(h)) + self.skip(x)) * self.skip_scale)
+
+
+def _maybe_resampled(in_channels: int, out_channels: int, kernel_size: int, resample: Resample, style: BlockStyle) -> nn.Module:
+    if resample == "none":
+        return convolution(in_channels, out_channels, kernel_size, style.init)
+    return ResampledConv2d(in_channels, out_channels, kernel_size, resample, style.resample_filter, style.init)
+
+
+def fourier_embedding(noise_level: Tensor, frequencies: Tensor) -> Tensor:
+    """Return (B, 2 n) [cos, sin] of 2 pi noise_level (B,) times n random frequencies (NCSN++)."""
+    angles = noise_level.outer((2 * math.pi * frequencies).to(noise_level.dtype))
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def sine_first(embedding: Tensor) -> Tensor:
+    """Return [sin, cos] for an embedding [cos, sin]: the order that DDPM++ and NCSN++ were trained with."""
+    cosine, sine = embedding.chunk(2, dim=1)
+    return torch.cat([sine, cosine], dim=1)
 
 
 class BlockMaker(Protocol):

@@ -25,13 +25,13 @@ class EDSRConfig:
 
     def build(self, in_channels: int) -> EDSR:
         """Return the encoder with fresh weights."""
-        return EDSR(in_channels, self.width, self.blocks, self.residual_scale)
+        return EDSR(self, in_channels)
 
 
 class EDSRBlock(nn.Module):
     """x + residual_scale * convolution(ReLU(convolution(x))), without normalisation."""
 
-    def __init__(self, width: int, residual_scale: float = 1.0) -> None:
+    def __init__(self, width: int, residual_scale: float) -> None:
         super().__init__()
         self.residual_scale = residual_scale
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
@@ -49,11 +49,12 @@ class EDSR(nn.Module):
     Source: EDSR-baseline of yinboc/liif, models/edsr.py, no_upsampling. Its mean shifts exist there but are never applied: left out.
     """
 
-    def __init__(self, in_channels: int, width: int, blocks: int, residual_scale: float = 1.0) -> None:
+    def __init__(self, options: EDSRConfig, in_channels: int) -> None:
         super().__init__()
+        width = options.width
         self.out_channels = width
         self.head = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.body = nn.Sequential(*(EDSRBlock(width, residual_scale) for _ in range(blocks)))
+        self.body = nn.Sequential(*(EDSRBlock(width, options.residual_scale) for _ in range(options.blocks)))
         self.tail = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from rsdiff.config import config
 from rsdiff.data.transfer import constant
 from rsdiff.networks.coordinates import local_ensemble, pixel_centres
 from rsdiff.networks.diffusion_unet import DiffusionUNet
-from rsdiff.networks.edsr import EDSR
+from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.layers import ResidualBlock, TimeEmbedding, orthogonal_
 from rsdiff.networks.sr3_unet import SR3UNetConfig
 
@@ -32,10 +32,10 @@ Gate = tuple[Tensor, Tensor, Tensor]
 class ConditionEncoder(nn.Module):
     """forward maps the LR (B, in_channels, h, w) and a size to a condition (B, out_channels, H, W), unbounded."""
 
-    def __init__(self, in_channels: int, out_channels: int, width: int, blocks: int, residual_scale: float = 1.0) -> None:
+    def __init__(self, options: EDSRConfig, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.features = EDSR(in_channels, width, blocks, residual_scale)
-        self.out = nn.Conv2d(width, out_channels, 3, padding=1)
+        self.features = options.build(in_channels)
+        self.out = nn.Conv2d(options.width, out_channels, 3, padding=1)
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return self.out(F.interpolate(self.features(lr), size, mode="nearest"))

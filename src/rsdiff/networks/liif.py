@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import config
 from rsdiff.networks.coordinates import CORNERS, EPSILON, cell_centres, local_ensemble, nearest, steps_of, unfold_neighbours
 
 
@@ -50,22 +51,28 @@ class QueryNetwork(nn.Module):
         raise NotImplementedError
 
 
+@config
+class LIIFNetConfig:
+    """LIIF's query network."""
+
+    hidden: tuple[int, ...] = (256, 256, 256, 256)
+    """Widths of the MLP's hidden layers."""
+    ensemble: bool = True
+    """Average the answers of the four nearest cells."""
+    unfold: bool = True
+    """A cell's feature includes its eight neighbours'."""
+    cell: bool = True
+    """The size of the queried pixel is an input of the MLP."""
+
+
 class LIIF(QueryNetwork):
-    """LIIF's query network.
+    """LIIF's query network on feature maps of so many channels; an ensemble is weighed by the area of the opposite corner."""
 
-    feature_channels  channels of the encoder's feature map
-    ensemble          average the answers of the four nearest cells, by the area of the opposite corner; else the nearest cell answers
-    unfold            a cell's feature includes its eight neighbours'
-    cell              the MLP receives the size of the queried pixel
-    """
-
-    def __init__(
-        self, feature_channels: int, out_channels: int, hidden: Sequence[int], ensemble: bool = True, unfold: bool = True, cell: bool = True
-    ) -> None:
+    def __init__(self, options: LIIFNetConfig, feature_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.ensemble, self.unfold, self.cell = ensemble, unfold, cell
-        width = feature_channels * (9 if unfold else 1) + 2 + (2 if cell else 0)
-        self.mlp = MLP(width, out_channels, hidden)
+        self.ensemble, self.unfold, self.cell = options.ensemble, options.unfold, options.cell
+        width = feature_channels * (9 if options.unfold else 1) + 2 + (2 if options.cell else 0)
+        self.mlp = MLP(width, out_channels, options.hidden)
 
     def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
         """See QueryNetwork; with neighbours where they are used."""
@@ -81,6 +88,14 @@ class LIIF(QueryNetwork):
         return local_ensemble(prepared, coordinates, answer, CORNERS if self.ensemble else ((0, 0),))
 
 
+@config
+class MetaSRNetConfig:
+    """MetaSR's query network."""
+
+    hidden: tuple[int, ...] = (256,)
+    """Widths of the hidden layers of the network that predicts filters."""
+
+
 class MetaSR(QueryNetwork):
     """Predicts, for every target pixel, the filter that turns the nearest 3x3 features into its colour.
 
@@ -88,10 +103,10 @@ class MetaSR(QueryNetwork):
     the pixel's height only, so anisotropic enlargement is not seen, as published.
     """
 
-    def __init__(self, feature_channels: int, out_channels: int, hidden: Sequence[int] = (256,)) -> None:
+    def __init__(self, options: MetaSRNetConfig, feature_channels: int, out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
-        self.mlp = MLP(3, 9 * feature_channels * out_channels, hidden)
+        self.mlp = MLP(3, 9 * feature_channels * out_channels, options.hidden)
 
     def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
         """See QueryNetwork."""

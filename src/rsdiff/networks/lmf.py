@@ -7,18 +7,19 @@ Source: HeZongyao/LMF, models/lmlte.py, lmliif.py, lmciaosr.py, lmmlp.py (He and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import config
 from rsdiff.data.transfer import constant
 from rsdiff.networks.coordinates import CORNERS, local_ensemble, steps_of, unfold_neighbours
 from rsdiff.networks.cross_scale_attention import CrossScaleAttention
 from rsdiff.networks.liif import MLP, QueryNetwork
-from rsdiff.networks.lte import FourierMaps, fourier
+from rsdiff.networks.lte import FourierMaps, fourier, require_even
 
 
 class ModulatedMLP(nn.Module):
@@ -59,30 +60,45 @@ class LMFNetwork(QueryNetwork):
         return prepared[:, count // 2 : count].abs().mean(1)
 
 
+@config
+class LMFNetConfig:
+    """What the three query networks have in common. The defaults are those of EDSR-baseline."""
+
+    hidden: tuple[int, ...] = (288,)
+    """Widths of the latent MLP's hidden layers."""
+    render_width: int = 16
+    """Width of the rendering MLP."""
+    render_depth: int = 8
+    """Hidden layers of the rendering MLP."""
+    compress: bool = True
+    """Render from codes that the latent MLP makes, instead of the features themselves."""
+
+    def __post_init__(self) -> None:
+        require_even("render_width", self.render_width)
+
+
+@config
+class LMFLTENetConfig(LMFNetConfig):
+    """LTE's query network on LMF."""
+
+    width: int = 128
+    """Amplitudes and frequencies per cell, even."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_even("width", self.width)
+
+
 class LMFLTE(LMFNetwork):
-    """LTE's interface on LMF: the latent stage sees the texture at the middle of a cell, the rendering its compressed code.
+    """LTE's interface on LMF: the latent stage sees the texture at the middle of a cell, the rendering its compressed code."""
 
-    width         amplitudes and frequencies per cell, even
-    hidden        widths of the latent MLP's hidden layers
-    render_width  channels of the rendering MLP's layers, even; `render_depth` their number
-    compress      render from codes of `render_width` channels instead of the amplitudes and frequencies themselves
-    """
-
-    def __init__(
-        self,
-        feature_channels: int,
-        out_channels: int,
-        width: int,
-        hidden: Sequence[int],
-        render_width: int,
-        render_depth: int,
-        compress: bool,
-    ) -> None:
+    def __init__(self, options: LMFLTENetConfig, feature_channels: int, out_channels: int) -> None:
         super().__init__()
+        width, compress, render_width = options.width, options.compress, options.render_width
         self.maps = FourierMaps(feature_channels, width)
         seen = render_width if compress else width
-        self.render = ModulatedMLP(seen, out_channels, render_width, render_depth)
-        self.latent = MLP(width, self.render.modulations + (2 * seen if compress else 0), hidden)
+        self.render = ModulatedMLP(seen, out_channels, render_width, options.render_depth)
+        self.latent = MLP(width, self.render.modulations + (2 * seen if compress else 0), options.hidden)
         self.render_phase = nn.Linear(2, seen // 2, bias=False) if compress else None
 
     def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
@@ -105,28 +121,33 @@ class LMFLTE(LMFNetwork):
         return local_ensemble(prepared, coordinates, answer)
 
 
-class LMFLIIF(LMFNetwork):
-    """LIIF on LMF. See `LMFLTE` for the arguments; `ensemble`, `unfold` and `cell` are LIIF's."""
+@config
+class LMFLIIFNetConfig(LMFNetConfig):
+    """LIIF's query network on LMF."""
 
-    def __init__(
-        self,
-        feature_channels: int,
-        out_channels: int,
-        hidden: Sequence[int],
-        render_width: int,
-        render_depth: int,
-        compress: bool,
-        ensemble: bool,
-        unfold: bool,
-        cell: bool,
-    ) -> None:
+    hidden: tuple[int, ...] = (208,)
+    """Widths of the latent MLP's hidden layers."""
+    render_depth: int = 6
+    """Hidden layers of the rendering MLP; published with SwinIR: 8."""
+    ensemble: bool = True
+    """Average the answers of the four nearest cells."""
+    unfold: bool = True
+    """The latent MLP sees a cell's eight neighbours."""
+    cell: bool = True
+    """The size of the queried pixel is an input of both MLPs."""
+
+
+class LMFLIIF(LMFNetwork):
+    """LIIF on LMF."""
+
+    def __init__(self, options: LMFLIIFNetConfig, feature_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.compress, self.ensemble, self.unfold, self.cell = compress, ensemble, unfold, cell
-        told = 2 if cell else 0
-        seen = render_width if compress else feature_channels
-        self.render = ModulatedMLP(seen + 2 + told, out_channels, render_width, render_depth)
-        codes = self.render.modulations + (seen if compress else 0)
-        self.latent = MLP(feature_channels * (9 if unfold else 1) + told, codes, hidden)
+        self.compress, self.ensemble, self.unfold, self.cell = options.compress, options.ensemble, options.unfold, options.cell
+        told = 2 if options.cell else 0
+        seen = options.render_width if options.compress else feature_channels
+        self.render = ModulatedMLP(seen + 2 + told, out_channels, options.render_width, options.render_depth)
+        codes = self.render.modulations + (seen if options.compress else 0)
+        self.latent = MLP(feature_channels * (9 if options.unfold else 1) + told, codes, options.hidden)
 
     def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
         """See QueryNetwork."""
@@ -145,38 +166,42 @@ class LMFLIIF(LMFNetwork):
         return local_ensemble(prepared, coordinates, answer, CORNERS if self.ensemble else ((0, 0),))
 
 
+@config
+class LMFCiaoSRNetConfig(LMFNetConfig):
+    """CiaoSR's query network on LMF."""
+
+    query_hidden: tuple[int, ...] = (256,)
+    """Widths of the hidden layers of the MLP that makes the attention's queries."""
+    attention_hidden: tuple[int, ...] = (256,)
+    """Widths of the hidden layers of the MLPs that weigh keys and values."""
+    temperature: float = 1.0
+    """Divides the attention's scores."""
+    scales: tuple[Literal[2, 3, 4], ...] = (2,)
+    """Scales of the non-local features; without any there are none."""
+    attention_tile: int = 48
+    """Non-local features are found within parts of about so many LR pixels a side; 0 means in the whole image."""
+
+
 class LMFCiaoSR(LMFNetwork):
-    """CiaoSR on LMF: attention at the resolution of the input only. See `LMFLTE` and `CiaoSR` for the arguments.
+    """CiaoSR on LMF: attention at the resolution of the input only.
 
     Kept of the published code, whose weights depend on it: the 3x3 neighbourhood is regrouped before its corners are taken (unfolding
     puts channels first), rows and columns of the corners are exchanged, and the offset of a corner is divided by the size twice.
     """
 
-    def __init__(
-        self,
-        feature_channels: int,
-        out_channels: int,
-        query_hidden: Sequence[int],
-        hidden: Sequence[int],
-        latent_hidden: Sequence[int],
-        render_width: int,
-        render_depth: int,
-        compress: bool,
-        temperature: float,
-        scales: Sequence[int],
-        tile: int,
-    ) -> None:
+    def __init__(self, options: LMFCiaoSRNetConfig, feature_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.compress, self.temperature = compress, temperature
+        self.compress, self.temperature = options.compress, options.temperature
+        scales, hidden, render_width = options.scales, options.attention_hidden, options.render_width
         key = 4 * feature_channels
         value = key + len(scales) * feature_channels
-        self.attention = CrossScaleAttention(feature_channels, scales, tile) if scales else None
-        self.mlp_query = MLP(9 * feature_channels, key, query_hidden)
+        self.attention = CrossScaleAttention(feature_channels, scales, options.attention_tile) if scales else None
+        self.mlp_query = MLP(9 * feature_channels, key, options.query_hidden)
         self.mlp_key = MLP(key + 4, key, hidden)
         self.mlp_value = MLP(value + 4, value, hidden)
-        seen = 2 * render_width if compress else value
-        self.render = ModulatedMLP(seen + 2, out_channels, render_width, render_depth)
-        self.latent = MLP(value, self.render.modulations + (seen if compress else 0), latent_hidden)
+        seen = 2 * render_width if options.compress else value
+        self.render = ModulatedMLP(seen + 2, out_channels, render_width, options.render_depth)
+        self.latent = MLP(value, self.render.modulations + (seen if options.compress else 0), options.hidden)
 
     def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
         """See QueryNetwork."""

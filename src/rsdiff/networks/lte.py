@@ -6,12 +6,12 @@ Source: jaewon-lee-b/lte, models/lte.py and ltep.py (Lee and Jin, CVPR 2022).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from rsdiff.config import UserError, config
 from rsdiff.networks.coordinates import local_ensemble, steps_of
 from rsdiff.networks.liif import MLP, QueryNetwork
 
@@ -31,6 +31,12 @@ def fourier(frequencies: Tensor, offset: Tensor, phase: Tensor, pairing: Pairing
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
+def require_even(name: str, value: int) -> None:
+    """Raise UserError for an option that must be even and is not: half of such channels are cosines."""
+    if value < 2 or value % 2:
+        raise UserError(f"{name}={value} was given; choose an even number of at least 2.")
+
+
 class FourierMaps(nn.Module):
     """Amplitudes and frequencies (B, width, h, w) each of a feature map, and the phase that the size of a pixel shifts them by."""
 
@@ -41,20 +47,29 @@ class FourierMaps(nn.Module):
         self.phase = nn.Linear(2, width // 2, bias=False)
 
 
+@config
+class LTENetConfig:
+    """LTE's query network."""
+
+    width: int = 256
+    """Amplitudes and frequencies per cell, even."""
+    hidden: tuple[int, ...] = (256, 256, 256)
+    """Widths of the MLP's hidden layers."""
+    pairing: Pairing = "neighbours"
+    """Channels that make a frequency's row and column: neighbours (LTE), or one of either half (LTE+)."""
+
+    def __post_init__(self) -> None:
+        require_even("width", self.width)
+
+
 class LTE(QueryNetwork):
-    """The query network. Its answers are added to the bilinearly enlarged image.
+    """The query network. Its answers are added to the bilinearly enlarged image."""
 
-    width    amplitudes and frequencies per cell, even
-    pairing  see `fourier`
-    """
-
-    def __init__(
-        self, feature_channels: int, out_channels: int, width: int, hidden: Sequence[int], pairing: Pairing = "neighbours"
-    ) -> None:
+    def __init__(self, options: LTENetConfig, feature_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.pairing = pairing
-        self.maps = FourierMaps(feature_channels, width)
-        self.mlp = MLP(width, out_channels, hidden)
+        self.pairing = options.pairing
+        self.maps = FourierMaps(feature_channels, options.width)
+        self.mlp = MLP(options.width, out_channels, options.hidden)
 
     def prepare(self, features: Tensor, cell: Tensor) -> Tensor:
         """See QueryNetwork."""

@@ -31,7 +31,7 @@ class RDNConfig:
 
     def build(self, in_channels: int) -> RDN:
         """Return the encoder with fresh weights."""
-        return RDN(in_channels, self.width, self.blocks, self.layers, self.growth)
+        return RDN(self, in_channels)
 
 
 class ResidualDenseBlock(nn.Module):
@@ -53,12 +53,13 @@ class ResidualDenseBlock(nn.Module):
 class RDN(nn.Module):
     """forward maps images (B, in_channels, h, w) to features (B, width, h, w). Source: yinboc/liif, models/rdn.py, no_upsampling."""
 
-    def __init__(self, in_channels: int, width: int, blocks: int, layers: int, growth: int) -> None:
+    def __init__(self, options: RDNConfig, in_channels: int) -> None:
         super().__init__()
+        width, blocks = options.width, options.blocks
         self.out_channels = width
         self.shallow1 = nn.Conv2d(in_channels, width, 3, padding=1)
         self.shallow2 = nn.Conv2d(width, width, 3, padding=1)
-        self.dense = nn.ModuleList(ResidualDenseBlock(width, layers, growth) for _ in range(blocks))
+        self.dense = nn.ModuleList(ResidualDenseBlock(width, options.layers, options.growth) for _ in range(blocks))
         self.fuse = nn.Sequential(nn.Conv2d(blocks * width, width, 1), nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.edm_layers import BlockStyle, Resample, UNetBlock
-from rsdiff.networks.edm_unet import UNetDecoder, UNetEncoder
+from rsdiff.networks.edm_unet import BlockStyle, Resample, UNetBlock, UNetDecoder, UNetEncoder
 from rsdiff.networks.song_unet import SongEmbedding, SongUNetConfig
 
 

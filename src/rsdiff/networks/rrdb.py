@@ -145,6 +145,11 @@ class RRDBNet(nn.Module):
         """The layer that makes the image."""
         return self.conv_last
 
+    @property
+    def size_multiple(self) -> int:
+        """What h and w must be multiples of."""
+        return self.unshuffle
+
     def trunk(self, x: Tensor) -> list[Tensor]:
         """Return the output of every RRDB and last the trunk's feature (first convolution + body), all (B, width, h, w)."""
         first = self.conv_first(F.pixel_unshuffle(x, self.unshuffle) if self.unshuffle > 1 else x)

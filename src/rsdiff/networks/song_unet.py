@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.edm_layers import BlockStyle, Init, Resample, UNetBlock, fourier_embedding, linear, sine_first
-from rsdiff.networks.edm_unet import UNetDecoder, UNetEncoder
+from rsdiff.networks.edm_unet import BlockStyle, Init, Resample, UNetBlock, UNetDecoder, UNetEncoder, fourier_embedding, linear, sine_first
 from rsdiff.networks.layers import positional_embedding
 
 XAVIER = Init("xavier_uniform")

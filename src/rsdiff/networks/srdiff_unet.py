@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsdiff.config import UserError, config
+from rsdiff.data.problem import Problem
 from rsdiff.networks.diffusion_unet import require_multiple
 from rsdiff.networks.layers import TimeEmbedding
+from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 
 EVERY = 3
 """Every third feature of the condition network is shown: of eight RRDBs and their global sum, the third, sixth and ninth."""
@@ -57,22 +59,14 @@ class SRDiffUNet(nn.Module):
 
     forward(x (B, bands, H, W), step (B,), features (B, feature_channels, h, w)) -> (B, bands, H, W).
 
-    multipliers       channels of the levels in units of `width` (1, 2, 2, 4 published); H and W must be multiples of 2^(levels - 1)
-    feature_channels  channels of the concatenated features (96 published: three of 32)
-    scale             H / h; the features are enlarged by one transposed convolution and added after the first level's blocks
+    H and W must be multiples of 2^(levels - 1). The features, concatenated, are enlarged by `scale`, H / h, in one transposed convolution
+    and added after the first level's blocks.
     """
 
-    def __init__(
-        self,
-        *,
-        bands: int = 3,
-        width: int = 64,
-        multipliers: Sequence[int] = (1, 2, 2, 4),
-        feature_channels: int = 96,
-        scale: int = 4,
-    ) -> None:
+    def __init__(self, options: SRDiffUNetConfig, bands: int, scale: int) -> None:
         super().__init__()
-        widths = [width * multiplier for multiplier in multipliers]
+        width, feature_channels = options.width, (options.condition_blocks + 1) // EVERY * options.condition_width
+        widths = [width * multiplier for multiplier in options.multipliers]
         deepest = widths[-1]
         self.size_multiple = 2 ** (len(widths) - 1)
         self.condition = nn.ConvTranspose2d(feature_channels, width, 2 * scale, scale, scale // 2)
@@ -111,3 +105,34 @@ class SRDiffUNet(nn.Module):
 def halve(channels: int) -> nn.Sequential:
     """Reflection-padded 3x3 convolution of stride 2."""
     return nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3, stride=2))
+
+
+@config
+class SRDiffUNetConfig:
+    """SRDiff's noise predictor and the small RRDB network that conditions it."""
+
+    width: int = 64
+    """Channels of the first level."""
+    multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    """Channels of each level in units of `width`; the image is halved between levels."""
+    condition_width: int = 32
+    """Channels of the condition network."""
+    condition_blocks: int = 8
+    """RRDBs of the condition network; one less than a multiple of 3, because every third feature (and the last) is shown."""
+    condition_growth: int = 16
+    """Channels each dense convolution of the condition network adds."""
+
+    def __post_init__(self) -> None:
+        if self.width < 4 or self.width % 2 or not self.multipliers or min(self.multipliers) < 1:
+            raise UserError(f"width={self.width}, multipliers={list(self.multipliers)}: choose an even width of 4 or more, and 1 or more.")
+        if self.condition_blocks < 2 or (self.condition_blocks + 1) % EVERY or min(self.condition_width, self.condition_growth) < 1:
+            raise UserError(f"condition_blocks={self.condition_blocks} is not 2, 5, 8, ...; choose one of these.")
+
+    def build(self, problem: Problem) -> SRDiffUNet:
+        """Return the U-Net with fresh weights."""
+        return SRDiffUNet(self, problem.bands, int(problem.scale))
+
+    def build_condition(self, problem: Problem) -> RRDBNet:
+        """Return the condition network; its head is never used but belongs to the checkpoint."""
+        sizes = RRDBConfig(width=self.condition_width, blocks=self.condition_blocks, growth=self.condition_growth)
+        return RRDBNet(sizes, problem.lr_bands, problem.bands)

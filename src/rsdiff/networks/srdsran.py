@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +116,8 @@ class SRDSRAN(nn.Module):
     scale  2, 3, 4, 8 or 9. All stages of the enlargement are the same convolution, used again: the published code lists one module several
            times, and its checkpoints hold it twice at x4.
     """
+
+    size_multiple: ClassVar[int] = 1
 
     def __init__(self, options: SRDSRANConfig, in_channels: int, out_channels: int, scale: int) -> None:
         super().__init__()

@@ -26,8 +26,8 @@ function columnsOfBoard() {
   const columns = [
     { name: "run", text: (run) => run.name, value: (run) => run.name + run.signature },
     { name: "task", text: (run) => run.task }, { name: "state", text: (run) => run.state },
-    ...["scale", "seed", "trainer.steps", "degradation.kind", "sampler.kind"].filter((name) => new Set(board.runs.map((run) => settingOf(run, name))).size > 1)
-      .map((name) => ({ name, text: (run) => settingOf(run, name), number: board.runs.every((run) => settingOf(run, name) === "" || !Number.isNaN(Number(settingOf(run, name)))) })),
+    ...["scale", "seed", "trainer.steps", "degradation.kind", "sampler.kind", "metrics.protocol.name"].filter((name) => new Set(board.runs.map((run) => settingOf(run, name)).filter(Boolean)).size > 1)
+      .map((name) => ({ name, title: name.replace("metrics.protocol.name", "protocol"), text: (run) => settingOf(run, name), number: board.runs.every((run) => settingOf(run, name) === "" || !Number.isNaN(Number(settingOf(run, name)))) })),
   ];
   const figures = [...new Set(board.runs.flatMap((run) => Object.keys(run.summary)))].filter((name) => !/^(bicubic|linear)_/.test(name));
   for (const name of figures) {

@@ -29,6 +29,10 @@ CELL, GAP, EDGE, HEADER = 2.35, 0.07, 0.1, 0.84
 """Inches: width of a cell, space between cells, margin of the sheet, room for names above the first row."""
 
 
+DETAIL_COLOURS = np.array([(0, 158, 60), (0, 90, 255), (230, 20, 20)], np.float64)
+"""Of detail that improves, is missing and was invented."""
+
+
 @dataclass(frozen=True)
 class Panel:
     """What a panel shows of one image.
@@ -40,6 +44,7 @@ class Panel:
     method    name over the restored image
     captions  scores below the names, by 'bicubic', 'sr' and 'kernel', e.g. {'sr': 'PSNR 27.31 dB, SSIM 0.812'}
     kernels   (k, k) blur kernels, the true one and the one the method estimates, or None
+    detail    (3, H, W) shares of detail that improves, is missing and was invented; NaN where nothing is judged; or None
     """
 
     name: str
@@ -51,6 +56,7 @@ class Panel:
     captions: tuple[tuple[str, str], ...] = ()
     rgb_bands: tuple[int, int, int] = (0, 1, 2)
     kernels: tuple[Tensor, Tensor] | None = None
+    detail: Tensor | None = None
 
 
 def write_panel(folder: Path, panel: Panel) -> Path:
@@ -92,18 +98,20 @@ def _draw(panel: Panel, pictures: dict[str, Picture]) -> bytes:
     errors = _errors(panel)
     height, width = pictures["sr"].shape[:2]
     sheet = _Sheet(
-        columns=len(pictures) + (panel.kernels is not None) + bool(errors),
+        columns=len(pictures) + (panel.detail is not None) + (panel.kernels is not None) + bool(errors),
         cell_height=CELL * min(max(height / width, 0.5), 2.0),
         right=0.62 if errors else EDGE,
     )
-    titles = {"lr": "Input (LR)", "bicubic": "Bicubic", "sr": panel.method, "hr": "Reference (HR)"}
+    titles = {"lr": "Input (LR)", "bicubic": "Bicubic", "sr": panel.method, "hr": "Reference (HR)", "detail": "Detail"}
     captions = {"lr": f"{panel.lr.shape[-1]} x {panel.lr.shape[-2]} px", "hr": f"{width} x {height} px", **dict(panel.captions)}
+    captions["detail"] = "green improves, blue lacks, red is invented"
+    shown = {**pictures, **({} if panel.detail is None else {"detail": _detail_picture(panel.detail)})}
     top, left, side, _ = busiest_window(panel.hr if panel.hr is not None else panel.restored)
     with styled():
         figure = Figure(figsize=(sheet.width, sheet.height), dpi=DOTS_PER_INCH)
         FigureCanvasAgg(figure)
         figure.text(EDGE / sheet.width, 1 - 0.21 / sheet.height, panel.name, fontsize=10.5, fontweight="bold", color=INK, va="center")
-        for column, (key, picture) in enumerate(pictures.items()):
+        for column, (key, picture) in enumerate(shown.items()):
             whole = figure.add_axes(sheet.cell(0, column))
             whole.imshow(picture, interpolation="antialiased", aspect="auto" if height > 2 * width or width > 2 * height else "equal")
             whole.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor=DETAIL, linewidth=1.4))
@@ -113,8 +121,8 @@ def _draw(panel: Panel, pictures: dict[str, Picture]) -> bytes:
             _bare(whole, None)
             _bare(detail, DETAIL)
         if panel.kernels is not None:
-            sheet.label(figure, len(pictures), "Blur kernel", captions.get("kernel", ""))
-            _draw_kernels(figure, sheet, len(pictures), panel.kernels)
+            sheet.label(figure, len(shown), "Blur kernel", captions.get("kernel", ""))
+            _draw_kernels(figure, sheet, len(shown), panel.kernels)
         if errors:
             _draw_errors(figure, sheet, errors)
         buffer = io.BytesIO()
@@ -151,6 +159,13 @@ class _Sheet:
 
     def _left(self, column: int) -> float:
         return (EDGE + column * (CELL + GAP)) / self.width
+
+
+def _detail_picture(shares: Tensor) -> Picture:
+    """Return shares (3, H, W) of detail as a picture (H, W, 3) of mixed colours; light grey where nothing is judged."""
+    values = shares.float().numpy()
+    mixed = np.tensordot(values, DETAIL_COLOURS, ((0,), (0,)))
+    return np.where(np.isfinite(mixed), mixed, 225.0).round().astype(np.uint8)
 
 
 def _errors(panel: Panel) -> dict[str, NDArray[np.float32]]:

@@ -21,15 +21,16 @@ from rsdiff.config import PlaceError, UserError
 from rsdiff.data.durable import write_json
 from rsdiff.runs import sweep
 from rsdiff.runs.console import LOG
+from rsdiff.runs.identity import IDENTITY, read_identity
 from rsdiff.runs.ownership import is_owned
 from rsdiff.runs.status import STATUS, Status, read_status
 from rsdiff.tracking.json_lines import HISTORY, read_history
 
 INDEX = "index.html"
 ENTRY = "board.json"
-FORMAT = 1
+FORMAT = 2
 """Of board.json; another number makes all entries again."""
-READ = (STATUS, HISTORY, "config.yaml", "provenance.jsonl")
+READ = (STATUS, HISTORY, "config.yaml", "provenance.jsonl", IDENTITY)
 """Files of a run that its entry is made of."""
 POINTS = 200
 """Of a curve; longer ones are shown by the means of neighbours."""
@@ -92,7 +93,7 @@ def made_entry(folder: Path, status: Status) -> Entry:
     """Return what the page shows of a run and what does not depend on where its folder lies."""
     from rsdiff.reporting.board_page import pictures_of
 
-    config = _yaml(folder / "config.yaml")
+    config = settings_used(_yaml(folder / "config.yaml"), folder)
     lines = _json_lines(folder / "provenance.jsonl")
     first, last = (lines[0], lines[-1]) if lines else ({}, {})
     command = [str(word) for word in last.get("command", [])]
@@ -108,6 +109,14 @@ def made_entry(folder: Path, status: Status) -> Entry:
         "series": series_of(read_history(folder)),
         "pictures": pictures_of(folder / "evaluation", IMAGES),
     }
+
+
+def settings_used(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the settings of a run without those of groups that its task does not read, as the trainer of an evaluation."""
+    known = read_identity(folder)
+    if known is None:
+        return dict(config)
+    return {name: value for name, value in config.items() if not isinstance(value, Mapping) or name in known[1].settings}
 
 
 def _place(folder: Path, outputs: Path, status: Status, state: str) -> Entry:

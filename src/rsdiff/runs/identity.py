@@ -4,6 +4,7 @@ Neither the text of the command line nor the place of a file matters: `scale=4` 
 another path, copied or touched; and an option that is added with a default later changes no run. A config class says in class variables
     result_neutral  options that change no result (loader processes, intervals of saving)
     located         options that say where content lies; the content itself is part of the identity
+    located_lists   the same for options that do so where they are lists
     read_with       options that are read only beside certain values of others, see rsdiff.config.reading
 """
 
@@ -101,6 +102,8 @@ def _difference(config: Any, usual: Any) -> dict[str, Any]:
         if option.name in left_out or not is_read(config, option.name):
             continue
         value = getattr(config, option.name)
+        if isinstance(value, tuple) and option.name in getattr(type(config), "located_lists", ()):
+            continue
         default = _default(option) if usual is None else getattr(usual, option.name)
         if not _is_config(value):
             if value != default:
@@ -108,7 +111,8 @@ def _difference(config: Any, usual: Any) -> dict[str, Any]:
         elif type(value) is not type(default):
             found[option.name] = {**(_kind(value) or {"kind": type(value).__name__}), **_difference(value, None)}
         elif difference := _difference(value, default):
-            found[option.name] = difference
+            read = {name: inner for name, inner in difference.items() if is_read(config, f"{option.name}.{name}")}
+            found |= {option.name: read} if read else {}
     return found
 
 

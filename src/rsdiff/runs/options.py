@@ -48,6 +48,9 @@ class RunOptions:
     def __post_init__(self) -> None:
         if not 0 < self.scale < math.inf:
             raise UserError(f"scale={self.scale:g} was given; give a number above 0, such as 4.")
+        for name in ("checkpoint", "input", "output", "source", "sr", "hr", "outputs"):
+            if getattr(self, name) == "":
+                raise UserError(f"{name}= is empty; give a path, or leave {name}= out.")
 
 
 class TaskOptions:
@@ -61,6 +64,7 @@ class TaskOptions:
     only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
     continues  whether `checkpoint` brings its own settings (model, data, degradation, sampler) for what the user did not choose
     is_calibrated whether it uses the calibrations that lie beside the checkpoint, where it takes several samples
+    located_lists options that name checkpoints where they are lists; the checkpoints' content is part of the identity
     reads      splits of the data set that it reads
     tests_alone whether it tests without training, so that all images of a folder test that says nothing of test images
     repeats    whether a finished run is done again, because it collects what other runs made
@@ -74,9 +78,25 @@ class TaskOptions:
     starts: ClassVar[bool] = False
     only_looks: ClassVar[bool] = False
     is_calibrated: ClassVar[bool] = False
+    located_lists: ClassVar[frozenset[str]] = frozenset()
     tests_alone: ClassVar[bool] = False
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ()
     repeats: ClassVar[bool] = False
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The checkpoints that restore samples beside those of `checkpoint`, as they were typed."""
+        given = getattr(self, "ensemble", ())
+        return given if isinstance(given, tuple) else ()
+
+    def require_sample_of_each(self, samples: int) -> None:
+        """Raise UserError where checkpoints are named beside `checkpoint` and one restoration of every image is wanted."""
+        if self.beside and samples < 2:
+            count = len(self.beside)
+            raise UserError(
+                f"ensemble names {count} checkpoint{'s' * (count > 1)} and samples={samples} was given; set task.samples={count + 1}: "
+                "one of each, and one of checkpoint=."
+            )
 
     def function(self) -> Callable[..., Any]:
         """Return the task's `run(settings, folder, tracker) -> TaskResult`."""

@@ -99,6 +99,16 @@ class RunSettings:
             return starting_point(self.model, self.resolved, self.checkpoint, self.outputs, self._training_images)
         return find_checkpoint(self.checkpoint) if self.checkpoint else None
 
+    @cached_property
+    def beside(self) -> tuple[Path, ...]:
+        """The checkpoint folders that restore samples beside the run's own, which does not count where it is named again."""
+        from rsdiff.runs.predecessor import locate
+        from rsdiff.training.checkpoints import find_checkpoint
+
+        found = [find_checkpoint(locate(place, self.outputs)) for place in self.task.beside]
+        own = None if self.starting_point is None else self.starting_point.resolve()
+        return tuple(place for place in dict.fromkeys(found) if place.resolve() != own)
+
     def _training_images(self) -> str:
         from rsdiff.runs.content import digest_of_images
 
@@ -197,6 +207,7 @@ class RunSettings:
             if self.task.is_calibrated and getattr(self.task, "samples", 1) > 1:
                 found = digest_of_calibrations(self.starting_point)
                 content |= {"calibrations": found} if found else {}
+        content |= {f"ensemble/{number}": digest_of_checkpoint(place) for number, place in enumerate(self.beside)}
         content |= {f"input/{number}": digest_of_path(path) for number, path in enumerate(self.inputs)}
         if self.source is not None:
             content["source"] = digest_of_path(self.source)

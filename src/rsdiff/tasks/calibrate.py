@@ -6,7 +6,7 @@ The calibration is stored with the checkpoint. From then on task=evaluate and ta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from rsdiff.degradations import named_cases
 from rsdiff.inference.draws import restored_draws
 from rsdiff.inference.images import Restored, restore_images
 from rsdiff.methods.base import Method
-from rsdiff.metrics.calibration import LEAST_IMAGES, LEVELS, Calibration, Pixels, as_drawn, fitted
+from rsdiff.metrics.calibration import LEAST_IMAGES, LEVELS, Calibration, Pixels, as_drawn, coverages, fitted
 from rsdiff.reporting.records import write_text
 from rsdiff.reporting.uncertainty import reliability_figure
 from rsdiff.runs.console import say
@@ -33,7 +33,7 @@ from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import calibrations
-from rsdiff.tasks.experiment import degradation_for, draw_of, make_accelerator, problem_of, tested_method
+from rsdiff.tasks.experiment import degradation_for, draw_of, make_accelerator, methods_beside, problem_of, tested_method
 from rsdiff.tasks.options import CalibrateTask
 from rsdiff.tracking import Tracker
 from rsdiff.training.processes import wait_for_all
@@ -64,15 +64,17 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             f"{len(fit_on)} of {len(names)} images would be calibrated on and {LEAST_IMAGES} are needed; raise task.share, or choose data "
             "with more images."
         )
-    method.to(accelerator.device)
-    found = gather(settings, task.samples, method, source, folder.path / "pixels", accelerator, tracker)
+    methods = (method, *methods_beside(settings, checkpoint, task.samples))
+    for one in methods:
+        one.to(accelerator.device)
+    found = gather(settings, task.samples, methods, source, folder.path / "pixels", accelerator, tracker)
     if not accelerator.is_main_process:
         return TaskResult([])
     calibration = fitted([found[name] for name in fit_on], task.samples)
     contents = dict(zip((source.name(index) for index in range(len(source))), source.contents(), strict=True))
     stored = calibrations.Stored(
         calibration,
-        calibrations.fits_of(settings.scale, settings.sampler, task.samples),
+        calibrations.fits_of(settings.scale, settings.sampler, task.samples, settings.beside),
         short_digests(contents[name] for name in fit_on),
         f"{settings.choices['dataset']}, {settings.choices['degradation']}",
     )
@@ -100,7 +102,13 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
 
 
 def gather(
-    settings: RunSettings, samples: int, method: Method, source: ImageSource, folder: Path, accelerator: Accelerator, tracker: Tracker
+    settings: RunSettings,
+    samples: int,
+    methods: Sequence[Method],
+    source: ImageSource,
+    folder: Path,
+    accelerator: Accelerator,
+    tracker: Tracker,
 ) -> dict[str, Pixels]:
     """Return errors and spreads of pixels of every image by its name, over all degradations of a grid.
 
@@ -114,11 +122,11 @@ def gather(
         waiting = [index for index in mine if not (folder / f"{number}_{index}.npz").exists()]
         done += len(mine) - len(waiting)
         restoring = restore_images(
-            method, (views[index] for index in waiting), degradation, settings.sampler, settings.seed, accelerator.device
+            methods[0], (views[index] for index in waiting), degradation, settings.sampler, settings.seed, accelerator.device
         )
         with during("calibration"):
             for index, restored in zip(waiting, restoring, strict=True):
-                drawn = restored_draws(method, restored.batch, settings.sampler, settings.seed, samples, restored.image)
+                drawn = restored_draws(methods, restored.batch, settings.sampler, settings.seed, samples, restored.image)
                 pixels = pixels_of(restored, drawn, settings.seed)
                 folder.mkdir(parents=True, exist_ok=True)
                 write_arrays(folder / f"{number}_{index}.npz", {"error": pixels.error, "spread": pixels.spread})
@@ -147,17 +155,6 @@ def pixels_of(restored: Restored, draws: torch.Tensor, seed: int) -> Pixels:
     generator = keyed_generator(seed, "calibrate", restored.batch.metas[0].name)
     chosen = torch.randperm(error.numel(), generator=generator)[:PIXELS]
     return Pixels(error.flatten()[chosen].double().numpy(), spread.flatten()[chosen].double().numpy())
-
-
-def coverages(images: Iterable[Pixels], calibration: Calibration) -> dict[float, float]:
-    """Return the mean over images of the share of values within the intervals, by level; NaN without images or a fitted level."""
-    found: dict[float, float] = {}
-    images = list(images)
-    for level in LEVELS:
-        reach = calibration.reaches[level]
-        shares = [float(np.mean(np.abs(one.error) <= reach * calibration.deviation(one.spread))) for one in images]
-        found[level] = float(np.mean(shares)) if shares and math.isfinite(reach) else math.nan
-    return found
 
 
 def by_class(images: ByImage, labels: Mapping[str, str], calibration: Calibration) -> dict[str, tuple[int, float]]:

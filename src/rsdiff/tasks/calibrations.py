@@ -6,6 +6,7 @@ A calibration belongs to weights, scale, sampler and number of samples; that of 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rsdiff.data.durable import write_json
 from rsdiff.data.source import ImageSource
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.metrics.calibration import Calibration
-from rsdiff.runs.content import CALIBRATIONS
+from rsdiff.runs.content import CALIBRATIONS, digest_of_checkpoint
 from rsdiff.runs.identity import settings_of, signature_of
 from rsdiff.training.checkpoints import Checkpoint
 
@@ -30,7 +31,7 @@ NONE = "none"
 class Stored:
     """A calibration with what it was fitted for and on.
 
-    fits       scale, sampler and samples
+    fits       scale, sampler and samples, and the weights of the other checkpoints of an ensemble
     images     short digests of the images it was fitted on (see rsdiff.data.digests)
     data       data set and degradation, in words
     """
@@ -49,22 +50,24 @@ class Stored:
         return {"fits": self.fits, "data": self.data, "calibration": self.calibration.to_json(), "images": self.images}
 
 
-def fits_of(scale: float, sampler: SamplerConfig, samples: int) -> dict[str, Any]:
-    """Return what a calibration must have been fitted for to be of use in a restoration."""
+def fits_of(scale: float, sampler: SamplerConfig, samples: int, beside: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return what a calibration must have been fitted for to be of use in a restoration; `beside` are further checkpoints."""
     found: dict[str, Any] = settings_of({"scale": float(scale), "samples": samples, "sampler": sampler})
-    return found
+    others = [digest_of_checkpoint(place) for place in beside]
+    return {**found, **({"ensemble": others} if others else {})}
 
 
-def find(scale: float, sampler: SamplerConfig, place: Path | None, given: str, samples: int) -> Stored | None:
+def find(scale: float, sampler: SamplerConfig, place: Path | None, given: str, samples: int, beside: Sequence[Path] = ()) -> Stored | None:
     """Return the calibration of a restoration: the one that is given, else one in the checkpoint's folder that fits, else None.
 
-    place  the checkpoint's folder
+    place   the checkpoint's folder
+    beside  those of further checkpoints of an ensemble
 
     Raises UserError where the one that is given does not fit or cannot be read.
     """
     if given == NONE or samples < 2:
         return None
-    wanted = fits_of(scale, sampler, samples)
+    wanted = fits_of(scale, sampler, samples, beside)
     if given:
         path = Path(given).expanduser()
         stored = read(path / FILE if path.is_dir() else path)

@@ -123,8 +123,9 @@ def trained(
     else:
         optimiser = torch.optim.AdamW(network.parameters(), lr=task.learning_rate)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, task.learning_rate, total_steps=task.steps)
+        groups = groups_of(train, labels)
         for step in range(task.steps):
-            images, targets = (part.to(accelerator.device) for part in crops(train, labels, task, settings.seed, step))
+            images, targets = (part.to(accelerator.device) for part in crops(train, groups, task, settings.seed, step))
             optimiser.zero_grad()
             loss = F.cross_entropy(network(images), targets) if targets.ndim == 1 else masked_loss(network(images), targets)
             loss.backward()
@@ -143,11 +144,15 @@ def masked_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, targets) + 1 - overlap
 
 
-def crops(source: ImageSource, labels: Sequence[str], task: DownstreamTask, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """Return a batch of HR crops (B, C, p, p), flipped at random, with masks (B, 1, p, p) or class numbers (B,)."""
+def crops(source: ImageSource, groups: Sequence[Sequence[int]], task: DownstreamTask, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """Return a batch of HR crops (B, C, p, p), flipped at random, with masks (B, 1, p, p) or class numbers (B,).
+
+    groups  numbers of the images of every class, see `groups_of`: classes are drawn equally often, or few steps would not teach rare ones
+    """
     generator = keyed_generator(seed, "recognition", step)
     images, targets = [], []
-    for index in torch.randint(len(source), (task.batch,), generator=generator).tolist():
+    for number in torch.randint(len(groups), (task.batch,), generator=generator).tolist():
+        index = groups[number][int(torch.randint(len(groups[number]), (), generator=generator))]
         H, W = source.size(index)
         side = min(task.patch, H, W)
         top, left = (int(torch.randint(length - side + 1, (), generator=generator)) for length in (H, W))
@@ -158,10 +163,20 @@ def crops(source: ImageSource, labels: Sequence[str], task: DownstreamTask, seed
         if sample.change_mask is not None:
             targets.append((sample.change_mask > 0).float().flip(axes))
         else:
-            targets.append(torch.tensor(labels.index(dict(sample.meta.labels)["class"])))
+            targets.append(torch.tensor(number))
     smallest = min(image.shape[-1] for image in images)
     cut = [image[..., :smallest, :smallest] for image in images]
     return torch.stack(cut), torch.stack([target[..., :smallest, :smallest] if target.ndim else target for target in targets])
+
+
+def groups_of(source: ImageSource, labels: Sequence[str]) -> list[list[int]]:
+    """Return the numbers of the images of every class, or of all images in one group where objects are searched."""
+    if "change_mask" in source.gives:
+        return [list(range(len(source)))]
+    groups: dict[str, list[int]] = {label: [] for label in labels}
+    for index in range(len(source)):
+        groups[dict(source.meta(index).labels)["class"]].append(index)
+    return list(groups.values())
 
 
 @dataclass(frozen=True)
@@ -249,13 +264,30 @@ def tables(seen: Mapping[str, Seen], rows: Sequence[Row], sizes: Sequence[int]) 
         found = [recall(group) for group in (known.objects, *groups)]
         lines.append(f"| {name} | {float(known.jaccard.compute()):.3f} | {known.lines.f1:.3f} | {' | '.join(found)} |")
     count = len(next(iter(seen.values())).objects) if seen else 0
-    lines += ["", f"{count} objects in {len(rows)} images.", "", *differences(rows, ("iou", "boundary_f1"))]
+    lines += [
+        "",
+        f"{count} objects in {len(rows)} images. As opensr-usecases has them: mean score, and share of which any pixel has 0.5 or more:",
+        "",
+        f"| seen | {' | '.join(f'{one} px' for one in ranges)} |",
+        f"|---|{'---:|' * len(ranges)}",
+    ]
+    for name, known in seen.items():
+        groups = [[one for one in known.objects if low < one.pixels <= high] for low, high in bounds]
+        lines.append(f"| {name} | {' | '.join(touched(group) for group in groups)} |")
+    lines += ["", *differences(rows, ("iou", "boundary_f1"))]
     return "\n".join([*lines, ""])
 
 
 def recall(objects: Sequence[Found]) -> str:
     """Return the share of objects that were found."""
     return f"{np.mean([one.mean >= FOUND for one in objects]):.3f}" if objects else "-"
+
+
+def touched(objects: Sequence[Found]) -> str:
+    """Return the mean score of objects, and the share of which any pixel was found."""
+    if not objects:
+        return "-"
+    return f"{np.mean([one.mean for one in objects]):.3f}, {np.mean([one.highest >= FOUND for one in objects]):.3f}"
 
 
 def differences(rows: Sequence[Row], figures: Sequence[str]) -> list[str]:

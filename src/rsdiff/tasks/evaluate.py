@@ -22,7 +22,7 @@ from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import calibrations, plan, used_data
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
-from rsdiff.tasks.experiment import make_accelerator, problem_of, tested_method
+from rsdiff.tasks.experiment import make_accelerator, methods_beside, problem_of, tested_method, weights_beside
 from rsdiff.tasks.options import EvaluateTask
 from rsdiff.tasks.results import page_facts, summary_row, write_results
 from rsdiff.tasks.speeding import sped_up
@@ -41,9 +41,11 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     problem = problem_of(settings, test)
     method, checkpoint = tested_method(settings, problem)
     used_data.require_new(settings, test, checkpoint)
-    method.to(accelerator.device)
-    if task.channels_last:
-        method.to(memory_format=torch.channels_last)
+    beside = methods_beside(settings, checkpoint, task.samples)
+    for one in (method, *beside):
+        one.to(accelerator.device)
+        if task.channels_last:
+            one.to(memory_format=torch.channels_last)
     baseline = BICUBIC
     if needs_training_images(settings, problem):
         try:
@@ -53,15 +55,19 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     task = sped_up(task, settings, folder, method, problem, accelerator)
     settings = replace(settings, task=task)
     place = None if checkpoint is None else checkpoint.folder
-    stored = calibrations.find(settings.scale, settings.sampler, place, task.calibration, task.samples)
+    stored = calibrations.find(settings.scale, settings.sampler, place, task.calibration, task.samples, settings.beside)
     cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline, stored)
-    said = [*used_data.sentences(settings, test, checkpoint=checkpoint), *calibrations.sentences(stored, task.samples, test)]
+    said = [
+        *used_data.sentences(settings, test, checkpoint=checkpoint),
+        *weights_beside(settings, beside),
+        *calibrations.sentences(stored, task.samples, test),
+    ]
     if accelerator.is_main_process:
         tracker.rewind(0)
         say(said)
         say_once(cases[0].evaluator.check())
         say([plan.evaluation(settings, method.parameter_count(), len(test), accelerator)])
-    return report(settings, method, cases, checkpoint, folder, tracker, accelerator, said)
+    return report(settings, method, cases, checkpoint, folder, tracker, accelerator, said, beside)
 
 
 def report(
@@ -73,10 +79,12 @@ def report(
     tracker: Tracker,
     accelerator: Accelerator,
     said: Sequence[str],
+    beside: Sequence[Method] = (),
 ) -> TaskResult:
     """Evaluate every test case and write records, tables and the report into the run's folder; print the table.
 
-    said  sentences about the data that were used
+    said    sentences about the data that were used
+    beside  methods that restore further samples
     """
     results = []
     for case in cases:
@@ -86,7 +94,7 @@ def report(
                 tracker.progress("evaluating" + (f" {name}" if name else ""), done, total)
 
         place = folder.path / "evaluation" / case.name if case.name else folder.path / "evaluation"
-        results.append(evaluate_case(settings, method, case, place, accelerator, settings.metrics.panels, progress))
+        results.append(evaluate_case(settings, method, case, place, accelerator, settings.metrics.panels, progress, beside))
     rows = [named_row(result, row) for result in results for row in result.rows]
     summary = cases[0].evaluator.summary(rows)
     figures = summary_row(summary)
@@ -141,6 +149,7 @@ def run_facts(settings: RunSettings, method: Method, checkpoint: Checkpoint | No
             "Training steps": str(card["step"]),
             "Images seen": str(card.get("images", "unknown")),
             "Checkpoint": checkpoint.folder.name,
+            **({"Trained with": str(card["computed_with"])} if "computed_with" in card else {}),
         }
     released = f" ({weights.file})" if weights is not None and weights.is_foreign else ""
     return page_facts(

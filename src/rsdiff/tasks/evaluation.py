@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import rasterio
 import torch
 from accelerate import Accelerator
-from rasterio.transform import Affine
 
 from rsdiff.config.errors import during
-from rsdiff.data.durable import write_whole
 from rsdiff.data.loading import read_ahead
-from rsdiff.data.normalisation import as_integers
-from rsdiff.data.opening import without_warnings
 from rsdiff.data.sample import Batch
-from rsdiff.data.source import ImageSource, Window
+from rsdiff.data.source import ImageSource
+from rsdiff.data.transfer import done_behind, has_queue
 from rsdiff.data.views import TestSamples
 from rsdiff.degradations import Degradation, RecordValue, named_cases
 from rsdiff.inference.draws import restored_draws
@@ -38,6 +32,7 @@ from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.calibrations import Stored
 from rsdiff.tasks.experiment import degradation_for, draw_of
 from rsdiff.tasks.options import EvaluateTask
+from rsdiff.tasks.saving import save_image, save_maps
 from rsdiff.training.processes import wait_for_all
 
 Row = dict[str, RecordValue]
@@ -94,11 +89,28 @@ def build_test_cases(
     return cases
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A restored batch with all that the method has to say of it: further draws (N, B, C, H, W) and kernels, where there are any."""
+
+    restored: Restored
+    draws: torch.Tensor | None
+    kernels: Kernels | None
+
+
 def evaluate_case(
-    settings: RunSettings, method: Method, case: TestCase, folder: Path, accelerator: Accelerator, panels: int, progress: Progress
+    settings: RunSettings,
+    method: Method,
+    case: TestCase,
+    folder: Path,
+    accelerator: Accelerator,
+    panels: int,
+    progress: Progress,
+    beside: Sequence[Method] = (),
 ) -> CaseResult:
     """Restore and score the images of a case, shared among the processes; every process returns the whole result.
 
+    beside  methods that restore further samples
     folder  of this case; rows/<process>.jsonl, panels/ and features/ (of FID and its like) lie in it
     panels  how many of the first images are drawn
     """
@@ -110,7 +122,11 @@ def evaluate_case(
     waiting = [index for index in range(total) if case.samples.name(index) not in done]
     share = waiting[accelerator.process_index :: accelerator.num_processes]
     # A training ends with an evaluation in the batches of its validations.
-    task = settings.task if isinstance(settings.task, EvaluateTask) else EvaluateTask(batch=settings.trainer.validation_batch)
+    # On an accelerator its loader's processes read ahead, too; on a CPU they would take the restoration's time.
+    task = settings.task
+    if not isinstance(task, EvaluateTask):
+        workers = settings.trainer.workers if has_queue(accelerator.device) else 0
+        task = EvaluateTask(batch=settings.trainer.validation_batch, workers=workers)
     restoring = restore_images(
         method,
         read_ahead(case.samples, share, task.workers),
@@ -119,30 +135,49 @@ def evaluate_case(
         settings.seed,
         accelerator.device,
         batch_size=task.batch,
-        ensemble=task.ensemble,
+        ensemble=task.ensemble if isinstance(task.ensemble, str) else "none",
         execution=Execution(task.precision, task.compile, task.channels_last),
         warms_up=True,
         say=say,
+        tile=task.tile,
     )
+
+    def prepared(restored: Restored) -> Prepared:
+        several = None
+        if task.samples > 1:
+            several = restored_draws(
+                (method, *beside),
+                restored.batch,
+                settings.sampler,
+                settings.seed,
+                task.samples,
+                restored.image,
+                task.precision,
+                task.tile,
+            )
+        return Prepared(restored, several, kernels_of(method, restored.batch))
+
+    def score(one: Prepared) -> list[Row]:
+        restored, kernels = one.restored, one.kernels
+        rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds, one.draws)
+        for position, row in enumerate(rows):
+            if kernels is not None:
+                row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
+            if task.save_images:
+                save_image(case.samples.source, restored, position, folder / "images")
+            maps = None
+            if task.save_maps:
+                maps = case.evaluator.detail_maps(restored.batch, position, restored.image[position])
+                save_maps(maps, restored.batch.metas[position], folder / "maps")
+            if restored.batch.metas[position].index < panels:
+                draw_panel(settings, restored, position, row, folder / "panels", kernels, maps)
+                draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
+        kept.add(accelerator.process_index, rows)
+        return rows
+
     mine = 0
     with during("evaluation"):
-        for restored in restoring:
-            draws = None
-            if task.samples > 1:
-                draws = restored_draws(
-                    method, restored.batch, settings.sampler, settings.seed, task.samples, restored.image, task.precision
-                )
-            rows = case.evaluator.rows(restored.batch, restored.image, restored.seconds, draws)
-            kernels = kernels_of(method, restored.batch)
-            for position, row in enumerate(rows):
-                if kernels is not None:
-                    row[KERNEL_PSNR.name] = kernel_psnr(kernels.true[position], kernels.estimated[position])
-                if task.save_images:
-                    save_image(case.samples.source, restored, position, folder / "images")
-                if restored.batch.metas[position].index < panels:
-                    draw_panel(settings, restored, position, row, folder / "panels", kernels)
-                    draw_spectra(settings, case.evaluator, restored, position, folder / "panels")
-            kept.add(accelerator.process_index, rows)
+        for rows in done_behind(score, map(prepared, restoring), task.workers > 0, accelerator.device):
             mine += len(rows)
             progress(min(len(done) + mine * accelerator.num_processes, total), total)
     wait_for_all(accelerator)
@@ -152,8 +187,16 @@ def evaluate_case(
     return CaseResult(case.name, ordered, case.evaluator.summary(ordered), drawn)
 
 
-def draw_panel(settings: RunSettings, restored: Restored, position: int, row: Row, folder: Path, kernels: Kernels | None = None) -> None:
-    """Write the comparison panel of one image of a batch."""
+def draw_panel(
+    settings: RunSettings,
+    restored: Restored,
+    position: int,
+    row: Row,
+    folder: Path,
+    kernels: Kernels | None = None,
+    maps: torch.Tensor | None = None,
+) -> None:
+    """Write the comparison panel of one image of a batch; `maps` (3, H, W) are of its detail."""
     batch = restored.batch
     lr, image = batch.need("lr")[position].cpu(), restored.image[position].cpu()
     comparable = lr.shape[0] == image.shape[0]
@@ -172,6 +215,7 @@ def draw_panel(settings: RunSettings, restored: Restored, position: int, row: Ro
             captions=tuple((key, text) for key, text in captions if text),
             rgb_bands=settings.metrics.rgb_bands,
             kernels=None if kernels is None else (kernels.true[position], kernels.estimated[position]),
+            detail=None if maps is None else maps.cpu(),
         ),
     )
 
@@ -193,28 +237,6 @@ def draw_spectra(settings: RunSettings, evaluator: Evaluator, restored: Restored
         wavelengths=meta.wavelengths,
     )
     write_spectra(folder, images)
-
-
-def save_image(source: ImageSource, restored: Restored, position: int, folder: Path) -> None:
-    """Write one image of a batch in the units and the type of the data: PNG for pictures in 8 bits, GeoTIFF for all else."""
-    meta = restored.batch.metas[position]
-    stored = source.raw(meta.index, Window(0, 0, 1, 1)).arrays
-    dtype = stored["hr" if "hr" in stored else "lr"].dtype
-    image = source.normaliser.restore(restored.image[position].cpu().numpy())
-    values = as_integers(image, dtype) if dtype.kind in "iu" else image.astype(dtype)
-    is_picture = meta.georeference is None and dtype == np.uint8 and len(values) in (1, 3)
-    form: dict[str, Any] = {"driver": "PNG" if is_picture else "GTiff", "count": len(values), "dtype": values.dtype.name}
-    form |= {"height": values.shape[1], "width": values.shape[2]}
-    if meta.georeference is not None:
-        form |= {"crs": meta.georeference.crs, "transform": Affine(*meta.georeference.transform)}
-    path = folder / f"{meta.name}.{'png' if is_picture else 'tif'}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(place: Path) -> None:
-        with without_warnings(), rasterio.open(place, "w", **form) as file:
-            file.write(values)
-
-    write_whole(path, write)
 
 
 def caption(row: Row, prefix: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from rsdiff.methods.former import present_groups
 from rsdiff.runs.settings import RunSettings
 from rsdiff.training.allocation import keep_freed_memory
 from rsdiff.training.checkpoints import Checkpoint, CheckpointError, read_checkpoint
+from rsdiff.training.origin import origin_of
 from rsdiff.training.processes import process_timeout
 from rsdiff.training.starting import load_weights
 
@@ -101,6 +103,43 @@ def tested_method(settings: RunSettings, problem: Problem) -> tuple[Method, Chec
             f"dataset={settings.choices['dataset']} has {problem.lr_bands} to {problem.bands}; choose data with as many bands."
         )
     return trained.method, checkpoint
+
+
+def methods_beside(settings: RunSettings, first: Checkpoint | None, samples: int) -> tuple[Method, ...]:
+    """Return the methods of the checkpoints that task.ensemble names, which restore further samples, ready to restore.
+
+    Raises UserError where they cannot restore what `first` restores, or fewer samples are wanted than there are checkpoints.
+    """
+    if not settings.task.beside:
+        return ()
+    if first is None:
+        raise ConfigError("task.ensemble names checkpoints beside the one to restore with; add checkpoint=RUN_FOLDER.")
+    if not settings.beside:
+        raise ConfigError("task.ensemble names the checkpoint itself; name others, for example of trainings with other seeds.")
+    count = len(settings.beside) + 1
+    if samples < count:
+        raise ConfigError(f"{count} checkpoints restore, one sample each, and task.samples={samples} was given; set task.samples={count}.")
+    methods = []
+    for place in settings.beside:
+        other = read_checkpoint(place)
+        trained = method_from(other, settings.scale)
+        for what, values in (
+            ("bands", [[card["problem"]["lr_bands"], card["problem"]["bands"]] for card in (first.card, other.card)]),
+            ("values as 0 and 1", [card["normaliser"] for card in (first.card, other.card)]),
+        ):
+            if values[0] != values[1]:
+                raise UserError(
+                    f"task.ensemble: {place} was trained with other {what} than {first.folder} ({values[1]}, not {values[0]}); "
+                    "name trainings on the same data."
+                )
+        methods.append(trained.method)
+    return tuple(methods)
+
+
+def weights_beside(settings: RunSettings, methods: Sequence[Method]) -> list[str]:
+    """Return a line for the weights of every method of task.ensemble."""
+    origins = [origin_of(read_checkpoint(place), (), method) for place, method in zip(settings.beside, methods, strict=True)]
+    return [f"ensemble {origin}" for origin in origins]
 
 
 @dataclass(frozen=True)

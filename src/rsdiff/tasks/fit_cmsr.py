@@ -10,7 +10,9 @@ from rsdiff.config import UserError
 from rsdiff.data.sample import collate
 from rsdiff.data.views import TestSamples
 from rsdiff.degradations.base import degrade
-from rsdiff.methods.cmsr import CMSRRegression, build_row
+from rsdiff.methods.cmsr import build_row
+from rsdiff.methods.continuous import ContinuousRegression
+from rsdiff.networks.lmf import LMFNetwork
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
@@ -34,7 +36,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             f"scale={settings.scale:g} has no smaller scales to render at; choose a whole one above {min(options.decode_scales):g}."
         )
     trained = method_from(read_checkpoint(place), settings.scale, settings.model)
-    if not isinstance(trained.method, CMSRRegression):
+    if not isinstance(trained.method, ContinuousRegression) or not isinstance(trained.method.network, LMFNetwork):
         raise UserError(
             f"{place} holds model={settings.choices['model']}, which has no CMSR; give a checkpoint of lmf_liif, lmf_lte or lmf_ciaosr."
         )

@@ -26,8 +26,8 @@ GROUPS: Mapping[str, Kinds] = {
 
 FAMILIES = Kinds(
     {
-        "base": "rsdiff.diffusion.bases:BaseConfig",
-        "discriminator": "rsdiff.methods.adversaries:DiscriminatorConfig",
+        "base": "rsdiff.diffusion.denoisers:BaseConfig",
+        "discriminator": "rsdiff.networks.discriminators:DiscriminatorConfig",
         "network": "rsdiff.networks.restorers:RestorerConfig",
     }
 )

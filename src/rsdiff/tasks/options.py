@@ -35,29 +35,38 @@ class EvaluateTask(TaskOptions, NetworkOptions, SpeedOptions):
     continues: ClassVar[bool] = True
     is_calibrated: ClassVar[bool] = True
     located: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    located_lists: ClassVar[frozenset[str]] = frozenset({"ensemble"})
     result_neutral: ClassVar[frozenset[str]] = frozenset({"batch", "workers"})
     read_with: ClassVar[ReadWith] = {"calibration": ("samples", (ABOVE_1,))}
 
     batch: int = 1
     """Images of one size restored together; more than 1 helps on a GPU. Every image keeps its own noise."""
+    tile: int = 0
+    """Side in input pixels of the overlapping tiles that larger images are restored in, in the memory of a tile; 0 restores them whole."""
     workers: int = 0
-    """Processes that read images ahead; 0 reads each image when it is needed. More than 0 helps on a GPU."""
+    """Processes that read images ahead; with more than 0 a thread also scores and draws while the next images are restored, which helps on
+    a GPU. 0 reads and scores each image when it is needed, so that nothing else takes the time of a restoration."""
     save_images: bool = False
     """Keep the restored images, in the type of the data and with their georeference, in the folder evaluation/images."""
-    ensemble: Literal["none", "mean", "median"] = "none"
-    """Restore the eight flips and transposes of every input and take the mean or the (lower) median of the results."""
+    save_maps: bool = False
+    """Keep, in evaluation/maps, where the detail of every image improves, is missing or was invented (bands 1, 2 and 3 of a GeoTIFF: shares
+    that add up to 1, after opensr-test), and show it in the report."""
+    ensemble: Literal["none", "mean", "median"] | tuple[str, ...] = "none"
+    """Restore the eight flips and transposes of every input and take the mean or the (lower) median of the results; or [RUN_B,RUN_C]:
+    checkpoints, trained with other seeds, whose restorations are samples beside those of `checkpoint`."""
     samples: int = 1
     """Restorations drawn of every image; from 2 on their spread is judged beside the first of them: CRPS, spread over skill, coverage of
-    intervals. A model without noise restores so many of the eight flips and transposes."""
+    intervals. A model without noise restores so many of the eight flips and transposes; checkpoints of `ensemble` take turns."""
     calibration: str = ""
     """Run folder of task=calibrate that says how wide intervals are; empty takes the calibration stored with the checkpoint where there is
     one of these samples, scale and sampler; none takes none."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, batch=1, workers=0)
+        require_at_least(self, batch=1, tile=0, workers=0)
         if self.samples < 1:
             raise UserError(f"samples={self.samples} was given; choose 1 or more.")
-        if self.samples > 1 and self.ensemble != "none":
+        self.require_sample_of_each(self.samples)
+        if self.samples > 1 and self.ensemble in ("mean", "median"):
             raise UserError("ensemble and samples were both given; the mean of an ensemble has no spread: leave one of them out.")
 
 
@@ -72,11 +81,14 @@ class CalibrateTask(TaskOptions):
     needs: ClassVar[frozenset[str]] = frozenset({"checkpoint"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
+    located_lists: ClassVar[frozenset[str]] = frozenset({"ensemble"})
 
     samples: int = 8
     """Restorations drawn of every image, whose spread is calibrated; evaluations and restorations with as many use the calibration."""
     share: float = 0.5
     """Share of the test images that are fitted on; the intervals are tried on the others. At least 12 images are fitted on."""
+    ensemble: tuple[str, ...] = ()
+    """Checkpoints, trained with other seeds, whose restorations are samples beside those of `checkpoint`: [RUN_B,RUN_C]."""
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -133,6 +145,9 @@ class ScoreTask(TaskOptions):
     """Folder of the LR images, named as the references: bicubic interpolation of them is scored beside the tool."""
     mask_folder: str = ""
     """Folder of masks, named as the references: pixels of value 0 do not count."""
+    save_maps: bool = False
+    """Keep, in evaluation/maps, where the detail of every image improves, is missing or was invented (bands 1, 2 and 3 of a GeoTIFF: shares
+    that add up to 1, after opensr-test); takes `lr_folder`."""
     per_band: bool = False
     """Score every band by itself, too."""
     rgb: bool = False
@@ -147,6 +162,8 @@ class ScoreTask(TaskOptions):
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
             raise UserError("low and high belong together; give both, or none for the range of the files' type.")
+        if self.save_maps and not self.lr_folder:
+            raise UserError("save_maps=true compares with what the images were restored from; add task.lr_folder=FOLDER.")
 
 
 @config
@@ -159,11 +176,18 @@ class RestoreTask(TaskOptions, SceneOptions, SpeedOptions):
     continues: ClassVar[bool] = True
     is_calibrated: ClassVar[bool] = True
     located: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    located_lists: ClassVar[frozenset[str]] = frozenset({"ensemble"})
     read_with: ClassVar[ReadWith] = {"calibration": ("samples", (ABOVE_1,))}
 
     calibration: str = ""
     """Run folder of task=calibrate that says how wide intervals are; empty takes the calibration stored with the checkpoint where there is
     one of these samples, scale and sampler; none takes none."""
+    ensemble: tuple[str, ...] = ()
+    """Checkpoints, trained with other seeds, whose restorations are samples beside those of `checkpoint`: [RUN_B,RUN_C]."""
+
+    def __post_init__(self) -> None:
+        SceneOptions.__post_init__(self)
+        self.require_sample_of_each(self.samples)
 
 
 @config

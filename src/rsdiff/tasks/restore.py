@@ -32,7 +32,7 @@ from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import calibrations, plan
-from rsdiff.tasks.experiment import build_method, make_accelerator, method_from
+from rsdiff.tasks.experiment import build_method, make_accelerator, method_from, methods_beside, weights_beside
 from rsdiff.tasks.options import RestoreTask
 from rsdiff.tasks.speeding import sped_up
 from rsdiff.tracking import Tracker
@@ -86,9 +86,11 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     with without_warnings():
         readable = readable_inputs(inputs, task, failures)
     restorer = build_restorer(settings, readable[0])
-    restorer.method.to(accelerator.device)
-    if task.channels_last:
-        restorer.method.to(memory_format=torch.channels_last)
+    beside = () if settings.checkpoint is None else methods_beside(settings, read_checkpoint(settings.checkpoint), task.samples)
+    for one in (restorer.method, *beside):
+        one.to(accelerator.device)
+        if task.channels_last:
+            one.to(memory_format=torch.channels_last)
     task = sped_up(task, settings, folder, restorer.method, restorer.problem, accelerator)
     adds_bands = restorer.problem.bands != restorer.problem.lr_bands
     options = replace(task, wavelengths=restorer.wavelengths) if adds_bands and not task.wavelengths else task
@@ -97,7 +99,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             require_space(readable, outputs, folder, settings.scale, task, restorer.problem.bands)
         say([plan.restoration(settings, restorer.method.parameter_count(), readable, accelerator)])
     place = None if settings.checkpoint is None else find_checkpoint(settings.checkpoint)
-    stored = calibrations.find(settings.scale, settings.sampler, place, task.calibration, task.samples)
+    stored = calibrations.find(settings.scale, settings.sampler, place, task.calibration, task.samples, settings.beside)
     if stored is None and task.samples > 1 and task.level != RestoreTask().level:
         raise UserError(
             f"task.level={task.level:g} is of calibrated samples, and there is no calibration of {task.samples} samples at this scale with "
@@ -122,7 +124,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             seed=settings.seed,
             device=accelerator.device,
             identity=settings.choices["model"],
-            weights=restorer.weights,
+            weights="; ".join([restorer.weights, *weights_beside(settings, beside)]),
+            beside=beside,
             calibration=None if stored is None else stored.calibration,
         )
         try:

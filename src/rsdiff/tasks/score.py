@@ -29,6 +29,7 @@ from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.options import ScoreTask
 from rsdiff.tasks.results import Row, as_text, page_facts, summary_row, write_results
+from rsdiff.tasks.saving import save_maps
 from rsdiff.tracking import Tracker
 
 Progress = Callable[[int, int], None]
@@ -61,7 +62,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         def progress(done: int, total: int, name: str = name) -> None:
             tracker.progress(f"scoring {name}", done, total)
 
-        scored.append(score_images(name, images, settings.metrics, task.per_band, progress))
+        maps = folder.path / "evaluation" / "maps" / (name if len(places) > 1 else "") if task.save_maps else None
+        scored.append(score_images(name, images, settings.metrics, task.per_band, progress, maps))
     first = scored[0]
     several = len(scored) > 1
     by_case = [(tool.name, tool.summary) for tool in scored] if several else first.parts
@@ -208,9 +210,17 @@ def matched(hr: Mapping[str, Path], sr: Mapping[str, Path], reference: Path, res
 
 
 def score_images(
-    name: str, images: Images, metrics: MetricsConfig, per_band: bool = False, progress: Progress = lambda done, total: None
+    name: str,
+    images: Images,
+    metrics: MetricsConfig,
+    per_band: bool = False,
+    progress: Progress = lambda done, total: None,
+    maps: Path | None = None,
 ) -> Scored:
-    """Return the rows of a tool's images, their summary, and those of every band and class folder that has a table of its own."""
+    """Return the rows of a tool's images, their summary, and those of every band and class folder that has a table of its own.
+
+    maps  folder for maps of the images' detail, or None
+    """
     device, bands = torch.device("cpu"), images.references.bands
     range_of_references = images.references.normaliser
     metrics = replace(metrics, protocol=metrics.protocol.for_values(range_of_references.low, range_of_references.high))
@@ -221,6 +231,8 @@ def score_images(
     for number_done, (batch, image) in enumerate(images, start=1):
         (row,) = evaluator.rows(batch, image, 0.0)
         del row["seconds"]
+        if maps is not None:
+            save_maps(evaluator.detail_maps(batch, 0, image[0]), batch.metas[0], maps)
         for band, kept in enumerate(by_band):
             assert single is not None
             (of_band,) = single.rows(band_of(batch, band), image[:, band : band + 1], 0.0)

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -21,7 +22,9 @@ from rsdiff.data.source import ImageSource
 from rsdiff.data.views import Draw, SampleKey, TestSamples, TrainingSamples
 from rsdiff.degradations import Degradation, degrade, named_cases
 from rsdiff.degradations.base import counted_by
-from rsdiff.inference.images import restore_images
+from rsdiff.inference.compilation import run_as_written
+from rsdiff.inference.images import Execution, restore_images
+from rsdiff.inference.speed import words
 from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.baseline import Baseline
 from rsdiff.runs.compatibility import require_start
@@ -34,10 +37,13 @@ from rsdiff.tasks import evaluate, plan, used_data
 from rsdiff.tasks.baseline import baseline_for
 from rsdiff.tasks.evaluation import build_test_cases
 from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, problem_of
+from rsdiff.tasks.speeding import trained_fast
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
+from rsdiff.training.config import TrainerConfig
 from rsdiff.training.micro_batches import fewest_micro_batches, free_for_this_process, images_at_once, recall, remember
 from rsdiff.training.processes import gather_rows, smallest_of_processes
+from rsdiff.training.speed import Passes, chosen_of, images_to_try
 from rsdiff.training.starting import load_weights, load_what_fits
 from rsdiff.training.trainer import Trainer
 
@@ -74,6 +80,14 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         # weights, two moments per weight and averages, for the checkpoints that are kept and the one being written
         folder.require_space(4 * parameters * 5 * (config.keep_checkpoints + 2))
 
+    def passes() -> Passes:
+        split = config.accumulate if config.accumulate != "auto" else config.batch
+        share = max(1, config.batch // accelerator.num_processes // split)
+        batch = first_images(samples, images_to_try(method, share, accelerator.device))
+        return Passes(method, degradation, accelerator.device, settings.seed, batch)
+
+    config = trained_fast(config, folder, accelerator, passes)
+
     def loader(start: int) -> Iterator[Sequence[Batch]]:
         world, rank = accelerator.num_processes, accelerator.process_index
         batches = KeyBatches(len(samples), config.batch, settings.seed, start, rank, world, accumulate)
@@ -86,11 +100,11 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         method=method,
         degradation=degradation,
         loader=loader,
-        validate=validation_of(settings, method, held_out, baseline, accelerator, tracker),
+        validate=validation_of(settings, config, method, held_out, baseline, accelerator, tracker),
         journal=tracker,
         accelerator=accelerator,
         store=folder.checkpoints,
-        card=card_of(settings, problem, source, parameters),
+        card=card_of(settings, config, problem, source, parameters),
         seed=settings.seed,
         say=say,
     )
@@ -108,7 +122,8 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     best = read_checkpoint(folder.path)
     load_weights(method, best.best_weights, best.folder)
     method.eval()
-    set_float32(tf32=False, cudnn_benchmark=False)  # what follows is scored as task=evaluate would
+    run_as_written(method.to(memory_format=torch.contiguous_format))  # what follows is scored as task=evaluate would
+    set_float32(tf32=False, cudnn_benchmark=False)
     if accelerator.is_main_process:
         tracker.model(best.folder)
     result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator, said)
@@ -138,7 +153,7 @@ def samples_of(settings: RunSettings, source: ImageSource, degradation: Degradat
     )
 
 
-def card_of(settings: RunSettings, problem: Problem, source: ImageSource, parameters: int) -> dict[str, Any]:
+def card_of(settings: RunSettings, config: TrainerConfig, problem: Problem, source: ImageSource, parameters: int) -> dict[str, Any]:
     """Return the facts that every checkpoint of a training carries."""
     return {
         "config": settings.resolved,
@@ -151,13 +166,23 @@ def card_of(settings: RunSettings, problem: Problem, source: ImageSource, parame
         "signature": settings.signature,
         "version": rsdiff.__version__,
         "parameters": parameters,
+        **({} if config.speed == "exact" else {"computed_with": words(chosen_of(config))}),
     }
 
 
 def validation_of(
-    settings: RunSettings, method: Method, held_out: ImageSource, baseline: Baseline, accelerator: Accelerator, tracker: Tracker
+    settings: RunSettings,
+    config: TrainerConfig,
+    method: Method,
+    held_out: ImageSource,
+    baseline: Baseline,
+    accelerator: Accelerator,
+    tracker: Tracker,
 ) -> Callable[[int], dict[str, float]]:
-    """Return what restores the images held out of the training data and gives their mean scores, called with the step."""
+    """Return what restores the images held out of the training data and gives their mean scores, called with the step.
+
+    The networks compute as in training, in the trainer's precision and layout, and `validation_batch` images at once.
+    """
     ((_, degradation),) = named_cases(degradation_for(settings, held_out).for_tests().build())
     draw = draw_of(degradation, held_out)
     samples = TestSamples(held_out, settings.scale, settings.seed, draw, size_rule=settings.dataset.size_rule)
@@ -169,9 +194,15 @@ def validation_of(
         share = range(accelerator.process_index, len(samples), accelerator.num_processes)
         rows = []
         images = (samples[i] for i in share)
-        batch_size = settings.trainer.validation_batch
         for restored in restore_images(
-            method, images, degradation, settings.sampler, settings.seed, accelerator.device, batch_size=batch_size
+            method,
+            images,
+            degradation,
+            settings.sampler,
+            settings.seed,
+            accelerator.device,
+            batch_size=config.validation_batch,
+            execution=Execution(config.precision, channels_last=config.channels_last),
         ):
             rows += evaluator.rows(restored.batch, restored.image, restored.seconds)
             if accelerator.is_main_process and restored.batch.metas[0].index == 0:
@@ -182,6 +213,11 @@ def validation_of(
     return validate
 
 
+def first_images(samples: TrainingSamples, count: int) -> Batch:
+    """Return a batch of `count` crops to try something on."""
+    return collate([samples[SampleKey(0, index % len(samples), 0)] for index in range(count)])
+
+
 def micro_batches(trainer: Trainer, samples: TrainingSamples, folder: RunFolder) -> int:
     """Return how many micro-batches of this process's share of a step fit the memory; all processes find the same."""
     accelerator, batch = trainer.accelerator, trainer.config.batch
@@ -189,8 +225,7 @@ def micro_batches(trainer: Trainer, samples: TrainingSamples, folder: RunFolder)
     if at_once is None:
 
         def step_bytes(images: int) -> int:
-            keys = [SampleKey(0, index % len(samples), 0) for index in range(images)]
-            return trainer.step_bytes(collate([samples[key] for key in keys]))
+            return trainer.step_bytes(first_images(samples, images))
 
         found = images_at_once(step_bytes, trainer.standing_bytes, free_for_this_process(accelerator.device))
         at_once = min(batch, smallest_of_processes(accelerator, found))

@@ -141,6 +141,9 @@ class TrainerConfig:
         "scale_per": ("scale_range", (ANY_VALUE,)),
         "extend_schedule": ("extend", (ANY_VALUE,)),
         "best_metric": (("validate_every_steps", (ABOVE_0,)), ("validation_images", (ABOVE_0,))),
+        "precision": ("speed", ("exact",)),
+        "channels_last": ("speed", ("exact",)),
+        "compile": ("speed", ("exact",)),
     }
 
     budget: Literal["quick", "paper", "none"] = "none"
@@ -175,14 +178,19 @@ class TrainerConfig:
     """Schedule of the learning rate."""
     ema: EmaConfig = EmaConfig()
     """Averages of the weights."""
+    speed: Literal["exact", "fast"] = "exact"
+    """exact: as precision, channels_last and compile say, which by default is float32. fast: what of them trains faster with this model on
+    this device, measured in a few passes when the run begins, and one kernel for Adam and SGD on a CPU too; the choice is printed with its
+    distance from exact, noted in speed.json and in every checkpoint, and kept."""
     precision: Precision = "no"
-    """Mixed precision of Accelerate; 'no' is float32."""
+    """Mixed precision of the networks, in training and validations; 'no' is float32. Scores at the end are of float32."""
     tf32: bool = True
     """On a GPU, products and convolutions of float32 read 10 of the 23 bits of a mantissa (TF32): several times faster than exact ones."""
     cudnn_benchmark: bool = True
     """On a GPU, cuDNN tries its algorithms for every shape of a convolution and keeps the fastest; worth it for crops of one size."""
     fused: bool = True
-    """On a GPU, Adam and SGD move all weights in one kernel, and under fp16 the host does not wait for the overflow flags."""
+    """On a GPU (with speed=fast also on a CPU), Adam and SGD move all weights in one kernel, and under fp16 the host does not wait for the
+    overflow flags."""
     clip_norm: float | None = None
     """Largest gradient norm per group; None means no clipping."""
     replace_nan_gradients: bool = False
@@ -191,7 +199,7 @@ class TrainerConfig:
     """torch.compile: true takes what a step calls of the networks, blocks the repeated blocks in it (compiled once for all, in seconds).
     What is compiled, and what is not, is said when the training begins."""
     channels_last: bool = False
-    """Store images and weights channels-last (faster convolutions on CUDA)."""
+    """Store images and weights channels-last (faster convolutions in 16 bits, and of networks without GroupNorm on a CPU)."""
     validate_every_steps: int = 500
     """Validate, and save a checkpoint, every so many steps and at the end; 0 means never, and the last checkpoint counts as the best."""
     validation_images: int = 8

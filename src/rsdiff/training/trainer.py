@@ -21,11 +21,12 @@ from torch import Tensor
 from rsdiff.config import UserError
 from rsdiff.config.errors import Interrupted, during
 from rsdiff.config.pace import Pace, roughly
+from rsdiff.data.precision import mixed
 from rsdiff.data.sample import Batch
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.data.transfer import has_queue
 from rsdiff.degradations.base import Degradation
-from rsdiff.inference.compilation import compile_regions
+from rsdiff.inference.compilation import compile_regions, compiling
 from rsdiff.inference.memory import PeakMemory
 from rsdiff.methods.base import Losses, Method, Stage
 from rsdiff.training import checkpoints
@@ -157,7 +158,8 @@ class Trainer:
                 return metrics
             for micro_batches in self.loader(self.step):
                 stage = self._enter_stage(stage)
-                values = self._optimise(stage, micro_batches)
+                with compiling():
+                    values = self._optimise(stage, micro_batches)
                 self.step += 1
                 last = self.budget.is_spent(self.step)
                 logs = self.step % self.config.log_every_steps == 0 or last
@@ -211,7 +213,7 @@ class Trainer:
         return peak
 
     def _losses(self, part: Stage, batch: Batch) -> Mapping[str, Losses]:
-        with self.accelerator.autocast():
+        with mixed(self.config.precision, self.accelerator.device):
             return self.method.losses(batch, part, training_noise(self.seed, part, self.step, batch))
 
     def _compile(self, stage: Stage, batch: Batch) -> None:

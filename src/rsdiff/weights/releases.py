@@ -110,6 +110,7 @@ BY_KIND: dict[str, Release] = {
     "scdm": Release("Mr-Bamboo/SCDM", "145eff0", NONE_STATED),
     "spsr": Release("Maclory/SPSR", "881e781", NONE_STATED, f"{DRIVE}/drive/folders/1c4EbfI6X4KzCiyg1H7TA6rJY-HVgvS3q"),
     "sr3": replace(_SR3, weights=f"{DRIVE}/drive/folders/12jh0K8XoM1FqpeByXvugHHAF3oAZ8KRu", note="faces, 16 to 128"),
+    "ttsr": Release("researchmm/TTSR", "550e4c9", "MIT", f"{DRIVE}/drive/folders/1CTm-r3hSbdYVCySuQ27GsrqXhhVOS-qh"),
 }
 """By kind of method; a kind that is not here is ours, or has no repository of its authors."""
 

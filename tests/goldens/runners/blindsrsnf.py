@@ -14,12 +14,13 @@ from rsdiff.data.ranges import to_unit_range
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig
 from rsdiff.degradations.rounding import to_uint8
-from rsdiff.diffusion.levels import fastdpm_betas, table_indices
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import BETAS, DiscreteSchedule, ScheduleConfig, make_betas
+from rsdiff.diffusion.solvers import fastdpm_betas, table_indices
 from rsdiff.methods.base import Problem
-from rsdiff.methods.blindsrsnf import BlindSRSNF, BlindSRSNFConfig, noised
+from rsdiff.methods.blindsrsnf import BlindSRSNFConfig, draw
+from rsdiff.methods.joint_blind import JointBlind, noisy
 from rsdiff.metrics.colour import border_width, crop, luma
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.ssim import ssim
@@ -86,7 +87,7 @@ def unet_config(arguments: Mapping[str, Any]) -> BlindSRSNFUNetConfig:
     )
 
 
-def load_method(case: Case, weights: Mapping[str, Tensor]) -> BlindSRSNF:
+def load_method(case: Case, weights: Mapping[str, Tensor]) -> JointBlind:
     """Return the method with the case's networks, through the importer of released checkpoints."""
     settings = case.config
     encoder = settings["encoder"]
@@ -179,14 +180,15 @@ def q_sample(case: Case) -> dict[str, Any]:
     schedule = settings.build()
     steps, length = case.config["t"], len(schedule)
     x0, eps = given(case, "x0"), given(case, "noise")
-    noisy, level = noised(schedule, x0, ReplayNoise([[(t + 0.5) / length for t in steps], eps, case.config["u"]]))
+    drawn = draw(schedule, x0, ReplayNoise([[(t + 0.5) / length for t in steps], eps, case.config["u"]]))
+    x, _, _ = noisy(x0, drawn)
     buffers = BlindSRSNFKeyMap().schedule_buffers(settings)
     at = {name: values[steps][:, None, None, None] for name, values in buffers.items()}
     return {
-        "x_t": noisy,
-        "level": level,
+        "x_t": x,
+        "level": drawn.level,
         "x_t_discrete": at["sqrt_alphas_cumprod"] * x0 + at["sqrt_one_minus_alphas_cumprod"] * eps,
-        "posterior_mean": at["posterior_mean_coef1"] * x0 + at["posterior_mean_coef2"] * noisy,
+        "posterior_mean": at["posterior_mean_coef1"] * x0 + at["posterior_mean_coef2"] * x,
         "posterior_variance": at["posterior_variance"].flatten(),
         "posterior_log_variance": at["posterior_log_variance_clipped"].flatten(),
     }

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from rsdiff.methods.base import Problem
-from rsdiff.methods.cmsr import CMSRConfig, CMSRRegression, build_row
+from rsdiff.methods.cmsr import CMSRConfig, build_row, network_of
 from rsdiff.methods.continuous import ContinuousRegression, cell_of
-from rsdiff.methods.implicit import CiaoSRRegression
 from rsdiff.networks.cross_scale_attention import CrossScaleAttention
 from rsdiff.weights import import_weights
 from rsdiff.weights.keymaps.encoders import DEAD, encoder_options, swinir_name
@@ -39,15 +38,13 @@ def load(case: Case, **changes: Any) -> ContinuousRegression:
     return built(OURS[spec["name"]], {"model": spec}, **changes)
 
 
-def load_ciaosr(case: Case) -> CiaoSRRegression:
+def load_ciaosr(case: Case) -> ContinuousRegression:
     """Return CiaoSR in its own form; its released files store no arguments."""
     given = {"local_size": "neighbourhood", "softmax_scale": "temperature", "eval_bsize": "chunk"}
     changes = {ours: case.config[key] for key, ours in given.items() if key in case.config}
     if "tile" in case.config:
         changes |= {"tile": case.config["tile"], "tile_overlap": case.config["tile_overlap"]}
-    method = built("ciaosr", {"state_dict": {f"generator.{key}": value for key, value in case.weights().items()}}, **changes)
-    assert isinstance(method, CiaoSRRegression)
-    return method
+    return built("ciaosr", {"state_dict": {f"generator.{key}": value for key, value in case.weights().items()}}, **changes)
 
 
 def outputs(method: ContinuousRegression, lr: Tensor, sizes: list[tuple[int, int, float]]) -> dict[str, Tensor]:
@@ -96,7 +93,7 @@ def ciaosr(case: Case) -> dict[str, Any]:
 def ciaosr_tiled(case: Case) -> dict[str, Any]:
     method, lr = load_ciaosr(case), drawn(case, "lr")
     size = (lr.shape[-2] * case.config["scale"], lr.shape[-1] * case.config["scale"])
-    return {"rgb": method.predict_tiled(method.normalised(lr), size).movedim(1, -1)}
+    return {"rgb": method.restored(method.normalised(lr), size).movedim(1, -1)}
 
 
 @runner("continuous_methods", "ciaosr_lmf_tiles")
@@ -121,10 +118,8 @@ def attention(case: Case) -> dict[str, Any]:
     return {"out": network(drawn(case, "feat"))}
 
 
-def load_cmsr(case: Case, **options: Any) -> CMSRRegression:
-    method = load(case, cmsr=CMSRConfig(**options))
-    assert isinstance(method, CMSRRegression)
-    return method
+def load_cmsr(case: Case, **options: Any) -> ContinuousRegression:
+    return load(case, cmsr=CMSRConfig(**options))
 
 
 @runner("continuous_methods", "cmsr")
@@ -139,10 +134,10 @@ def cmsr(case: Case) -> dict[str, Any]:
     for H, W, factor in case.config["sizes"]:
         name = f"rgb_{H}x{W}"
         made[f"{name}_stable"] = stable = case.published(f"{name}_stable")
-        rgb = method.predict(lr, (H, W)).movedim(1, -1)
+        rgb = method.restored(lr, (H, W)).movedim(1, -1)
         made[name] = torch.where(stable[..., None] == 1, rgb, case.published(name))
         told = (cell_of((H, W)) * factor).expand(len(lr), -1)
-        made["mod_mean"] = method.network.difficulty(method.network.prepare(method.encoder(lr), told))
+        made["mod_mean"] = network_of(method).difficulty(method.network.prepare(method.encoder(lr), told))
     return made
 
 
@@ -151,7 +146,7 @@ def cmsr(case: Case) -> dict[str, Any]:
 def cmsr_table(case: Case) -> dict[str, Any]:
     """LMF-CiaoSR's table was made without the enlarged input on either side."""
     method = load_cmsr(case)
-    method.residual = method.residual and case.config["name"] != "lmciaosr"
+    method.base = "none" if case.config["name"] == "lmciaosr" else method.base
     images = method.normalised(drawn(case, "lr")).split(1)
     scales = [float(s) for s in case.config["decode_scales"]]
     row = build_row(method, images, case.config["target_scale"], case.config["mse_threshold"], scales)

@@ -18,9 +18,9 @@ from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.diffbsr import DiffBSR, DiffBSRConfig
-from rsdiff.methods.diffbsr_ablations import DiffBSRSRDiff, DiffBSRSRDiffConfig, SRDiffUNetConfig
-from rsdiff.methods.joint_blind import Estimate, add_residual, residual
+from rsdiff.methods.diffbsr import DiffBSRConfig
+from rsdiff.methods.diffbsr_ablations import DiffBSRSRDiffConfig
+from rsdiff.methods.joint_blind import Estimate, JointBlind, add_residual, residual
 from rsdiff.metrics.colour import crop, luma
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
@@ -28,6 +28,7 @@ from rsdiff.metrics.ssim import ssim
 from rsdiff.networks.degradation_aware import DiffSRUNet, DiffSRUNetConfig
 from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig
+from rsdiff.networks.srdiff_unet import SRDiffUNetConfig
 from rsdiff.networks.srdsran import SRDSRAN, SRDSRANConfig
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema
@@ -105,7 +106,7 @@ def load_unet(arguments: Mapping[str, Any], published: Mapping[str, Tensor]) -> 
     return load_network(network, published, unet_name(len(arguments["channel_mults"]), arguments["res_blocks"]))
 
 
-def method_around(case: Case) -> DiffBSR:
+def method_around(case: Case) -> JointBlind:
     """Return DiffBSR with the case's U-Net and schedule; its other networks are not used."""
     config = DiffBSRConfig(
         restorer=SRDSRANConfig(width=16, groups=1, blocks=1),
@@ -113,7 +114,7 @@ def method_around(case: Case) -> DiffBSR:
         contrast=ContrastConfig(queue_size=8),
         schedule=schedule_of(case.config["schedule"]),
     )
-    method = DiffBSR(config, RGB)
+    method = config.build(RGB)
     method.unet = load_unet(case.config["unet"], case.weights())
     return method
 
@@ -131,7 +132,7 @@ def with_copies(case: Case) -> dict[str, Tensor]:
     return weights
 
 
-def method_from_checkpoint(case: Case) -> DiffBSR:
+def method_from_checkpoint(case: Case) -> JointBlind:
     """Return DiffBSR with all networks of the case, through the importer of released checkpoints."""
     settings = case.config
     config = DiffBSRConfig(
@@ -316,7 +317,7 @@ def ablation_srdiff(case: Case) -> dict[str, Any]:
         contrast=ContrastConfig(width=1, queue_size=8),
         schedule=schedule_of(case.config["schedule"], steps),
     )
-    method = DiffBSRSRDiff(config, Problem(scale=rrdb["scale"], bands=unet["out_channel"], lr_bands=rrdb["in_nc"]))
+    method = config.build(Problem(scale=rrdb["scale"], bands=unet["out_channel"], lr_bands=rrdb["in_nc"]))
     load_network(method.unet, case.weights(), srdiff_unet_name)
     load_network(method.condition, case.weights("keys_rrdb"), rrdb_name("esrgan"))
     method.eval()

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from rsdiff.methods.adversaries import AdversarialKind, AdversarialLossConfig, answer_loss
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features, VGGLayer
-from rsdiff.networks.patch_discriminator import PatchDiscriminator, PatchNorm
-from rsdiff.networks.unet_discriminator import UNetDiscriminator
-from rsdiff.networks.vgg_discriminator import VGGDiscriminator
+from rsdiff.networks.discriminators import PatchDiscriminator, PatchNorm, UNetDiscriminator, VGGDiscriminator
 from rsdiff.weights.keymaps.discriminators import Discriminator, discriminator_name
 
 from .. import fill

@@ -12,19 +12,21 @@ import torch
 from torch import Tensor
 
 from rsdiff.data.order import windowed_shuffle
-from rsdiff.diffusion import blurring, levels, preconditioning
+from rsdiff.diffusion import preconditioning
+from rsdiff.diffusion import solvers as levels
 from rsdiff.diffusion.denoisers import Clamped
 from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.preconditioning import EdmPreconditioning, IddpmPreconditioning, VePreconditioning, VpPreconditioning
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, make_betas, variance_preserving_scale
 from rsdiff.diffusion.solvers import ddim, ddpm, dpmpp_2m
-from rsdiff.networks.edm_layers import sine_first
+from rsdiff.networks.edm_unet import sine_first
 from rsdiff.networks.layers import positional_embedding
 from rsdiff.training.ema import half_life
 from rsdiff.training.learning_rate import ramp
 
 from .. import fill
+from .. import relay_diffusion as blurring
 from ..case import Case, runner
 
 

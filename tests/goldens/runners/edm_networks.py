@@ -12,7 +12,7 @@ from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.preconditioning import EdmDenoiser
 from rsdiff.foreign import read_checkpoint
-from rsdiff.networks.edm_layers import Init, ResampledConv2d
+from rsdiff.networks.edm_unet import Init, ResampledConv2d
 from rsdiff.weights.edm_pickle import denoiser_in
 from rsdiff.weights.keymaps.edm import build_network, preconditioning_of
 from tests.goldens.case import Case, runner

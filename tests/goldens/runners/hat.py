@@ -64,8 +64,8 @@ def index_tables(case: Case) -> dict[str, Any]:
 @runner("baselines", "hat_pad_tile")
 def pad_tile(case: Case) -> dict[str, Any]:
     method, lr = loaded(case), given(case, "lr")
-    (h, w), scale = lr.shape[-2:], method.scale
+    (h, w), scale = lr.shape[-2:], method.images.scale
     batch = Batch(metas=[SampleMeta("lr")], size=(h * scale, w * scale), lr_size=(h, w), lr=lr)
     tiled = method.restore(batch, SamplerConfig(), ReplayNoise([]))
-    method.tiles = HaloTilesConfig()
+    method.images.tiles = HaloTilesConfig()
     return {"whole": method.restore(batch, SamplerConfig(), ReplayNoise([])), "tiled": tiled}

@@ -76,7 +76,7 @@ def unet(case: Case) -> dict[str, Any]:
 @runner("idm", "encoder")
 @torch.no_grad()
 def encoder(case: Case) -> dict[str, Any]:
-    network = ConditionEncoder(3, 3, case.config["n_feats"], case.config["n_resblocks"])
+    network = ConditionEncoder(EDSRConfig(width=case.config["n_feats"], blocks=case.config["n_resblocks"]), 3, 3)
     name = encoder_naming(case.config["n_resblocks"])
     network.load_state_dict(ours_from_published(case.weights(), network.state_dict(), name, MEAN_SHIFTS))
     return {"y": network(centred(case, "x"), tuple(case.config["target"]))}

@@ -8,21 +8,24 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
 
+from rsdiff.data.enlarging import enlarge
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.diffusion.solvers import Observers, StepRecord, native
-from rsdiff.methods.adversaries import hinge_loss
 from rsdiff.methods.base import Problem
-from rsdiff.methods.lcmsr import LCMSR, LCMSRConfig, boundary_weights
-from rsdiff.methods.ldcsr import LDCSR, LDCSRConfig
-from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVae, LDCSRVaeConfig
+from rsdiff.methods.lcmsr import Consistency, LCMSRConfig, boundary_weights
+from rsdiff.methods.ldcsr import LatentDiffusion, LDCSRConfig, Told
+from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVae, LDCSRVaeConfig, hinge_loss
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.networks.continuous_upsampling import CSUM, CSUMConfig, NearestMLP
-from rsdiff.networks.gap_autoencoder import (
+from rsdiff.networks.kl_autoencoder import (
+    AutoencoderConfig,
     ContrastAttention,
+    DiagonalGaussian,
     Distillation,
     GAPBlock,
     GAPDecoder,
@@ -30,10 +33,10 @@ from rsdiff.networks.gap_autoencoder import (
     GAPEncoder,
     GAPEncoderConfig,
     Halve,
+    KLAutoencoder,
     RefinementUnit,
     modulate,
 )
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian, KLAutoencoder, enlarged
 from rsdiff.networks.latent_unet import LatentUNetConfig
 from rsdiff.networks.layers import positional_embedding
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
@@ -113,13 +116,13 @@ def encoder_of(case: Case) -> GAPEncoder:
 @torch.no_grad()
 def s1_encoder(case: Case) -> dict[str, Any]:
     hr, lr = drawn(case, "hr"), drawn(case, "lr")
-    return {"h": encoder_of(case)(torch.cat([enlarged(lr, (hr.shape[-2], hr.shape[-1])), hr], dim=1))}
+    return {"h": encoder_of(case)(torch.cat([enlarge(lr, (hr.shape[-2], hr.shape[-1])), hr], dim=1))}
 
 
 @runner("ldcsr", "s2_cond_encoder_small")
 @torch.no_grad()
 def s2_cond_encoder(case: Case) -> dict[str, Any]:
-    large = enlarged(drawn(case, "lr"), tuple(case.config["out_size"]))
+    large = enlarge(drawn(case, "lr"), tuple(case.config["out_size"]))
     return {"lr_up": large, "c": encoder_of(case)(large)}
 
 
@@ -190,14 +193,15 @@ def s1_blocks(case: Case) -> dict[str, Any]:
 def s1_gaussian(case: Case) -> dict[str, Any]:
     moments, eps = drawn(case, "moments"), drawn(case, "eps")
     wide, posterior = DiagonalGaussian.of_moments(15 * moments), DiagonalGaussian.of_moments(moments)
-    sampled = posterior.sample(eps)
+    other, sampled = DiagonalGaussian.of_moments(drawn(case, "other")), posterior.sample(eps)
+    own, others = (Normal(given.mean, (0.5 * given.log_variance).exp()) for given in (posterior, other))
     return {
         "mean": wide.mean,
         "logvar": wide.log_variance,
         "sample": sampled,
         "kl": posterior.divergence(),
-        "kl_other": posterior.divergence(DiagonalGaussian.of_moments(drawn(case, "other"))),
-        "nll": posterior.negative_log_likelihood(sampled),
+        "kl_other": kl_divergence(own, others).flatten(1).sum(1),
+        "nll": -own.log_prob(sampled).flatten(1).sum(1),
     }
 
 
@@ -313,7 +317,7 @@ def s1_training_loss(case: Case) -> dict[str, Any]:
     return made
 
 
-def load_second(case: Case, weights: dict[str, Tensor] | None = None, **options: Any) -> LDCSR:
+def load_second(case: Case, weights: dict[str, Tensor] | None = None, **options: Any) -> LatentDiffusion:
     """Return the second stage with the case's weights through the importer, in evaluation mode."""
     given = case.config
     config = LDCSRConfig(
@@ -370,7 +374,7 @@ def s2_unet(case: Case) -> dict[str, Any]:
     return {"eps": unet_of(case, case.weights(), "")(drawn(case, "x"), *told)}
 
 
-def bare_second(case: Case, **options: Any) -> LDCSR:
+def bare_second(case: Case, **options: Any) -> LatentDiffusion:
     """Return a second stage around the case's U-Net; its other networks are small and unused."""
     small = GAPEncoderConfig(width=32, multipliers=(1,), blocks=1)
     first = AutoencoderConfig(encoder=small, decoder=GAPDecoderConfig(width=32, multipliers=(1,), blocks=1, refinements=(1,)))
@@ -400,7 +404,7 @@ def s2_sampling(case: Case) -> dict[str, Any]:
         made[f"x0_t{step}"] = record.clean.float()
 
     sampler = SamplerConfig(solver="ddpm", steps=steps, draw_unused=True)
-    denoiser = method.denoiser_of(network, condition, scale, height)
+    denoiser = method.denoiser(condition, Told(scale, height), network)
     sample(sampler, denoiser, condition.shape, ReplayNoise(given), device="cpu", observers=Observers(callback=keep))
     return made
 
@@ -435,14 +439,14 @@ def s2_pipeline(case: Case) -> dict[str, Any]:
     sampler = SamplerConfig(solver="ddpm", steps=steps, draw_unused=True)
     batch = replace(image_batch(hr, lr), hr=None)
     condition = method.encode_condition(2 * lr - 1, size)
-    denoiser = method.denoiser(condition, size[0] / lr.shape[-2], size[0])
+    denoiser = method.denoiser(condition, Told.of(batch))
     latent = sample(sampler, denoiser, condition.shape, ReplayNoise(given), device="cpu").float()
     first = method.first_stage
     posterior = first.encode(2 * hr - 1, 2 * lr - 1)
     reconstruction = first.decode(posterior.sample(drawn(case, "eps_posterior")), 2 * lr - 1, size)
     images = {
         "sr": method.restore(batch, sampler, ReplayNoise(given)),
-        "sr_kd": method.restore_undiffused(batch),
+        "sr_kd": (method.decode(condition, 2 * lr - 1, size) + 1) / 2,  # the decoded condition, without diffusion
         "hr_rec": (reconstruction.clamp(-1, 1) + 1) / 2,
         "sr_unclamped": first.decode(latent / method.latent_scale, 2 * lr - 1, size),
     }
@@ -472,19 +476,20 @@ def consistency(case: Case) -> dict[str, Any]:
         **{name: getattr(bare_second(case).options, name) for name in ("first_stage", "condition", "unet")},
         schedule=schedule_options(given),
     )
-    method: LCMSR = config.build(PROBLEM)
+    method, objective = config.build(PROBLEM), config.objective
+    assert isinstance(objective, Consistency)
     unet_keys = [key.removeprefix(UNET) for key in weights if key.startswith(UNET)]
     method.unet.load_state_dict(unet_of(case, weights, UNET).state_dict())
     averages = {key: weights[averaged] for key, averaged in ema_names(unet_keys).items()}
     assert all(key.startswith((UNET, EMA)) for key in weights)
-    method.target.load_state_dict(unet_of(case, averages, "").state_dict())
+    method.get_submodule("target").load_state_dict(unet_of(case, averages, "").state_dict())
     latent, condition = drawn(case, "x0"), drawn(case, "c_concat")
-    scale, height = torch.tensor(given["scale"]).float(), torch.tensor(given["osize"])
+    told = Told(torch.tensor(given["scale"]).float(), torch.tensor(given["osize"]))
     with torch.no_grad():
-        agreement, predicted = method.agreement(latent, condition, scale, height, torch.tensor(given["t2"]), drawn(case, "eps"))
+        agreement, predicted = objective.agreement(method, latent, condition, told, torch.tensor(given["t2"]), drawn(case, "eps"))
         distillation = method.distillation(latent, condition)
         table = method.schedule.sigmas[given["time_grid"]]
-        denoiser = method.denoiser_of(method.unet, condition, scale, height)
+        denoiser = method.denoiser(condition, told)
         start = (1 + table[-1] ** 2).sqrt() * drawn(case, "x_T").double()
         noise = ReplayNoise([drawn(case, f"renoise_{step}").numpy() for step in range(given["sampling_steps"])])
         sampled = native(denoiser, table.flip(0), start, noise) / (1 + table[0] ** 2).sqrt()

@@ -18,12 +18,13 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.degradations import Paired
 from rsdiff.degradations.rounding import to_uint8
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.methods.adversaries import AdversarialLossConfig, Relative, UNetConfig
+from rsdiff.methods.adversaries import AdversarialLossConfig, Relative
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features
 from rsdiff.methods.regression import Regression, RRDBMethodConfig
 from rsdiff.methods.restoring import HaloTilesConfig
+from rsdiff.networks.discriminators import UNetConfig
 from rsdiff.networks.rrdb import RRDBNet, RRDBNetConfig
 from rsdiff.training.config import EmaConfig, LearningRateConfig, OptimiserConfig, TrainerConfig
 from rsdiff.training.trainer import Trainer
@@ -106,7 +107,7 @@ def enhance(case: Case) -> dict[str, Any]:
 
     def enhanced(tile: int) -> Tensor:
         tiles = HaloTilesConfig(tile=tile, halo=method.tiles.halo, margin=method.tiles.margin)
-        made = tiles.run(method.network, image, method.scale, method.network.unshuffle)
+        made = tiles.run(method.network, image, method.images.scale, method.network.unshuffle)
         return bands_last(to_uint8(made)[0].flip(0))
 
     return {"tiled": enhanced(case.config["tile"]), "whole": enhanced(0)}

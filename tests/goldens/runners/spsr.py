@@ -12,12 +12,12 @@ from torch import Tensor
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.methods.adversaries import AdversarialLossConfig, VGGConfig, answer_loss
+from rsdiff.methods.adversaries import AdversarialLossConfig, answer_loss
 from rsdiff.methods.base import Problem
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features
 from rsdiff.methods.spsr import LARGER, SPSR, SPSRConfig
+from rsdiff.networks.discriminators import VGGConfig, VGGDiscriminator
 from rsdiff.networks.spsr import SPSRNetConfig, gradient_map
-from rsdiff.networks.vgg_discriminator import VGGDiscriminator
 from rsdiff.training.starting import load_weights
 from rsdiff.training.step import stage_ends
 from rsdiff.weights.importer import import_weights

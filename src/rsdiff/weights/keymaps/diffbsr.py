@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import DiffBSRConfig
-from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig, PlainUNetConfig, SRDiffUNetConfig
+from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig, PlainUNetConfig
 from rsdiff.networks.degradation_aware import DiffSRUNetConfig
 from rsdiff.networks.degradation_encoder import ContrastConfig
 from rsdiff.networks.rrdb import RRDBConfig
-from rsdiff.networks.srdiff_unet import EVERY
+from rsdiff.networks.srdiff_unet import EVERY, SRDiffUNetConfig
 from rsdiff.networks.srdsran import SRDSRANConfig
 from rsdiff.weights.keymaps.degradation_aware import unet_name, unet_shape
 from rsdiff.weights.keymaps.joint_blind import (

@@ -6,10 +6,7 @@ import re
 
 from torch import nn
 
-from rsdiff.networks.patch_discriminator import PatchDiscriminator
-from rsdiff.networks.spectral_norm import SpectralConv2d
-from rsdiff.networks.unet_discriminator import UNetDiscriminator
-from rsdiff.networks.vgg_discriminator import VGGDiscriminator
+from rsdiff.networks.discriminators import PatchDiscriminator, SpectralConv2d, UNetDiscriminator, VGGDiscriminator
 from rsdiff.weights.keymaps.renaming import Name, Rule, renamed
 
 Discriminator = UNetDiscriminator | VGGDiscriminator | PatchDiscriminator

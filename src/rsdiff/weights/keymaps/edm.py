@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rsdiff.config import UserError
 from rsdiff.diffusion.preconditioning import EdmPreconditioning, IddpmPreconditioning, Preconditioning, VePreconditioning, VpPreconditioning
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
-from rsdiff.networks.edm_layers import ResampledConv2d
+from rsdiff.networks.edm_unet import ResampledConv2d
 from rsdiff.networks.song_unet import SongUNetConfig
 from rsdiff.weights.keymaps.renaming import Name, Rule, ours_from_published, published_from_ours, renamed
 
@@ -102,6 +102,25 @@ def published_state(network: nn.Module, ours: Mapping[str, Tensor], resolution: 
         if isinstance(layer, ResampledConv2d)
     }
     return {PREFIX + key: tensor for key, tensor in published_from_ours({**ours, **filters}, edm_name(resolution)).items()}
+
+
+def exported_state(content: Mapping[str, Any], config: Any | None) -> dict[str, Tensor] | None:
+    """Return the state dict that `published_state` made, without `model.`, where a file is no more than that; None for published files.
+
+    Raises UserError where no config says what network it is of.
+    """
+    if f"{PREFIX}map_layer0.weight" not in content:
+        return None
+    if config is None:
+        raise UserError("the file is a bare state dict, which does not tell the options of its network; type those of the model.")
+    return {key.removeprefix(PREFIX): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def bands_of(network: nn.Module, published: Mapping[str, Tensor], resolution: int) -> int:
+    """Return the bands that a published network makes, by the same network for one band: only its last layers have other sizes."""
+    name = edm_name(resolution)
+    sizes = {name(key): len(value) for key, value in network.state_dict().items() if value.ndim}
+    return max(len(published[key]) // size for key, size in sizes.items() if key in published)
 
 
 def network_options(arguments: Mapping[str, Any]) -> SongUNetConfig | DhariwalUNetConfig:

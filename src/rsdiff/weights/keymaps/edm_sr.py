@@ -19,7 +19,16 @@ from rsdiff.diffusion.preconditioning import EdmLevels
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.networks.song_unet import SongUNetConfig
 from rsdiff.weights.edm_pickle import PublishedDenoiser, denoiser_in
-from rsdiff.weights.keymaps.edm import network_options, network_state, preconditioning_of, published_state, require_same
+from rsdiff.weights.keymaps.edm import (
+    bands_of,
+    edm_name,
+    exported_state,
+    network_options,
+    network_state,
+    preconditioning_of,
+    published_state,
+    require_same,
+)
 
 RESOLUTION = 64
 """Pixels that name the levels in exported files."""
@@ -34,6 +43,12 @@ class EdmSrKeyMap:
     """The `KeyMap` of EDM for super-resolution."""
 
     def to_ours(self, content: Mapping[str, Any], config: EdmSrConfig | None) -> tuple[EdmSrConfig, dict[str, Tensor]]:
+        exported = exported_state(content, config)
+        if config is not None and exported is not None:
+            build, seen = config.network_options().build, exported[edm_name(RESOLUTION)(STEM)].shape[1]
+            with torch.device("meta"):
+                network = build(seen, bands_of(build(seen, 1), exported, RESOLUTION))
+            return config, {f"network.{name}": tensor for name, tensor in network_state(network, exported, IGNORED).items()}
         published = denoiser_in(content)
         made = edm_sr_config(published)
         if config is not None:

@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rsdiff.networks.gap_autoencoder import GAPDecoderConfig, GAPEncoderConfig
-from rsdiff.networks.kl_autoencoder import AutoencoderConfig
+from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPDecoderConfig, GAPEncoderConfig
 from rsdiff.weights.keymaps.renaming import Name, Part, Rule, count_of, name_of_parts, renamed
 from rsdiff.weights.state_dicts import under
 

@@ -14,7 +14,15 @@ from rsdiff.methods.refdiff import RefDiffConfig
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 from rsdiff.networks.song_unet import SongUNetConfig
 from rsdiff.weights.edm_pickle import PublishedDenoiser, denoiser_in
-from rsdiff.weights.keymaps.edm import network_options, network_state, preconditioning_of, published_state, require_same
+from rsdiff.weights.keymaps.edm import (
+    bands_of,
+    exported_state,
+    network_options,
+    network_state,
+    preconditioning_of,
+    published_state,
+    require_same,
+)
 
 RESOLUTION = 256
 """Pixels at which the published model was trained."""
@@ -28,6 +36,12 @@ class RefDiffKeyMap:
     """The `KeyMap` of Ref-Diff."""
 
     def to_ours(self, content: Mapping[str, Any], config: RefDiffConfig | None) -> tuple[RefDiffConfig, dict[str, Tensor]]:
+        exported = exported_state(content, config)
+        if config is not None and exported is not None:
+            with torch.device("meta"):
+                bands = bands_of(config.network.build(1, 1), exported, RESOLUTION)
+                network = config.network.build(bands, bands)
+            return config, {f"network.{name}": tensor for name, tensor in network_state(network, exported, IGNORED).items()}
         published = denoiser_in(content)
         made = refdiff_config(published)
         if config is not None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.methods.adversaries import DiscriminatorConfig, PatchConfig, UNetConfig, VGGConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGANConfig
 from rsdiff.methods.regression import RRDBMethodConfig
+from rsdiff.networks.discriminators import DiscriminatorConfig, PatchConfig, UNetConfig, VGGConfig
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name

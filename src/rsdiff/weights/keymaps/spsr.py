@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.methods.adversaries import VGGConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.spsr import SPSR, SPSRConfig
+from rsdiff.networks.discriminators import VGGConfig
 from rsdiff.networks.spsr import SPSRNetConfig
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 from rsdiff.weights.keymaps.renaming import Name, Rule, count_of, ours_from_published, published_from_ours, renamed

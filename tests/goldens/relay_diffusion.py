@@ -2,6 +2,8 @@
 
 Every frequency has its own signal scale, so that the process has no scalar (y, sigma) form and brings its own sampler.
 It starts from an enlarged first stage at moderate noise. Source: RelayDiffusion (Teng et al., 2023), sections 3.1 and 3.2.
+
+No method uses it: Ref-Diff, whose code descends from RelayDiffusion's, does not blur. It stands with the cases that hold its numbers.
 """
 
 from __future__ import annotations
@@ -16,10 +18,8 @@ from rsdiff.config import UserError
 from rsdiff.data.precision import in_float32
 from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.denoisers import Denoiser
-from rsdiff.diffusion.levels import edm_levels
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.preconditioning import log_normal_level, log_normal_share
-from rsdiff.diffusion.solvers import SILENT, Observers, evaluate, walk
+from rsdiff.diffusion.solvers import SILENT, Observers, edm_levels, evaluate, walk
 
 LARGEST_WEIGHT = 1e5  # cap on EDM's loss weight at the lowest levels
 
@@ -163,3 +163,13 @@ def relay_sampler(
 
     start = image + float(levels[0]) * fresh()
     return walk(levels, start, step, observers)
+
+
+def log_normal_share(sigma: Tensor, mean: float = -1.2, deviation: float = 1.2) -> Tensor:
+    """Return the probability that EDM's log-normal level lies below sigma; `log_normal_level` is its inverse."""
+    return torch.special.ndtr((sigma.log() - mean) / deviation)
+
+
+def log_normal_level(share: Tensor, mean: float = -1.2, deviation: float = 1.2) -> Tensor:
+    """Return the sigma below which EDM's log-normal level lies with probability `share`."""
+    return (torch.special.ndtri(share) * deviation + mean).exp()
