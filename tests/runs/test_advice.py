@@ -51,6 +51,7 @@ COMPOSED = {
         "model=edm_sr_tiny sampler=edm sampler.churn_min=0.1", r"set (sampler.churn=NUMBER)", NUMBER="1"
     ),
     "steps beside a stride": case("model=sr3_tiny sampler=sr3_strided sampler.stride=4 sampler.steps=3", f"set {EQUAL}"),
+    "a code that one of several options needs": case("model=refdiff_tiny model.unchanged_code=0.5", r"or set (model.mask=\w+)"),
     "a rule of another solver": case(
         "model=ediffsr_tiny sampler=ddim model.native_rule=ode",
         "(leave it out), or choose a sampler with sampler.solver=native",

@@ -4,7 +4,8 @@ A config class declares them in the class variable `read_with`: option -> (the o
 
     read_with: ClassVar[ReadWith] = {"milestones": ("shape", ("multistep",))}
 
-Where an option depends on several others, it is read if all of these conditions hold: {"steps": (("stride", (0,)), ("grid", ("edm",)))}.
+Where an option depends on several others, it is read if all of these conditions hold: {"steps": (("stride", (0,)), ("grid", ("edm",)))};
+where one of them is enough, they stand in Either.
 An option of a config inside is named with its place ("unet.width"), on either side; one of another group with it ("sampler.solver").
 No values say that an option is never read here: one that its class has for other users. An option that is not read, with all options
 inside it, is left out of what identifies a run (unless another group decides), and typing one is refused. Where the files decide, see
@@ -32,6 +33,7 @@ class Such:
 ANY_VALUE = Such("VALUE", lambda value: value is not None)
 NOT_EMPTY = Such("NAME", bool)
 ABOVE_1 = Such("NUMBER (above 1)", lambda value: isinstance(value, int | float) and value > 1)
+BELOW_1 = Such("NUMBER (below 1)", lambda value: isinstance(value, int | float) and value < 1)
 ABOVE_0 = Such("NUMBER (above 0)", lambda value: isinstance(value, int | float) and value > 0)
 
 
@@ -41,7 +43,17 @@ def one_of(*names: str) -> Such:
 
 
 Condition = tuple[str, tuple[Any, ...]]
-ReadWith = Mapping[str, Condition | tuple[Condition, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Either:
+    """Conditions of which one is enough."""
+
+    conditions: tuple[Condition, ...]
+
+
+Rule = Condition | Either
+ReadWith = Mapping[str, Rule | tuple[Rule, ...]]
 """Rules of a class replace those of its bases for the same option; () says that it is read whatever the others are."""
 
 
@@ -59,24 +71,32 @@ def is_read(config: Any, option: str) -> bool:
     return _unmet(config, option, {}) is None
 
 
-def _unmet(config: Any, option: str, groups: Mapping[str, Any], cls: type[Any] | None = None) -> Condition | None:
+def _unmet(config: Any, option: str, groups: Mapping[str, Any], cls: type[Any] | None = None) -> Rule | None:
     """Return the first condition of `option` that does not hold, or None where it is read; other groups than `groups` are not asked.
 
     cls  the class of `config`, where that is a stand-in
     """
-    for other, values in _conditions(cls or type(config), option):
-        owner, name = _owner(config, other, groups)
-        if owner is None:
-            continue
-        chosen = getattr(owner, name)
-        if not any(value.holds(chosen) if isinstance(value, Such) else value == chosen for value in values):
-            return other, values
-    return None
+    return next((rule for rule in _conditions(cls or type(config), option) if not _holds(config, rule, groups)), None)
 
 
-def _conditions(cls: Any, option: str) -> tuple[Condition, ...]:
+def _holds(config: Any, rule: Rule, groups: Mapping[str, Any]) -> bool:
+    if isinstance(rule, Either):
+        return any(_holds(config, condition, groups) for condition in rule.conditions)
+    other, values = rule
+    owner, name = _owner(config, other, groups)
+    if owner is None:
+        return True
+    chosen = getattr(owner, name)
+    return any(value.holds(chosen) if isinstance(value, Such) else value == chosen for value in values)
+
+
+def _conditions(cls: Any, option: str) -> tuple[Rule, ...]:
     rule: Any = _rules(cls).get(option, ())
-    return (rule,) if rule and isinstance(rule[0], str) else rule
+    return (rule,) if isinstance(rule, Either) or (rule and isinstance(rule[0], str)) else rule
+
+
+def _alternatives(rule: Rule) -> tuple[Condition, ...]:
+    return rule.conditions if isinstance(rule, Either) else (rule,)
 
 
 @functools.cache
@@ -118,22 +138,27 @@ def unread_options(config: Any, path: str, groups: Mapping[str, Any]) -> Iterato
                     yield from unread_options(item, f"{place}.{key}", groups)
 
 
-def _why(config: Any, path: str, unmet: Condition, groups: Mapping[str, Any]) -> str:
+def _why(config: Any, path: str, unmet: Rule, groups: Mapping[str, Any]) -> str:
     """Return what an option has no effect with and what to do, as it follows the option's name."""
-    other, values = unmet
-    owner, name = _owner(config, other, groups)
-    is_own = _is_inside(config, other)
-    typed = f"{path}.{other}" if is_own else other
-    beside = f"has no effect with {typed}={_typed(getattr(owner, name))}; leave it out"
-    accepted, group = " or ".join(f"{typed}={_typed(value)}" for value in values), other.partition(".")[0]
-    way = "set" if is_own or group == path.partition(".")[0] else f"choose a {group} with"
-    return f"{beside}, or {way} {accepted}." if values else f"{beside}."
+    present, accepted, way = [], [], "set"
+    for other, values in _alternatives(unmet):
+        owner, name = _owner(config, other, groups)
+        is_own, group = _is_inside(config, other), other.partition(".")[0]
+        typed = f"{path}.{other}" if is_own else other
+        present.append(f"{typed}={_typed(getattr(owner, name))}")
+        accepted += [f"{typed}={_typed(value)}" for value in values]
+        way = way if is_own or group == path.partition(".")[0] else f"choose a {group} with"
+    beside = f"has no effect with {' and '.join(present)}; leave it out"
+    return f"{beside}, or {way} {' or '.join(accepted)}." if accepted else f"{beside}."
 
 
 def read_beside(cls: type[Any], option: str) -> str:
     """Return beside what an option of a config class is read ('solver=euler or heun'); "" where it is always or never."""
-    conditions = _conditions(cls, option)
-    return " and ".join(f"{other}={' or '.join(map(_typed, values))}" for other, values in conditions if values)
+    told = [
+        " or ".join(f"{other}={' or '.join(map(_typed, values))}" for other, values in _alternatives(rule) if values)
+        for rule in _conditions(cls, option)
+    ]
+    return " and ".join(filter(None, told))
 
 
 def unread_beside(cls: Any, values: Mapping[str, Any]) -> list[str]:

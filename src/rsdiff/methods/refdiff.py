@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsdiff.config import Ours, UserError, config
-from rsdiff.config.reading import ReadWith
+from rsdiff.config.reading import BELOW_1, Either, ReadWith
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
@@ -46,6 +46,9 @@ class RefDiffConfig(MethodConfig):
         "changed_code": ("mask", ("checked", "changed", "estimated")),
         "change_threshold": ("mask", ("checked", "estimated")),
         "mask_accuracy": ("mask", ("given", "checked")),
+        "unchanged_code": Either(
+            (("mask", ("checked", "unchanged", "estimated")), ("changed_reference", ("hidden",)), ("mask_accuracy", (BELOW_1,)))
+        ),
     }
 
     network: RefDiffUNetConfig = RefDiffUNetConfig()
@@ -80,7 +83,7 @@ class RefDiffConfig(MethodConfig):
     """Grey codes (0 to 255) of the classes: each becomes a mask channel of 0 and 1, without an order among classes. Empty is as published:
     one channel, code / 255."""
     unchanged_code: float = 0.0
-    """Mask value of unchanged ground, for masks that the data do not give; SECOND and CNAM-CD list it in CLASS_Table.txt (code / 255)."""
+    """Mask value of unchanged ground, where a mask is made or looked into; SECOND and CNAM-CD list it in CLASS_Table.txt (code / 255)."""
     changed_code: float = 1.0
     """Mask value of changed ground of unknown class, for masks that the data do not give."""
     change_threshold: float = 0.05

@@ -147,7 +147,7 @@ def masked_loss(logits: Tensor, targets: Tensor) -> Tensor:
 def crops(source: ImageSource, groups: Sequence[Sequence[int]], task: DownstreamTask, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """Return a batch of HR crops (B, C, p, p), flipped at random, with masks (B, 1, p, p) or class numbers (B,).
 
-    groups  numbers of the images of every class, see `groups_of`: classes are drawn equally often, or few steps would not teach rare ones
+    groups  numbers of the images of every class, see `groups_of`: classes are drawn equally often, however many images each has
     """
     generator = keyed_generator(seed, "recognition", step)
     images, targets = [], []
