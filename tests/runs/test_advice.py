@@ -75,7 +75,7 @@ COMPOSED = {
     "a removed setting": case("~trainer.steps", f"give {EQUAL}", without="~", VALUE="3"),
     "a removed group": case("~trainer", f"choose {EQUAL}", without="~", NAME="minimal"),
     "an option of a removed group": case("~trainer trainer.patch=32", "removes; (leave one of the two out)", without="~"),
-    "None": case("trainer.clip_norm=None", "write (.*)[.]", without="trainer.clip_norm"),
+    "None": case("trainer.clip_norm=None", "write ([^,]*),", without="trainer.clip_norm"),
     "a value with blanks": Case(("outputs=(a b",), r"special characters: (.*)\.", without=("outputs",)),
     "a list without -m": case("seed=1,2", "add (-m)"),
     "an option of another group": case("trainer.lr=1e-3", r"did you mean ([\w.]+)\?", without="trainer.lr"),

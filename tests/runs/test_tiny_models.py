@@ -113,6 +113,10 @@ def test_every_method_has_a_tiny_model() -> None:
 PROBLEMS = (Problem(4, 3, 3), Problem(1, 31, 3), Problem(1, 31, 31), Problem(1, 8, 3))
 
 
+ONLY_OURS = {"sadn": "temperature"}
+"""What published files do not hold: SADN's are past the first epochs, after which it is 1."""
+
+
 def test_weights_of_every_method_are_exported_and_read_back_alike() -> None:
     """The published layout of each has a key map of its own, tried here in its smallest configuration without options of ours."""
     tried = {options().kinds[f"{name}_tiny"]: options().models[f"{name}_tiny"] for name in tiny_names()}
@@ -123,6 +127,7 @@ def test_weights_of_every_method_are_exported_and_read_back_alike() -> None:
         method = config.build(problem)
         state = {name: value for name, value in method.state_dict().items() if not name.startswith(method.training_only)}
         _, again = import_weights(kind, export_weights(kind, config, method.state_dict()), config)
+        state.pop(ONLY_OURS.get(kind, ""), None)
         wrong[kind] = [name for name, value in state.items() if name not in again or not torch.equal(again[name].to(value), value)]
     assert not {kind: names[:3] for kind, names in wrong.items() if names}
 

@@ -65,6 +65,9 @@ def test_the_test_grids_have_the_published_number_of_cases() -> None:
     assert counts == {
         "blindsrsnf_aniso_test": 12,
         "blindsrsnf_iso_test": 5,
+        "dasr_widths_x2": 4,
+        "dasr_widths_x3": 4,
+        "dasr_widths_x4": 4,
         "diffbsr_test": 7,
         "gaussian8_x2": 8,
         "gaussian8_x3": 8,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
+from rsdiff.diffusion.denoisers import Base
 from rsdiff.losses.masked import with_missing_of
 from rsdiff.methods.adversaries import AdversarialConfig, GeneratorObjective, judging
 from rsdiff.methods.base import Losses, Method, Predecessor, Problem, Stage
@@ -44,12 +45,13 @@ class ESRGAN(Method):
 
     couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
+    network: nn.Module
+    base: Base
 
     def __init__(self, options: ESRGANConfig, problem: Problem) -> None:
         super().__init__()
         self.options = options
-        self.images = ImageNetwork(options.network, options.base, options.tiles, problem, options.initial)
-        self.network, self.base = self.images.network, self.images.base
+        self.images = ImageNetwork(self, options.network, options.base, options.tiles, problem, options.initial)
         self.discriminator = options.discriminator.build(problem.bands)
         initialise(self.discriminator, options.initial)
         self.objective = GeneratorObjective(options)

@@ -22,11 +22,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
+from rsdiff.diffusion.denoisers import Base, BaseConfig, NoBaseConfig
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.methods.restoring import HaloTilesConfig, ImageNetwork, InitialWeights
@@ -140,10 +140,12 @@ class AWANConfig(AWANNetConfig, RelativeRegressionConfig):
 class Regression(Method):
     """See the module."""
 
+    network: nn.Module
+    base: Base
+
     def __init__(self, options: RegressionMethodConfig, problem: Problem) -> None:
         super().__init__()
-        self.images = ImageNetwork(options.restorer, options.base, options.tiles, problem, options.initial_weights)
-        self.network, self.base = self.images.network, self.images.base
+        self.images = ImageNetwork(self, options.restorer, options.base, options.tiles, problem, options.initial_weights)
         self.loss = options.loss
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import BaseConfig
+from rsdiff.diffusion.denoisers import Base, BaseConfig
 from rsdiff.methods.base import Problem, require_scale
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.restorers import RestorerConfig
@@ -91,11 +91,12 @@ class ImageNetwork:
 
     network  maps (B, c, h, w) to (B, C, h scale, w scale)
     base     what the network's answer is added to
-    Not a module: the method that has it owns both, as `network` and `base`.
+    Not a module: the method `owner` gets and owns both, and what is put in their place there is used here.
     """
 
     def __init__(
         self,
+        owner: nn.Module,
         restorer: RestorerConfig,
         base: BaseConfig,
         tiles: HaloTilesConfig,
@@ -103,11 +104,22 @@ class ImageNetwork:
         initial: InitialWeights = "kaiming",
     ) -> None:
         self.scale, self.multiple, self.tiles = int(problem.scale), restorer.size_multiple(problem), tiles
-        self.network = restorer.build_network(problem)
-        self.base = base.build_base(problem)
+        self._owner = owner
+        owner.add_module("network", restorer.build_network(problem))
+        owner.add_module("base", base.build_base(problem))
         initialise(self.network, initial)
         if self.base.adds:
             zeroed(restorer.last_layer(self.network))
+
+    @property
+    def network(self) -> nn.Module:
+        """The owner's network."""
+        return self._owner.get_submodule("network")
+
+    @property
+    def base(self) -> Base:
+        """The owner's base."""
+        return cast(Base, self._owner.get_submodule("base"))
 
     def estimate(self, lr: Tensor) -> Tensor:
         """Return the image (B, C, H, W) of lr (B, c, h, w), not clamped; sides are multiples of `multiple`."""

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from rsdiff.config import UserError, config
 from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
+from rsdiff.diffusion.denoisers import Base
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.masked import masked_l1, masked_mse, with_missing_of
 from rsdiff.methods.adversaries import AdversarialConfig, AdversarialLossConfig, GeneratorObjective, deceiving, judging
@@ -99,13 +100,13 @@ class SPSR(Method):
 
     couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("discriminator.", "gradient_discriminator.")
+    network: SPSRNet
+    base: Base
 
     def __init__(self, options: SPSRConfig, problem: Problem) -> None:
         super().__init__()
         self.options = options
-        self.images = ImageNetwork(options.network, options.base, options.tiles, problem, options.initial)
-        assert isinstance(self.images.network, SPSRNet)
-        self.network, self.base = self.images.network, self.images.base
+        self.images = ImageNetwork(self, options.network, options.base, options.tiles, problem, options.initial)
         self.discriminator = options.discriminator.build(problem.bands)
         initialise(self.discriminator, options.initial)
         self.objective = GeneratorObjective(options)

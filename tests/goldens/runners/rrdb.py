@@ -106,7 +106,7 @@ def enhance(case: Case) -> dict[str, Any]:
     image = bands_first(case.input("image_bgr")).flip(0)[None].float() / 255
 
     def enhanced(tile: int) -> Tensor:
-        tiles = HaloTilesConfig(tile=tile, halo=method.tiles.halo, margin=method.tiles.margin)
+        tiles = HaloTilesConfig(tile=tile, halo=method.images.tiles.halo, margin=method.images.tiles.margin)
         made = tiles.run(method.network, image, method.images.scale, method.network.unshuffle)
         return bands_last(to_uint8(made)[0].flip(0))
 
