@@ -313,10 +313,11 @@ def restoration(training: Training, method: Method, called: str) -> dict[str, An
         found["sample"] = root_mean_square(made[0] - hr) / (math.sqrt(2) * least)
         if isinstance(posterior, Posterior) and not training.ground().reference:
             found |= _beside(posterior, place, made, batch.need("lr"))
-    if isinstance(place, BlindWorld) and set(estimates := method.estimates(batch)) == {"kernel"}:  # DCLS estimates it on the LR grid
-        true = batch.need("kernel").double()
-        estimated = estimates["kernel"].double().reshape(true.shape)
-        found["kernel"] = root_mean_square(estimated - true) / root_mean_square(place.best_kernels(batch.need("lr")) - true)
+    if isinstance(place, BlindWorld):
+        estimates, true = method.estimates(batch), batch.need("kernel").double()
+        if "kernel" in estimates and estimates.get("true_kernel") is batch.kernel:  # DCLS estimates one of the LR's grid
+            estimated = estimates["kernel"].double().reshape(true.shape)
+            found["kernel"] = root_mean_square(estimated - true) / root_mean_square(place.best_kernels(batch.need("lr")) - true)
     return found
 
 
