@@ -83,7 +83,8 @@ TRAINED = """# Fresh networks against the best answer
 textures; a difference from it comes from too short a training or from the sampler (see learning.md). `make trained-page` writes this.
 
 - **Estimate**: root mean squared error of the restoration (of the mean of {draws} samples) relative to that of the best estimate; 1 is
-  perfect for a regression, {mean:.2f} for the mean of {draws} perfect samples.
+  perfect for a regression, {mean:.2f} for the mean of {draws} perfect samples. An autoencoder (ldcsr_vae) is shown the target: no
+  restoration from its latents can be better.
 - **Sample**: that of one sample relative to a perfect sample's.
 - **Loss**: the published loss relative to a perfect network's at the same levels and noise.
 - **Spread**: deviation of samples about their mean along the axes of the posterior, relative to its own, from what the LR leaves open to
@@ -143,7 +144,7 @@ def draw_curves(found: Mapping[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for name, record in found.items():
         steps, values, is_loss = curve_of(name, record)
-        if values:
+        if values and not TRAININGS[name].encodes:  # which is shown the target
             axes[int(is_loss)].plot(steps, values, label=name)
     for axis, title in zip(axes, TITLES, strict=True):
         axis.axhline(1.0, color="black", linewidth=0.8, linestyle="--")
