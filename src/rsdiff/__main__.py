@@ -9,16 +9,14 @@ from pathlib import Path
 def command(repository: Path | None = None) -> None:
     """Do what the command line says and exit; see `rsdiff.app.main.main`.
 
-    Python looks for unreachable cycles among all objects again and again while PyTorch is imported and a command composed, and at the end;
-    that there are none costs a third of a short command. Here nothing is looked for until a run begins (`run_one`), nor at the end.
+    Python looks for unreachable cycles among all objects again and again while PyTorch is imported and a command composed; that there are
+    none costs a good part of a short command. Here nothing is looked for until a run begins (`run_one`). At the end Python does look:
+    libraries bound by nanobind report what is left as leaks.
     """
     gc.disable()
     from rsdiff.app.main import main
 
-    try:
-        main(repository)
-    finally:
-        gc.freeze()
+    main(repository)
 
 
 if __name__ == "__main__":
