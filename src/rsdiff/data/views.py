@@ -85,8 +85,8 @@ class TrainingSamples(Dataset[Sample]):
                 "this dataset has LR images of its own, which cannot be degraded; use degradation=paired, or drop the LR by "
                 "dataset.lr_folder=''."
             )
-        if scale_range is not None and ("lr" in source.gives or not 1 <= scale_range[0] < scale_range[1]):
-            raise DataError(f"scales from {scale_range} cannot be drawn; give two rising numbers from 1 on, and data without LR images.")
+        if scale_range is not None and ("lr" in source.gives or not 1 <= scale_range[0] <= scale_range[1]):
+            raise DataError(f"scales from {scale_range} cannot be drawn; give two numbers from 1 on, in order, and data without LR images.")
         if make_lr is not None and (draw is None or views > 1 or {"ref", "change_mask"} & source.gives):
             raise DataError(
                 "a scale per image needs data with HR images alone and a method that takes one crop of each; draw one per batch."

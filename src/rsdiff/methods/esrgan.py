@@ -12,20 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Base
 from rsdiff.losses.masked import with_missing_of
 from rsdiff.methods.adversaries import AdversarialConfig, GeneratorObjective, judging
-from rsdiff.methods.base import Losses, Method, Predecessor, Problem, Stage
-from rsdiff.methods.restoring import ImageNetwork, initialise
+from rsdiff.methods.base import Losses, Predecessor, Problem, Stage
+from rsdiff.methods.restoring import ImageMethod, ImageNetwork, initialise
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
-    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config
@@ -40,13 +37,11 @@ class ESRGANConfig(AdversarialConfig):
         return ESRGAN(self, problem)
 
 
-class ESRGAN(Method):
+class ESRGAN(ImageMethod):
     """See the module and `ESRGANConfig`."""
 
     couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("discriminator.",)
-    network: nn.Module
-    base: Base
 
     def __init__(self, options: ESRGANConfig, problem: Problem) -> None:
         super().__init__()
@@ -79,13 +74,3 @@ class ESRGAN(Method):
         if self.options.adversarial.relative != "no":
             return "its relativistic loss compares every image with the mean over its batch"
         return super().coupling
-
-    def after_step(self, stage: Stage, step: int) -> None:
-        self.base.settle()
-
-    @torch.no_grad()
-    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return self.images.restore(batch)
-
-    def pixel_multiple(self) -> int:
-        return self.images.multiple

@@ -21,15 +21,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch
-from torch import Tensor, nn
-
 from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Base, BaseConfig, NoBaseConfig
+from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
 from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.methods.restoring import HaloTilesConfig, ImageNetwork, InitialWeights
+from rsdiff.methods.base import Losses, MethodConfig, Problem, Stage
+from rsdiff.methods.restoring import HaloTilesConfig, ImageMethod, ImageNetwork, InitialWeights
 from rsdiff.networks.awan import AWANNetConfig
 from rsdiff.networks.hat import HATNetConfig
 from rsdiff.networks.hscnn_plus import HSCNNPlusNetConfig
@@ -40,7 +37,6 @@ from rsdiff.networks.spectral_cnn import SpectralCNNNetConfig
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
-    from rsdiff.diffusion.sampler import SamplerConfig
 
 RELATIVE = ImageLossConfig(l1=0.0, relative=1.0)
 
@@ -137,11 +133,8 @@ class AWANConfig(AWANNetConfig, RelativeRegressionConfig):
     """AWAN trained by the relative error. The defaults are the published network."""
 
 
-class Regression(Method):
+class Regression(ImageMethod):
     """See the module."""
-
-    network: nn.Module
-    base: Base
 
     def __init__(self, options: RegressionMethodConfig, problem: Problem) -> None:
         super().__init__()
@@ -151,13 +144,3 @@ class Regression(Method):
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         estimate = self.images.estimate(self.images.training_input(batch))
         return {"restorer": Losses.weighted(self.loss.terms(estimate, batch.need("hr"), batch.valid, stage.step))}
-
-    def after_step(self, stage: Stage, step: int) -> None:
-        self.base.settle()
-
-    @torch.no_grad()
-    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return self.images.restore(batch)
-
-    def pixel_multiple(self) -> int:
-        return self.images.multiple

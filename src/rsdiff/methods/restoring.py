@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,9 +14,13 @@ from rsdiff.config import UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.denoisers import Base, BaseConfig
-from rsdiff.methods.base import Problem, require_scale
+from rsdiff.methods.base import Method, Problem, Stage, require_scale
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.restorers import RestorerConfig
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
+    from rsdiff.diffusion.sampler import SamplerConfig
 
 
 @config
@@ -143,6 +148,24 @@ class ImageNetwork:
         """Return (B, C, H, W) in [0, 1], not clamped."""
         require_scale(batch, self.scale)
         return self.tiles.run(self.estimate, batch.need("lr"), self.scale, self.multiple)
+
+
+class ImageMethod(Method):
+    """What objectives on one image network share: restoration, and the base that settles after every step."""
+
+    images: ImageNetwork
+    network: nn.Module
+    base: Base
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.base.settle()
+
+    @torch.no_grad()
+    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
+        return self.images.restore(batch)
+
+    def pixel_multiple(self) -> int:
+        return self.images.multiple
 
 
 def initialise(network: nn.Module, rule: InitialWeights) -> None:

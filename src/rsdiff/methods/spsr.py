@@ -18,27 +18,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Base
 from rsdiff.losses.image_terms import ImageLossConfig
 from rsdiff.losses.masked import masked_l1, masked_mse, with_missing_of
 from rsdiff.methods.adversaries import AdversarialConfig, AdversarialLossConfig, GeneratorObjective, deceiving, judging
-from rsdiff.methods.base import Losses, Method, Predecessor, Problem, Stage
+from rsdiff.methods.base import Losses, Predecessor, Problem, Stage
 from rsdiff.methods.perceptual import PerceptualLossConfig
-from rsdiff.methods.restoring import ImageNetwork, initialise
+from rsdiff.methods.restoring import ImageMethod, ImageNetwork, initialise
 from rsdiff.networks.discriminators import DiscriminatorConfig, VGGConfig
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.spsr import SPSRNet, SPSRNetConfig, gradient_map
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
-    from rsdiff.diffusion.sampler import SamplerConfig
 
 LARGER = 2
 """Padding of the maps that are compared and judged, which makes them as many pixels larger than the image."""
@@ -95,13 +92,12 @@ class SPSRConfig(AdversarialConfig):
         return SPSR(self, problem)
 
 
-class SPSR(Method):
+class SPSR(ImageMethod):
     """See the module and `SPSRConfig`."""
 
     couples_batch = True
     training_only: ClassVar[tuple[str, ...]] = ("discriminator.", "gradient_discriminator.")
     network: SPSRNet
-    base: Base
 
     def __init__(self, options: SPSRConfig, problem: Problem) -> None:
         super().__init__()
@@ -164,13 +160,3 @@ class SPSR(Method):
             "discriminator": judging(game, self.discriminator, known, hr),
             "gradient_discriminator": judging(game, self.gradient_discriminator, of_image, of_hr),
         }
-
-    def after_step(self, stage: Stage, step: int) -> None:
-        self.base.settle()
-
-    @torch.no_grad()
-    def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return self.images.restore(batch)
-
-    def pixel_multiple(self) -> int:
-        return self.images.multiple

@@ -237,7 +237,8 @@ class TrainerConfig:
         require_at_least(self, steps=1, batch=1, accumulate=1, patch=1, crop_step=1, save_every_steps=1, log_every_steps=1, patience=1)
         require_at_least(self, validation_batch=1)
         require_at_least(self, validate_every_steps=0, validation_images=0, keep_checkpoints=0, workers=0)
-        require_above(self, clip_norm=0.0, time_limit_minutes=0.0, processor_minutes=0.0, scale_range=0.0)
+        require_above(self, clip_norm=0.0, time_limit_minutes=0.0, processor_minutes=0.0)
+        require_at_least(self, scale_range=1.0)
         if self.processor_minutes is not None and self.workers:
             raise UserError(
                 f"processor_minutes counts this process alone, and workers={self.workers} processes would load for it; set workers=0."
