@@ -18,7 +18,7 @@ from rsdiff.runs.status import read_status
 from tests.conftest import REPOSITORY, Command
 
 DATA = (
-    "dataset=synthetic dataset.second_date=false dataset.size=64 dataset.train_images=5 dataset.test_images=3 degradation=bicubic scale=4 "
+    "dataset=synthetic dataset.second_date=false dataset.size=128 dataset.train_images=5 dataset.test_images=3 degradation=bicubic scale=4 "
     "metrics=standard"
 )
 SMALL = "task.data=[" + ",".join(f'"{word}"' for word in DATA.split()) + "]"
@@ -75,7 +75,7 @@ def test_methods_train_for_the_same_seconds_and_the_same_command_does_nothing_ag
     text = page.read_text()
     rows = {
         cells[0]: cells
-        for line in text.splitlines()
+        for line in text.partition("\n###")[0].splitlines()  # the first table
         if line.startswith("|") and len(cells := [c.strip() for c in line.strip("|").split("|")]) == 8
     }
     assert {"Bicubic", "RRDB", "LIIF", "SPSR"} <= rows.keys()
@@ -86,7 +86,8 @@ def test_methods_train_for_the_same_seconds_and_the_same_command_does_nothing_ag
     assert "difference from the best" in text
     assert re.search(r"energy kJ", text)
     halves = [read_status(folder).summary for folder in Path("outputs/train").glob("spsr_quick-*/*")]
-    assert [round(half["processor_seconds"]) for half in halves] == [3], halves
+    assert all(3 <= half["processor_seconds"] <= 6 for half in halves), halves  # the last step and its checkpoint count, too
+    assert halves
     again = run_command(*words)
     assert again.code == 0, again.err
     assert "runs to do" not in again.out
