@@ -96,7 +96,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     options = replace(task, wavelengths=restorer.wavelengths) if adds_bands and not task.wavelengths else task
     if accelerator.is_main_process:
         with without_warnings():
-            require_space(readable, outputs, folder, settings.scale, task, restorer.problem.bands)
+            require_space({path: outputs[inputs.index(path)] for path in readable}, folder, settings.scale, task, restorer.problem.bands)
         say([plan.restoration(settings, restorer.method.parameter_count(), readable, accelerator)])
     place = None if settings.checkpoint is None else find_checkpoint(settings.checkpoint)
     stored = calibrations.find(settings.scale, settings.sampler, place, task.calibration, task.samples, settings.beside)
@@ -244,15 +244,14 @@ def build_restorer(settings: RunSettings, first: Path) -> Restorer:
     return Restorer(method, problem, None, weights="" if origin is None else str(origin))
 
 
-def require_space(
-    inputs: Sequence[Path], outputs: Sequence[Path], folder: RunFolder, scale: float, options: RestoreTask, bands: int
-) -> None:
+def require_space(outputs: Mapping[Path, Path], folder: RunFolder, scale: float, options: RestoreTask, bands: int) -> None:
     """Open every raster and raise an error in one sentence if one cannot be read, or if a disk has too little space for the results.
 
+    outputs  raster -> what it becomes
     The finished blocks are stored uncompressed until the raster is written, beside two rows of tiles.
     """
     written, largest = 0, 0
-    for path, output in zip(inputs, outputs, strict=True):
+    for path, output in outputs.items():
         with SceneReader(path, options.view()) as reader:
             form = output_form(reader, options, bands, output)
             pixels = round(reader.height * scale) * round(reader.width * scale)
@@ -261,12 +260,13 @@ def require_space(
         written += size
         largest = max(largest, size + min(rows, 4 * pixels * bands * options.samples))
     folder.require_space(largest)
-    place = next(parent for parent in outputs[0].resolve().parents if parent.exists())
+    first = next(iter(outputs.values()))
+    place = next(parent for parent in first.resolve().parents if parent.exists())
     free = shutil.disk_usage(place).free
     needed = written if options.compress == "none" else written // 2
     if free < needed:
         raise OSError(
-            f"the disk of output={outputs[0]} has {free / 2**30:.1f} GiB left and the result may need {needed / 2**30:.1f} GiB; "
+            f"the disk of output={first} has {free / 2**30:.1f} GiB left and the result may need {needed / 2**30:.1f} GiB; "
             "free some or choose another folder."
         )
 
