@@ -16,7 +16,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations import degrade
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.methods.base import Method
-from rsdiff.networks.degradation_encoder import MomentumContrast
+from rsdiff.networks.degradation_aware import MomentumContrast
 from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.trainer import Trainer

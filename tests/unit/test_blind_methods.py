@@ -22,8 +22,7 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import JointBlind, add_residual, residual
-from rsdiff.networks.degradation_aware import DegradationAwareConv
-from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
+from rsdiff.networks.degradation_aware import DegradationAwareConv, DegradationEncoder, MomentumContrast, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 from rsdiff.networks.srdsran import SRDSRAN, SRDSRANConfig
 from tests.method_losses import losses_of

@@ -18,9 +18,9 @@ from rsdiff.config import UserError, config
 from rsdiff.config.reading import ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
-from rsdiff.losses.masked import masked_l1
+from rsdiff.losses.images import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.networks.coordinates import pixel_centres
+from rsdiff.networks.continuous_upsampling import pixel_centres
 from rsdiff.networks.edsr import EDSR, EDSRConfig
 from rsdiff.networks.layers import mirror_to
 from rsdiff.networks.liif import LIIF, LIIFNetConfig, MetaSR, MetaSRNetConfig, QueryNetwork

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
-from rsdiff.diffusion.denoisers import Denoiser, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteDenoiser, ScheduleConfig
-from rsdiff.diffusion.solvers import evaluate
-from rsdiff.losses.masked import masked_mse
+from rsdiff.diffusion.solvers import Denoiser, evaluate, per_image
+from rsdiff.losses.images import masked_mse
 from rsdiff.methods.ldcsr import LatentDiffusion, LatentDiffusionConfig, LatentObjective, Told
 
 DATA_DEVIATION, TIME_SCALE = 0.5, 10.0

@@ -27,12 +27,11 @@ from rsdiff.data.enlarging import enlarge
 from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
-from rsdiff.diffusion.solvers import ddpm, to_zero
-from rsdiff.losses.masked import masked_mse
+from rsdiff.diffusion.solvers import Denoiser, ddpm, to_zero
+from rsdiff.losses.images import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Predecessor, Problem, Stage
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig
 from rsdiff.networks.latent_unet import LatentUNetConfig

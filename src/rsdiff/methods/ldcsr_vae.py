@@ -27,7 +27,7 @@ from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.losses.masked import difference, masked_mean, with_missing_of
+from rsdiff.losses.images import difference, masked_mean, with_missing_of
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, frozen
 from rsdiff.metrics.lpips import SMALLEST_SIDE, TRUNK_FILES, Lpips, read_trunk
 from rsdiff.metrics.weight_files import require_weight_file

@@ -28,11 +28,11 @@ from rsdiff.config import config
 from rsdiff.data.enlarging import enlarge as enlarge_bicubically
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
-from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
-from rsdiff.losses.masked import masked_l1, masked_mse
+from rsdiff.diffusion.solvers import per_image
+from rsdiff.losses.images import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.layers import reflect_to

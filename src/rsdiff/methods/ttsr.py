@@ -23,7 +23,7 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
-from rsdiff.losses.masked import masked_l1, with_missing_of
+from rsdiff.losses.images import masked_l1, with_missing_of
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, frozen, require_scale
 from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, read_vgg19, refuse_bands
 from rsdiff.metrics.weight_files import require_weight_file

@@ -14,18 +14,19 @@ from rsdiff.data.ranges import to_unit_range
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig
 from rsdiff.degradations.rounding import to_uint8
+from rsdiff.diffusion.fastdpm import fastdpm_betas
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import BETAS, DiscreteSchedule, ScheduleConfig, make_betas
-from rsdiff.diffusion.solvers import fastdpm_betas, table_indices
+from rsdiff.diffusion.solvers import table_indices
 from rsdiff.methods.base import Problem
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig, draw
 from rsdiff.methods.joint_blind import JointBlind, noisy
 from rsdiff.metrics.colour import border_width, crop, luma
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.ssim import ssim
-from rsdiff.networks.degradation_aware import BlindSRSNFUNetConfig
-from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss
+from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNetConfig
+from rsdiff.networks.degradation_aware import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet, rrdb_stages
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema

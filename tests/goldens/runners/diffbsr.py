@@ -25,8 +25,14 @@ from rsdiff.metrics.colour import crop, luma
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
 from rsdiff.metrics.ssim import ssim
-from rsdiff.networks.degradation_aware import DiffSRUNet, DiffSRUNetConfig
-from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss
+from rsdiff.networks.degradation_aware import (
+    ContrastConfig,
+    DegradationEncoder,
+    DiffSRUNet,
+    DiffSRUNetConfig,
+    MomentumContrast,
+    contrastive_loss,
+)
 from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.networks.srdiff_unet import SRDiffUNetConfig
 from rsdiff.networks.srdsran import SRDSRAN, SRDSRANConfig

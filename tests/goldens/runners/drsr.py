@@ -17,7 +17,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.dasr import DASRConfig
 from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
-from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss, nt_xent
+from rsdiff.networks.degradation_aware import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss, nt_xent
 from rsdiff.networks.modulated import PEAK, SLOPE
 from rsdiff.training.config import LearningRateConfig
 from rsdiff.training.learning_rate import learning_rate_factor

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import ReplayNoise
-from rsdiff.losses.image_terms import ImageLossConfig
+from rsdiff.losses.images import ImageLossConfig
 from rsdiff.methods.adversaries import AdversarialLossConfig, answer_loss
 from rsdiff.methods.base import Problem
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features
