@@ -22,11 +22,7 @@ from rsdiff.networks.layers import ChannelGate, PixelGate, TimeEmbedding, Upsamp
 class MomentumContrast(nn.Module):
     """A query encoder, its slowly following copy, and a queue of earlier keys as negatives.
 
-    encoder      maps an image batch to (code, projection), both (B, D)
-    dimension    D of the projection
-    queue_size   number of negatives K; a multiple of the batch size (8192 published)
-    momentum     share of the old key encoder kept at each step (0.999 published)
-    temperature  divisor of the logits (0.07 published)
+    encoder  maps an image batch to (code, projection), both (B, D), D being `options.code_channels`
 
     Queue, pointer and key encoder are part of the state dict, so that a resumed run continues with them. All micro-batches of an
     optimiser step, on all processes, meet the same queue and the same key encoder, which moves once per step; their keys enter the queue
@@ -40,17 +36,15 @@ class MomentumContrast(nn.Module):
     queue: Tensor
     queue_position: Tensor
 
-    def __init__(
-        self, encoder: nn.Module, dimension: int = 256, queue_size: int = 8192, momentum: float = 0.999, temperature: float = 0.07
-    ) -> None:
+    def __init__(self, options: ContrastConfig, encoder: nn.Module) -> None:
         super().__init__()
-        self.momentum = momentum
-        self.temperature = temperature
+        self.momentum = options.momentum
+        self.temperature = options.temperature
         self.query_encoder = encoder
         self.key_encoder = copy.deepcopy(encoder)
         for parameter in self.key_encoder.parameters():
             parameter.requires_grad_(False)
-        self.register_buffer("queue", F.normalize(torch.randn(dimension, queue_size), dim=0))
+        self.register_buffer("queue", F.normalize(torch.randn(options.code_channels, options.queue_size), dim=0))
         self.register_buffer("queue_position", torch.zeros(1, dtype=torch.int64))
         self._keys: list[Tensor] = []
 
@@ -140,7 +134,7 @@ class DegradationEncoder(nn.Module):
                  each, so that the code has 4 * width entries
     """
 
-    def __init__(self, in_channels: int = 3, width: int = 64) -> None:
+    def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
         plan = [(width, 1), (width, 1), (2 * width, 2), (2 * width, 1), (4 * width, 2), (4 * width, 1)]
         layers: list[nn.Module] = []
@@ -190,8 +184,7 @@ class ContrastConfig:
 
     def build(self, lr_bands: int) -> MomentumContrast:
         """Return the encoder with its key copy and queue."""
-        encoder = DegradationEncoder(lr_bands, self.width)
-        return MomentumContrast(encoder, self.code_channels, self.queue_size, self.momentum, self.temperature)
+        return MomentumContrast(self, DegradationEncoder(lr_bands, self.width))
 
 
 SLOPE = 0.1

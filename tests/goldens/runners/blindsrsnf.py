@@ -26,7 +26,7 @@ from rsdiff.metrics.colour import border_width, crop, luma
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.ssim import ssim
 from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNetConfig
-from rsdiff.networks.degradation_aware import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss
+from rsdiff.networks.degradation_aware import ContrastConfig, DegradationEncoder, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet, rrdb_stages
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema
@@ -145,7 +145,7 @@ def rrdb(case: Case) -> dict[str, Any]:
 @runner("blindsrsnf", "degradation_encoder")
 @torch.no_grad()
 def degradation_encoder(case: Case) -> dict[str, Any]:
-    network, x = load_network(DegradationEncoder(), case.weights(), encoder_name), given(case, "x")
+    network, x = load_network(DegradationEncoder(3, 64), case.weights(), encoder_name), given(case, "x")
     feature, projection = network(x)
     feature_train, projection_train = network.train()(x)
     return {
@@ -160,7 +160,8 @@ def degradation_encoder(case: Case) -> dict[str, Any]:
 @runner("blindsrsnf", "moco_step")
 def moco_step(case: Case) -> dict[str, Any]:
     settings = case.config
-    contrast = MomentumContrast(DegradationEncoder(), settings["dim"], settings["K"], settings["m"], settings["T"])
+    options = ContrastConfig(width=settings["dim"] // 4, queue_size=settings["K"], momentum=settings["m"], temperature=settings["T"])
+    contrast = options.build(3)
     load_network(contrast, case.weights() | {"queue": given(case, "queue")}, contrast_name).train()
     contrast.queue_position.fill_(case.spec["inputs"]["queue_ptr"])
     code, logits = contrast.contrast(given(case, "im_q"), given(case, "im_k"))
