@@ -64,7 +64,7 @@ def load(place: str | Path, device: str = "auto", outputs: str | Path = "outputs
     from rsdiff.diffusion.sampler import SamplerConfig
     from rsdiff.methods.former import present_groups
     from rsdiff.runs.predecessor import locate
-    from rsdiff.tasks.experiment import method_from
+    from rsdiff.training.built import method_from
     from rsdiff.training.checkpoints import read_checkpoint
 
     name_plugins(plugins)
@@ -179,7 +179,7 @@ class Model:
 
     def _intervals(self, scale: float, sampler: SamplerConfig, samples: int, level: float | None, given: str) -> Calibration | None:
         """Return how wide intervals are, None without a level; raises UserError where a level has no effect or nothing says how wide."""
-        from rsdiff.tasks.calibrations import find
+        from rsdiff.runs.calibrations import find
 
         if level is None and not given:
             return None
@@ -212,7 +212,7 @@ class Model:
         from rsdiff.inference.scene_options import SceneOptions
         from rsdiff.inference.scenes import restore_scene
         from rsdiff.methods.base import Problem
-        from rsdiff.tasks.experiment import build_method
+        from rsdiff.training.built import build_method
 
         dtype = picture.values.dtype
         if dtype.kind not in "uif":

@@ -165,7 +165,7 @@ def present_words(word: str) -> list[str]:
 
 
 def literal_path(word: str, multirun: bool) -> str:
-    """Return the setting with its value quoted, if it is a path or other text that Hydra's grammar would read otherwise (2024, a,b.tif, x=1.png).
+    """Return the setting with its value quoted, if it is a text that Hydra's grammar would read otherwise (2024, a,b.tif, x=1.png).
 
     Left as it is: what is quoted already, null, an interpolation, with -m a list of values or glob(), and for `input` also [a,b]; unless a
     file or folder is called exactly so.

@@ -23,7 +23,6 @@ from rsdiff.data.plausible import require_plausible
 from rsdiff.data.sample import Georeference
 from rsdiff.data.source import DataError, Window
 
-
 OF_FRAMES = "holds {} pictures, an animation; save the one you want as a file of its own."
 
 

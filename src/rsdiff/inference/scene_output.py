@@ -221,7 +221,7 @@ class SceneWriter:
                 _place_of(final).unlink(missing_ok=True)
 
     def _keep_place(self, beside: Path) -> None:
-        """Rename GDAL's file of what a picture cannot hold (its place, names of bands) after the picture; without one, none may lie there."""
+        """Rename GDAL's file of what a picture cannot hold (its place, names of bands) after it; without one, none may lie there."""
         if beside.exists():
             beside.replace(_place_of(self.path))
         else:
