@@ -23,7 +23,7 @@ from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import Execution, combined, pad_to_multiple, restore_images, restore_seeded
-from rsdiff.losses.image_terms import ssim_loss
+from rsdiff.losses.images import ssim_loss
 from rsdiff.methods.base import Method, Problem
 from rsdiff.methods.bicubic import BicubicMethodConfig
 from rsdiff.training.built import build_method

@@ -23,11 +23,20 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
-from rsdiff.losses.masked import masked_l1, with_missing_of
+from rsdiff.losses.images import masked_l1, with_missing_of
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, frozen, require_scale
 from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, read_vgg19, refuse_bands
 from rsdiff.metrics.weight_files import require_weight_file
-from rsdiff.networks.ttsr import CONVOLUTIONS, TextureExtractor, TTSRDiscriminator, TTSRNet, TTSRNetConfig, search, transferred
+from rsdiff.networks.ttsr import (
+    CONVOLUTIONS,
+    TextureExtractor,
+    TTSRDiscriminator,
+    TTSRDiscriminatorConfig,
+    TTSRNet,
+    TTSRNetConfig,
+    search,
+    transferred,
+)
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
@@ -39,7 +48,7 @@ PERCEPTUAL = PerceptualLossConfig(weight=1e-2, layers=("relu5_1",), layer_weight
 
 
 @config
-class TTSRConfig(MethodConfig):
+class TTSRConfig(TTSRDiscriminatorConfig, MethodConfig):
     """TTSR. The defaults are the published ones; all weights but the first at 0 give TTSR-rec, the one for PSNR."""
 
     read_with: ClassVar[ReadWith] = {
@@ -65,19 +74,11 @@ class TTSRConfig(MethodConfig):
     """Factor of the adversarial loss (Wasserstein, with a penalty on gradients)."""
     penalty: float = 10.0
     """Factor of the penalty on the discriminator's gradients."""
-    discriminator_width: int = 32
-    """Channels of the discriminator's first convolution."""
-    discriminator_size: int = 160
-    """Side of the targets that the discriminator is built for, a multiple of 32: trainer.patch."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.transferal, self.adversarial, self.penalty, self.reconstruction_steps) < 0:
             raise UserError("transferal, adversarial, penalty and reconstruction_steps are 0 or more; change the negative one.")
-        if self.discriminator_width < 1 or self.discriminator_size < 32 or self.discriminator_size % 32:
-            raise UserError(
-                f"discriminator_width={self.discriminator_width} must be at least 1 and discriminator_size={self.discriminator_size} a "
-                "multiple of 32; change them."
-            )
 
     @property
     def requires(self) -> frozenset[str]:
@@ -110,7 +111,7 @@ class TTSR(Method):
         self.network = TTSRNet(problem.bands, problem.lr_bands, options.network)
         self.extractor = TextureExtractor(problem.bands, options.network.texture_channels)
         if options.adversarial:
-            self.discriminator = TTSRDiscriminator(problem.bands, options.discriminator_width, options.discriminator_size)
+            self.discriminator = TTSRDiscriminator(options, problem.bands)
         self._fresh = self.extractor.get_parameter("conv1_1.weight").detach().clone()
         self.perceptual = PerceptualTerm(options.perceptual)
 
