@@ -319,4 +319,5 @@ def _centres(image: Any, side: str, used: int, count: int) -> NDArray[np.float64
     if len(along) < 2 or np.allclose(np.diff(along), step, rtol=1e-3):
         return even
     left = np.clip(np.floor(places).astype(int), 0, len(along) - 2)  # of uneven coordinates between, or beyond, the two nearest
-    return along[left] + (places - left) * (along[left + 1] - along[left])
+    uneven: NDArray[np.float64] = along[left] + (places - left) * (along[left + 1] - along[left])
+    return uneven
