@@ -315,7 +315,7 @@ def _centres(image: Any, side: str, used: int, count: int) -> NDArray[np.float64
     finer = used / count
     places = finer * (np.arange(count) + 0.5) - 0.5  # of the fine pixels, counted in coarse ones
     along = np.asarray(image.coords[side].values, dtype=float)
-    even = first + step * places
+    even: NDArray[np.float64] = first + step * places
     if len(along) < 2 or np.allclose(np.diff(along), step, rtol=1e-3):
         return even
     left = np.clip(np.floor(places).astype(int), 0, len(along) - 2)  # of uneven coordinates between, or beyond, the two nearest
