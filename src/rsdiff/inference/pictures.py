@@ -313,7 +313,7 @@ def _centres(image: Any, side: str, used: int, count: int) -> NDArray[np.float64
     """Return the pixel centres of `count` pixels over the extent of the first `used`."""
     first, step = _grid(image, side) if image.sizes[side] > 1 else (float(image.coords[side].values[0]), 1.0)
     finer = used / count
-    places = finer * (np.arange(count) + 0.5) - 0.5  # of the fine pixels, counted in coarse ones
+    places = finer * (np.arange(count, dtype=np.float64) + 0.5) - 0.5  # of the fine pixels, counted in coarse ones
     along = np.asarray(image.coords[side].values, dtype=float)
     even: NDArray[np.float64] = first + step * places
     if len(along) < 2 or np.allclose(np.diff(along), step, rtol=1e-3):
