@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -173,6 +174,8 @@ class Model:
     def _scale(self, scale: float | None) -> float:
         trained = self.problem.scale if self.problem else 4.0
         wanted = float(trained if scale is None else scale)
+        if not 1 <= wanted < math.inf:
+            raise UserError(f"scale={wanted:g} was given, target pixels per input pixel; give 1 or more.")
         if self.problem is not None and wanted != trained and not self.config.any_scale:
             raise UserError(f"{self.name} was trained at scale={trained:g} and has one scale; leave scale={wanted:g} out.")
         return wanted
@@ -218,7 +221,7 @@ class Model:
         if dtype.kind not in "uif":
             raise UserError(f"an image of {dtype} was given; give integers or floats.")
         written = replace(picture, values=picture.values.astype(np.float32)) if dtype == np.float16 else picture
-        chosen = config_from_mapping(SceneOptions, options, "options")
+        chosen = config_from_mapping(SceneOptions, options, "")
         with without_warnings():
             written.write(folder / "in.tif")
             problem, method = self.problem, self._method

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray
 from affine import Affine
+from numpy.typing import NDArray
 from PIL import Image
 from rasterio.io import MemoryFile
 
@@ -92,6 +95,33 @@ def test_floats_are_values_in_unit_range_and_layouts_are_named() -> None:
     assert gray.shape == (40, 48)
     mean, spread = model.restore(floats, scale=2, samples=2)
     assert mean.shape == spread.shape == (40, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "sentence"),
+    [
+        (PIXELS, {"scale": 0}, "scale=0 was given"),
+        (PIXELS, {"scale": math.nan}, "scale=nan was given"),
+        (PIXELS, {"scale": 0.5}, "give 1 or more"),
+        (PIXELS, {"layout": "chw"}, "choose 'HWC'"),
+        (PIXELS, {"smaples": 2}, "^smaples is not an option .did you mean samples"),
+        (PIXELS.transpose(2, 0, 1), {}, "looks as if its bands came first; say so with layout='CHW'"),
+        (PIXELS[:0], {}, "0x24 pixels is empty"),
+    ],
+)
+def test_what_is_no_image_and_no_scale_is_refused(image: NDArray[Any], options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        rsdiff.load("bicubic").restore(image, **{"scale": 2, **options})
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pictures_of_wide_pixels_keep_their_values(mode: str) -> None:
+    values = PIXELS[..., 0].astype(np.int32 if mode == "I" else np.float32) * 100 - 300
+    made = rsdiff.load("bicubic").restore(Image.fromarray(values, mode), scale=2)
+    assert made.mode == mode
+    expected = rsdiff.load("bicubic").restore(values, scale=2)
+    np.testing.assert_array_equal(np.asarray(made), expected)
+    assert expected.max() > 10_000
 
 
 def test_a_tensor_of_bfloat16_comes_back_as_one() -> None:

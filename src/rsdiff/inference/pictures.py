@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import rasterio
@@ -136,6 +136,15 @@ def picture_of(image: Any, layout: Layout = "HWC") -> Picture:
             DataArray with the dimensions y and x
     Raises UserError in one sentence for anything else.
     """
+    if layout not in get_args(Layout):
+        raise UserError(f"layout={layout!r} was given; choose 'HWC' (bands last) or 'CHW' (bands first).")
+    picture = _taken_apart(image, layout)
+    if not picture.values.size:
+        raise UserError(f"an image of {'x'.join(map(str, picture.values.shape[1:]))} pixels is empty; give one with pixels.")
+    return picture
+
+
+def _taken_apart(image: Any, layout: Layout) -> Picture:
     if isinstance(image, torch.Tensor):
         return _of_tensor(image)
     if isinstance(image, Image.Image):
@@ -153,6 +162,8 @@ def picture_of(image: Any, layout: Layout = "HWC") -> Picture:
 def _of_array(image: Values, layout: Layout) -> Picture:
     if image.ndim not in (2, 3):
         raise UserError(f"an array of shape {image.shape} is no image; give (H, W), (H, W, C), or (C, H, W) with layout='CHW'.")
+    if image.ndim == 3 and layout == "HWC" and image.shape[0] <= 4 < min(image.shape[1:]):
+        raise UserError(f"an array of shape {image.shape} looks as if its bands came first; say so with layout='CHW', or transpose it.")
 
     def first(array: Values) -> Values:
         return array[None] if array.ndim == 2 else array if layout == "CHW" else array.transpose(2, 0, 1)
@@ -187,13 +198,14 @@ def _of_tensor(image: torch.Tensor) -> Picture:
 
 
 def _of_pillow(image: Image.Image) -> Picture:
-    if image.mode not in ("L", "RGB", "I;16"):
+    if image.mode not in ("L", "RGB", "I;16", "I", "F"):
         raise UserError(f"a Pillow image of mode {image.mode} was given; convert it: image.convert('RGB') or image.convert('L').")
     upright = ImageOps.exif_transpose(image)
     values = np.asarray(upright)
 
     def back(made: Values, _: Mask, place: Picture) -> Image.Image:
-        pixels = as_integers(made, values.dtype) if made.dtype.kind == "f" else made.astype(values.dtype)
+        rounds = made.dtype.kind == "f" and values.dtype.kind != "f"
+        pixels = as_integers(made, values.dtype) if rounds else made.astype(values.dtype)
         found = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         if "icc_profile" in image.info:
             found.info["icc_profile"] = image.info["icc_profile"]
