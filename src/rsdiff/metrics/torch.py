@@ -94,7 +94,8 @@ class _Ours(TorchMetric):
             raise UserError(f"images of the shapes {given} were given; give (B, C, H, W) of equal sizes.")
         if "lr" in self.metric.needs and lr is None:
             raise UserError(f"{self.metric.title} needs the input images, too: update(restored, hr, lr=...).")
-        restored, target, lr = (None if images is None else widened(images) for images in (restored, target, lr))
+        restored = widened(restored)
+        target, lr = (None if images is None else widened(images) for images in (target, lr))
         return [
             View(
                 image=restored[index].detach(),
