@@ -211,7 +211,7 @@ class SceneWriter:
             final = self.path.with_name(f".{self.path.stem}.partial{self.path.suffix}")
         try:
             if driver == "COG":
-                compress = {"compress": self.options.compress}
+                compress: dict[str, str] = {"compress": self.options.compress}
                 if self.options.compress != "none":
                     compress["predictor"] = "yes"
                 if self.options.compress == "deflate":
