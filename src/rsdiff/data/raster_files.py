@@ -168,7 +168,9 @@ class GdalRaster(OpenedFile):
     def __init__(self, path: Path, as_codes: bool, variable: str, head: bytes = b"", known: Header | None = None) -> None:
         self.path = path
         with without_warnings():
-            self._file = open_netcdf(path, variable) if cubes.is_hdf5(head) else open_raster(path, variable, known and known.driver)
+            self._file = (
+                open_netcdf(path, variable) if cubes.is_hdf5(head) else open_raster(path, variable, known.driver if known else None)
+            )
         try:
             self.header = known or self._header(as_codes)
         except BaseException:
