@@ -15,10 +15,10 @@ from rsdiff.config import UserError
 from rsdiff.data.precision import Precision
 from rsdiff.data.sample import Batch, collate
 from rsdiff.data.views import SampleKey, TrainingSamples
+from rsdiff.degradations.test_sets import draw_of
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore_images
 from rsdiff.methods.base import Method
-from rsdiff.tasks.experiment import draw_of
 from rsdiff.training.config import EmaConfig, TrainerConfig
 from rsdiff.training.trainer import Trainer
 from tests.devices.pretended import NAME, PretendedAccelerator, Tally, device

@@ -14,9 +14,9 @@ from rsdiff.data.sample import Batch, SampleMeta, collate
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.data.views import SampleKey, TrainingSamples
 from rsdiff.degradations import degrade, named_cases
+from rsdiff.degradations.test_sets import draw_of
 from rsdiff.metrics.options import MetricsConfig
 from rsdiff.metrics.table import METRICS
-from rsdiff.tasks.experiment import draw_of
 from rsdiff.training.trainer import degrade_on
 from tests import scene_methods
 from tests.devices.pretended import NAME, PretendedAccelerator, device

@@ -17,9 +17,8 @@ from torch import Tensor
 from rsdiff.config import UserError
 from rsdiff.data.precision import in_float32
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.solvers import SILENT, Observers, edm_levels, evaluate, walk
+from rsdiff.diffusion.solvers import SILENT, Denoiser, Observers, edm_levels, evaluate, walk
 
 LARGEST_WEIGHT = 1e5  # cap on EDM's loss weight at the lowest levels
 

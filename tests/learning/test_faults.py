@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.diffusion import (
-    heun,
+    edm,
     learned_variance,
     mean_reverting,
     preconditioning,
@@ -104,7 +104,7 @@ class _Quieter:
         return self.noise.normal(*arguments) / math.sqrt(2)
 
 
-EDM = preconditioning.EdmPreconditioning
+EDM = edm.EdmPreconditioning
 FAULTS: dict[str, Fault] = {
     # Schedules: other levels than the network was trained for, or than the paper trains for.
     "schedule: betas of SR3 for DDPM's": Fault(("ddpm", "diffbsr_ddpm"), ("loss",), returned(schedules, "make_betas", lambda b: 0.5 * b)),
@@ -121,7 +121,7 @@ FAULTS: dict[str, Fault] = {
         ("ediffsr",), ("loss",), returned(mean_reverting.MeanRevertingConfig, "interval", lambda dt: 0.57 * dt)
     ),
     "schedule: EDM's levels around exp(-0.8)": Fault(
-        ("edm", "refdiff"), ("levels",), returned(preconditioning.EdmLevels, "sigma", lambda sigma: sigma * math.exp(0.4))
+        ("edm", "refdiff"), ("levels",), returned(edm.EdmLevels, "sigma", lambda sigma: sigma * math.exp(0.4))
     ),
     "schedule: VP levels even in sigma's logarithm": Fault(
         ("edm_vp",), ("levels",), replaced(preconditioning.VpLevels, "sigma", lambda self, draw: (10 * (draw - 0.5)).exp())
@@ -136,9 +136,7 @@ FAULTS: dict[str, Fault] = {
         ),
     ),
     # Weighting and targets.
-    "weighting: EDM without sigma_data": Fault(
-        ("edm", "refdiff"), ("loss",), replaced(preconditioning.EdmLevels, "weight", lambda self, s: 1 / s**2)
-    ),
+    "weighting: EDM without sigma_data": Fault(("edm", "refdiff"), ("loss",), replaced(edm.EdmLevels, "weight", lambda self, s: 1 / s**2)),
     "weighting: VP of the clean image": Fault(
         ("edm_vp",), ("loss",), replaced(preconditioning.VpLevels, "weight", lambda self, s: torch.ones_like(s))
     ),
@@ -146,7 +144,7 @@ FAULTS: dict[str, Fault] = {
     "weighting: error not squared": Fault(
         ("edm",),
         ("loss",),
-        replaced(preconditioning, "weighted_square", lambda clean, target, w: w[:, None, None, None] * (clean - target).abs()),
+        replaced(edm, "weighted_square", lambda clean, target, w: w[:, None, None, None] * (clean - target).abs()),
     ),
     "target: posterior of EDiffSR's step from the wrong spread": Fault(
         ("ediffsr",),
@@ -196,9 +194,9 @@ FAULTS: dict[str, Fault] = {
     "sampler: variance beta for the posterior's": Fault(
         ("diffbsr",), ("samples",), rule_of("ddpm_rule", lambda down, up: (down, 1.2 * up))
     ),
-    "sampler: Heun's correction left out": Fault(("edm",), ("samples",), lambda patch: patch.setattr(heun, "heun", without_correction)),
+    "sampler: Heun's correction left out": Fault(("edm",), ("samples",), lambda patch: patch.setattr(edm, "heun", without_correction)),
     "sampler: the level before churn is told": Fault(
-        ("refdiff",), ("samples",), replaced(heun, "evaluate", lambda denoiser, y, sigma: solvers.evaluate(denoiser, y, sigma / 1.15))
+        ("refdiff",), ("samples",), replaced(edm, "evaluate", lambda denoiser, y, sigma: solvers.evaluate(denoiser, y, sigma / 1.15))
     ),
     "sampler: grid with rho 3": Fault(
         ("edm",), ("samples",), lambda patch: patch.setattr(solvers, "edm_levels", with_rho(solvers.edm_levels))
@@ -227,12 +225,12 @@ def wrong_posterior(sigma: Tensor, sigma_next: Tensor, rule: Any) -> Any:
 
 
 ORIGINAL_MEANS = mean_reverting.ReverseMeans.between
-ORIGINAL_HEUN = heun.heun
+ORIGINAL_HEUN = edm.heun
 
 
 def without_correction(denoiser: Any, grid: Tensor, y: Tensor, noise: Any, *, alpha: float, **named: Any) -> Tensor:
     """Heun's method that keeps the first slope."""
-    return heun.euler(denoiser, grid, y, noise, **named)
+    return edm.euler(denoiser, grid, y, noise, **named)
 
 
 def with_rho(original: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -21,7 +21,7 @@ from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.scene_job import SceneJob
 from rsdiff.methods.base import Method, Problem
-from rsdiff.tasks.experiment import build_method
+from rsdiff.training.built import build_method
 from tests.conftest import REPOSITORY
 from tests.scene_methods import job, landscape, pixels, restored, write_raster
 

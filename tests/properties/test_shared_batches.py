@@ -16,7 +16,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.degradations import degrade
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.methods.base import Method
-from rsdiff.networks.degradation_encoder import MomentumContrast
+from rsdiff.networks.degradation_aware import ContrastConfig, MomentumContrast
 from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.trainer import Trainer
@@ -103,7 +103,7 @@ def test_a_queue_and_its_key_encoder_advance_once_per_step() -> None:
             return self.layer(x), self.layer(x)
 
     torch.manual_seed(0)
-    first = MomentumContrast(Encoder(), dimension=8, queue_size=16, momentum=0.5)
+    first = MomentumContrast(ContrastConfig(width=2, queue_size=16, momentum=0.5), Encoder())
     with torch.no_grad():
         for parameter in first.query_encoder.parameters():
             parameter.add_(1.0)

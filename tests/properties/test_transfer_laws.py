@@ -13,7 +13,7 @@ from rsdiff.degradations.kernels import isotropic_kernels
 from rsdiff.degradations.transfer import apply_transfer, kernel_of, least_squares_inverse, transfer_function
 from rsdiff.losses.kernel_target import lr_kernel
 from rsdiff.networks.dcls import collapse_filters
-from rsdiff.networks.degradation_encoder import nt_xent
+from rsdiff.networks.degradation_aware import nt_xent
 from rsdiff.networks.layers import filter_each, shuffle_upscale
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from rsdiff.data.sample import Batch, collate
 from rsdiff.data.views import SampleKey, TrainingSamples
 from rsdiff.degradations import Degradation
+from rsdiff.degradations.test_sets import draw_of
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.methods.base import Method, Problem
-from rsdiff.tasks.experiment import draw_of
 from tests.runs.pairs import MODELS, SCALES, data_kinds, degradation_for, fresh, options, pairs
 
 TRAINED = [name for name in MODELS if name != "bicubic"]

@@ -37,6 +37,7 @@ from rsdiff.data.sample import Batch, Sample, collate
 from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
 from rsdiff.degradations import Degradation, degrade
 from rsdiff.degradations.grid import GridConfig
+from rsdiff.degradations.test_sets import draw_of
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore_images
@@ -44,8 +45,8 @@ from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.runs.compatibility import fields_given
 from rsdiff.runs.options import RunOptions
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks.experiment import build_method, draw_of
 from rsdiff.tasks.options import EvaluateTask, TrainTask
+from rsdiff.training.built import build_method
 from tests.conftest import REPOSITORY
 from tests.unit.test_refdiff_data import stand_in
 

@@ -20,7 +20,7 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore_images
 from rsdiff.metrics.baseline import bicubic
 from rsdiff.metrics.psnr import psnr
-from rsdiff.tasks.experiment import method_from
+from rsdiff.training.built import method_from
 from rsdiff.training.checkpoints import read_checkpoint
 from tests.conftest import Command
 from tests.scene_methods import pixels

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 from rsdiff.methods.adversaries import AdversarialKind, AdversarialLossConfig, answer_loss
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features, read_vgg19
-from rsdiff.networks.discriminators import PatchDiscriminator, SpectralConv2d, UNetDiscriminator, VGGDiscriminator
+from rsdiff.networks.discriminators import (
+    KAIR_PATCHES,
+    VQGAN_PATCHES,
+    PatchDiscriminator,
+    PatchSizes,
+    SpectralConv2d,
+    UNetConfig,
+    UNetDiscriminator,
+    VGGConfig,
+    VGGDiscriminator,
+)
 from rsdiff.weights.keymaps.discriminators import discriminator_name
 
 KINDS: tuple[AdversarialKind, ...] = ("vanilla", "least_squares", "wasserstein", "hinge")
@@ -65,7 +75,7 @@ def test_mixed_precision_turns_the_vectors_as_full_precision_does() -> None:
 
 def test_two_judgements_before_one_backward_pass_are_allowed() -> None:
     torch.manual_seed(0)
-    network = UNetDiscriminator(3, 4)
+    network = UNetDiscriminator(UNetConfig(width=4), 3)
     (network(images()).mean() - network(1 - images()).mean()).backward()
     assert all(parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in network.parameters())
 
@@ -73,11 +83,11 @@ def test_two_judgements_before_one_backward_pass_are_allowed() -> None:
 @pytest.mark.parametrize(
     ("network", "shape"),
     [
-        (UNetDiscriminator(3, 4), (2, 1, 32, 32)),
-        (VGGDiscriminator(3, 4, 32), (2, 1)),
-        (VGGDiscriminator(3, 4, 32, "kair"), (2, 1)),
-        (PatchDiscriminator(3, 4, 2), (2, 1, 6, 6)),
-        (PatchDiscriminator(3, 4, 2, padding=2, norm="none", spectral=True), (2, 1, 11, 11)),
+        (UNetDiscriminator(UNetConfig(width=4), 3), (2, 1, 32, 32)),
+        (VGGDiscriminator(VGGConfig(width=4, size=32), 3), (2, 1)),
+        (VGGDiscriminator(VGGConfig(width=4, size=32, biases=True), 3, is_kair=True), (2, 1)),
+        (PatchDiscriminator(PatchSizes(width=4, layers=2), 3, VQGAN_PATCHES), (2, 1, 6, 6)),
+        (PatchDiscriminator(PatchSizes(width=4, layers=2), 3, KAIR_PATCHES), (2, 1, 11, 11)),
     ],
 )
 def test_answers_have_their_shape_and_names_are_unique(network: nn.Module, shape: tuple[int, ...]) -> None:
@@ -89,9 +99,9 @@ def test_answers_have_their_shape_and_names_are_unique(network: nn.Module, shape
 
 def test_sizes_that_a_discriminator_cannot_judge_are_one_sentence() -> None:
     with pytest.raises(ValueError, match="multiples of 8"):
-        UNetDiscriminator(3, 4)(images(side=36))
+        UNetDiscriminator(UNetConfig(width=4), 3)(images(side=36))
     with pytest.raises(ValueError, match="built for 32x32"):
-        VGGDiscriminator(3, 4, 32)(images(side=64))
+        VGGDiscriminator(VGGConfig(width=4, size=32), 3)(images(side=64))
 
 
 @pytest.mark.parametrize("kind", KINDS)

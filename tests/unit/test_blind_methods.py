@@ -22,8 +22,7 @@ from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import JointBlind, add_residual, residual
-from rsdiff.networks.degradation_aware import DegradationAwareConv
-from rsdiff.networks.degradation_encoder import DegradationEncoder, MomentumContrast, contrastive_loss
+from rsdiff.networks.degradation_aware import ContrastConfig, DegradationAwareConv, MomentumContrast, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet
 from rsdiff.networks.srdsran import SRDSRAN, SRDSRANConfig
 from tests.method_losses import losses_of
@@ -210,7 +209,7 @@ def test_one_noise_level_per_image_lies_between_neighbouring_levels_of_one_step(
 
 def contrast(queue_size: int = 8) -> MomentumContrast:
     torch.manual_seed(0)
-    return MomentumContrast(DegradationEncoder(3, 4), 16, queue_size, momentum=0.9)
+    return ContrastConfig(width=4, queue_size=queue_size, momentum=0.9).build(3)
 
 
 def test_the_queue_holds_the_last_keys_in_order_and_wraps_around() -> None:

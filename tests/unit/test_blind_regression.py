@@ -20,7 +20,7 @@ from rsdiff.methods.danv2 import DANv2Config
 from rsdiff.methods.dasr import DASRConfig
 from rsdiff.methods.dcls import DCLSConfig
 from rsdiff.methods.drsr import DRSRConfig
-from rsdiff.networks.degradation_encoder import ContrastConfig
+from rsdiff.networks.degradation_aware import ContrastConfig
 from rsdiff.networks.modulated import ModulatedConfig
 from rsdiff.weights import export_weights, import_weights
 from tests.method_losses import losses_of

@@ -12,9 +12,9 @@ from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import MethodConfig, Problem
-from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig, query
-from rsdiff.methods.implicit import CiaoSRConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig
-from rsdiff.networks.coordinates import nearest, pixel_centres
+from rsdiff.methods.continuous import query
+from rsdiff.methods.implicit import CiaoSRConfig, LIIFConfig, LMFCiaoSRConfig, LMFLIIFConfig, LMFLTEConfig, LTEConfig, MetaSRConfig
+from rsdiff.networks.continuous_upsampling import nearest, pixel_centres
 from rsdiff.networks.edsr import EDSRBlock, EDSRConfig
 from rsdiff.networks.rdn import RDNConfig
 from rsdiff.networks.swinir import SwinIRConfig

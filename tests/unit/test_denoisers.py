@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import Clamped, Prediction, right_output
+from rsdiff.diffusion.edm import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.guidance import TwoCall, clamp_to_quantile
-from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning, IddpmPreconditioning, VePreconditioning, VpPreconditioning
-from rsdiff.diffusion.schedules import BETAS, DiscreteDenoiser, DiscreteSchedule, ScheduleConfig, make_betas
+from rsdiff.diffusion.preconditioning import IddpmPreconditioning, VePreconditioning, VpPreconditioning
+from rsdiff.diffusion.schedules import BETAS, DiscreteDenoiser, DiscreteSchedule, Prediction, ScheduleConfig, make_betas, right_output
+from rsdiff.diffusion.solvers import Clamped
 
 CLEAN = torch.linspace(-1, 1, 2 * 3 * 4 * 4, dtype=torch.float64).reshape(2, 3, 4, 4)
 NOISE = torch.randn(CLEAN.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

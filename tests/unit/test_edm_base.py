@@ -10,9 +10,9 @@ import torch
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.augmentation import AugmentationConfig
-from rsdiff.diffusion.denoisers import EnlargedConfig
+from rsdiff.diffusion.bases import EnlargedConfig
+from rsdiff.diffusion.edm import EdmLevels
 from rsdiff.diffusion.noise import SeededNoise
-from rsdiff.diffusion.preconditioning import EdmLevels
 from rsdiff.diffusion.regression_base import RegressionConfig
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import MethodConfig, Problem

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from rsdiff.diffusion.edm import EdmDenoiser
 from rsdiff.diffusion.noise import SeededNoise
-from rsdiff.diffusion.preconditioning import EdmDenoiser
 from rsdiff.foreign import UnsafeFileError, read_checkpoint
 from rsdiff.foreign.inert import Record
 from rsdiff.methods.base import Problem

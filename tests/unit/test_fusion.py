@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.fusion import FusedTileNoise
 from rsdiff.diffusion.noise import TileNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
+from rsdiff.diffusion.solvers import per_image
 
 SIDE, OVERLAP = 16, 6
 STRIDE = SIDE - OVERLAP

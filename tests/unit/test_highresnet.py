@@ -13,7 +13,7 @@ from rsdiff.data.modality import Modality
 from rsdiff.data.sample import Batch, Sample, SampleMeta, collate
 from rsdiff.degradations.base import degrade
 from rsdiff.degradations.looks import LooksConfig, shifted
-from rsdiff.diffusion.denoisers import EnlargedConfig
+from rsdiff.diffusion.bases import EnlargedConfig
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem

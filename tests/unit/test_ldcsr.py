@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from rsdiff.data.sample import Batch, SampleMeta
+from rsdiff.diffusion.consistency import boundary_weights
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem, Stage
-from rsdiff.methods.lcmsr import LCMSRConfig, boundary_weights
-from rsdiff.methods.ldcsr import LDCSRConfig
+from rsdiff.methods.ldcsr import LCMSRConfig, LDCSRConfig
 from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVaeConfig
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian, GAPDecoderConfig, GAPEncoderConfig
 from rsdiff.networks.latent_unet import LatentUNetConfig

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rsdiff.diffusion.edm import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.noise import SeededNoise
-from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig, make_betas
 from rsdiff.training.checkpoints import read_checkpoint

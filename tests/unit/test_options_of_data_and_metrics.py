@@ -19,9 +19,9 @@ from rsdiff.data.normalisation import NormaliserConfig
 from rsdiff.data.sample import Sample
 from rsdiff.data.views import SampleKey, TestSamples, TrainingSamples
 from rsdiff.degradations import GaussianDegradationConfig, PairedConfig
+from rsdiff.degradations.test_sets import draw_of
 from rsdiff.metrics import MetricsConfig, ProtocolConfig
 from rsdiff.runs.content import digest_of_images
-from rsdiff.tasks.experiment import draw_of
 from tests.effects import require_effects
 from tests.unit.test_evaluator import degraded, restored, scenes
 

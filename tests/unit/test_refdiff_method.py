@@ -8,7 +8,7 @@ import torch
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.augmentation import AugmentationConfig
-from rsdiff.diffusion.denoisers import EnlargedConfig
+from rsdiff.diffusion.bases import EnlargedConfig
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem

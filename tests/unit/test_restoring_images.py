@@ -18,14 +18,15 @@ from rsdiff.data.views import TestSamples
 from rsdiff.degradations.blur import blur, blur_mirrored
 from rsdiff.degradations.interpolation import interpolate
 from rsdiff.degradations.resizing import resize
+from rsdiff.degradations.test_sets import draw_of
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import Execution, combined, pad_to_multiple, restore_images, restore_seeded
-from rsdiff.losses.image_terms import ssim_loss
+from rsdiff.losses.images import ssim_loss
 from rsdiff.methods.base import Method, Problem
 from rsdiff.methods.bicubic import BicubicMethodConfig
-from rsdiff.tasks.experiment import build_method, draw_of
+from rsdiff.training.built import build_method
 from tests.goldens.relay_diffusion import patch_dct
 from tests.runs.pairs import MODELS, SIDES, data_kinds, degradation_for, pairs, sampler_of, trained
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.losses.image_terms import ImageLossConfig
+from rsdiff.losses.images import ImageLossConfig
 from rsdiff.methods.adversaries import AdversarialLossConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig

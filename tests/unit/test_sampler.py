@@ -14,8 +14,9 @@ from torch import Tensor
 from rsdiff.config import UserError, config_from_mapping
 from rsdiff.config.reading import require_effect
 from rsdiff.diffusion import solvers as grids
+from rsdiff.diffusion.edm import EdmDenoiser, EdmPreconditioning
+from rsdiff.diffusion.fastdpm import fastdpm_betas
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
-from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, make_levels, require_stable, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig, make_betas
 
@@ -170,7 +171,7 @@ def test_continuous_grids_descend_from_end_to_end(name: str) -> None:
 
 @pytest.mark.parametrize("shape", ["quadratic", "linear"])
 def test_fastdpm_variances_keep_the_signal_of_the_long_chain(shape: Any) -> None:
-    betas = grids.fastdpm_betas(40, shape, 1e-4, 0.02, 1000)
+    betas = fastdpm_betas(40, shape, 1e-4, 0.02, 1000)
     target = float(torch.prod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)))
     assert target <= float((1 - betas).prod()) <= 1.0001 * target
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch, SampleMeta
+from rsdiff.diffusion.edm import EdmDenoiser
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
-from rsdiff.diffusion.preconditioning import EdmDenoiser
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.methods.base import MethodConfig, Problem
 from rsdiff.methods.flow import FlowConfig, FlowLevels, FlowPreconditioning

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.diffusion import solvers as grids
-from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
+from rsdiff.diffusion.edm import Churn, Trajectory, euler, heun
 from rsdiff.diffusion.multistep import deis, dpmpp_3m, unipc
 from rsdiff.diffusion.noise import NoiseSource, ReplayNoise, SeededNoise
 from rsdiff.diffusion.schedules import DiscreteSchedule, make_betas

@@ -17,7 +17,7 @@ from rsdiff.data.views import SampleKey, TrainingSamples
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import combined, restore
-from rsdiff.losses.image_terms import relative_error
+from rsdiff.losses.images import relative_error
 from rsdiff.methods.base import Method, Problem
 from rsdiff.methods.regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, RegressionMethodConfig
 from rsdiff.networks.awan import SecondOrderAttention

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rsdiff.diffusion.denoisers import EnlargedConfig
+from rsdiff.diffusion.bases import EnlargedConfig
 from rsdiff.diffusion.regression_base import RegressionConfig
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Method, MethodConfig, Problem

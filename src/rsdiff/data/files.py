@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from rsdiff.data.digests import digest_of
 from rsdiff.data.file_options import FileOptions
 from rsdiff.data.file_records import FileRecords, State, content_digest, own_state
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
+from rsdiff.data.open_files import open_files
 from rsdiff.data.opening import without_warnings
-from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, read_raster
+from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file
 from rsdiff.data.sample import VALIDITY, Sample, SampleMeta
 from rsdiff.data.scanning import Item, misplaced, scan
 from rsdiff.data.source import DataError, RawSample, Window, meta_of_window, sample_from
@@ -45,6 +47,7 @@ class FileSource:
         self._digests: dict[Path, str] = {}
         self._outside: list[str] = []
         self._memo: Decoded | None = None
+        weakref.finalize(self, open_files().close, self._states.keys())  # what is deleted next shall not be open
         first = self._infos[0]
         roles = set(first)
         marked = {VALIDITY[role] for role in roles & set(IMAGE_ROLES) if any(self._marks_missing(infos[role]) for infos in self._infos)}
@@ -162,14 +165,17 @@ class FileSource:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memo": None, "_records": None}
 
-    def _require_unchanged(self, path: Path) -> None:
-        """Raise DataError where a file is not the one whose header was read: results would depend on when it was replaced."""
+    def _require_unchanged(self, path: Path) -> tuple[int, int, int, int]:
+        """Return the state of a file; raises DataError where it is not the one whose header was read.
+
+        Results would depend on when it was replaced.
+        """
         state = own_state(path)
         if state == self._states[path][:4]:
-            return
+            return state
         if path in self._digests and content_digest(path) == self._digests[path]:
             self._states[path] = (*state, self._states[path][4])  # copied anew or touched: the same pixels
-            return
+            return state
         raise DataError(
             f"{path} changed since this run began; give the same command again, which begins a run of the images as they are, or put the "
             "former file back to continue this one."
@@ -177,10 +183,10 @@ class FileSource:
 
     def _read(self, path: Path, info: RasterInfo, window: Window, role: str) -> Raster:
         """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image)."""
-        self._require_unchanged(path)
+        state = self._require_unchanged(path)
         as_codes, variable, bands = role == "change_mask", self._options.variable, self._chosen_bands(info, path, role)
         if info.has_windows:
-            return read_raster(path, window, as_codes, variable, bands)
+            return open_files().read((path, as_codes, variable), state, window, bands)
         known = self._memo is not None and self._memo.path == path
         decoded = self._memo if self._memo is not None and known else Decoded(path, as_codes, variable, bands)
         if role == "hr":

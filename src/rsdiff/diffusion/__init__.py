@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rsdiff.config.kinds import Kinds, on_demand
 
 if TYPE_CHECKING:
-    from rsdiff.diffusion.denoisers import Denoiser as Denoiser
+    from rsdiff.diffusion.edm import EdmDenoiser as EdmDenoiser
     from rsdiff.diffusion.noise import (
         NoiseSource as NoiseSource,
     )
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rsdiff.diffusion.noise import (
         TileNoise as TileNoise,
     )
-    from rsdiff.diffusion.preconditioning import EdmDenoiser as EdmDenoiser
     from rsdiff.diffusion.sampler import SamplerConfig as SamplerConfig
     from rsdiff.diffusion.sampler import sample as sample
     from rsdiff.diffusion.schedules import (
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from rsdiff.diffusion.schedules import (
         ScheduleConfig as ScheduleConfig,
     )
+    from rsdiff.diffusion.solvers import Denoiser as Denoiser
     from rsdiff.diffusion.solvers import Observers as Observers
 
 SAMPLERS = Kinds(
@@ -42,10 +42,10 @@ SAMPLERS = Kinds(
 """Sampler config classes by kind."""
 
 _MODULES = {
-    "Denoiser": "denoisers",
+    "Denoiser": "solvers",
+    "DiscreteDenoiser": "schedules",
     "DiscreteSchedule": "schedules",
-    "DiscreteDenoiser": "denoisers",
-    "EdmDenoiser": "denoisers",
+    "EdmDenoiser": "edm",
     "NoiseSource": "noise",
     "Observers": "solvers",
     "ReplayNoise": "noise",

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import Denoiser, DenoiserHook
 from rsdiff.diffusion.noise import TileNoise
+from rsdiff.diffusion.solvers import Denoiser, DenoiserHook
 
 
 class FusedTileNoise(TileNoise):

@@ -11,8 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import Denoiser, DenoiserHook, per_image
-from rsdiff.diffusion.solvers import Step
+from rsdiff.diffusion.solvers import Denoiser, DenoiserHook, Step, per_image
 
 
 class TwoCall(DenoiserHook):

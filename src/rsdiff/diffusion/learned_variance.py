@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import LOWEST_VARIANCE, DiscreteDenoiser, DiscreteSchedule
+from rsdiff.diffusion.solvers import per_image
 
 HALF_BIN = 1 / 255
 """Half the distance of 8-bit grey levels in [-1, 1]."""

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError, config
-from rsdiff.diffusion.denoisers import DataRange, Network, Prediction, TimeInput
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, Prediction, TimeInput
+from rsdiff.diffusion.solvers import DataRange, Network
 
 Rule = Literal["sde", "ode"]
 

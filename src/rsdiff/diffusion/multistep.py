@@ -18,9 +18,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.solvers import SILENT, Observers, evaluate, walk
+from rsdiff.diffusion.solvers import SILENT, Denoiser, Observers, evaluate, walk
 
 
 def clean_weights(nodes: Sequence[float], width: float) -> list[float]:

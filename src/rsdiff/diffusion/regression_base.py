@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from rsdiff.config import UserError, config
-from rsdiff.diffusion.denoisers import Base, BaseConfig, Target
+from rsdiff.diffusion.bases import Base, BaseConfig, Target
 from rsdiff.networks.running_regression import RunningRegression
 
 

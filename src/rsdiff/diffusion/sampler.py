@@ -15,9 +15,8 @@ from torch import Tensor
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith, is_read
 from rsdiff.diffusion import solvers as grids
-from rsdiff.diffusion.denoisers import Clamped, Denoiser
 from rsdiff.diffusion.noise import NoiseSource, ReplayNoise
-from rsdiff.diffusion.solvers import SILENT, Observers, SteppingDenoiser, ddim, ddpm, dpmpp_2m, native
+from rsdiff.diffusion.solvers import SILENT, Clamped, Denoiser, Observers, SteppingDenoiser, ddim, ddpm, dpmpp_2m, native
 
 ALONG_PATHS = ("solver", ("euler", "heun"))
 WITH_CHURN = (ALONG_PATHS, ("churn", (ABOVE_0,)))
@@ -187,10 +186,10 @@ def make_levels(config: SamplerConfig, denoiser: Denoiser) -> Tensor:
             chosen = grids.ve_levels(config.steps, *sigma_range(config, denoiser))
         case "iddpm":
             chosen = grids.iddpm_grid(config.steps, *sigma_range(config, denoiser))
-        case "fastdpm_quadratic":
-            chosen = grids.fastdpm_levels(config.steps, "quadratic")
-        case "fastdpm_linear":
-            chosen = grids.fastdpm_levels(config.steps, "linear")
+        case "fastdpm_quadratic" | "fastdpm_linear":
+            from rsdiff.diffusion.fastdpm import fastdpm_levels  # other grids are read without it
+
+            chosen = fastdpm_levels(config.steps, "quadratic" if grid == "fastdpm_quadratic" else "linear")
         case "list":
             chosen = torch.tensor(config.sigmas, dtype=torch.float64)
             if config.sigmas[0] > denoiser.sigma_max or config.sigmas[-1] < denoiser.sigma_min:
@@ -327,7 +326,7 @@ def _solve_multistep(
 
 
 def _solve_ode(config: SamplerConfig, denoiser: Denoiser, levels: Tensor, y: Tensor, noise: NoiseSource, observers: Observers) -> Tensor:
-    from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun  # the others are read without it
+    from rsdiff.diffusion.edm import Churn, Trajectory, euler, heun  # the others are read without it
 
     churn = Churn(config.churn, config.churn_min, config.churn_max, config.churn_noise)
     trajectory = Trajectory(config.time_schedule, config.scaling)

@@ -1,5 +1,7 @@
 """Discrete noise schedules: betas, everything derived from them in float64, the sigma table that solvers see, and the denoiser.
 
+What a network predicts, and what that says of the clean image, is known here alone, for every method. (EDM's F is that of its
+preconditioning, because its coefficients depend on the data.)
 Notation: x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) n; y = x_t / sqrt(alpha_bar_t) = x0 + sigma_t n.
 """
 
@@ -17,7 +19,7 @@ from torch import Tensor
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ReadWith
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.denoisers import DataRange, Network, Prediction, TimeInput, clean_of, nearest_index, per_image
+from rsdiff.diffusion.solvers import DataRange, Network, nearest_index, per_image
 
 ScheduleName = Literal["linear", "quad", "const", "warmup10", "warmup50", "jsd", "cosine", "linear_cosine"]
 LOWEST_VARIANCE = 1e-20  # below it the published code clips posterior variances before taking the logarithm
@@ -213,6 +215,36 @@ def respaced(length: int, count: int) -> list[int]:
         raise UserError(f"{count} of {length} levels were to be kept; choose 1 to {length}.")
     stride = (length - 1) / max(count - 1, 1)
     return [round(position) for position in accumulate([stride] * (count - 1), initial=0.0)]
+
+
+TimeInput = Literal["level", "index", "fractional_index"]
+"""What a network is told of the level, see `DiscreteDenoiser`."""
+
+Prediction = Literal["noise", "clean", "velocity"]
+"""The noise n (DDPM), the clean image x0, or the velocity a n - b x0 (Salimans and Ho, 2022)."""
+
+
+def clean_of(prediction: Prediction, y: Tensor, sigma: Tensor, output: Tensor) -> Tensor:
+    """Return x0 (B, C, H, W) from a network's output; y is the state at sigma (B, 1, 1, 1)."""
+    match prediction:
+        case "noise":
+            return y - sigma * output
+        case "clean":
+            return output
+        case "velocity":
+            total = 1 + sigma.square()
+            return y / total - output * sigma / total.sqrt()
+
+
+def right_output(prediction: Prediction, clean: Tensor, noise: Tensor, signal: Tensor, deviation: Tensor) -> Tensor:
+    """Return what a network should have said of x = signal clean + deviation noise; signal and deviation are (B, 1, 1, 1)."""
+    match prediction:
+        case "noise":
+            return noise
+        case "clean":
+            return clean
+        case "velocity":
+            return signal * noise - deviation * clean
 
 
 def variance_preserving_scale(sigma: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""Solvers: plain functions that walk a noisy image y = x0 + sigma n down a grid of levels.
+"""The denoiser, D(y, sigma) -> x0 for y = x0 + sigma n, and solvers: plain functions that walk y down a grid of levels with it.
+
+The denoiser is the only interface between networks and solvers. A wrapper turns a network into one: `DiscreteDenoiser` (schedules),
+`EdmDenoiser` (EDM), or a method's own; the method binds its conditions in a closure. A hook wraps a denoiser and is one, so that hooks
+compose in any order and with any solver.
 
 Every solver takes (denoiser, levels, y, noise): levels is a descending float64 CPU tensor (N+1,), y (B, C, H, W) is the state at levels[0],
 and the result is the state at levels[-1]; where that is 0 the result is the clean image. The last evaluation is at levels[N-1].
@@ -6,7 +10,7 @@ Noise is drawn only where it is used; `draw_unused` draws in every step, for the
 Source of the (y, sigma) forms: DDIM, DDPM, DPM-Solver++ and EDM rewritten with x = a y; the tests compare them with the published forms.
 
 Grids of such levels come first; they do not include the final 0, which `to_zero` appends. Sources: EDM's generate.py (edm, vp, ve, iddpm),
-diffusers (linspace, leading, trailing), SR3 (strided), FastDPM (bisected variances).
+diffusers (linspace, leading, trailing), SR3 (strided).
 """
 
 from __future__ import annotations
@@ -22,8 +26,76 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.diffusion.denoisers import Denoiser
+from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.noise import NoiseSource
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""network(x, time): x (B, C, H, W) in the network's dtype, time (B,); returns (B, C', H, W), C' >= C."""
+
+DataRange = tuple[float, float] | tuple[Tensor, Tensor]
+"""Lowest and highest value of clean images, or the same for every pixel (residuals of an image)."""
+
+
+class Denoiser(Protocol):
+    """Estimates the clean image; its condition is bound when it is made.
+
+    Every Gaussian process x_t = a x0 + b n is seen as y = x_t / a, sigma = b / a.
+    """
+
+    sigma_min: float
+    sigma_max: float
+    table: Tensor | None
+    """Ascending float64 sigmas of a discrete process, on the CPU, or None for a continuous one."""
+    data_range: DataRange | None
+    """Bounds of clean images, or None where they have none (latents); `sampler.clip` clamps to it."""
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """Return x0 of y's shape and dtype; y is (B, C, H, W), sigma is () or (B,) float64, > 0, on the CPU or y's device."""
+        ...
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """Return the level nearest to `sigma` that the network was trained for."""
+        ...
+
+
+def per_image(values: Tensor, image: Tensor) -> Tensor:
+    """Return `values` () or (B,) as (1, 1, 1, 1) or (B, 1, 1, 1) in the dtype and on the device of `image`."""
+    return to_device(values.reshape(-1, *[1] * (image.ndim - 1)), image.device, image.dtype)
+
+
+def nearest_index(levels: Tensor, sigma: Tensor) -> Tensor:
+    """Return the index of the entry of `levels` (T,) nearest to each `sigma` in its logarithm, int64, of sigma's shape."""
+    return (sigma.log().reshape(-1, 1) - levels.log()).abs().argmin(1).reshape(sigma.shape)
+
+
+class DenoiserHook:
+    """A denoiser with the levels and data range of another one."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser = denoiser
+        self.sigma_min = denoiser.sigma_min
+        self.sigma_max = denoiser.sigma_max
+        self.table = denoiser.table
+        self.data_range: DataRange | None = denoiser.data_range
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        return self.denoiser.round_sigma(sigma)
+
+
+class Clamped(DenoiserHook):
+    """Clamps the clean estimate to [low, high], of all pixels or of each, at every evaluation (SR3's clip_denoised)."""
+
+    def __init__(self, denoiser: Denoiser, low: float | Tensor, high: float | Tensor) -> None:
+        super().__init__(denoiser)
+        self.low = low
+        self.high = high
+
+    def __call__(self, y: Tensor, sigma: Tensor) -> Tensor:
+        clean = self.denoiser(y, sigma)
+        if isinstance(self.low, Tensor) and isinstance(self.high, Tensor):
+            return clean.clamp(self.low.to(clean), self.high.to(clean))
+        return clean.clamp(float(self.low), float(self.high))
+
 
 Spacing = Literal["linspace", "leading", "trailing", "strided", "fastdpm_linear", "fastdpm_quadratic"]
 VP_SHORTEST_TIME = 1e-3  # EDM's epsilon_s: t of the lowest level of the vp grid
@@ -104,46 +176,6 @@ def table_indices(length: int, steps: int, spacing: Spacing, stride: int = 0) ->
         case "fastdpm_quadratic":
             ascending = np.floor(np.linspace(0, np.sqrt(0.8 * length), steps) ** 2)  # many steps repeat entries near 0
     return [int(index) for index in ascending[::-1]]
-
-
-def fastdpm_levels(steps: int, shape: Literal["quadratic", "linear"], start: float = 1e-4, end: float = 2e-2, length: int = 1000) -> Tensor:
-    """Return `steps` levels of a short chain whose prod(1 - beta) meets that of the linear chain start..end of `length` steps.
-
-    The betas are quadratic, start (1 + i x)^2, or linear from start to x; x is bisected until the product lies within 1e-4
-    (relative) above the target. For very few steps the bound of x is met first, as published.
-    Source: FastDPM (Kong and Ping, 2021), variance schedules; used by BlindSRSNF.
-    """
-    alphas_bar = np.cumprod(1 - fastdpm_betas(steps, shape, start, end, length))
-    return torch.from_numpy(np.sqrt((1 - alphas_bar) / alphas_bar)).flip(0)
-
-
-def fastdpm_betas(steps: int, shape: Literal["quadratic", "linear"], start: float, end: float, length: int) -> np.ndarray:
-    """Return the ascending betas (steps,) of `fastdpm_levels`."""
-    target = float(np.prod(1 - np.linspace(start, end, length)))
-    if shape == "quadratic":
-        low, high = 0.0, 0.95 / (np.sqrt(start) * steps)
-
-        def betas(x: float) -> np.ndarray:
-            return np.asarray(start * (1 + np.arange(steps) * x) ** 2)
-    else:
-        low, high = start, 0.99
-
-        def betas(x: float) -> np.ndarray:
-            return np.linspace(start, x, steps)
-
-    return betas(_bisect(lambda x: float(np.prod(1 - betas(x))), low, high, target))
-
-
-def _bisect(falling: Callable[[float], float], low: float, high: float, target: float) -> float:
-    """Return x in (low, high) with target <= falling(x) <= 1.0001 target, or the bound that comes nearest."""
-    middle = (low + high) / 2
-    for _ in range(1000):
-        value = falling(middle)
-        if target <= value <= 1.0001 * target:
-            break
-        low, high = (low, middle) if value < target else (middle, high)
-        middle = (low + high) / 2
-    return middle
 
 
 def iddpm_levels(steps: int = 1000, lowest_ratio: float = 0.001, offset: float = 0.008, dtype: torch.dtype = torch.float32) -> Tensor:

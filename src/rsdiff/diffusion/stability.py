@@ -14,9 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rsdiff.diffusion.denoisers import DataRange
 from rsdiff.diffusion.noise import ReplayNoise
-from rsdiff.diffusion.solvers import ddim
+from rsdiff.diffusion.solvers import DataRange, ddim
 
 DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Standard deviations of what remains undetermined of images in [-1, 1], from smooth ground to all of an image."""

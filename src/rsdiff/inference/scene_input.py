@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.dtypes
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
@@ -76,7 +78,8 @@ class SceneReader:
             extent = rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0]
         if min(extent[2:]) < 1 or not Window(*extent).within((info.height, info.width)):
             part = f"task.bbox={list(view.bbox)}" if view.bbox is not None else f"task.window={list(extent)}"
-            raise DataError(f"{part} does not lie inside {self.path} of {info.height} x {info.width} pixels; correct it.")
+            units = f" in {whole.crs.to_string()[:60]}" if view.bbox is not None and whole.crs is not None else ""
+            raise DataError(f"{part} does not lie inside {self.path} of {info.height} x {info.width} pixels{units}; correct it.")
         return extent
 
     def _declare_missing(self, dataset: Any | None) -> None:
@@ -84,12 +87,18 @@ class SceneReader:
         info, given = self.file.info, self.view.nodata
         has_bands = dataset is not None and dataset.count == info.bands
         declared = dataset.nodatavals if dataset is not None and has_bands else ()
+        if given is not None and self.dtype.kind in "iu" and not rasterio.dtypes.can_cast_dtype([given], self.dtype.name):
+            raise DataError(
+                f"no pixel of {self.path} can be {given:g}, which task.nodata says is missing: it holds {self.dtype.name}; correct it."
+            )
         own = [declared[band - 1] for band in self.bands if declared and declared[band - 1] is not None]
-        self.nodata: float | None = given if given is not None else own[0] if own else None
-        self.marks_missing = info.has_nodata or self.nodata is not None or self.alpha is not None
         flags = (
             [{flag.name for flag in dataset.mask_flag_enums[band - 1]} for band in self.bands] if dataset is not None and has_bands else []
         )
+        if flags and flags[0] == {"per_dataset", "nodata"}:
+            own = []  # a colour that marks missing pixels, which no value of one band can tell
+        self.nodata: float | None = given if given is not None else own[0] if own else None
+        self.marks_missing = info.has_nodata or self.nodata is not None or self.alpha is not None
         if self.nodata is None and self.dtype.kind in "iu" and any(not own_flags for own_flags in flags):
             # Masks of single bands, which only a value can tell in a GeoTIFF: one at the end of the type.
             limits = np.iinfo(self.dtype)
@@ -142,19 +151,21 @@ class SceneReader:
 
 
 class NormalisedScene:
-    """A reader's pixels without holes, the range of the normaliser as [0, 1]; what lies outside is not limited.
-
-    fill  (bands,) value of missing pixels far from any other: the median of the scene's samples
-    """
+    """A reader's pixels without holes, the range of the normaliser as [0, 1]; what lies outside is not limited."""
 
     def __init__(self, reader: SceneReader, normaliser: Normaliser) -> None:
         self.reader = reader
         self.normaliser = normaliser
-        parts = [np.where(valid, normaliser.scaled(values), np.nan) for values, valid in reader.samples()]
+
+    @cached_property
+    def fill(self) -> NDArray[np.float32]:
+        """Value (bands,) of missing pixels far from any other: the median of the scene's samples, which are read when it is needed."""
+        parts = [np.where(valid, self.normaliser.scaled(values), np.nan) for values, valid in self.reader.samples()]
         stacked = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
         present = np.isfinite(stacked).any(axis=1)
-        self.fill = np.full(len(stacked), 0.5, np.float32)
-        self.fill[present] = np.nanmedian(stacked[present], axis=1)
+        fill = np.full(len(stacked), 0.5, np.float32)
+        fill[present] = np.nanmedian(stacked[present], axis=1)
+        return fill
 
     def window(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.float32], bool]:
         """Return the image (bands, height, width) of a window that may reach beyond the scene, and whether it holds any valid pixel.

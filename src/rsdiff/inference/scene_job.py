@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,42 +45,58 @@ class Alone:
         return mine
 
 
-@dataclass(frozen=True)
-class SceneJob:
-    """One scene to restore.
+@dataclass(frozen=True, kw_only=True)
+class Restorer:
+    """What restores scenes.
 
-    scratch     folder for what must survive a kill
     trained     normaliser of the data the method was trained on, or None
     needs       fields of the batch that the method needs
     identity    names method, weights and sampler: scratch files of another identity are not used
     weights     says which weights, for the tags of the rasters
+    wavelengths of the bands that the method adds, where it was trained to
     beside      methods that restore further samples in turn with `method`
     calibration says how wide intervals are, for several samples; None where nothing does
-    order       batches in the order in which they are restored, None for row by row; the result does not depend on it
     """
 
-    input: Path
-    output: Path
-    scratch: Path
     method: Method
     problem: Problem
     scale: float
     sampler: SamplerConfig
-    options: SceneOptions
     trained: Normaliser | None
     needs: frozenset[str]
     seed: int
     device: torch.device
     identity: str = ""
     weights: str = ""
+    wavelengths: tuple[float, ...] = ()
     beside: tuple[Method, ...] = ()
     calibration: Calibration | None = None
-    order: Callable[[int], Sequence[int]] | None = None
 
     @property
     def methods(self) -> tuple[Method, ...]:
         """The methods, which take turns to restore samples."""
         return (self.method, *self.beside)
+
+    def job(self, source: Path, output: Path, scratch: Path, options: SceneOptions) -> SceneJob:
+        """Return the restoration of one scene; bands that are added get the wavelengths that the method was trained for."""
+        if self.problem.bands != self.problem.lr_bands and not options.wavelengths:
+            options = replace(options, wavelengths=self.wavelengths)
+        return SceneJob(**vars(self), input=source, output=output, scratch=scratch, options=options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneJob(Restorer):
+    """One scene to restore.
+
+    scratch  folder for what must survive a kill
+    order    batches in the order in which they are restored, None for row by row; the result does not depend on it
+    """
+
+    input: Path
+    output: Path
+    scratch: Path
+    options: SceneOptions
+    order: Callable[[int], Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)

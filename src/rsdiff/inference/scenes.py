@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.config.paths import typed_path
+from rsdiff.config.quiet import show
 from rsdiff.data.opening import local_file, without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import TileNoise
@@ -98,7 +99,7 @@ class _Run:
         given, needed = len(self.reader.bands), self.job.problem.lr_bands
         if given != needed:
             alpha = "" if self.reader.alpha is None else f" (band {self.reader.alpha} says it is an alpha band)"
-            remedy = f"choose them with task.bands, for example task.bands={list(range(1, needed + 1))}"
+            remedy = f"choose as many, for example task.bands={list(range(1, needed + 1))}"
             if needed == 3 and given < 3:
                 remedy = "set task.convert=rgb, which shows the model the band three times"
             elif given < needed:
@@ -155,7 +156,7 @@ class _Run:
             for turn, one in enumerate(self.job.methods):
                 found = compile_regions(one, self.options.compile, partial(self._probe, self.smallest, turn=turn), self.job.device)
             if self.team.rank == 0:
-                print(f"task.compile={str(self.options.compile).lower()}: {found}", flush=True)
+                show(f"task.compile={str(self.options.compile).lower()}: {found}")
 
     @property
     def unit(self) -> float | NDArray[np.float64]:
@@ -177,7 +178,7 @@ class _Run:
 
         found = self.team.smallest(max(reach(turn) for turn in range(len(self.job.methods))))
         if self.team.rank == 0:
-            print(f"task.overlap=auto: {2 * found} pixels, since one changes the result up to {found} around itself", flush=True)
+            show(f"task.overlap=auto: {2 * found} pixels, since one changes the result up to {found} around itself")
         return 2 * found
 
     def _draws_noise(self) -> bool:

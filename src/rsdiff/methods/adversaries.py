@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
-from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
-from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.losses.masked import Ramp, ramped, require_ramp, with_missing_of
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
+from rsdiff.losses.images import ImageLossConfig, Ramp, ramped, require_ramp, with_missing_of
 from rsdiff.methods.base import Losses, MethodConfig, Problem, Term, frozen
 from rsdiff.methods.perceptual import PerceptualLossConfig, PerceptualTerm, refuse_bands
 from rsdiff.methods.restoring import HaloTilesConfig, InitialWeights

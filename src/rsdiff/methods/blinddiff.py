@@ -33,14 +33,13 @@ from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.blur import blur
 from rsdiff.degradations.resizing import resize
-from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.guidance import GuidedSteps
 from rsdiff.diffusion.learned_variance import LearnedVarianceDenoiser, ReverseSteps, variational_bound
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig, respaced
-from rsdiff.diffusion.solvers import SILENT, Observers
-from rsdiff.losses.masked import image_means
+from rsdiff.diffusion.solvers import SILENT, Observers, per_image
+from rsdiff.losses.images import image_means
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.layers import reflect_to
 from rsdiff.networks.mcformer import MCFormerConfig

@@ -22,10 +22,10 @@ from rsdiff.config import Ours, config
 from rsdiff.config.reading import require_at_least
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
-from rsdiff.losses.masked import masked_mse
+from rsdiff.losses.images import masked_mse
 from rsdiff.methods.base import Problem
 from rsdiff.methods.joint_blind import BlindDiffusion, Drawn, Estimate, JointBlind, JointBlindConfig
-from rsdiff.networks.degradation_aware import BlindSRSNFUNetConfig
+from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNetConfig
 from rsdiff.networks.rrdb import RRDBConfig
 
 

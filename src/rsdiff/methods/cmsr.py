@@ -1,7 +1,7 @@
 """CMSR: parts of an image that are easy are rendered at a smaller scale and enlarged bilinearly; for the methods of LMF.
 
 What is easy is seen from the modulations of a cell: `LMFNetwork.difficulty`. A table says, for a target scale, up to which difficulty each
-smaller scale will do. Coordinates of queries are those of `rsdiff.networks.coordinates`.
+smaller scale will do. Coordinates of queries are those of `rsdiff.networks.continuous_upsampling`.
 Source: HeZongyao/LMF, models/lmlte.py and init_cmsr.py.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import ReadWith, Such
 from rsdiff.methods.continuous import ContinuousRegression, cell_of, enlarged_at
-from rsdiff.networks.coordinates import cell_centres, nearest, pixel_centres
+from rsdiff.networks.continuous_upsampling import cell_centres, nearest, pixel_centres
 from rsdiff.networks.lmf import LMFNetwork
 
 LEAST_QUERIES = 16  # per LR pixel: smaller enlargements are rendered as a whole

@@ -1,4 +1,4 @@
-"""LIIF and MetaSR: an encoder at LR resolution and a query network that answers at any coordinate.
+"""An encoder at LR resolution and a query network that answers at any coordinate: what LIIF and the methods after it share.
 
 Source: yinboc/liif. Images are (x - 0.5) / 0.5 inside; the loss is the mean absolute error at queried pixels.
 Training data may hold images of one scale, or of a scale each (`trainer.scale_per=image`): then the targets are extended to a common size
@@ -18,12 +18,12 @@ from rsdiff.config import UserError, config
 from rsdiff.config.reading import ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
-from rsdiff.losses.masked import masked_l1
+from rsdiff.losses.images import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
-from rsdiff.networks.coordinates import pixel_centres
+from rsdiff.networks.continuous_upsampling import pixel_centres
 from rsdiff.networks.edsr import EDSR, EDSRConfig
 from rsdiff.networks.layers import mirror_to
-from rsdiff.networks.liif import LIIF, LIIFNetConfig, MetaSR, MetaSRNetConfig, QueryNetwork
+from rsdiff.networks.liif import QueryNetwork
 from rsdiff.networks.rdn import RDN, RDNConfig
 from rsdiff.networks.swinir import SwinIR, SwinIRConfig
 
@@ -96,22 +96,6 @@ class QueryConfig(MethodConfig):
     def build(self, problem: Problem) -> ContinuousRegression:
         encoder = self.build_encoder(problem.lr_bands)
         return ContinuousRegression(self, encoder, self.query_network(encoder.out_channels, problem.bands))
-
-
-@config
-class LIIFConfig(LIIFNetConfig, QueryConfig):
-    """LIIF. The defaults are EDSR-baseline-LIIF."""
-
-    def query_network(self, feature_channels: int, bands: int) -> LIIF:
-        return LIIF(self, feature_channels, bands)
-
-
-@config
-class MetaSRConfig(MetaSRNetConfig, QueryConfig):
-    """MetaSR with LIIF's encoder and protocol."""
-
-    def query_network(self, feature_channels: int, bands: int) -> MetaSR:
-        return MetaSR(self, feature_channels, bands)
 
 
 class ContinuousRegression(Method):

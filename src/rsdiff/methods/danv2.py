@@ -19,7 +19,7 @@ from torch import Tensor
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.pca import KernelBasisConfig
-from rsdiff.losses.masked import masked_l1
+from rsdiff.losses.images import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.danv2 import DANv2, DANv2NetConfig
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.losses.masked import masked_l1
+from rsdiff.losses.images import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.dasr import DASRNetwork
-from rsdiff.networks.degradation_encoder import ContrastConfig, contrastive_loss
+from rsdiff.networks.degradation_aware import ContrastConfig, contrastive_loss
 from rsdiff.networks.modulated import PEAK, ModulatedConfig
 
 if TYPE_CHECKING:

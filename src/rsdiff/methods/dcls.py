@@ -19,8 +19,8 @@ from torch import Tensor
 from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import ResizeBackend, resize
+from rsdiff.losses.images import masked_l1
 from rsdiff.losses.kernel_target import lr_kernel
-from rsdiff.losses.masked import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.dcls import DCLS, DCLSNetConfig
 

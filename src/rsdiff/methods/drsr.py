@@ -15,9 +15,9 @@ from torch import Tensor
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.losses.masked import masked_l1
+from rsdiff.losses.images import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
-from rsdiff.networks.degradation_encoder import DegradationEncoder, nt_xent
+from rsdiff.networks.degradation_aware import DegradationEncoder, nt_xent
 from rsdiff.networks.drsr import DRSRNetwork
 from rsdiff.networks.modulated import PEAK, ModulatedConfig, ModulatedNetwork
 

@@ -27,11 +27,11 @@ from rsdiff.config import Ours, config
 from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.mean_reverting import EulerDenoiser, MeanRevertingConfig, ReverseMeans, Rule
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.losses.masked import masked_mean
+from rsdiff.diffusion.solvers import per_image
+from rsdiff.losses.images import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.ediffsr_nafnet import ConditionalNAFNet, NAFNetConfig
 from rsdiff.networks.layers import zeroed

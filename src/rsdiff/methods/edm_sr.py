@@ -19,21 +19,12 @@ from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
-from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
+from rsdiff.diffusion.edm import EdmDenoiser, EdmLevels, EdmPreconditioning, Preconditioning, denoising_error
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.preconditioning import (
-    EdmDenoiser,
-    EdmLevels,
-    EdmPreconditioning,
-    Preconditioning,
-    VeLevels,
-    VePreconditioning,
-    VpLevels,
-    VpPreconditioning,
-    denoising_error,
-)
+from rsdiff.diffusion.preconditioning import VeLevels, VePreconditioning, VpLevels, VpPreconditioning
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.losses.masked import masked_mean
+from rsdiff.losses.images import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.layers import reflect_to_multiple

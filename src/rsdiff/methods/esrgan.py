@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.data.sample import Batch
-from rsdiff.losses.masked import with_missing_of
+from rsdiff.losses.images import with_missing_of
 from rsdiff.methods.adversaries import AdversarialConfig, GeneratorObjective, judging
 from rsdiff.methods.base import Losses, Predecessor, Problem, Stage
 from rsdiff.methods.restoring import ImageMethod, ImageNetwork, initialise

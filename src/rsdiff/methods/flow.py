@@ -20,10 +20,10 @@ from rsdiff.config import UserError, config
 from rsdiff.config.reading import ReadWith
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch
+from rsdiff.diffusion.edm import Coefficients, EdmDenoiser, denoising_error
 from rsdiff.diffusion.noise import NoiseSource
-from rsdiff.diffusion.preconditioning import Coefficients, EdmDenoiser, denoising_error
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.losses.masked import masked_mean
+from rsdiff.losses.images import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNetConfig
 from rsdiff.networks.layers import reflect_to_multiple

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
-from rsdiff.losses.image_terms import ImageLossConfig
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
+from rsdiff.losses.images import ImageLossConfig
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
 from rsdiff.networks.layers import zeroed
 

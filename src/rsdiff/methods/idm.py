@@ -19,13 +19,13 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.missing import eroded, validity_at
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser
-from rsdiff.losses.masked import masked_l1, masked_mse
+from rsdiff.losses.images import masked_l1, masked_mse
 from rsdiff.methods.base import Losses, Method, Problem, Stage
-from rsdiff.methods.sr3 import Noised, NoisePredictorConfig, noised_continuously
+from rsdiff.methods.noise_prediction import Noised, NoisePredictorConfig, noised_continuously
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.idm_unet import ConditionEncoder, IDMUNet, IDMUNetConfig
 from rsdiff.networks.layers import zeroed

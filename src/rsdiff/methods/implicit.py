@@ -1,4 +1,4 @@
-"""LTE, LMF and CiaoSR: query networks after LIIF, on the same encoders, with the same training and restoration.
+"""LIIF and MetaSR, and after them LTE, LMF and CiaoSR: query networks on the same encoders, with the same training and restoration.
 
 Unlike the published code, LMF-CiaoSR is trained with the enlarged image added to its answers, as it is used (there, only evaluation adds
 it), and one pixel size per image is given instead of one per query.
@@ -16,12 +16,29 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.cmsr import ByDifficulty, CMSRConfig
 from rsdiff.methods.continuous import ContinuousRegression, QueryConfig
 from rsdiff.networks.ciaosr import CiaoSR, CiaoSRNetConfig
+from rsdiff.networks.liif import LIIF, LIIFNetConfig, MetaSR, MetaSRNetConfig
 from rsdiff.networks.lmf import LMFLIIF, LMFLTE, LMFCiaoSR, LMFCiaoSRNetConfig, LMFLIIFNetConfig, LMFLTENetConfig
 from rsdiff.networks.lte import LTE, LTENetConfig
 from rsdiff.networks.swinir import SwinIRConfig
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 TILED_UP_TO = 4  # enlargement
+
+
+@config
+class LIIFConfig(LIIFNetConfig, QueryConfig):
+    """LIIF. The defaults are EDSR-baseline-LIIF."""
+
+    def query_network(self, feature_channels: int, bands: int) -> LIIF:
+        return LIIF(self, feature_channels, bands)
+
+
+@config
+class MetaSRConfig(MetaSRNetConfig, QueryConfig):
+    """MetaSR with LIIF's encoder and protocol."""
+
+    def query_network(self, feature_channels: int, bands: int) -> MetaSR:
+        return MetaSR(self, feature_channels, bands)
 
 
 @config

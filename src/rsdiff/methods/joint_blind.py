@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, config
 from rsdiff.data.ranges import to_signed_range, to_unit_range
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Prediction, TimeInput, per_image, right_output
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
-from rsdiff.losses.masked import masked_l1
+from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, Prediction, ScheduleConfig, TimeInput, right_output
+from rsdiff.diffusion.solvers import per_image
+from rsdiff.losses.images import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_scale
-from rsdiff.networks.degradation_encoder import ContrastConfig, MomentumContrast, contrastive_loss
+from rsdiff.networks.degradation_aware import ContrastConfig, MomentumContrast, contrastive_loss
 
 
 @dataclass

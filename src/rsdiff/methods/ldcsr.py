@@ -4,6 +4,10 @@ Source: MoooJianG/LDCSR (E2SR, E2DiffSR), models/second_stage_van_v4.py; "Latent
 Training runs the complete reverse chain, with gradients through it, from the noised latent of the target; a second term draws the
 condition, an encoding of the enlarged LR, to that latent.
 
+LCMSR is its consistency variant (models/second_stage_consistency_v1.py), which restores in one step or a few: the consistency function
+f(x, t) = c_skip x + c_out x0 is trained to agree with itself, as an average of earlier weights, at a time `time_gap` earlier on the same
+noise.
+
 Unlike the published code:
 - The factor that brings latents to unit variance is measured on the first batch with its LR images; the published code passes the target
   in place of the LR by a slip (`latent_scale=published` does so too). In a run of several processes each measures its own share of the
@@ -11,11 +15,15 @@ Unlike the published code:
 - Restoration needs no target: the shape of the latent follows from the size.
 - Averages of the weights follow the trainer's rule and cover the condition encoder as well as the U-Net; the published ones the U-Net only.
 - Latents that are too small to be extended by PyTorch's reflection are extended all the same.
+- LCMSR's sampler re-noises after the last step too and leaves noise of the lowest level; sampler=lcmsr ends clean
+  (`sampler.end=lowest_vp` with the grid's last level at the table's lowest gives the published result).
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -27,12 +35,11 @@ from rsdiff.data.enlarging import enlarge
 from rsdiff.data.missing import validity_at
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.denoisers import Denoiser
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
-from rsdiff.diffusion.solvers import ddpm, to_zero
-from rsdiff.losses.masked import masked_mse
+from rsdiff.diffusion.solvers import Denoiser, ddpm, per_image, to_zero
+from rsdiff.losses.images import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Predecessor, Problem, Stage
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig, GAPEncoderConfig
 from rsdiff.networks.latent_unet import LatentUNetConfig
@@ -288,6 +295,93 @@ class LDCSRConfig(LatentDiffusionConfig):
     @property
     def objective(self) -> LatentObjective:
         return ReverseChain()
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """The objective: the method's network agrees with its average, `target`, `time_gap` steps earlier on the same noise."""
+
+    time_gap: int
+    target_decay: float
+
+    name: ClassVar[str] = "consistency"
+
+    def prepare(self, method: LatentDiffusion) -> None:
+        """Add the averaged network and the number of its updates, which are part of what a training resumes from."""
+        method.target = copy.deepcopy(method.unet).requires_grad_(False)
+        method.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def denoiser(self, inner: DiscreteDenoiser) -> Denoiser:
+        from rsdiff.diffusion.consistency import ConsistencyDenoiser  # the other objective is read without it
+
+        assert inner.table is not None
+        return ConsistencyDenoiser(inner, len(inner.table))
+
+    def error(
+        self, method: LatentDiffusion, latent: Tensor, condition: Tensor, told: Told, noise: NoiseSource, valid: Tensor | None
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Draws: the step of each image, its noise. Shown besides: the error of the estimate."""
+        steps = noise.integers(0, len(method.schedule), (len(latent),), latent.device)
+        drawn = noise.normal(latent.shape, latent.device, latent.dtype)
+        gap, predicted = self.agreement(method, latent, condition, told, steps, drawn, valid)
+        return gap, {"error": masked_mse(predicted.detach(), latent, valid)}
+
+    def agreement(
+        self,
+        method: LatentDiffusion,
+        latent: Tensor,
+        condition: Tensor,
+        told: Told,
+        steps: Tensor,
+        drawn: Tensor,
+        valid: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return (squared difference of f at `steps` (B,) and of the averaged f `time_gap` earlier, mean; f at `steps` (B, C, y, x)).
+
+        drawn: the latent's noise; for the rest see `LatentObjective.error`
+        """
+        sigmas = method.schedule.on(latent.device, "sigmas")
+        later, earlier = sigmas[steps], sigmas[(steps - self.time_gap).clamp(min=0)]
+        predicted = method.denoiser(condition, told)(latent + per_image(later, latent) * drawn, later)
+        with torch.no_grad():
+            before = method.denoiser(condition, told, method.get_submodule("target"))
+            wanted = before(latent + per_image(earlier, latent) * drawn, earlier)
+        return masked_mse(predicted, wanted, valid), predicted
+
+    @torch.no_grad()
+    def after_step(self, method: LatentDiffusion) -> None:
+        """Move the averaged network towards the trained one."""
+        updates = method.get_buffer("updates")
+        updates += 1
+        decay = torch.clamp((1 + updates) / (10 + updates), max=self.target_decay)
+        for average, weight in zip(method.get_submodule("target").parameters(), method.unet.parameters(), strict=True):
+            average.lerp_(weight, (1 - decay).to(weight))
+
+
+@config
+class LCMSRConfig(LatentDiffusionConfig):
+    """The consistency variant. The defaults are the published ones."""
+
+    schedule: ScheduleConfig = ScheduleConfig(name="quad", steps=1000, start=0.0015, end=0.0155)
+    """Noise levels."""
+    time_gap: int = 250
+    """Steps of the schedule between the two times that must agree."""
+    target_decay: float = 0.9999
+    """Largest share of the average that each step keeps; it begins at 2/11 and rises as (1 + n) / (10 + n)."""
+
+    def __post_init__(self) -> None:
+        LatentDiffusionConfig.__post_init__(self)
+        if not 1 <= self.time_gap < self.schedule.steps or not 0 <= self.target_decay < 1:
+            raise UserError(
+                f"time_gap={self.time_gap} and target_decay={self.target_decay} were given; choose 1 to "
+                f"{self.schedule.steps - 1}, and 0 or more below 1."
+            )
+        if self.architecture == "unet_atom":
+            raise UserError("architecture=unet_atom takes levels and a consistency function needs steps; use architecture=latent_unet.")
+
+    @property
+    def objective(self) -> LatentObjective:
+        return Consistency(self.time_gap, self.target_decay)
 
 
 def inverse_deviation(latents: Tensor) -> Tensor:

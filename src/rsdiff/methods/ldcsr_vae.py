@@ -27,16 +27,16 @@ from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig
-from rsdiff.losses.masked import difference, masked_mean, with_missing_of
+from rsdiff.losses.images import difference, masked_mean, with_missing_of
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, frozen
 from rsdiff.metrics.lpips import SMALLEST_SIDE, TRUNK_FILES, Lpips, read_trunk
 from rsdiff.metrics.weight_files import require_weight_file
-from rsdiff.networks.discriminators import PatchDiscriminator
+from rsdiff.networks.discriminators import VQGAN_PATCHES, PatchDiscriminator, PatchSizes
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig, DiagonalGaussian
 
 
 @config
-class DiscriminatorConfig:
+class DiscriminatorConfig(PatchSizes):
     """The patch discriminator and when it joins."""
 
     read_with: ClassVar[ReadWith] = dict.fromkeys(("start_step", "width", "layers"), ("weight", (ABOVE_0,)))
@@ -45,17 +45,11 @@ class DiscriminatorConfig:
     """Factor of the adversarial loss on top of the adaptive weight; 0 trains without a discriminator."""
     start_step: int = 50_001
     """Steps trained without it."""
-    width: int = 64
-    """Channels of its first convolution."""
-    layers: int = 3
-    """Strided convolutions."""
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or self.start_step < 0 or min(self.width, self.layers) < 1:
-            raise UserError(
-                f"weight={self.weight}, start_step={self.start_step}, width={self.width}, layers={self.layers}: choose 0 or more for the "
-                "first two and at least 1 for the others."
-            )
+        super().__post_init__()
+        if self.weight < 0 or self.start_step < 0:
+            raise UserError(f"weight={self.weight} and start_step={self.start_step} were given; choose 0 or more.")
 
 
 @config
@@ -129,7 +123,7 @@ class LDCSRVae(Method):
         self.autoencoder = options.autoencoder.build(problem.bands, problem.lr_bands)
         adversary = options.discriminator
         if adversary.weight:
-            self.discriminator = PatchDiscriminator(problem.bands, adversary.width, adversary.layers, widest=8 * adversary.width)
+            self.discriminator = PatchDiscriminator(adversary, problem.bands, VQGAN_PATCHES)
         self._perceptual: tuple[Lpips, ...] = ()  # in a tuple: a frozen VGG16 belongs neither to the weights nor to the checkpoints
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:

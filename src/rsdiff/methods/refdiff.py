@@ -28,11 +28,11 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import BELOW_1, Either, ReadWith
 from rsdiff.data.enlarging import Enlargement, enlarge_signed
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
+from rsdiff.diffusion.edm import EdmDenoiser, EdmLevels, EdmPreconditioning, denoising_error
 from rsdiff.diffusion.noise import NoiseSource, SeededNoise
-from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmLevels, EdmPreconditioning, denoising_error
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.losses.masked import masked_mean
+from rsdiff.losses.images import masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.layers import reflect_to_multiple
 from rsdiff.networks.refdiff_unet import RefDiffUNetConfig

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from rsdiff.config import Ours, config
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
-from rsdiff.losses.image_terms import ImageLossConfig
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
+from rsdiff.losses.images import ImageLossConfig
 from rsdiff.methods.base import Losses, MethodConfig, Problem, Stage
 from rsdiff.methods.restoring import HaloTilesConfig, ImageMethod, ImageNetwork, InitialWeights
 from rsdiff.networks.awan import AWANNetConfig

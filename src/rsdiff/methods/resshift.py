@@ -23,11 +23,10 @@ from rsdiff.config.reading import require_above, require_at_least, require_below
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.data.sample import Batch
 from rsdiff.data.transfer import to_device
-from rsdiff.diffusion.denoisers import DataRange, Network, nearest_index, per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.solvers import evaluate, residual_shift_rule
-from rsdiff.losses.masked import masked_mse
+from rsdiff.diffusion.solvers import DataRange, Network, evaluate, nearest_index, per_image, residual_shift_rule
+from rsdiff.losses.images import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.ddpm_unet import DDPMUNetConfig
 from rsdiff.networks.layers import reflect_to_multiple

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Base, BaseConfig
+from rsdiff.diffusion.bases import Base, BaseConfig
 from rsdiff.methods.base import Method, Problem, Stage, require_scale
 from rsdiff.networks.layers import zeroed
 from rsdiff.networks.restorers import RestorerConfig

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import BaseConfig, NoBaseConfig
-from rsdiff.losses.masked import masked_l1
+from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
+from rsdiff.losses.images import masked_l1
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.continuous_upsampling import CSUM, CSUMConfig
 from rsdiff.networks.edsr import EDSRConfig

@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import ReadWith, Such
 from rsdiff.data.sample import Batch
-from rsdiff.diffusion.denoisers import Base, BaseConfig, Denoiser, NoBaseConfig, per_image
+from rsdiff.diffusion.bases import Base, BaseConfig, NoBaseConfig
 from rsdiff.diffusion.guidance import TwoCall, clamp_to_quantile
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
-from rsdiff.diffusion.solvers import Observers
-from rsdiff.losses.masked import masked_l1, masked_mse, spectral_angle_loss
+from rsdiff.diffusion.solvers import Denoiser, Observers, per_image
+from rsdiff.losses.images import masked_l1, masked_mse, spectral_angle_loss
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
 from rsdiff.networks.scdm_unet import SCDMUNetConfig
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.data.sample import Batch
-from rsdiff.losses.masked import masked_mse
+from rsdiff.losses.images import masked_mse
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage
 from rsdiff.networks.running_regression import RunningRegression
 

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from rsdiff.config import UserError, config
 from rsdiff.data.missing import eroded
 from rsdiff.data.sample import Batch
-from rsdiff.losses.image_terms import ImageLossConfig
-from rsdiff.losses.masked import masked_l1, masked_mse, with_missing_of
+from rsdiff.losses.images import ImageLossConfig, masked_l1, masked_mse, with_missing_of
 from rsdiff.methods.adversaries import AdversarialConfig, AdversarialLossConfig, GeneratorObjective, deceiving, judging
 from rsdiff.methods.base import Losses, Predecessor, Problem, Stage
 from rsdiff.methods.perceptual import PerceptualLossConfig

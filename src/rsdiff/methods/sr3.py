@@ -18,7 +18,6 @@ Unlike these implementations:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -28,31 +27,16 @@ from rsdiff.config import config
 from rsdiff.data.enlarging import enlarge as enlarge_bicubically
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
-from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.sampler import SamplerConfig, sample
-from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig
-from rsdiff.losses.masked import masked_l1, masked_mse
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, require_multiple
+from rsdiff.diffusion.schedules import DiscreteDenoiser
+from rsdiff.diffusion.solvers import per_image
+from rsdiff.losses.images import masked_l1, masked_mse
+from rsdiff.methods.base import Losses, Method, Problem, Stage, require_multiple
+from rsdiff.methods.noise_prediction import Noised, NoisePredictorConfig, draw_steps, noised_continuously
 from rsdiff.networks.ddpm_unet import DDPMUNet
 from rsdiff.networks.layers import reflect_to
-from rsdiff.networks.sr3_unet import SR3UNet, SR3UNetConfig
-
-
-@config
-class NoisePredictorConfig(SR3UNetConfig, MethodConfig):
-    """What SR3 and IDM have in common."""
-
-    multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
-    """Channels of each level in units of `width`; the image is halved between levels."""
-    dropout: float = 0.2
-    """Dropout in the second half of every residual block."""
-    schedule: ScheduleConfig = ScheduleConfig()
-    """Noise levels of training."""
-    steps_drawn: Literal["batch", "image"] = "batch"
-    """Whether a training batch shares one random step (SR3 as published) or every image draws its own (DDPM twin)."""
-    loss: Literal["l1", "l2"] = "l1"
-    """Mean absolute or mean squared error of the predicted noise."""
+from rsdiff.networks.sr3_unet import SR3UNet
 
 
 @config
@@ -92,43 +76,6 @@ def enlarge(lr: Tensor, size: tuple[int, int], how: Literal["bicubic", "pillow_8
     if how == "pillow_8bit":
         return 2 * resize(lr, size, "pillow") - 1
     return enlarge_bicubically(2 * lr - 1, size)
-
-
-@dataclass
-class Noised:
-    """HR images on their way to noise: x = level * hr + sqrt(1 - level^2) * noise.
-
-    x      (B, C, H, W)
-    time   (B,) what the network receives of the level: itself, float32, or its index, int64
-    noise  (B, C, H, W)
-    """
-
-    x: Tensor
-    time: Tensor
-    noise: Tensor
-
-
-def draw_steps(hr: Tensor, first: int, options: NoisePredictorConfig, schedule: DiscreteSchedule, noise: NoiseSource) -> Tensor:
-    """Return a step first, first + 1, .. of the schedule per image of hr, or one for all, (B,) int64."""
-    last = first + len(schedule)
-    if options.steps_drawn == "batch":
-        return torch.full((len(hr),), noise.shared_integer(first, last), device=hr.device)
-    return noise.integers(first, last, (len(hr),), hr.device)
-
-
-def noised_continuously(hr: Tensor, options: NoisePredictorConfig, schedule: DiscreteSchedule, noise: NoiseSource) -> Noised:
-    """Draw a step t in 1..T, a level uniform between the neighbouring table values s[t] and s[t-1], and `noised_at` it."""
-    steps = draw_steps(hr, 1, options, schedule, noise)
-    return noised_at(hr, schedule.signal_between(steps, noise.uniform((len(hr),), hr.device)).float(), noise)
-
-
-def noised_at(hr: Tensor, level: Tensor, noise: NoiseSource) -> Noised:
-    """Add noise to hr (B, C, H, W) in [-1, 1] until its signal has the levels (B,) in (0, 1], float32.
-
-    In float32 as published: the complement of levels near 1 keeps only one or two digits, which the targets depend on.
-    """
-    drawn = noise.normal(hr.shape, hr.device)
-    return Noised(per_image(level, hr) * hr + per_image((1 - level.square()).sqrt(), hr) * drawn, level, drawn)
 
 
 class SR3(Method):

@@ -23,11 +23,21 @@ from rsdiff.config import Ours, UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
-from rsdiff.losses.masked import masked_l1, with_missing_of
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, frozen, require_scale
+from rsdiff.losses.images import masked_l1, with_missing_of
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, frozen
 from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, read_vgg19, refuse_bands
+from rsdiff.methods.referenced import blurred_as_lr, pairs, quarter_of_target, refuse_reference
 from rsdiff.metrics.weight_files import require_weight_file
-from rsdiff.networks.ttsr import CONVOLUTIONS, TextureExtractor, TTSRDiscriminator, TTSRNet, TTSRNetConfig, search, transferred
+from rsdiff.networks.ttsr import (
+    CONVOLUTIONS,
+    TextureExtractor,
+    TTSRDiscriminator,
+    TTSRDiscriminatorConfig,
+    TTSRNet,
+    TTSRNetConfig,
+    search,
+    transferred,
+)
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
@@ -39,7 +49,7 @@ PERCEPTUAL = PerceptualLossConfig(weight=1e-2, layers=("relu5_1",), layer_weight
 
 
 @config
-class TTSRConfig(MethodConfig):
+class TTSRConfig(TTSRDiscriminatorConfig, MethodConfig):
     """TTSR. The defaults are the published ones; all weights but the first at 0 give TTSR-rec, the one for PSNR."""
 
     read_with: ClassVar[ReadWith] = {
@@ -65,32 +75,19 @@ class TTSRConfig(MethodConfig):
     """Factor of the adversarial loss (Wasserstein, with a penalty on gradients)."""
     penalty: float = 10.0
     """Factor of the penalty on the discriminator's gradients."""
-    discriminator_width: int = 32
-    """Channels of the discriminator's first convolution."""
-    discriminator_size: int = 160
-    """Side of the targets that the discriminator is built for, a multiple of 32: trainer.patch."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.transferal, self.adversarial, self.penalty, self.reconstruction_steps) < 0:
             raise UserError("transferal, adversarial, penalty and reconstruction_steps are 0 or more; change the negative one.")
-        if self.discriminator_width < 1 or self.discriminator_size < 32 or self.discriminator_size % 32:
-            raise UserError(
-                f"discriminator_width={self.discriminator_width} must be at least 1 and discriminator_size={self.discriminator_size} a "
-                "multiple of 32; change them."
-            )
 
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr", "ref"})
 
     def refuse(self, problem: Problem) -> str | None:
-        if problem.scale % 4:
-            return f"model ttsr enlarges by 4 and the scale is {problem.scale:g}; set scale=4, 8 or 16."
-        if problem.lr_bands != problem.bands:
-            return (
-                f"model ttsr compares LR and reference, but the LR has {problem.lr_bands} bands and the target {problem.bands}; choose "
-                "data with as many in both."
-            )
+        if (refusal := refuse_reference("ttsr", problem)) is not None:
+            return refusal
         if self.extractor_start == "vgg19" and problem.bands != 3:
             return f"VGG19 sees 3 bands and the target has {problem.bands}; set model.extractor_start=random."
         return refuse_bands(self.perceptual, problem)
@@ -110,7 +107,7 @@ class TTSR(Method):
         self.network = TTSRNet(problem.bands, problem.lr_bands, options.network)
         self.extractor = TextureExtractor(problem.bands, options.network.texture_channels)
         if options.adversarial:
-            self.discriminator = TTSRDiscriminator(problem.bands, options.discriminator_width, options.discriminator_size)
+            self.discriminator = TTSRDiscriminator(options, problem.bands)
         self._fresh = self.extractor.get_parameter("conv1_1.weight").detach().clone()
         self.perceptual = PerceptualTerm(options.perceptual)
 
@@ -144,18 +141,14 @@ class TTSR(Method):
 
     def found(self, batch: Batch) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the image at a quarter of the target's size in [-1, 1], S (B, 1, H / 4, W / 4) and the textures T."""
-        require_scale(batch, self.scale)
-        lr, ref = batch.need("lr"), batch.need("ref")
-        quarter = (batch.size[0] // 4, batch.size[1] // 4)
-        ref_size = (ref.shape[-2] // 4 * 4, ref.shape[-1] // 4 * 4)
+        image, ref = quarter_of_target(batch, self.scale), batch.need("ref")
+        quarter, ref_size = (image.shape[-2], image.shape[-1]), (ref.shape[-2] // 4 * 4, ref.shape[-1] // 4 * 4)
         ref = ref[..., : ref_size[0], : ref_size[1]]
-        small = (max(1, ref_size[0] // self.scale), max(1, ref_size[1] // self.scale))
         with torch.no_grad():
-            enlarged = resize(lr.float(), batch.size, "torch")
-            blurred = resize(resize(ref.float(), small, "torch"), ref_size, "torch")
-            image = lr if self.scale == 4 else resize(lr.float(), quarter, "torch")
+            enlarged = resize(batch.need("lr").float(), batch.size, "torch")
+        blurred = blurred_as_lr(ref, self.scale, ref_size)
         similarity, best = search(self.extractor(enlarged)[-1], self.extractor(blurred)[-1])
-        return 2 * image - 1, similarity.view(len(lr), 1, *quarter), transferred(self.extractor(ref), best, quarter)
+        return 2 * image - 1, similarity.view(len(image), 1, *quarter), transferred(self.extractor(ref), best, quarter)
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         options, hr = self.options, batch.need("hr")
@@ -205,4 +198,6 @@ class TTSR(Method):
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return (self.network(*self.found(batch)).float() + 1) / 2
+        images, similarities, textures = zip(*(self.found(one) for one in pairs(batch)), strict=True)
+        whole = [torch.cat(sizes) for sizes in zip(*textures, strict=True)]
+        return (self.network(torch.cat(images), torch.cat(similarities), whole).float() + 1) / 2

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsdiff.config import config
 from rsdiff.data.transfer import constant
-from rsdiff.networks.coordinates import EPSILON, cell_centres, nearest, steps_of, unfold_neighbours
+from rsdiff.networks.continuous_upsampling import EPSILON, cell_centres, nearest, steps_of, unfold_neighbours
 from rsdiff.networks.cross_scale_attention import CrossScaleAttention
 from rsdiff.networks.liif import MLP, QueryNetwork
 

@@ -76,7 +76,7 @@ class DhariwalEmbedding(nn.Module):
 
 
 class DhariwalUNet(nn.Module):
-    """ADM. Knows nothing of diffusion: see `rsdiff.diffusion.denoisers` for what it is asked to predict."""
+    """ADM. Knows nothing of diffusion: see `rsdiff.diffusion.edm` for what it is asked to predict."""
 
     def __init__(self, options: DhariwalUNetConfig, in_channels: int, out_channels: int) -> None:
         super().__init__()

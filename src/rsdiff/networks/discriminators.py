@@ -6,6 +6,7 @@ singular value is kept near 1 by power iteration.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -62,14 +63,14 @@ MULTIPLE = 8
 class UNetDiscriminator(nn.Module):
     """forward maps images (B, in_channels, H, W) in [0, 1], sides multiples of 8, to logits (B, 1, H, W).
 
-    width  channels of the first convolution (64 published: 4 376 897 parameters)
     skips  add the features of the way down to those of the way up
+    With the published width there are 4 376 897 parameters.
     Source: UNetDiscriminatorSN of BasicSR, Discriminator_UNet of KAIR; all but the first and last convolution have spectral norm, no bias.
     """
 
-    def __init__(self, in_channels: int = 3, width: int = 64, skips: bool = True) -> None:
+    def __init__(self, options: UNetConfig, in_channels: int, skips: bool = True) -> None:
         super().__init__()
-        self.skips = skips
+        width, self.skips = options.width, skips
         self.conv0 = nn.Conv2d(in_channels, width, 3, padding=1)
         self.conv1, self.conv2, self.conv3 = (
             SpectralConv2d(width * 2**level, width * 2 ** (level + 1), 4, stride=2, padding=1, bias=False) for level in range(3)
@@ -103,37 +104,45 @@ class UNetDiscriminator(nn.Module):
 PatchNorm = Literal["batch", "instance", "none"]
 
 
+@dataclass(frozen=True)
+class PatchStyle:
+    """In what published patch discriminators differ besides their sizes.
+
+    padding     zeros around every convolution's input: 1 (VQGAN, sides shrink by 1 without stride) or 2 (KAIR, they grow by 1)
+    norm        after all convolutions but the first and the last; that of instances has no parameters
+    spectral    spectral norm on all convolutions
+    bias        convolutions before a norm have one, too
+    is_limited  no layer has more than 512 channels (KAIR), whatever the first; otherwise none more than 8 times the first (VQGAN)
+    """
+
+    padding: int
+    norm: PatchNorm
+    spectral: bool = False
+    bias: bool = False
+    is_limited: bool = False
+
+
+VQGAN_PATCHES = PatchStyle(padding=1, norm="batch")
+KAIR_PATCHES = PatchStyle(padding=2, norm="none", spectral=True, is_limited=True)
+
+
 class PatchDiscriminator(nn.Module):
     """forward maps images (B, in_channels, H, W) to one answer per overlapping patch, (B, 1, y, x).
 
-    layers    strided 4x4 convolutions; the width doubles with each
-    widest    largest width
-    padding   zeros around every convolution's input: 1 (VQGAN, sides shrink by 1 without stride) or 2 (KAIR, they grow by 1)
-    norm      after all convolutions but the first and the last; that of instances has no parameters
-    spectral  spectral norm on all convolutions
-    bias      convolutions before a norm have one, too
-    Weights start normal with deviation 0.02, norm scales at 1 +- 0.02.
-    Source: NLayerDiscriminator of CompVis/taming-transformers (the defaults), Discriminator_PatchGAN of KAIR.
+    The width doubles with each strided 4x4 convolution. Weights start normal with deviation 0.02, norm scales at 1 +- 0.02.
+    Source: NLayerDiscriminator of CompVis/taming-transformers, Discriminator_PatchGAN of KAIR.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        width: int = 64,
-        layers: int = 3,
-        widest: int = 512,
-        padding: int = 1,
-        norm: PatchNorm = "batch",
-        spectral: bool = False,
-        bias: bool = False,
-    ) -> None:
+    def __init__(self, options: PatchSizes, in_channels: int, style: PatchStyle) -> None:
         super().__init__()
-        convolution = SpectralConv2d if spectral else nn.Conv2d
-        widths = [min(width * 2**level, widest) for level in range(layers + 1)]
-        parts: list[nn.Module] = [convolution(in_channels, width, 4, stride=2, padding=padding), nn.LeakyReLU(0.2, inplace=True)]
+        layers, padding, norm = options.layers, style.padding, style.norm
+        convolution = SpectralConv2d if style.spectral else nn.Conv2d
+        widest = 512 if style.is_limited else 8 * options.width
+        widths = [min(options.width * 2**level, widest) for level in range(layers + 1)]
+        parts: list[nn.Module] = [convolution(in_channels, options.width, 4, stride=2, padding=padding), nn.LeakyReLU(0.2, inplace=True)]
         for level in range(1, layers + 1):
-            stride = 2 if level < layers else 1
-            parts.append(convolution(widths[level - 1], widths[level], 4, stride=stride, padding=padding, bias=bias or norm == "none"))
+            stride, has_bias = 2 if level < layers else 1, style.bias or norm == "none"
+            parts.append(convolution(widths[level - 1], widths[level], 4, stride=stride, padding=padding, bias=has_bias))
             if norm != "none":
                 parts.append(nn.BatchNorm2d(widths[level]) if norm == "batch" else nn.InstanceNorm2d(widths[level]))
             parts.append(nn.LeakyReLU(0.2, inplace=True))
@@ -150,37 +159,32 @@ class PatchDiscriminator(nn.Module):
 
 HIDDEN = 100
 """Width of the VGG discriminator's last layer but one."""
-VGGVariant = Literal["basicsr", "esrgan", "kair"]
 
 
 class VGGDiscriminator(nn.Module):
     """forward maps images (B, in_channels, size, size) in [0, 1] to logits (B, 1).
 
-    width    channels of the first level; they double with each level, up to 8 times (64 published)
-    size     side of the images; every level halves it, until at most 4 pixels are left
-    variant  basicsr: convolutions before a batch norm have no bias; esrgan: all have one (ESRGAN's first code, SPSR);
-             kair: all have one, nothing stands between the first two convolutions, batch norms have eps 1e-4 and momentum 0.9
-    Each level is a 3x3 convolution and a 4x4 one of stride 2; all but the very first are followed by a batch norm.
-    Source: VGGStyleDiscriminator of BasicSR, Discriminator_VGG_96/128/192 of KAIR.
+    is_kair  KAIR's: nothing stands between the first two convolutions, batch norms have eps 1e-4 and momentum 0.9
+    Each level is a 3x3 convolution and a 4x4 one of stride 2, until at most 5 pixels a side are left; all but the very first are followed
+    by a batch norm. Channels double with each level, up to 8 times.
+    Source: VGGStyleDiscriminator of BasicSR, Discriminator_VGG_96/128/192 of KAIR, VGGStyleDiscriminator160 of MASA-SR.
     """
 
-    def __init__(self, in_channels: int = 3, width: int = 64, size: int = 128, variant: VGGVariant = "basicsr") -> None:
+    def __init__(self, options: VGGConfig, in_channels: int, is_kair: bool = False) -> None:
         super().__init__()
-        if size < 8:
-            raise UserError(f"the VGG discriminator was asked for images of {size} pixels; it needs at least 8.")
-        self.size, self.variant = size, variant
-        sides = [size]
-        while sides[-1] > 4:
+        self.size, self.has_biases, self.is_kair = options.size, options.biases, is_kair
+        sides = [options.size]
+        while sides[-1] > 5:
             sides.append(sides[-1] // 2)
-        widths = [width * min(2**level, 8) for level in range(len(sides) - 1)]
-        has_bias = variant != "basicsr"
+        widths = [options.width * min(2**level, 8) for level in range(len(sides) - 1)]
+        has_bias = options.biases
         convs: list[nn.Conv2d] = []
         for level, own in enumerate(widths):
             before = widths[level - 1] if level else in_channels
             convs += [nn.Conv2d(before, own, 3, padding=1, bias=has_bias or level == 0)]
             convs += [nn.Conv2d(own, own, 4, stride=2, padding=1, bias=has_bias)]
         self.convs = nn.ModuleList(convs)
-        eps, momentum = (1e-4, 0.9) if variant == "kair" else (1e-5, 0.1)
+        eps, momentum = (1e-4, 0.9) if is_kair else (1e-5, 0.1)
         self.norms = nn.ModuleList(nn.BatchNorm2d(conv.out_channels, eps, momentum) for conv in convs[1:])
         self.hidden = nn.Linear(widths[-1] * sides[-1] ** 2, HIDDEN)
         self.answer = nn.Linear(HIDDEN, 1)
@@ -193,7 +197,7 @@ class VGGDiscriminator(nn.Module):
                 "set the size of the discriminator to that of the training targets."
             )
         x = self.convs[0](images)
-        if self.variant != "kair":
+        if not self.is_kair:
             x = F.leaky_relu(x, SLOPE, inplace=True)
         for conv, norm in zip(list(self.convs)[1:], self.norms, strict=True):
             x = F.leaky_relu(norm(conv(x)), SLOPE, inplace=True)
@@ -241,7 +245,7 @@ class VGGConfig(DiscriminatorConfig):
             raise UserError(f"width={self.width} must be at least 1 and size={self.size} at least 8; change them.")
 
     def build(self, bands: int, larger: int = 0) -> Discriminator:
-        return VGGDiscriminator(bands, self.width, self.size + larger, "esrgan" if self.biases else "basicsr")
+        return VGGDiscriminator(replace(self, size=self.size + larger), bands)
 
 
 @config
@@ -263,14 +267,12 @@ class UNetConfig(DiscriminatorConfig):
                 f"discriminator=unet needs sides that are multiples of 8, and what it is to judge is {larger} pixels larger than targets; "
                 "choose vgg or patch."
             )
-        return UNetDiscriminator(bands, self.width)
+        return UNetDiscriminator(self, bands)
 
 
 @config
-class PatchConfig(DiscriminatorConfig):
-    """One answer per patch (BSRGAN's paper)."""
-
-    kind: ClassVar[str] = "patch"
+class PatchSizes:
+    """Sizes of a patch discriminator."""
 
     width: int = 64
     """Channels of its first convolution."""
@@ -281,5 +283,12 @@ class PatchConfig(DiscriminatorConfig):
         if min(self.width, self.layers) < 1:
             raise UserError(f"width={self.width} and layers={self.layers} must be at least 1; change them.")
 
+
+@config
+class PatchConfig(PatchSizes, DiscriminatorConfig):
+    """One answer per patch (BSRGAN's paper)."""
+
+    kind: ClassVar[str] = "patch"
+
     def build(self, bands: int, larger: int = 0) -> Discriminator:
-        return PatchDiscriminator(bands, self.width, self.layers, padding=2, norm="none", spectral=True)
+        return PatchDiscriminator(self, bands, KAIR_PATCHES)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.data.transfer import constant
-from rsdiff.networks.coordinates import local_ensemble, pixel_centres
+from rsdiff.networks.continuous_upsampling import local_ensemble, pixel_centres
 from rsdiff.networks.diffusion_unet import DiffusionUNet
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.layers import ResidualBlock, TimeEmbedding, orthogonal_

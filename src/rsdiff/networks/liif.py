@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdiff.config import config
-from rsdiff.networks.coordinates import CORNERS, EPSILON, cell_centres, local_ensemble, nearest, steps_of, unfold_neighbours
+from rsdiff.networks.continuous_upsampling import CORNERS, EPSILON, cell_centres, local_ensemble, nearest, steps_of, unfold_neighbours
 
 
 class MLP(nn.Module):

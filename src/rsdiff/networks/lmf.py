@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import config
 from rsdiff.data.transfer import constant
-from rsdiff.networks.coordinates import CORNERS, local_ensemble, steps_of, unfold_neighbours
+from rsdiff.networks.continuous_upsampling import CORNERS, local_ensemble, steps_of, unfold_neighbours
 from rsdiff.networks.cross_scale_attention import CrossScaleAttention
 from rsdiff.networks.liif import MLP, QueryNetwork
 from rsdiff.networks.lte import FourierMaps, fourier, require_even

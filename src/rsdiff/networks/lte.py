@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
-from rsdiff.networks.coordinates import local_ensemble, steps_of
+from rsdiff.networks.continuous_upsampling import local_ensemble, steps_of
 from rsdiff.networks.liif import MLP, QueryNetwork
 
 Pairing = Literal["neighbours", "halves"]

@@ -129,7 +129,7 @@ class SongEmbedding(nn.Module):
 
 
 class SongUNet(nn.Module):
-    """DDPM++ or NCSN++. Knows nothing of diffusion: see `rsdiff.diffusion.denoisers` for what it is asked to predict."""
+    """DDPM++ or NCSN++. Knows nothing of diffusion: see `rsdiff.diffusion.edm` for what it is asked to predict."""
 
     def __init__(self, options: SongUNetConfig, in_channels: int, out_channels: int) -> None:
         super().__init__()

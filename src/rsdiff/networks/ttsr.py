@@ -205,11 +205,29 @@ class TTSRNet(nn.Module):
         return made
 
 
+@config
+class TTSRDiscriminatorConfig:
+    """Sizes of TTSR's discriminator."""
+
+    discriminator_width: int = 32
+    """Channels of the discriminator's first convolution."""
+    discriminator_size: int = 160
+    """Side of the targets that the discriminator is built for, a multiple of 32: trainer.patch."""
+
+    def __post_init__(self) -> None:
+        if self.discriminator_width < 1 or self.discriminator_size < 32 or self.discriminator_size % 32:
+            raise UserError(
+                f"discriminator_width={self.discriminator_width} must be at least 1 and discriminator_size={self.discriminator_size} a "
+                "multiple of 32; change them."
+            )
+
+
 class TTSRDiscriminator(nn.Module):
     """Ten convolutions without norms and two full layers: images (B, C, size, size) -> one answer each (B, 1)."""
 
-    def __init__(self, bands: int, width: int, size: int) -> None:
+    def __init__(self, options: TTSRDiscriminatorConfig, bands: int) -> None:
         super().__init__()
+        width, size = options.discriminator_width, options.discriminator_size
         widths = [width * 2**level for level in range(5)]
         layers: list[nn.Module] = []
         for level, outer in enumerate(widths):

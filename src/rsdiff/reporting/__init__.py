@@ -25,15 +25,12 @@ if TYPE_CHECKING:
     from rsdiff.reporting.panels import write_panel as write_panel
     from rsdiff.reporting.records import read_records as read_records
     from rsdiff.reporting.records import write_records as write_records
-    from rsdiff.reporting.scene_page import BeforeAfter as BeforeAfter
-    from rsdiff.reporting.scene_page import write_scene_page as write_scene_page
     from rsdiff.reporting.sweep_page import SweptRun as SweptRun
     from rsdiff.reporting.sweep_page import write_sweep_page as write_sweep_page
     from rsdiff.reporting.tables import console_table as console_table
     from rsdiff.reporting.tables import markdown_table as markdown_table
 
 _MODULES = {
-    "BeforeAfter": "scene_page",
     "CostPoint": "figures",
     "Panel": "panels",
     "RunFacts": "html",
@@ -47,7 +44,6 @@ _MODULES = {
     "write_panel": "panels",
     "write_records": "records",
     "write_report": "html",
-    "write_scene_page": "scene_page",
     "write_sweep_page": "sweep_page",
 }
 __getattr__ = on_demand(__name__, _MODULES)

@@ -6,14 +6,13 @@ from torch import Tensor
 
 from rsdiff.data.sample import collate
 from rsdiff.data.source import ImageSource
-from rsdiff.data.views import TestSamples
-from rsdiff.degradations import degrade, named_cases
+from rsdiff.degradations import degrade
 from rsdiff.methods.base import Problem
 from rsdiff.methods.spectral_linear import SpectralLinearConfig
 from rsdiff.metrics.baseline import BICUBIC, Baseline
 from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks.experiment import degradation_for, draw_of
+from rsdiff.tasks.experiment import sets_to_test
 
 MOST_IMAGES = 100
 """Training images that the regression is fitted to, evenly spaced over the split."""
@@ -29,11 +28,10 @@ def baseline_for(settings: RunSettings, problem: Problem, training: ImageSource)
     if not needs_training_images(settings, problem):
         return BICUBIC
     regression = RunningRegression(problem.lr_bands, problem.bands, SpectralLinearConfig().ridge)
-    degradation = named_cases(degradation_for(settings, training).for_tests().build())[0][1]
-    samples = TestSamples(training, settings.scale, settings.seed, draw_of(degradation, training), size_rule=settings.dataset.size_rule)
-    count = min(len(samples), MOST_IMAGES)
+    first = sets_to_test(settings, training)[0]
+    count = min(len(training), MOST_IMAGES)
     for number in range(count):
-        batch = degrade(collate([samples[number * len(samples) // count]]), degradation)
+        batch = degrade(collate([first.samples[number * len(training) // count]]), first.degradation)
         regression.accumulate(batch.need("lr"), batch.need("hr"), batch.whole_pixels)
     regression.solve()
 

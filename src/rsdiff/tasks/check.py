@@ -21,7 +21,6 @@ from rsdiff.data.packing import damaged
 from rsdiff.data.scanning import Scanned, facts_of, scan
 from rsdiff.data.source import DataError, ImageSource, Split
 from rsdiff.data.views import TestSamples, lr_patch_of, usable_images
-from rsdiff.degradations import named_cases
 from rsdiff.inference.speed import measure
 from rsdiff.metrics.baseline import BICUBIC
 from rsdiff.reporting.records import write_text
@@ -30,9 +29,10 @@ from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import used_data
-from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, problem_of
+from rsdiff.tasks.experiment import make_accelerator, problem_of, sets_to_test
 from rsdiff.tasks.options import CheckTask, EvaluateTask, TrainTask
 from rsdiff.tracking import Tracker
+from rsdiff.training.built import build_method
 
 SMALL_SHARE = 0.25
 """Share of 8 bits below which the values of a data set look as if they were stored in another unit."""
@@ -200,9 +200,8 @@ def check_methods(settings: RunSettings, sources: dict[Split, ImageSource], fold
     if source is None:
         return
     with found.noted():
-        degradation = named_cases(degradation_for(settings, source).for_tests().build())[0][1]
-        draws = draw_of(degradation, source) is not None
-        evaluator = settings.metrics.build(source.bands, "hr" in source.gives, degradation if draws else None, torch.device("cpu"), BICUBIC)
+        operator = None if "lr" in source.gives else sets_to_test(settings, source)[0].degradation
+        evaluator = settings.metrics.build(source.bands, "hr" in source.gives, operator, torch.device("cpu"), BICUBIC)
         found.notes += [f"note     {sentence}" for sentence in evaluator.check()]
     with found.noted():
         method = build_method(settings.model, problem_of(settings, source), settings.seed)

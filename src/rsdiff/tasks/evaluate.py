@@ -15,11 +15,12 @@ from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.reporting import RunFacts
 from rsdiff.reporting.uncertainty import uncertainty_tables
+from rsdiff.runs import calibrations
 from rsdiff.runs.console import say, say_once
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks import calibrations, plan, used_data
+from rsdiff.tasks import plan, used_data
 from rsdiff.tasks.baseline import baseline_for, needs_training_images
 from rsdiff.tasks.evaluation import CaseResult, Row, TestCase, build_test_cases, evaluate_case
 from rsdiff.tasks.experiment import make_accelerator, methods_beside, problem_of, tested_method, weights_beside

@@ -16,8 +16,8 @@ from rsdiff.data.loading import read_ahead
 from rsdiff.data.sample import Batch
 from rsdiff.data.source import ImageSource
 from rsdiff.data.transfer import done_behind, has_queue
-from rsdiff.data.views import TestSamples
-from rsdiff.degradations import Degradation, RecordValue, named_cases
+from rsdiff.degradations import RecordValue
+from rsdiff.degradations.test_sets import TestSet
 from rsdiff.inference.draws import restored_draws
 from rsdiff.inference.images import Execution, Restored, restore_images
 from rsdiff.methods.base import Method
@@ -27,10 +27,10 @@ from rsdiff.metrics.kernel import KERNEL_PSNR, kernel_psnr
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting.panels import Panel, write_panel
 from rsdiff.reporting.spectra import FEWEST_BANDS, SpectralImages, write_spectra
+from rsdiff.runs.calibrations import Stored
 from rsdiff.runs.console import say
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks.calibrations import Stored
-from rsdiff.tasks.experiment import degradation_for, draw_of
+from rsdiff.tasks.experiment import sets_to_test
 from rsdiff.tasks.options import EvaluateTask
 from rsdiff.tasks.saving import save_image, save_maps
 from rsdiff.training.processes import wait_for_all
@@ -41,14 +41,9 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class TestCase:
-    """One test set of an evaluation: a degradation of a grid, or the only one (name '')."""
+class TestCase(TestSet):
+    """A test set with what scores it."""
 
-    __test__ = False  # not a test class, whatever pytest makes of the name
-
-    name: str
-    degradation: Degradation
-    samples: TestSamples
     evaluator: Evaluator
 
 
@@ -80,12 +75,10 @@ def build_test_cases(
     drawn = settings.task.samples if isinstance(settings.task, EvaluateTask) else 1
     metrics = metrics.for_samples() if drawn > 1 else metrics
     intervals = (drawn, None, frozenset[str]()) if stored is None else (drawn, stored.calibration, stored.names_in(source))
-    for name, degradation in named_cases(degradation_for(settings, source).for_tests().build()):
-        samples = TestSamples(source, settings.scale, settings.seed, draw_of(degradation, source), size_rule=settings.dataset.size_rule)
-        operator = None if "lr" in source.gives else degradation
-        cases.append(
-            TestCase(name, degradation, samples, metrics.build(bands, "hr" in source.gives, operator, device, baseline, *intervals))
-        )
+    for one in sets_to_test(settings, source):
+        operator = None if "lr" in source.gives else one.degradation
+        evaluator = metrics.build(bands, "hr" in source.gives, operator, device, baseline, *intervals)
+        cases.append(TestCase(one.name, one.degradation, one.samples, evaluator))
     return cases
 
 

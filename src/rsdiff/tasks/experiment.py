@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 
-from rsdiff.config import ConfigError, UserError, config_from_mapping
+from rsdiff.config import ConfigError, UserError
 from rsdiff.config.computing import Precision
 from rsdiff.data.precision import set_float32
-from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource
-from rsdiff.data.views import Draw
-from rsdiff.degradations import Degradation, Paired
 from rsdiff.degradations.base import DegradationConfig
-from rsdiff.methods import METHODS
-from rsdiff.methods.base import Method, MethodConfig, Problem
-from rsdiff.methods.former import present_groups
+from rsdiff.degradations.test_sets import TestSet, build_test_sets
+from rsdiff.methods.base import Method, Problem
 from rsdiff.runs.settings import RunSettings
 from rsdiff.training.allocation import keep_freed_memory
-from rsdiff.training.checkpoints import Checkpoint, CheckpointError, read_checkpoint
+from rsdiff.training.built import build_method, method_from
+from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
 from rsdiff.training.origin import origin_of
 from rsdiff.training.processes import process_timeout
-from rsdiff.training.starting import load_weights
 
 SPLITTING = frozenset({DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM})
 """Ways of Accelerate's to train that share out the weights of a model."""
@@ -49,22 +42,15 @@ def make_accelerator(precision: Precision = "no", tf32: bool = False, cudnn_benc
     return accelerator
 
 
-def draw_of(degradation: Degradation, source: ImageSource) -> Draw | None:
-    """Return the draw that samples of `source` need: none where the dataset has its own LR.
-
-    Raises UserError when the LR of the data and a degradation that would make another are both given.
-    """
-    if isinstance(degradation, Paired):
-        return None
-    if "lr" in source.gives:
-        raise UserError("this dataset has LR images of its own, so no degradation is applied to it; choose degradation=paired.")
-    return degradation.draw
-
-
 def degradation_for(settings: RunSettings, source: ImageSource) -> DegradationConfig:
     """Return the options of the degradation, told the wavelengths of the data."""
     degradation: DegradationConfig = settings.degradation
     return degradation.for_wavelengths(source.wavelengths)
+
+
+def sets_to_test(settings: RunSettings, source: ImageSource) -> list[TestSet]:
+    """Return the images of a split under every degradation of the run."""
+    return build_test_sets(source, settings.degradation, settings.scale, settings.seed, settings.dataset.size_rule)
 
 
 def problem_of(settings: RunSettings, source: ImageSource) -> Problem:
@@ -72,19 +58,6 @@ def problem_of(settings: RunSettings, source: ImageSource) -> Problem:
     bands = source.bands
     lr_bands = source.lr_bands if "lr" in source.gives else degradation_for(settings, source).lr_bands(bands)
     return Problem(scale=settings.scale, bands=bands, lr_bands=lr_bands)
-
-
-def build_method(config: MethodConfig, problem: Problem, seed: int) -> Method:
-    """Build the method with initial weights that depend on the seed alone.
-
-    Raises UserError with the method's own sentence when it cannot treat the problem.
-    """
-    reason = config.refuse(problem)
-    if reason is not None:
-        raise UserError(reason)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "initial weights"))
-        return config.build(problem)
 
 
 def tested_method(settings: RunSettings, problem: Problem) -> tuple[Method, Checkpoint | None]:
@@ -140,41 +113,3 @@ def weights_beside(settings: RunSettings, methods: Sequence[Method]) -> list[str
     """Return a line for the weights of every method of task.ensemble."""
     origins = [origin_of(read_checkpoint(place), (), method) for place, method in zip(settings.beside, methods, strict=True)]
     return [f"ensemble {origin}" for origin in origins]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A method with the weights of a checkpoint."""
-
-    method: Method
-    problem: Problem
-    checkpoint: Checkpoint
-
-
-def method_from(checkpoint: Checkpoint, scale: float, options: MethodConfig | None = None) -> Trained:
-    """Rebuild the method that a checkpoint holds, for a run at `scale`.
-
-    options  of the run, for methods that have some for restoration alone; None takes those of the checkpoint's card
-
-
-    Raises CheckpointError when the card names a method this version does not know, or the weights do not fit.
-    """
-    model: dict[str, Any] = dict(present_groups(checkpoint.card["config"])["model"])
-    kind = model.pop("kind")
-    if kind not in METHODS:
-        raise CheckpointError(f"{checkpoint.folder} holds a model of kind '{kind}', which this version of rsdiff does not know; update it.")
-    trained = checkpoint.card["problem"]
-    problem = Problem(scale=trained["scale"], bands=trained["bands"], lr_bands=trained["lr_bands"])
-    config: MethodConfig = options if options is not None else config_from_mapping(METHODS[kind], model, "model")
-    wanted = Problem(scale=scale, bands=problem.bands, lr_bands=problem.lr_bands)
-    if scale != problem.scale and not config.any_scale:
-        raise CheckpointError(
-            f"{checkpoint.folder} was trained at scale={problem.scale:g} and kind '{kind}' has one scale; leave scale={scale:g} out."
-        )
-    reason = config.refuse(wanted)
-    if reason is not None:
-        raise UserError(reason)
-    method = build_method(config, problem, seed=0)
-    load_weights(method, checkpoint.best_weights, checkpoint.folder)
-    method.eval()
-    return Trained(method, problem, checkpoint)

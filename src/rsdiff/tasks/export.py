@@ -21,9 +21,9 @@ from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks.experiment import build_method, method_from
 from rsdiff.tasks.options import ExportTask
 from rsdiff.tracking import Tracker
+from rsdiff.training.built import build_method, method_from
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
 from rsdiff.training.origin import origin_of, sha256
 from rsdiff.weights import export_weights, import_weights

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.data.sample import collate
-from rsdiff.data.views import TestSamples
 from rsdiff.degradations.base import degrade
 from rsdiff.methods.cmsr import build_row
 from rsdiff.methods.continuous import ContinuousRegression
@@ -16,9 +15,10 @@ from rsdiff.networks.lmf import LMFNetwork
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks.experiment import degradation_for, draw_of, make_accelerator, method_from
+from rsdiff.tasks.experiment import make_accelerator, sets_to_test
 from rsdiff.tasks.options import FitCmsrTask
 from rsdiff.tracking import Tracker
+from rsdiff.training.built import method_from
 from rsdiff.training.checkpoints import read_checkpoint
 
 
@@ -41,13 +41,12 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
             f"{place} holds model={settings.choices['model']}, which has no CMSR; give a checkpoint of lmf_liif, lmf_lte or lmf_ciaosr."
         )
     source, method = settings.split("train"), trained.method.to(make_accelerator().device)
-    degradation = degradation_for(settings, source).for_tests().build()
-    samples = TestSamples(source, settings.scale, settings.seed, draw_of(degradation, source), size_rule=settings.dataset.size_rule)
-    count = min(options.images, len(samples))
+    (tested,) = sets_to_test(settings, source)
+    count = min(options.images, len(source))
     images: list[Tensor] = []
     for index in range(count):
-        batch = collate([samples[index]]).to(next(method.parameters()).device)
-        batch = degrade(batch, degradation) if batch.lr is None else batch
+        batch = collate([tested.samples[index]]).to(next(method.parameters()).device)
+        batch = degrade(batch, tested.degradation) if batch.lr is None else batch
         images.append(method.normalised(batch.need("lr")))
         tracker.progress("reading", index + 1, count)
     found = build_row(method, images, scale, options.tolerance, [*smaller, float(scale)])

@@ -18,6 +18,7 @@ from rsdiff.data.holdout import hold_out
 from rsdiff.data.sample import Batch, collate
 from rsdiff.data.views import SampleKey
 from rsdiff.degradations import named_cases
+from rsdiff.degradations.test_sets import draw_of
 from rsdiff.diffusion.fitting import fitted
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import MULTISTEP, SamplerConfig, UnstableGridError, walked_levels
@@ -27,10 +28,11 @@ from rsdiff.reporting.records import write_text
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks.experiment import degradation_for, draw_of, make_accelerator, method_from
+from rsdiff.tasks.experiment import degradation_for, make_accelerator
 from rsdiff.tasks.options import FitLevelsTask
 from rsdiff.tasks.train import samples_of
 from rsdiff.tracking import Tracker
+from rsdiff.training.built import method_from
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.training.step import degrade_on
 from rsdiff.weights.stores import typed_name

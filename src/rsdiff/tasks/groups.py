@@ -26,7 +26,7 @@ GROUPS: Mapping[str, Kinds] = {
 
 FAMILIES = Kinds(
     {
-        "base": "rsdiff.diffusion.denoisers:BaseConfig",
+        "base": "rsdiff.diffusion.bases:BaseConfig",
         "discriminator": "rsdiff.networks.discriminators:DiscriminatorConfig",
         "network": "rsdiff.networks.restorers:RestorerConfig",
     }

@@ -16,9 +16,9 @@ from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks.experiment import build_method
 from rsdiff.tasks.options import ImportTask
 from rsdiff.tracking import Tracker
+from rsdiff.training.built import build_method
 from rsdiff.training.checkpoints import WEIGHTS, write_checkpoint
 from rsdiff.training.origin import IMPORTED, sha256
 from rsdiff.training.starting import load_weights

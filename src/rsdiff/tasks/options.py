@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ABOVE_1, ReadWith, require_at_least
+from rsdiff.downstream.options import DownstreamOptions
 from rsdiff.inference.network_options import NetworkOptions
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.inference.speed_options import SpeedOptions
@@ -98,7 +99,7 @@ class CalibrateTask(TaskOptions):
 
 
 @config
-class DownstreamTask(TaskOptions):
+class DownstreamTask(TaskOptions, DownstreamOptions):
     """Ask whether restored images serve: objects found or scenes recognised in bicubic, SR and HR by a network trained on HR."""
 
     module: ClassVar[str] = "rsdiff.tasks.downstream"
@@ -106,30 +107,6 @@ class DownstreamTask(TaskOptions):
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
-
-    steps: int = 600
-    """Optimiser steps of the network that finds the objects or recognises the scenes."""
-    batch: int = 8
-    """HR crops per step."""
-    patch: int = 96
-    """Side of the crops in HR pixels; smaller images are taken whole."""
-    width: int = 16
-    """Channels of the network at full size."""
-    learning_rate: float = 0.003
-    """Peak of the one-cycle schedule of AdamW."""
-    sizes: tuple[int, ...] = (64, 256, 1024)
-    """Bounds in HR pixels between the sizes of objects in the table."""
-    tolerance: int = 2
-    """Pixels that outlines may lie apart and still agree."""
-    panels: int = 4
-    """Test images of which a picture is written: bicubic, SR and HR with what was found."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "patch", "width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} was given; give at least 1.")
-        if list(self.sizes) != sorted(set(self.sizes)) or min(self.sizes, default=1) < 1:
-            raise UserError(f"sizes={list(self.sizes)} were given; give rising numbers of pixels.")
 
 
 @config

@@ -13,12 +13,13 @@ from rsdiff.data.seeding import keyed_generator
 from rsdiff.data.source import ImageSource
 from rsdiff.data.views import SampleKey, TrainingSamples
 from rsdiff.degradations import Degradation, RecordValue, named_cases
+from rsdiff.degradations.test_sets import draw_of
 from rsdiff.reporting.preview import PreviewRow, write_contact_sheet, write_parameter_sheet
 from rsdiff.reporting.records import write_records
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
-from rsdiff.tasks.experiment import degradation_for, draw_of
+from rsdiff.tasks.experiment import degradation_for
 from rsdiff.tasks.options import PreviewTask
 from rsdiff.tracking import Tracker
 

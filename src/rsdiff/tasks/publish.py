@@ -19,10 +19,10 @@ from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.runs.status import read_status
-from rsdiff.tasks.experiment import method_from
 from rsdiff.tasks.import_weights import untrained
 from rsdiff.tasks.options import PublishTask
 from rsdiff.tracking import Tracker
+from rsdiff.training.built import method_from
 from rsdiff.training.checkpoints import FORMAT, Checkpoint, read_checkpoint
 from rsdiff.training.origin import IMPORTED, origin_of, sha256
 from rsdiff.weights.about import CARD, PAGE, WEIGHTS, About, about_of, page_of

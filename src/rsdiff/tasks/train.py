@@ -19,9 +19,10 @@ from rsdiff.data.loading import KeyBatches, make_loader, steps_of
 from rsdiff.data.precision import set_float32
 from rsdiff.data.sample import Batch, collate
 from rsdiff.data.source import ImageSource
-from rsdiff.data.views import Draw, SampleKey, TestSamples, TrainingSamples
+from rsdiff.data.views import Draw, SampleKey, TrainingSamples
 from rsdiff.degradations import Degradation, degrade, named_cases
 from rsdiff.degradations.base import counted_by
+from rsdiff.degradations.test_sets import draw_of
 from rsdiff.inference.compilation import run_as_written
 from rsdiff.inference.images import Execution, restore_images
 from rsdiff.inference.speed import words
@@ -36,9 +37,10 @@ from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import evaluate, plan, used_data
 from rsdiff.tasks.baseline import baseline_for
 from rsdiff.tasks.evaluation import build_test_cases
-from rsdiff.tasks.experiment import build_method, degradation_for, draw_of, make_accelerator, problem_of
+from rsdiff.tasks.experiment import degradation_for, make_accelerator, problem_of, sets_to_test
 from rsdiff.tasks.speeding import trained_fast
 from rsdiff.tracking import Tracker
+from rsdiff.training.built import build_method
 from rsdiff.training.checkpoints import WEIGHTS, read_checkpoint
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.micro_batches import fewest_micro_batches, free_for_this_process, images_at_once, recall, remember
@@ -183,11 +185,10 @@ def validation_of(
 
     The networks compute as in training, in the trainer's precision and layout, and `validation_batch` images at once.
     """
-    ((_, degradation),) = named_cases(degradation_for(settings, held_out).for_tests().build())
-    draw = draw_of(degradation, held_out)
-    samples = TestSamples(held_out, settings.scale, settings.seed, draw, size_rule=settings.dataset.size_rule)
+    (tested,) = sets_to_test(settings, held_out)
+    samples, degradation = tested.samples, tested.degradation
     evaluator = settings.metrics.for_validation(settings.trainer.best_metric).build(
-        held_out.bands, True, None if draw is None else degradation, accelerator.device, baseline
+        held_out.bands, True, None if "lr" in held_out.gives else degradation, accelerator.device, baseline
     )
 
     def validate(step: int) -> dict[str, float]:

@@ -98,3 +98,18 @@ def smallest_of_processes(accelerator: Accelerator, value: int) -> int:
     with together():
         torch.distributed.all_reduce(smallest, op=torch.distributed.ReduceOp.MIN)
     return int(smallest)
+
+
+class Processes:
+    """The team of an Accelerate launch, which shares the tiles of a scene or the images of a test set."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.rank: int = accelerator.process_index
+        self.count: int = accelerator.num_processes
+
+    def any(self, mine: bool) -> bool:
+        return any_process(self.accelerator, mine)
+
+    def smallest(self, mine: int) -> int:
+        return smallest_of_processes(self.accelerator, mine)

@@ -13,7 +13,7 @@ from rsdiff.data.seeding import derived_seed
 from rsdiff.degradations.base import Degradation, degrade
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.methods.base import Stage
-from rsdiff.networks.degradation_encoder import MomentumContrast
+from rsdiff.networks.degradation_aware import MomentumContrast
 
 
 def degrade_on(batch: Batch, device: torch.device, degradation: Degradation, channels_last: bool = False) -> Batch:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rsdiff.networks.coordinates import pixel_centres
+from rsdiff.networks.continuous_upsampling import pixel_centres
 
 from .. import fill
 from ..case import Case, runner

@@ -14,18 +14,19 @@ from rsdiff.data.ranges import to_unit_range
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.degradations.gaussian import GaussianDecisions, GaussianDegradation, GaussianDegradationConfig
 from rsdiff.degradations.rounding import to_uint8
+from rsdiff.diffusion.fastdpm import fastdpm_betas
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import BETAS, DiscreteSchedule, ScheduleConfig, make_betas
-from rsdiff.diffusion.solvers import fastdpm_betas, table_indices
+from rsdiff.diffusion.solvers import table_indices
 from rsdiff.methods.base import Problem
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig, draw
 from rsdiff.methods.joint_blind import JointBlind, noisy
 from rsdiff.metrics.colour import border_width, crop, luma
 from rsdiff.metrics.psnr import psnr
 from rsdiff.metrics.ssim import ssim
-from rsdiff.networks.degradation_aware import BlindSRSNFUNetConfig
-from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss
+from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNetConfig
+from rsdiff.networks.degradation_aware import ContrastConfig, DegradationEncoder, contrastive_loss
 from rsdiff.networks.rrdb import RRDBConfig, RRDBNet, rrdb_stages
 from rsdiff.training.config import EmaConfig
 from rsdiff.training.ema import Ema
@@ -144,7 +145,7 @@ def rrdb(case: Case) -> dict[str, Any]:
 @runner("blindsrsnf", "degradation_encoder")
 @torch.no_grad()
 def degradation_encoder(case: Case) -> dict[str, Any]:
-    network, x = load_network(DegradationEncoder(), case.weights(), encoder_name), given(case, "x")
+    network, x = load_network(DegradationEncoder(3, 64), case.weights(), encoder_name), given(case, "x")
     feature, projection = network(x)
     feature_train, projection_train = network.train()(x)
     return {
@@ -159,7 +160,8 @@ def degradation_encoder(case: Case) -> dict[str, Any]:
 @runner("blindsrsnf", "moco_step")
 def moco_step(case: Case) -> dict[str, Any]:
     settings = case.config
-    contrast = MomentumContrast(DegradationEncoder(), settings["dim"], settings["K"], settings["m"], settings["T"])
+    options = ContrastConfig(width=settings["dim"] // 4, queue_size=settings["K"], momentum=settings["m"], temperature=settings["T"])
+    contrast = options.build(3)
     load_network(contrast, case.weights() | {"queue": given(case, "queue")}, contrast_name).train()
     contrast.queue_position.fill_(case.spec["inputs"]["queue_ptr"])
     code, logits = contrast.contrast(given(case, "im_q"), given(case, "im_k"))

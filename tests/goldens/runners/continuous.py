@@ -19,7 +19,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.continuous import ContinuousRegression, cell_of
 from rsdiff.metrics.colour import LIIF, crop
 from rsdiff.metrics.psnr import psnr
-from rsdiff.networks.coordinates import pixel_centres
+from rsdiff.networks.continuous_upsampling import pixel_centres
 from rsdiff.weights import import_weights
 
 from ..case import Case, runner

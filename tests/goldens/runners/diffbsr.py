@@ -25,8 +25,13 @@ from rsdiff.metrics.colour import crop, luma
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
 from rsdiff.metrics.ssim import ssim
-from rsdiff.networks.degradation_aware import DiffSRUNet, DiffSRUNetConfig
-from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss
+from rsdiff.networks.degradation_aware import (
+    ContrastConfig,
+    DegradationEncoder,
+    DiffSRUNet,
+    DiffSRUNetConfig,
+    contrastive_loss,
+)
 from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.networks.srdiff_unet import SRDiffUNetConfig
 from rsdiff.networks.srdsran import SRDSRAN, SRDSRANConfig
@@ -186,14 +191,15 @@ def srdsran(case: Case) -> dict[str, Any]:
 @runner("diffbsr", "degradation_encoder")
 @torch.no_grad()
 def degradation_encoder(case: Case) -> dict[str, Any]:
-    code, projection = load_network(DegradationEncoder(), case.weights(), encoder_name)(signed(case, "lr"))
+    code, projection = load_network(DegradationEncoder(3, 64), case.weights(), encoder_name)(signed(case, "lr"))
     return {"fea": code, "out": projection}
 
 
 @runner("diffbsr", "moco_train_forward")
 def moco_train_forward(case: Case) -> dict[str, Any]:
     settings = case.config
-    contrast = MomentumContrast(DegradationEncoder(), settings["dim"], settings["K"], settings["m"], settings["T"])
+    options = ContrastConfig(width=settings["dim"] // 4, queue_size=settings["K"], momentum=settings["m"], temperature=settings["T"])
+    contrast = options.build(3)
     load_network(contrast, case.weights(), contrast_name).train()
     contrast.queue_position.fill_(settings["queue_ptr"])
     code, logits = contrast.contrast(signed(case, "im_q"), signed(case, "im_k"))

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from rsdiff.methods.adversaries import AdversarialKind, AdversarialLossConfig, answer_loss
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features, VGGLayer
-from rsdiff.networks.discriminators import PatchDiscriminator, PatchNorm, UNetDiscriminator, VGGDiscriminator
+from rsdiff.networks.discriminators import (
+    PatchDiscriminator,
+    PatchNorm,
+    PatchSizes,
+    PatchStyle,
+    UNetConfig,
+    UNetDiscriminator,
+    VGGConfig,
+    VGGDiscriminator,
+)
 from rsdiff.weights.keymaps.discriminators import Discriminator, discriminator_name
 
 from .. import fill
@@ -47,16 +56,15 @@ def patch_discriminator(settings: dict[str, Any]) -> PatchDiscriminator:
     words = settings["norm_type"]
     norm: PatchNorm = "batch" if "batch" in words else "instance" if "instance" in words else "none"
     spectral = "spectral" in words
-    return PatchDiscriminator(
-        settings["input_nc"], settings["ndf"], settings["n_layers"], padding=2, norm=norm, spectral=spectral, bias=True
-    )
+    style = PatchStyle(padding=2, norm=norm, spectral=spectral, bias=True, is_limited=True)
+    return PatchDiscriminator(PatchSizes(width=settings["ndf"], layers=settings["n_layers"]), settings["input_nc"], style)
 
 
 @runner("baselines", "disc")
 @torch.no_grad()
 def vgg(case: Case) -> dict[str, Any]:
     settings = case.config
-    network = VGGDiscriminator(settings["num_in_ch"], settings["num_feat"], settings["input_size"])
+    network = VGGDiscriminator(VGGConfig(width=settings["num_feat"], size=settings["input_size"]), settings["num_in_ch"])
     return {"out": loaded(network, weights_of(case))(given(case, "img"))}
 
 
@@ -65,7 +73,8 @@ def vgg(case: Case) -> dict[str, Any]:
 def kair_vgg(case: Case) -> dict[str, Any]:
     images = given(case, "img")
     assert case.config["ac_type"] == "BL"
-    network = VGGDiscriminator(case.config["in_nc"], case.config["base_nc"], images.shape[-1], variant="kair")
+    options = VGGConfig(width=case.config["base_nc"], size=images.shape[-1], biases=True)
+    network = VGGDiscriminator(options, case.config["in_nc"], is_kair=True)
     return {"out": loaded(network, weights_of(case))(images)}
 
 
@@ -79,7 +88,8 @@ def patchgan(case: Case) -> dict[str, Any]:
 @torch.no_grad()
 def unet(case: Case) -> dict[str, Any]:
     settings = case.config
-    network = loaded(UNetDiscriminator(settings["num_in_ch"], settings["num_feat"], settings["skip_connection"]), weights_of(case))
+    built = UNetDiscriminator(UNetConfig(width=settings["num_feat"]), settings["num_in_ch"], settings["skip_connection"])
+    network = loaded(built, weights_of(case))
     network.train(case.kind.endswith("train"))
     outputs = {"out": network(given(case, "img"))}
     vectors = {name: re.fullmatch(r"(conv\d)_(weight_[uv])", name) for name in case.arrays}
@@ -92,7 +102,9 @@ def turning(case: Case) -> dict[str, Any]:
     """Two forwards in training mode, which turn the vectors, then one in evaluation mode."""
     settings = case.config
     built: Discriminator = (
-        patch_discriminator(settings) if "norm_type" in settings else UNetDiscriminator(settings["input_nc"], settings["ndf"])
+        patch_discriminator(settings)
+        if "norm_type" in settings
+        else UNetDiscriminator(UNetConfig(width=settings["ndf"]), settings["input_nc"])
     )
     network, images = loaded(built, case.weights()).train(), described_image(settings["input"])
     outputs = {"out_train1": network(images)}

@@ -17,7 +17,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.dasr import DASRConfig
 from rsdiff.methods.drsr import DRSRConfig
 from rsdiff.metrics.psnr import ergas_diffbsr, mse, psnr
-from rsdiff.networks.degradation_encoder import ContrastConfig, DegradationEncoder, MomentumContrast, contrastive_loss, nt_xent
+from rsdiff.networks.degradation_aware import ContrastConfig, contrastive_loss, nt_xent
 from rsdiff.networks.modulated import PEAK, SLOPE
 from rsdiff.training.config import LearningRateConfig
 from rsdiff.training.learning_rate import learning_rate_factor
@@ -124,7 +124,8 @@ def dasr(case: Case) -> dict[str, Any]:
 @runner("drsr", "dasr_moco")
 def dasr_moco(case: Case) -> dict[str, Any]:
     settings = case.config
-    contrast = MomentumContrast(DegradationEncoder(), settings["dim"], settings["K"], settings["m"], settings["T"])
+    options = ContrastConfig(width=settings["dim"] // 4, queue_size=settings["K"], momentum=settings["m"], temperature=settings["T"])
+    contrast = options.build(3)
     load_network(contrast, case.weights() | {"queue": case.tensor("queue_before")}, contrast_name).train()
     code, logits = contrast.contrast(case.tensor("im_q"), case.tensor("im_k"))
     contrast.after_step()

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from rsdiff.data.order import windowed_shuffle
-from rsdiff.diffusion import preconditioning
+from rsdiff.diffusion import edm, preconditioning
 from rsdiff.diffusion import solvers as levels
-from rsdiff.diffusion.denoisers import Clamped
-from rsdiff.diffusion.heun import Churn, Trajectory, euler, heun
+from rsdiff.diffusion.edm import Churn, EdmPreconditioning, Trajectory, euler, heun
 from rsdiff.diffusion.noise import ReplayNoise
-from rsdiff.diffusion.preconditioning import EdmPreconditioning, IddpmPreconditioning, VePreconditioning, VpPreconditioning
+from rsdiff.diffusion.preconditioning import IddpmPreconditioning, VePreconditioning, VpPreconditioning
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, make_betas, variance_preserving_scale
-from rsdiff.diffusion.solvers import ddim, ddpm, dpmpp_2m
+from rsdiff.diffusion.solvers import Clamped, ddim, ddpm, dpmpp_2m
 from rsdiff.networks.edm_unet import sine_first
 from rsdiff.networks.layers import positional_embedding
 from rsdiff.training.ema import half_life
@@ -203,13 +202,13 @@ def losses_toy(case: Case) -> dict[str, Any]:
     levels_of = {
         "vp": (preconditioning.VpLevels(beta_d=words["beta_d"], beta_min=words["beta_min"], epsilon_t=words["epsilon_t"]), u),
         "ve": (preconditioning.VeLevels(sigma_min=words["ve_min"], sigma_max=words["ve_max"]), u),
-        "edm": (preconditioning.EdmLevels(mean=words["P_mean"], deviation=words["P_std"], sigma_data=words["sigma_data"]), g),
+        "edm": (edm.EdmLevels(mean=words["P_mean"], deviation=words["P_std"], sigma_data=words["sigma_data"]), g),
     }
     outputs: dict[str, Any] = {}
     for name, (law, draw) in levels_of.items():
         sigma = law.sigma(draw.flatten())
         clean = toy(y + sigma.reshape(-1, 1, 1, 1) * n, sigma)
-        outputs |= {f"{name}_sigma": sigma, f"{name}_loss": preconditioning.weighted_square(clean, y, law.weight(sigma))}
+        outputs |= {f"{name}_sigma": sigma, f"{name}_loss": edm.weighted_square(clean, y, law.weight(sigma))}
     return outputs
 
 
@@ -328,9 +327,7 @@ def relay_blur_loss(case: Case) -> dict[str, Any]:
     y, u, n = (case.tensor(name).to(torch.float64) for name in ("y", "u", "n"))
     share, sigma = law.training_level(u.flatten(), config["truncate_sigma"])
     noisy = law.blur(y, share) + sigma.reshape(-1, 1, 1, 1) * n
-    loss = preconditioning.weighted_square(
-        toy(noisy, sigma), y, preconditioning.EdmLevels().weight(sigma).clamp(max=blurring.LARGEST_WEIGHT)
-    )
+    loss = edm.weighted_square(toy(noisy, sigma), y, edm.EdmLevels().weight(sigma).clamp(max=blurring.LARGEST_WEIGHT))
     return {"x_noisy": noisy, "sigma": sigma, "loss": loss}
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rsdiff.diffusion.augmentation import AugmentationConfig, draw_augmentation
+from rsdiff.diffusion.edm import EdmDenoiser
 from rsdiff.diffusion.noise import ReplayNoise
-from rsdiff.diffusion.preconditioning import EdmDenoiser
 from rsdiff.foreign import read_checkpoint
 from rsdiff.networks.edm_unet import Init, ResampledConv2d
 from rsdiff.weights.edm_pickle import denoiser_in

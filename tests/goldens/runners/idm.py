@@ -14,7 +14,7 @@ from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig, make_be
 from rsdiff.diffusion.solvers import Observers, StepRecord
 from rsdiff.methods.base import Problem
 from rsdiff.methods.idm import IDM, IDMConfig, shrunk
-from rsdiff.methods.sr3 import noised_at
+from rsdiff.methods.noise_prediction import noised_at
 from rsdiff.networks.edsr import EDSRConfig
 from rsdiff.networks.idm_unet import ConditionEncoder, ImplicitUpsample
 from rsdiff.weights import import_weights

@@ -12,13 +12,13 @@ from torch.distributions import Normal, kl_divergence
 
 from rsdiff.data.enlarging import enlarge
 from rsdiff.data.sample import Batch, SampleMeta
+from rsdiff.diffusion.consistency import boundary_weights
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig, sample
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.diffusion.solvers import Observers, StepRecord, native
 from rsdiff.methods.base import Problem
-from rsdiff.methods.lcmsr import Consistency, LCMSRConfig, boundary_weights
-from rsdiff.methods.ldcsr import LatentDiffusion, LDCSRConfig, Told
+from rsdiff.methods.ldcsr import Consistency, LatentDiffusion, LCMSRConfig, LDCSRConfig, Told
 from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVae, LDCSRVaeConfig, hinge_loss
 from rsdiff.metrics.lpips import Lpips
 from rsdiff.networks.continuous_upsampling import CSUM, CSUMConfig, NearestMLP

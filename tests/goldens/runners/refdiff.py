@@ -15,9 +15,8 @@ from torch import Tensor
 
 from rsdiff.data.enlarging import enlarge_signed
 from rsdiff.degradations.rounding import to_uint8
-from rsdiff.diffusion.heun import Churn
+from rsdiff.diffusion.edm import Churn, EdmDenoiser, EdmLevels, EdmPreconditioning, denoising_error
 from rsdiff.diffusion.noise import ReplayNoise
-from rsdiff.diffusion.preconditioning import EdmDenoiser, EdmLevels, EdmPreconditioning, denoising_error
 from rsdiff.diffusion.sampler import SamplerConfig, make_levels, sample
 from rsdiff.foreign import read_checkpoint
 from rsdiff.methods.refdiff import RefDiffConfig

@@ -17,7 +17,7 @@ from torch import Tensor
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.degradations import Paired
 from rsdiff.degradations.rounding import to_uint8
-from rsdiff.losses.image_terms import ImageLossConfig
+from rsdiff.losses.images import ImageLossConfig
 from rsdiff.methods.adversaries import AdversarialLossConfig, Relative
 from rsdiff.methods.base import Problem
 from rsdiff.methods.esrgan import ESRGAN, ESRGANConfig

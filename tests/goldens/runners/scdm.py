@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.degradations.bands import BandsConfig
-from rsdiff.diffusion.denoisers import per_image
 from rsdiff.diffusion.guidance import clamp_to_quantile, quantile_of_magnitudes
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.diffusion.schedules import ScheduleConfig
-from rsdiff.diffusion.solvers import ddpm
+from rsdiff.diffusion.solvers import ddpm, per_image
 from rsdiff.methods.scdm import SCDM, ProgressiveClamp, SCDMConfig, unclamped_share
 from rsdiff.networks.layers import SinusoidalEmbedding
 from rsdiff.training.config import EmaConfig

@@ -16,7 +16,7 @@ from rsdiff.data.views import crop_positions
 from rsdiff.diffusion.noise import ReplayNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import Combination, combined, pad_to_multiple
-from rsdiff.losses.image_terms import relative_error
+from rsdiff.losses.images import relative_error
 from rsdiff.methods.base import Method, Problem
 from rsdiff.methods.regression import AWANConfig, HSCNNPlusConfig, MSTLConfig, MSTPlusPlusConfig, RegressionMethodConfig
 from rsdiff.metrics.psnr import psnr

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.noise import ReplayNoise
-from rsdiff.losses.image_terms import ImageLossConfig
+from rsdiff.losses.images import ImageLossConfig
 from rsdiff.methods.adversaries import AdversarialLossConfig, answer_loss
 from rsdiff.methods.base import Problem
 from rsdiff.methods.perceptual import PerceptualLossConfig, VGG19Features
@@ -67,7 +67,7 @@ def generator(case: Case) -> dict[str, Any]:
 @torch.no_grad()
 def discriminator(case: Case) -> dict[str, Any]:
     images, settings = case.tensor("x"), case.config
-    network = VGGDiscriminator(settings["in_nc"], settings["base_nf"], images.shape[-1], "esrgan")
+    network = VGGDiscriminator(VGGConfig(width=settings["base_nf"], size=images.shape[-1], biases=True), settings["in_nc"])
     network = loaded(network, case.weights())
     outputs = {"eval": network.eval()(images), "train": network.train()(images)}
     return {**outputs, "running_mean": network.norms[0].running_mean, "running_var": network.norms[0].running_var}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.blindsrsnf import BlindSRSNFConfig
-from rsdiff.networks.degradation_aware import BlindSRSNFUNetConfig
-from rsdiff.networks.degradation_encoder import ContrastConfig
+from rsdiff.networks.blindsrsnf_unet import BlindSRSNFUNetConfig
+from rsdiff.networks.degradation_aware import ContrastConfig
 from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.weights.keymaps.degradation_aware import unet_name, unet_shape
 from rsdiff.weights.keymaps.joint_blind import (

@@ -12,8 +12,7 @@ from rsdiff.config import UserError
 from rsdiff.methods.base import Problem
 from rsdiff.methods.diffbsr import DiffBSRConfig
 from rsdiff.methods.diffbsr_ablations import DiffBSRDDPMConfig, DiffBSRSRDiffConfig, PlainUNetConfig
-from rsdiff.networks.degradation_aware import DiffSRUNetConfig
-from rsdiff.networks.degradation_encoder import ContrastConfig
+from rsdiff.networks.degradation_aware import ContrastConfig, DiffSRUNetConfig
 from rsdiff.networks.rrdb import RRDBConfig
 from rsdiff.networks.srdiff_unet import EVERY, SRDiffUNetConfig
 from rsdiff.networks.srdsran import SRDSRANConfig

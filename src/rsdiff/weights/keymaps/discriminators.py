@@ -23,7 +23,7 @@ def _rules_of(network: Discriminator) -> tuple[Rule, ...]:
     if isinstance(network, PatchDiscriminator):
         return _patch_rules(network)
     if isinstance(network, VGGDiscriminator):
-        return BASICSR_VGG if network.variant == "basicsr" else _sequential_vgg_rules(network)
+        return BASICSR_VGG if not (network.has_biases or network.is_kair) else _sequential_vgg_rules(network)
     return ()
 
 
@@ -37,7 +37,7 @@ BASICSR_VGG: tuple[Rule, ...] = (
 
 def _sequential_vgg_rules(network: VGGDiscriminator) -> tuple[Rule, ...]:
     # One Sequential: a convolution (and ESRGAN's activation), then convolution, norm and activation in turn.
-    first = 1 if network.variant == "kair" else 2
+    first = 1 if network.is_kair else 2
     return (
         (r"^convs\.0\.", "features.0."),
         (r"^convs\.(\d+)\.", lambda match: f"features.{first + 3 * (int(match[1]) - 1)}."),

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from rsdiff.config import UserError
-from rsdiff.diffusion.preconditioning import EdmPreconditioning, IddpmPreconditioning, Preconditioning, VePreconditioning, VpPreconditioning
+from rsdiff.diffusion.edm import EdmPreconditioning, Preconditioning
+from rsdiff.diffusion.preconditioning import IddpmPreconditioning, VePreconditioning, VpPreconditioning
 from rsdiff.networks.dhariwal_unet import DhariwalUNetConfig
 from rsdiff.networks.edm_unet import ResampledConv2d
 from rsdiff.networks.song_unet import SongUNetConfig

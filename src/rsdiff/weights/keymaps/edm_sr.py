@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.diffusion.preconditioning import EdmLevels
+from rsdiff.diffusion.edm import EdmLevels
 from rsdiff.methods.edm_sr import EdmSrConfig
 from rsdiff.networks.song_unet import SongUNetConfig
 from rsdiff.weights.edm_pickle import PublishedDenoiser, denoiser_in

@@ -12,7 +12,8 @@ from torch import Tensor
 from rsdiff.config import UserError
 from rsdiff.config.ours import typed
 from rsdiff.methods.base import Problem
-from rsdiff.methods.continuous import LIIFConfig, MetaSRConfig, QueryConfig
+from rsdiff.methods.continuous import QueryConfig
+from rsdiff.methods.implicit import LIIFConfig, MetaSRConfig
 from rsdiff.weights.keymaps.encoders import DEAD, encoder_name, encoder_options, linear_widths, swinir_constants
 from rsdiff.weights.keymaps.renaming import Name, Part, Rule, name_of_parts, ours_from_published, published_from_ours, renamed
 

@@ -14,7 +14,7 @@ from rsdiff.data.seeding import keyed_generator
 from rsdiff.methods.base import Problem
 from rsdiff.methods.dasr import DASRConfig
 from rsdiff.methods.drsr import DRSRConfig
-from rsdiff.networks.degradation_encoder import ContrastConfig
+from rsdiff.networks.degradation_aware import ContrastConfig
 from rsdiff.networks.modulated import ModulatedConfig
 from rsdiff.weights.keymaps.contrast import contrast_name, encoder_name
 from rsdiff.weights.keymaps.regression import RegressionKeyMap, enlargement_of
