@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -135,6 +135,8 @@ def judging(game: AdversarialLossConfig, discriminator: nn.Module, image: Tensor
 @config
 class AdversarialConfig(MethodConfig):
     """What adversarial trainings of a network that restores have in common. The defaults are those of Real-ESRGAN."""
+
+    samples: ClassVar[bool] = False
 
     network: RestorerConfig = RRDBNetConfig()
     """The network that restores."""

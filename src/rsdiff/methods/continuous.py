@@ -40,6 +40,7 @@ Parts = Callable[["ContinuousRegression", Tensor, tuple[int, int]], Tensor]
 class QueryConfig(MethodConfig):
     """What methods with an encoder and queries have in common."""
 
+    samples: ClassVar[bool] = False
     read_with: ClassVar[ReadWith] = {name: ("encoder", (name,)) for name in ("edsr", "rdn", "swinir")}
     answer_base: ClassVar[Literal["none", "bilinear"]] = "none"
     """What the network's answers are added to: nothing, or the bilinearly enlarged input."""

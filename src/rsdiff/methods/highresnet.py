@@ -8,7 +8,7 @@ nothing. Unlike the published code: no ShiftNet, which registers the target to t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @config
 class HighResNetConfig(MethodConfig):
     """HighRes-net. The defaults are the published sizes."""
+
+    samples: ClassVar[bool] = False
 
     width: int = 64
     """Channels of the features."""

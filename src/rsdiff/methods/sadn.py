@@ -35,6 +35,7 @@ STAIRS = 11  # 34, 31, .. 4, then 1
 class SADNConfig(CSUMConfig, MethodConfig):
     """SADN. The defaults are those of sadn.yaml."""
 
+    samples: ClassVar[bool] = False
     read_with: ClassVar[ReadWith] = {
         **dict.fromkeys(("width", "groups", "layers", "multiplier", "reduction", "kernels"), ("body", ("sadn",))),
         "anneal_steps": (("body", ("sadn",)), ("kernels", (ABOVE_0,))),

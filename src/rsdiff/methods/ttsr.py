@@ -51,6 +51,7 @@ PERCEPTUAL = PerceptualLossConfig(weight=1e-2, layers=("relu5_1",), layer_weight
 class TTSRConfig(TTSRDiscriminatorConfig, MethodConfig):
     """TTSR. The defaults are the published ones; all weights but the first at 0 give TTSR-rec, the one for PSNR."""
 
+    samples: ClassVar[bool] = False
     read_with: ClassVar[ReadWith] = {
         "by_similarity": ("transferal", (ABOVE_0,)),
         "penalty": ("adversarial", (ABOVE_0,)),

@@ -75,6 +75,7 @@ def check_compatible(
         if reason is not None:
             raise ConfigError(f"model={choices['model']}: {reason}")
         require_start(settings, problem)
+    require_levels(settings)
 
 
 def require_best_metric(settings: RunSettings) -> None:
@@ -107,6 +108,22 @@ def require_start(settings: RunSettings, problem: Problem) -> None:
         raise ConfigError(
             f"sampler={settings.choices['sampler']} begins at the enlarged LR image, and model={settings.choices['model']} cannot begin "
             f"there with {problem.lr_bands} bands for {problem.bands}; choose one that begins at noise, such as sampler=ddim."
+        )
+
+
+def require_levels(settings: RunSettings) -> None:
+    """Raise ConfigError where the sampler asks for levels, or for a step, that the model has not."""
+    sampler, model, choice = settings.groups.get("sampler"), settings.model, f"model={settings.choices['model']}"
+    if sampler is None or not model.samples:
+        return
+    levels = model.sampled_levels
+    if levels == 0 and sampler.grid == "table":
+        raise ConfigError(f"sampler.grid=table picks levels from a model's table and {choice} has none; choose grid edm, ve or vp.")
+    if levels and sampler.grid in ("model", "table") and sampler.stride == 0 and sampler.steps > levels:
+        raise ConfigError(f"sampler.steps={sampler.steps} was given and {choice} has {levels} levels; choose 1 to {levels} steps.")
+    if sampler.solver == "native" and model.has_own_step is False:
+        raise ConfigError(
+            f"sampler.solver=native takes a step that the model published and {choice} has none; choose ddpm, ddim, heun or dpmpp_2m."
         )
 
 
