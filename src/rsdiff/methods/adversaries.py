@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.losses.images import ImageLossConfig, Ramp, ramped, require_ramp, with_missing_of
 from rsdiff.methods.base import Losses, MethodConfig, Problem, Term, frozen
@@ -59,6 +60,8 @@ class Verdict:
 @config
 class AdversarialLossConfig:
     """The game between generator and discriminator."""
+
+    read_with: ClassVar[ReadWith] = {"ramp": ("weight", (ABOVE_0,))}
 
     kind: AdversarialKind = "vanilla"
     """Loss on the discriminator's output: cross entropy (vanilla), least_squares, wasserstein or hinge."""

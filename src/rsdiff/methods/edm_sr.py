@@ -130,7 +130,8 @@ class EdmSr(Method):
         def predict(x: Tensor, noise_level: Tensor) -> Tensor:
             return self.network(torch.cat([x, lr], dim=1), noise_level, augment_labels=augment_labels)
 
-        return EdmDenoiser(predict, self.preconditioning)
+        limit = 2.0 if self.base.adds else 1.0
+        return EdmDenoiser(predict, self.preconditioning, data_range=(-limit, limit))
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         """EDM's loss: per image the sum of the weighted squared error, averaged over the batch. Draws: augmentation, level, noise."""

@@ -121,7 +121,12 @@ class HighResNet(Method):
         return self.base.onto(self.network(looks.filled, known), batch.need("lr"))
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
+        if self.training and self.base.learns:
+            self.base.observe(batch.need("lr"), batch.need("hr"), batch.whole_pixels)
         return {"restorer": Losses.weighted(self.loss.terms(self.estimate(batch), batch.need("hr"), batch.valid, stage.step))}
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.base.settle()
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

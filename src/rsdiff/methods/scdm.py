@@ -45,7 +45,10 @@ class SCDMConfig(SCDMUNetConfig, MethodConfig):
 
     has_own_step: ClassVar[bool | None] = False
     usual_scale: ClassVar[int] = 1
-    read_with: ClassVar[ReadWith] = {"clamp_table": ("clamp_shares", (Such("[0.96,..]", lambda shares: min(shares) < 1),))}
+    read_with: ClassVar[ReadWith] = {
+        "clamp_table": ("clamp_shares", (Such("[0.96,..]", lambda shares: min(shares) < 1),)),
+        "rounded_levels": ("strides", (Such("[4,1]", lambda strides: len(strides) > 1),)),
+    }
 
     strides: tuple[int, ...] = (4, 1)
     """Band plan: stage k makes every strides[k]-th band, from the first on; the last stage makes all (1)."""

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
-from rsdiff.config.reading import ABOVE_0, ReadWith
+from rsdiff.config.reading import ABOVE_0, Either, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
 from rsdiff.losses.images import masked_l1, with_missing_of
@@ -53,6 +53,7 @@ class TTSRConfig(TTSRDiscriminatorConfig, MethodConfig):
 
     samples: ClassVar[bool] = False
     read_with: ClassVar[ReadWith] = {
+        "reconstruction_steps": Either(tuple((term, (ABOVE_0,)) for term in ("perceptual.weight", "transferal", "adversarial"))),
         "by_similarity": ("transferal", (ABOVE_0,)),
         "penalty": ("adversarial", (ABOVE_0,)),
         "discriminator_width": ("adversarial", (ABOVE_0,)),
