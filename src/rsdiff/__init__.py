@@ -15,11 +15,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rsdiff.api import Model, compose, degrade, evaluate, load, score
+    from rsdiff.api import Ended, Model, calibrate, compose, degrade, evaluate, load, restore, run, score
 
     __version__: str
 
-_OF_API = frozenset({"Model", "compose", "degrade", "evaluate", "load", "score"})
+_OF_API = frozenset({"Ended", "Model", "calibrate", "compose", "degrade", "evaluate", "load", "restore", "run", "score"})
 _PACKAGES = frozenset({"data", "degradations", "diffusion", "inference", "losses", "methods", "metrics", "networks", "training", "weights"})
 
 
@@ -43,7 +43,7 @@ def _installed_version() -> str:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_OF_API, *_PACKAGES})
+    return sorted({*__all__, *_PACKAGES})
 
 
-__all__ = ["Model", "__version__", "compose", "degrade", "evaluate", "load", "score"]
+__all__ = ["Ended", "Model", "__version__", "calibrate", "compose", "degrade", "evaluate", "load", "restore", "run", "score"]

@@ -234,3 +234,16 @@ def test_arrays_that_are_no_image_are_refused_with_what_to_give() -> None:
     with pytest.raises(ValueError, match="subtract the lowest value"):
         degrade_array(real - 1000, "bicubic", peak=10000)
     assert degrade_array(np.zeros((64, 64, 4), np.uint8), "bicubic", scale=2.5)[0].shape == (25, 25, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ending", ["tif", "gif", "webp", "png"])
+def test_a_file_of_several_pictures_is_never_taken_for_its_first(tmp_path: Path, ending: str) -> None:
+    first, second = (Image.fromarray(smooth(3, 20, 24, 0, 255, seed).astype(np.uint8).transpose(1, 2, 0)) for seed in (1, 2))
+    path = tmp_path / f"several.{ending}"
+    first.save(path, save_all=True, append_images=[second], **({"lossless": True} if ending == "webp" else {}))
+    with pytest.raises(DataError, match="holds 2 rasters" if ending == "tif" else "holds 2 pictures, an animation"):
+        as_data(path)
+    if ending == "tif":  # as the message says
+        np.testing.assert_array_equal(as_scene(path, variable="2")[0], np.asarray(second).transpose(2, 0, 1))
+        second.save(tmp_path / "one.tif")
+        np.testing.assert_array_equal(as_scene(tmp_path / "one.tif", variable="1")[0], np.asarray(second).transpose(2, 0, 1))

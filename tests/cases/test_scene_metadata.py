@@ -129,3 +129,18 @@ def test_a_window_and_a_box_have_the_place_and_the_noise_of_the_whole(tmp_path: 
         np.testing.assert_array_equal(pixels(output)[:, 4:-4, 4:-4], whole[:, 20:52, 28:68])
     with pytest.raises(ValueError, match="does not lie inside"):
         restored(bicubic_job(tmp_path, source, 2, "no.tif", window=(30, 30, 20, 20)))
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_a_picture_of_a_place_keeps_it_beside_itself(tmp_path: Path, ending: str) -> None:
+    picture().save(tmp_path / f"photo.{ending}")
+    width, height = picture().size
+    (tmp_path / "photo.wld").write_text("10\n0\n0\n-10\n400005\n4999995\n")
+    for source in (tmp_path / f"photo.{ending}", write_raster(tmp_path / "map.tif", np.zeros((3, height, width), np.uint8))):
+        output = restored(bicubic_job(tmp_path, source, 3, f"{source.stem}_x2.{ending}")).outputs[0]
+        with rasterio.open(source) as before, rasterio.open(output) as after:
+            assert before.transform.almost_equals(after.transform * Affine.scale(2), 1e-6)
+            assert before.crs == after.crs
+    picture().save(tmp_path / f"plain.{ending}")
+    output = restored(bicubic_job(tmp_path, tmp_path / f"plain.{ending}", 3, f"map_x2.{ending}")).outputs[0]
+    assert not output.with_name(f"{output.name}.aux.xml").exists()  # of the picture that was there

@@ -30,14 +30,19 @@ def batch(tmp_path: Path) -> Path:
 
 
 def test_a_batch_goes_on_after_a_bad_scene_and_the_command_continues_when_it_is_repaired(run_command: Command, batch: Path) -> None:
+    (batch / "text.tif").write_text("no raster, which its first bytes say")
     ended = run_command(*BICUBIC, "input=batch", "output=out")
     assert ended.code == 1
     assert sorted(path.name for path in Path("out").iterdir()) == ["a_x2.tif", "z_x2.tif"]
-    assert "1 of 3 scenes failed, first broken.tif" in ended.err
+    assert "2 of 4 scenes failed, first " in ended.err
     assert "batch/broken.tif failed: " in ended.out
     complaints = [line for line in ended.err.splitlines() if "GDAL" in line or "TIFFRead" in line]
     assert len(complaints) <= 1  # the one sentence, nothing of GDAL's own
     before = Path("out/a_x2.tif").stat().st_mtime_ns
+    again = run_command(*BICUBIC, "input=batch", "output=out")  # what failed is not finished
+    assert again.code == 1
+    assert "2 of 4 scenes failed" in again.err
+    (batch / "text.tif").unlink()
     write_raster(batch / "broken.tif", smooth(3, 20, 24, 0, 255).astype(np.uint8))
     assert run_command(*BICUBIC, "input=batch", "output=out").code == 0
     assert len(list(Path("out").iterdir())) == 3
@@ -74,6 +79,6 @@ def test_a_grey_scene_goes_through_a_network_of_three_bands(run_command: Command
 def test_the_format_names_the_outputs_of_a_folder(run_command: Command, batch: Path) -> None:
     (batch / "broken.tif").unlink()
     assert run_command(*BICUBIC, "input=batch", "output=out", "task.format=png").code == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == ["a_x2.png", "z_x2.png"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a_x2.png", "a_x2.png.aux.xml", "z_x2.png", "z_x2.png.aux.xml"]
     assert pixels(Path("out/a_x2.png")).shape == (3, 40, 48)
     assert "name it c.png" in run_command(*BICUBIC, f"input={batch / 'a.tif'}", "output=c.tif", "task.format=png").err

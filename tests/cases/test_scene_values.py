@@ -13,6 +13,7 @@ import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from rsdiff.config import UserError
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig, measured
@@ -262,3 +263,22 @@ def test_what_stands_under_a_mask_changes_no_valid_pixel(tmp_path: Path, holes: 
         found.append(pixels(result.outputs[0])[:3])
     large = valid.repeat(4, axis=0).repeat(4, axis=1)
     np.testing.assert_array_equal(found[0][:, large], found[1][:, large])
+
+
+@pytest.mark.parametrize("kind", ["a transparent colour of a PNG", "the tag NODATA_VALUES"])
+def test_a_colour_that_marks_missing_pixels_is_no_value_of_one_band(tmp_path: Path, kind: str) -> None:
+    values = smooth(3, 40, 50, 30, 230).astype(np.uint8)
+    values[:, 10:20, 10:20] = np.array([31, 32, 33], np.uint8)[:, None, None]
+    values[0, 24:40] = 31  # a valid value of its band
+    if kind.endswith("PNG"):
+        source = tmp_path / "scene.png"
+        Image.fromarray(values.transpose(1, 2, 0)).save(source, transparency=(31, 32, 33))
+    else:
+        source = write_raster(tmp_path / "scene.tif", values)
+        with rasterio.open(source, "r+") as file:
+            file.update_tags(NODATA_VALUES="31 32 33")
+    result = restored(bicubic_job(tmp_path, source, 3))
+    expected = np.ones((3, 40, 50), bool)
+    expected[:, 10:20, 10:20] = False
+    np.testing.assert_array_equal(masks(result.outputs[0], 3), enlarged_mask(expected))
+    assert (pixels(result.outputs[0])[0, 56:76] == 31).all()

@@ -260,10 +260,10 @@ def test_paths_are_taken_as_the_shell_gives_them(toys: Command) -> None:
     assert list(Path("out, übü = [1]").glob("toy/*/*/status.json"))
 
 
-def test_every_setting_that_is_a_path_is_known_as_one() -> None:
+def test_every_setting_that_is_a_path_or_other_text_is_known_as_one() -> None:
     from rsdiff.app.groups import GROUPS
     from rsdiff.app.help import field_sentences
-    from rsdiff.app.words import PATH_NAMES
+    from rsdiff.app.words import PATH_NAMES, TEXT_NAMES
     from rsdiff.runs.options import RunOptions
 
     classes = {cls for table in GROUPS.values() for cls in table.values()} | {RunOptions}
@@ -274,6 +274,8 @@ def test_every_setting_that_is_a_path_is_known_as_one() -> None:
                 sentence.startswith(start)
                 for start in ("Folder", "A folder", "The folder", "File ", "A file", "Path", "Raster", "The file")
             )
+            if kind in ("str", "str | None"):  # 2, a,b and x{scale} are texts, not a number, a sweep and a mistake
+                assert name in TEXT_NAMES, f"{cls.__name__}.{name}: {sentence}"
             if says and kind in ("str", "str | None"):
                 assert name in PATH_NAMES, f"{cls.__name__}.{name}: {sentence}"
 

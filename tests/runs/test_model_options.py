@@ -14,7 +14,7 @@ import pytest
 
 import rsdiff
 from rsdiff.config import UserError
-from rsdiff.config.reading import is_read
+from rsdiff.config.reading import unread_options
 from tests.runs.pairs import (
     MODELS,
     SIDES,
@@ -34,15 +34,21 @@ CHECKS = ("__post_init__", "is_read")
 Option = tuple[type[Any], str]
 
 
-def options_inside(config: Any, path: str = "") -> Iterator[tuple[str, Option]]:
+def options_inside(config: Any) -> Iterator[tuple[str, Option]]:
     """Yield (path, (class, name)) of the options that are read beside the others, those of configs inside too."""
-    for field in dataclasses.fields(config):
-        if is_read(config, field.name):
-            value = getattr(config, field.name)
+    unread = {option for option, _ in unread_options(config, "model", {})}
+
+    def inside(part: Any, path: str) -> Iterator[tuple[str, Option]]:
+        for field in dataclasses.fields(part):
+            value, place = getattr(part, field.name), f"{path}.{field.name}"
+            if place in unread:
+                continue
             if dataclasses.is_dataclass(value) and not isinstance(value, type):
-                yield from options_inside(value, f"{path}{field.name}.")
+                yield from inside(value, place)
             else:
-                yield f"{path}{field.name}", (type(config), field.name)
+                yield place.removeprefix("model."), (type(part), field.name)
+
+    yield from inside(config, "model")
 
 
 @contextmanager

@@ -102,6 +102,9 @@ def test_a_run_that_was_killed_between_scenes_keeps_the_finished_ones(run_comman
         (["input=scenes/a.tif", "output=scenes/a.tif"], "is the input; give another name"),
         (["input=scenes", "output=scenes"], "among which the results would be next time; give another folder"),
         (["input=[]", "output=o"], "input=[] is empty"),
+        (["input=[scenes/a.tif,empty/a.png]", "output=o"], "would have the same name; restore them one after the other"),
+        (["input=scenes/a.tif", "output=o.tif", "task.window=[0,0,5]"], "task.window=[0, 0, 5] is not accepted: it needs 4 values."),
+        (["input=scenes/a.tif", "output=o.tif", "task.nodata=-1"], "which task.nodata says is missing"),
         (["input=[scenes/a.tif,nowhere.tif]", "output=o"], "input=nowhere.tif does not exist"),
         (["input=text.tif", "output=o.tif"], "text.tif is not an image of a known format"),
         (["input=scenes/a.tif", "output=o.tif", "model=sr3_quick"], "task=restore needs checkpoint=RUN_FOLDER"),
@@ -112,6 +115,8 @@ def test_a_run_that_was_killed_between_scenes_keeps_the_finished_ones(run_comman
 )
 def test_a_mistake_ends_in_one_sentence(run_command: Command, scenes: Path, arguments: list[str], sentence: str) -> None:
     Path("empty").mkdir()
+    if "empty/a.png" in arguments[0]:
+        Path("empty/a.png").touch()
     Path("text.tif").write_text("no raster")
     ended = run_command("task=restore", "model=bicubic", *arguments)
     assert ended.code != 0

@@ -6,10 +6,13 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 import torch
 import xarray
 from affine import Affine
@@ -17,7 +20,6 @@ from PIL import Image
 from rasterio.io import MemoryFile
 
 import rsdiff
-import rsdiff.api
 from rsdiff.config import ConfigError, UserError
 from rsdiff.inference.pictures import picture_of
 from tests.conftest import REPOSITORY, Command
@@ -78,6 +80,58 @@ def test_where_an_image_lies_goes_along() -> None:
     assert array.attrs == {"units": "1"}
     np.testing.assert_allclose(array.coords["x"].values[:3], [500_002.5, 500_007.5, 500_012.5])
     np.testing.assert_allclose(array.coords["y"].values[:2], [4_999_997.5, 4_999_992.5])
+
+
+def test_a_part_of_an_xarray_keeps_its_coordinates_under_any_name() -> None:
+    given = images_of_every_kind()["xarray"].rename(y="lat", x="lon").transpose("band", "lon", "lat")
+    given = given.assign_coords(spatial_ref=((), 0, {"GeoTransform": "500000 10 0 5000000 0 -10"}), lon=np.arange(24) ** 2.0)
+    lr, hr, _ = rsdiff.degrade(given, "bicubic", scale=3)  # 20 x 24 pixels, of which 18 x 24 are used
+    assert hr.dims == lr.dims == given.dims
+    np.testing.assert_array_equal(hr.lat, given.lat[:18])
+    np.testing.assert_allclose(lr.lat, given.lat[1:18:3])
+    np.testing.assert_allclose(lr.lon, given.lon[1::3])
+    assert lr.spatial_ref.attrs["GeoTransform"].split()[1] == "30.0"
+
+
+def test_what_is_transparent_is_missing_and_stays_transparent() -> None:
+    opaque = np.full((20, 24, 1), 255, np.uint8)
+    opaque[:, :6] = 0
+    first, second = (Image.fromarray(np.concatenate([np.where(opaque, PIXELS, under), opaque], -1).astype(np.uint8)) for under in (0, 200))
+    made, other = (np.asarray(rsdiff.load("bicubic").restore(image, scale=2)) for image in (first, second))
+    assert made.shape == (40, 48, 4)
+    assert (made[:, :11, 3] == 0).all()
+    assert (made[:, 13:, 3] == 255).all()
+    np.testing.assert_array_equal(made[:, 12:], other[:, 12:])
+
+
+def test_rasters_are_restored_from_threads_as_from_the_command(
+    run_command: Command, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "é, [1]=#.tif"
+    rasterio.shutil.copy(images_of_every_kind()["rasterio"], place, driver="GTiff")
+
+    def restored(seed: int) -> list[Path]:
+        found: list[Path] = rsdiff.restore(
+            place, "bicubic", scale=2, seed=seed, output=tmp_path / f"x,{seed}.tif", outputs=tmp_path / "runs"
+        )
+        return found
+
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(restored, range(3)))
+    assert made == [[tmp_path / f"x,{seed}.tif"] for seed in range(3)]
+    print("heard")  # what one thread silences, another does not
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("heard\n", "")
+    assert run_command("task=restore", "model=bicubic", "scale=2", f"input={place}", "output=typed.tif").code == 0
+    with rasterio.open("typed.tif") as typed, rasterio.open(made[0][0]) as called:
+        np.testing.assert_array_equal(typed.read(), called.read())
+    (noted,) = {
+        json.loads(path.read_text())["command"][:3:2] == ["-m", "task=restore"]
+        for path in (tmp_path / "runs").glob("*/*/*/provenance.jsonl")
+    }
+    assert noted
+    with pytest.raises(UserError, match="give output="):
+        rsdiff.restore(place)
 
 
 def test_floats_are_values_in_unit_range_and_layouts_are_named() -> None:
@@ -159,6 +213,39 @@ def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path) -> None:
         model.restore(Image.fromarray(PIXELS).convert("P"))
     with pytest.raises(UserError, match=r"image 0 has the shape"):
         rsdiff.score(PIXELS, PIXELS[:10])
+    scene = images_of_every_kind()["xarray"]
+    for wrong, said in (
+        (PIXELS[:0], "0 x 24 pixels"),
+        (PIXELS.transpose(2, 0, 1), "layout='CHW'"),
+        (scene.expand_dims(time=2), r"array.isel\(time=0\)"),
+        (scene.to_dataset(), r"dataset\['NAME'\]"),
+    ):
+        for call in (model.restore, lambda image: rsdiff.degrade(image, "bicubic"), lambda image: rsdiff.score(image, image)):
+            with pytest.raises(UserError, match=said):
+                call(wrong)
+    for options, said in (
+        ({"scale": 0}, "a number above 0"),
+        ({"seed": "x"}, "whole number"),
+        ({"tiles": 8}, "did you mean tile"),
+        ({"sampler": {"stps": 3}}, "did you mean steps"),
+    ):
+        with pytest.raises(UserError, match=said):
+            model.restore(PIXELS, **options)
+    for degradation, said in (("gaussian8_x4", r"only=\['width1.8'\]"), ("paired", "makes no LR")):
+        with pytest.raises(UserError, match=said):
+            rsdiff.degrade(PIXELS, degradation)
+    assert len(rsdiff.degrade(PIXELS, "gaussian8_x4", only=["width1.8"])) == 3
+    for words, said in (
+        (("-m", "scale=2"), "flags to the command"),
+        ((["scale=2"],), "each by itself"),
+        (("scale=2,4",), "several values"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            rsdiff.compose(*words)
+    with pytest.raises(UserError, match="give 'cpu'"):
+        rsdiff.load("bicubic", device="gpu")
+    with pytest.raises(UserError, match="weights to learn"):
+        rsdiff.load("rrdb")
     with pytest.raises(ConfigError, match="did you mean"):
         rsdiff.compose("model=sr3_tny")
     with pytest.raises(UserError, match="does not exist"):

@@ -10,6 +10,7 @@ import copy
 import itertools
 import math
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from rsdiff.runs.settings import RunSettings
 
 CONFIG_NAME = "config"
 MAX_COMBINATIONS_CHECKED = 64
+_ONE_AT_A_TIME = threading.RLock()
+"""Hydra has one state for all threads."""
 OF_LISTS = (".ListSweeper", ".BasicSweeper")
 """Sweepers whose runs are known before the first of them."""
 
@@ -63,6 +66,12 @@ def composing(conf: Path, also: Sequence[str] = ()) -> Iterator[ConfigLoader]:
 
     also  further folders of configs that Hydra is to find, those of --config-dir
     """
+    with _ONE_AT_A_TIME, _hydra_at_hand(conf, also):
+        yield loader_at_hand()
+
+
+@contextmanager
+def _hydra_at_hand(conf: Path, also: Sequence[str]) -> Iterator[None]:
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     register_schemas()
@@ -70,7 +79,7 @@ def composing(conf: Path, also: Sequence[str] = ()) -> Iterator[ConfigLoader]:
     os.environ[CONFIG_PATH] = os.pathsep.join(filter(None, [*also, folders]))
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(conf), job_name="rsdiff"):
-            yield loader_at_hand()
+            yield
     finally:
         GlobalHydra.instance().hydra = before
         os.environ.pop(CONFIG_PATH) if folders is None else os.environ.update({CONFIG_PATH: folders})

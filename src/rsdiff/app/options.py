@@ -26,6 +26,7 @@ class TablesTask(TaskOptions):
     module: ClassVar[str] = "rsdiff.app.tables"
     uses: ClassVar[frozenset[str]] = frozenset()
     repeats: ClassVar[bool] = True
+    starts_others: ClassVar[bool] = True
 
     table: TableConfig | None = None
     """The table; chosen by its file: sweeps=tables/<name>."""
@@ -68,6 +69,7 @@ class LeaderboardTask(TaskOptions):
     module: ClassVar[str] = "rsdiff.app.leaderboard"
     uses: ClassVar[frozenset[str]] = frozenset()
     repeats: ClassVar[bool] = True
+    starts_others: ClassVar[bool] = True
 
     methods: tuple[LeaderboardMethod, ...] = ()
     """The methods; sweeps/leaderboard.yaml lists those of this version that train on a processor."""

@@ -59,6 +59,12 @@ PATH_NAMES = frozenset(
     }
 )
 """Settings, by the last part of their name, whose value is a path."""
+TEXT_NAMES = PATH_NAMES | {
+    *("variable", "name", "project", "entity", "group", "notes", "job_type", "optimise", "baseline", "download", "test_pattern"),
+    *("hr_prefix", "hr_suffix", "lr_prefix", "lr_suffix"),
+    *("title", "does", "licence", "recipe", "repository", "calibration", "best_metric", "extend"),
+}
+"""Settings, by the last part of their name, whose value is free text."""
 MAY_BE_LISTS = frozenset({"input", "sr"})
 ALSO_CALLED = {"trainer.batch=auto": "trainer.accumulate=auto"}
 """The batch stays the recipe's; what follows the memory is into how many micro-batches it is shared."""
@@ -159,13 +165,13 @@ def present_words(word: str) -> list[str]:
 
 
 def literal_path(word: str, multirun: bool) -> str:
-    """Return the setting with its value quoted, if it is a path that Hydra's grammar would read otherwise (2024, a,b.tif, x=1.png).
+    """Return the setting with its value quoted, if it is a text that Hydra's grammar would read otherwise (2024, a,b.tif, x=1.png).
 
     Left as it is: what is quoted already, null, an interpolation, with -m a list of values or glob(), and for `input` also [a,b]; unless a
     file or folder is called exactly so.
     """
     found = _SETTING.fullmatch(word)
-    if found is None or found["key"].rpartition(".")[2].lstrip("+") not in PATH_NAMES or not found["value"]:
+    if found is None or found["key"].rpartition(".")[2].lstrip("+") not in TEXT_NAMES or not found["value"]:
         return word
     value = found["value"]
     parsed = _parsed(word)

@@ -112,6 +112,11 @@ def _sentence(error: ValidationError, cls: type[Any], where: str) -> str:
             known, place = _options_at(cls, location[:-1]), path.rpartition(".")[0]
             among = f"the options of {place} are" if place else "the options are"
             return f"{path} is not an option{nearest(location[-1], known)}; {among} {', '.join(sorted(known)) or 'none'}."
+        case "missing" if location[-1].isdigit() and isinstance(given, tuple | list):  # a list that is too short
+            length = max(int(other["loc"][-1]) for other in error.errors() if other["loc"][:-1] == first["loc"][:-1]) + 1
+            return f"{path.rpartition('.')[0]}={_as_typed(list(given))} is not accepted: it needs {length} values."
+        case "too_long":
+            return f"{path}={_as_typed(list(given or ()))} is not accepted: it needs {first['ctx']['max_length']} values."
         case "missing" | "missing_argument":
             return required(cls, location, path)
         case "literal_error":

@@ -28,6 +28,8 @@ _REFERRING = frozenset(
 )
 _REACHES_OUT = re.compile(r"/vsi|\w+://|<GDAL_WMS", re.IGNORECASE)
 _ARCHIVES = ("/vsizip/", "/vsitar/", "/vsigzip/", "/vsi7z/")
+_PAGED = ("GTiff", "NITF")
+"""Formats of which GDAL opens the first of several images without a word."""
 _NEVER_OPENED = frozenset({"metadata", "srs", "gcplist", "colortable", "categorynames", "description", "unittype"})
 """Elements of a mosaic that are only told; a DOI of the product, say, stands in its metadata."""
 
@@ -48,10 +50,12 @@ def open_raster(path: Path, variable: str = "") -> Any:
     # rasterio.open takes one driver, or all of them; what it returns takes a list
     with rasterio.env.env_ctx_if_needed():
         file = DatasetReader(name, driver=_drivers())
-        if file.count or not file.subdatasets:
+        names = list(file.subdatasets)
+        has_pages = len(names) > 1 and file.driver in _PAGED
+        if not names or (file.count and not variable and not has_pages):
             return file
         with file:
-            chosen = _sub_data_set(list(file.subdatasets), path, variable)
+            chosen = _sub_data_set(names, path, variable)
         return DatasetReader(chosen, driver=_drivers())
 
 
@@ -72,7 +76,7 @@ def open_netcdf(path: Path, variable: str = "") -> Any:
 
 def _sub_data_set(names: list[str], path: Path, variable: str) -> str:
     """Return the name of the sub-data set that `variable` means; raises DataError that lists them where it means none or several."""
-    parts = {name: [part.strip('"') for part in re.split(r"[:/]+", name)] for name in names}
+    parts = {name: [part.strip('"') for part in re.split(r"[:/]+", name.replace(gdal_name(path), "")) if part] for name in names}
     found = [name for name in names if parts[name][-1] == variable] or [name for name in names if variable and variable in parts[name]]
     if len(found) == 1:
         return found[0]
@@ -189,7 +193,7 @@ def in_one_sentence(path: Path) -> Iterator[None]:
         raise DataError(f"{path} is too large for its format; convert it to TIFF, which is read in windows.") from None
     except (UnidentifiedImageError, rasterio.errors.RasterioIOError) as error:
         if "not recognized" in str(error) or isinstance(error, UnidentifiedImageError):
-            raise DataError(f"{path} is not an image of a known format; delete it, or leave it out with dataset.extensions.") from None
+            raise DataError(f"{path} is not an image of a known format; delete it, or convert it to PNG or GeoTIFF.") from None
         raise _broken(path, error) from None
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError, ZeroDivisionError) as error:
         raise _broken(path, error) from None

@@ -15,7 +15,7 @@ from rasterio.transform import Affine
 from rsdiff.data.opening import open_raster
 from rsdiff.data.orientation import TRANSPOSES, as_stored, lies_on_its_side, orientation_of
 from rsdiff.data.plausible import require_plausible
-from rsdiff.data.raster_files import OpenedFile, Raster, RasterInfo
+from rsdiff.data.raster_files import OF_FRAMES, OpenedFile, Raster, RasterInfo
 from rsdiff.data.source import DataError, Window
 
 _PILLOW_BANDS = {"1": 1, "L": 1, "P": 3, "PA": 4, "LA": 2, "RGB": 3, "RGBA": 4, "I;16": 1}
@@ -31,6 +31,9 @@ class Picture(OpenedFile):
         with Image.open(path) as image:
             bands = 1 if as_codes and image.mode == "P" else _bands_of_mode(image.mode, path)
             require_plausible(path, bands * image.height * image.width, [path])
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format in ("PNG", "WEBP"):  # a photograph (MPO) may carry previews of itself
+                raise DataError(f"{path} {OF_FRAMES.format(frames)}")
             height, width = image.height, image.width
             self._orientation = orientation_of(image)
             if lies_on_its_side(self._orientation):

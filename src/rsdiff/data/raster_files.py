@@ -23,6 +23,8 @@ from rsdiff.data.plausible import require_plausible
 from rsdiff.data.sample import Georeference
 from rsdiff.data.source import DataError, Window
 
+OF_FRAMES = "holds {} pictures, an animation; save the one you want as a file of its own."
+
 
 @dataclass(frozen=True)
 class RasterInfo:
@@ -171,6 +173,8 @@ class GdalRaster(OpenedFile):
         types = set(file.dtypes)
         if file.count == 0:
             raise DataError(f"{path} holds no raster; check the file, or leave it out with dataset.extensions.")
+        if file.count > 1 and ColorInterp.palette in file.colorinterp:
+            raise DataError(f"{path} {OF_FRAMES.format(file.count)}")
         if len(types) > 1:
             raise DataError(f"{path} mixes bands of types {', '.join(sorted(types))}; export it with one type.")
         if file.dtypes[0].startswith("complex"):

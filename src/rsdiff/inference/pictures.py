@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import rasterio
@@ -32,6 +32,8 @@ Values = NDArray[Any]
 Mask = NDArray[np.bool_]
 _STORED_AS = ("_FillValue", "missing_value", "scale_factor", "add_offset", "dtype", "units", "calendar", "grid_mapping")
 """What holds of xarray's encoding whatever the size is."""
+_SIDES = (("y", "x"), ("lat", "lon"), ("latitude", "longitude"), ("Y", "X"), ("northing", "easting"))
+"""Names of an xarray's dimensions down and across an image."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Picture:
     transform: Affine = Affine.identity()  # noqa: RUF009 - it is immutable
     nodata: float | None = None
     meaning: tuple[float, float] = (1.0, 0.0)
-    data_set: rasterio.io.DatasetReader | None = None
+    data_set: rasterio.io.DatasetReaderBase | None = None
 
     @property
     def valid(self) -> Mask:
@@ -136,14 +138,26 @@ def picture_of(image: Any, layout: Layout = "HWC") -> Picture:
             DataArray with the dimensions y and x
     Raises UserError in one sentence for anything else.
     """
+    found = _taken_apart(image, layout)
+    if not found.values.size:
+        bands, height, width = found.values.shape
+        raise UserError(f"an image of {height} x {width} pixels and {bands} bands was given; give one with pixels.")
+    return found
+
+
+def _taken_apart(image: Any, layout: Layout) -> Picture:
     if isinstance(image, torch.Tensor):
         return _of_tensor(image)
     if isinstance(image, Image.Image):
         return _of_pillow(image)
-    if isinstance(image, rasterio.io.DatasetReader):
+    if isinstance(image, rasterio.io.DatasetReaderBase):
         return _of_data_set(image)
     if isinstance(image, np.ndarray):
         return _of_array(image, layout)
+    if hasattr(image, "data_vars"):
+        raise UserError(
+            "an xarray Dataset was given; take one variable (dataset['NAME']), or its variables as bands (dataset.to_array('band'))."
+        )
     if hasattr(image, "dims") and hasattr(image, "coords") and hasattr(image, "transpose"):
         return _of_data_array(image)
     hint = "open it first (PIL.Image.open, rasterio.open), or use task=restore" if isinstance(image, str | Path) else "convert it first"
@@ -151,8 +165,15 @@ def picture_of(image: Any, layout: Layout = "HWC") -> Picture:
 
 
 def _of_array(image: Values, layout: Layout) -> Picture:
+    if layout not in get_args(Layout):
+        raise UserError(f"layout={layout!r} was given; give 'HWC' or 'CHW'.")
     if image.ndim not in (2, 3):
         raise UserError(f"an array of shape {image.shape} is no image; give (H, W), (H, W, C), or (C, H, W) with layout='CHW'.")
+    if layout == "HWC" and image.ndim == 3 and image.shape[0] <= 4 < min(image.shape[1:]):
+        raise UserError(
+            f"an array of shape {image.shape} looks channels first; give layout='CHW' (of an image of {image.shape[0]} rows, give "
+            "image.transpose(2, 0, 1) with it)."
+        )
 
     def first(array: Values) -> Values:
         return array[None] if array.ndim == 2 else array if layout == "CHW" else array.transpose(2, 0, 1)
@@ -187,22 +208,31 @@ def _of_tensor(image: torch.Tensor) -> Picture:
 
 
 def _of_pillow(image: Image.Image) -> Picture:
-    if image.mode not in ("L", "RGB", "I;16"):
-        raise UserError(f"a Pillow image of mode {image.mode} was given; convert it: image.convert('RGB') or image.convert('L').")
+    if image.mode not in ("L", "RGB", "I;16", "LA", "RGBA"):
+        numbers = "numpy.asarray(image)" if image.mode in ("I", "F") else "image.convert('RGB') or image.convert('L')"
+        raise UserError(f"a Pillow image of mode {image.mode} was given; convert it: {numbers}.")
     upright = ImageOps.exif_transpose(image)
-    values = np.asarray(upright)
+    alpha = upright.getchannel("A") if "A" in upright.mode else None  # what is wholly transparent is missing
+    values = np.asarray(upright.convert(upright.mode.removesuffix("A")))
 
-    def back(made: Values, _: Mask, place: Picture) -> Image.Image:
+    def back(made: Values, valid: Mask, place: Picture) -> Image.Image:
         pixels = as_integers(made, values.dtype) if made.dtype.kind == "f" else made.astype(values.dtype)
         found = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        if alpha is not None:
+            height, width = place.values.shape[1:]
+            opaque = np.asarray(alpha.crop((0, 0, width, height)).resize(found.size, Image.Resampling.BILINEAR))
+            found.putalpha(Image.fromarray(np.where(valid.any(0), opaque, np.uint8(0))))
         if "icc_profile" in image.info:
             found.info["icc_profile"] = image.info["icc_profile"]
         return found
 
-    return Picture(values[None] if values.ndim == 2 else values.transpose(2, 0, 1), back)
+    mask = None if alpha is None else np.broadcast_to(np.asarray(alpha) > 0, (1 if values.ndim == 2 else 3, *values.shape[:2]))
+    return Picture(values[None] if values.ndim == 2 else values.transpose(2, 0, 1), back, mask)
 
 
-def _of_data_set(file: rasterio.io.DatasetReader) -> Picture:
+def _of_data_set(file: rasterio.io.DatasetReaderBase) -> Picture:
+    if file.closed or "r" not in file.mode:
+        raise UserError(f"the rasterio data set {file.name} is {'closed' if file.closed else 'open for writing'}; open it for reading.")
     bands = [band for band, kind in enumerate(file.colorinterp, 1) if kind != ColorInterp.alpha] or list(file.indexes)
     values = file.read(bands)
     valid = file.read_masks(bands) > 0
@@ -227,30 +257,40 @@ def _data_set(values: Values, valid: Mask, place: Picture) -> rasterio.io.Datase
 
 def _of_data_array(image: Any) -> Picture:
     dims = [str(dim) for dim in image.dims]
-    if not {"y", "x"} <= set(dims) or len(dims) > 3:
-        raise UserError(f"a DataArray with the dimensions {', '.join(dims)} was given; name them y, x and, for bands, any third name.")
-    band = next((dim for dim in dims if dim not in ("y", "x")), None)
-    ordered = image.transpose(*([band] if band else []), "y", "x")
+    y, x = next((pair for pair in _SIDES if set(pair) <= set(dims)), ("", ""))
+    others = [dim for dim in dims if dim not in (y, x)]
+    if not y or len(others) > 1:
+        advice = f"choose one image: array.isel({others[0]}=0)" if y else "name them y, x and, for bands, any third name"
+        raise UserError(f"a DataArray with the dimensions {', '.join(dims)} was given; {advice}.")
+    band = others[0] if others else None
+    ordered = image.transpose(*others, y, x)
     values = np.asarray(ordered.values)
     crs = getattr(getattr(image, "rio", None), "crs", None)  # where rioxarray is in use
 
     def back(made: Values, _: Mask, place: Picture) -> Any:
         xarray = sys.modules["xarray"]
-        kept = {name: value for name, value in image.coords.items() if not {"y", "x"} & {str(dim) for dim in value.dims}}
+        kept = {name: value for name, value in image.coords.items() if not {y, x} & {str(dim) for dim in value.dims}}
+        used = {y: place.values.shape[1], x: place.values.shape[2]}
+        sizes = {y: made.shape[1], x: made.shape[2]}
+        finer = Affine.scale(used[x] / sizes[x], used[y] / sizes[y])
+        for name, value in kept.items():
+            if "GeoTransform" in value.attrs:  # of rioxarray, which believes it more than the coordinates
+                moved = Affine.from_gdal(*map(float, str(value.attrs["GeoTransform"]).split())) * finer
+                kept[name] = value.assign_attrs(GeoTransform=" ".join(map(str, moved.to_gdal())))
+        attrs = dict(image.attrs)
+        if "transform" in attrs:
+            attrs["transform"] = tuple(Affine(*attrs["transform"][:6]) * finer)[:6]
         if band is not None and len(made) != image.sizes[band]:
             kept.pop(band, None)
-        sizes = {"y": made.shape[1], "x": made.shape[2]}
-        fresh = {side: ((side,), _centres(image, side, count)) for side, count in sizes.items() if side in image.coords}
+        fresh = {side: ((side,), _centres(image, side, used[side], count)) for side, count in sizes.items() if side in image.coords}
         data = made if band else made[0]
-        found = xarray.DataArray(
-            data, dims=([band] if band else []) + ["y", "x"], coords={**kept, **fresh}, attrs=image.attrs, name=image.name
-        )
+        found = xarray.DataArray(data, dims=[*others, y, x], coords={**kept, **fresh}, attrs=attrs, name=image.name)
         found.encoding = {name: image.encoding[name] for name in _STORED_AS if name in image.encoding}
         return found.transpose(*dims)
 
     transform = Affine.identity()
-    if all(side in image.coords and image.sizes[side] > 1 for side in ("y", "x")):
-        (x0, dx), (y0, dy) = (_grid(image, side) for side in ("x", "y"))
+    if all(side in image.coords and image.sizes[side] > 1 for side in (y, x)):
+        (x0, dx), (y0, dy) = (_grid(image, side) for side in (x, y))
         transform = Affine.translation(x0 - dx / 2, y0 - dy / 2) * Affine.scale(dx, dy)
     marker = image.attrs.get("_FillValue", image.attrs.get("missing_value"))
     return Picture(
@@ -269,8 +309,15 @@ def _grid(image: Any, side: str) -> tuple[float, float]:
     return float(along[0]), float((along[-1] - along[0]) / (len(along) - 1))
 
 
-def _centres(image: Any, side: str, count: int) -> NDArray[np.float64]:
-    """Return the pixel centres of `count` pixels over the same extent."""
+def _centres(image: Any, side: str, used: int, count: int) -> NDArray[np.float64]:
+    """Return the pixel centres of `count` pixels over the extent of the first `used`."""
     first, step = _grid(image, side) if image.sizes[side] > 1 else (float(image.coords[side].values[0]), 1.0)
-    finer = step * image.sizes[side] / count
-    return first - step / 2 + finer * (np.arange(count) + 0.5)
+    finer = used / count
+    places = finer * (np.arange(count, dtype=np.float64) + 0.5) - 0.5  # of the fine pixels, counted in coarse ones
+    along = np.asarray(image.coords[side].values, dtype=float)
+    even: NDArray[np.float64] = first + step * places
+    if len(along) < 2 or np.allclose(np.diff(along), step, rtol=1e-3):
+        return even
+    left = np.clip(np.floor(places).astype(int), 0, len(along) - 2)  # of uneven coordinates between, or beyond, the two nearest
+    uneven: NDArray[np.float64] = along[left] + (places - left) * (along[left + 1] - along[left])
+    return uneven

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import rasterio.dtypes
 import rasterio.windows
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
@@ -76,7 +77,8 @@ class SceneReader:
             extent = rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0]
         if min(extent[2:]) < 1 or not Window(*extent).within((info.height, info.width)):
             part = f"task.bbox={list(view.bbox)}" if view.bbox is not None else f"task.window={list(extent)}"
-            raise DataError(f"{part} does not lie inside {self.path} of {info.height} x {info.width} pixels; correct it.")
+            units = f" in {whole.crs.to_string()[:60]}" if view.bbox is not None and whole.crs is not None else ""
+            raise DataError(f"{part} does not lie inside {self.path} of {info.height} x {info.width} pixels{units}; correct it.")
         return extent
 
     def _declare_missing(self, dataset: Any | None) -> None:
@@ -84,12 +86,18 @@ class SceneReader:
         info, given = self.file.info, self.view.nodata
         has_bands = dataset is not None and dataset.count == info.bands
         declared = dataset.nodatavals if dataset is not None and has_bands else ()
+        if given is not None and self.dtype.kind in "iu" and not rasterio.dtypes.can_cast_dtype([given], self.dtype.name):
+            raise DataError(
+                f"no pixel of {self.path} can be {given:g}, which task.nodata says is missing: it holds {self.dtype.name}; correct it."
+            )
         own = [declared[band - 1] for band in self.bands if declared and declared[band - 1] is not None]
-        self.nodata: float | None = given if given is not None else own[0] if own else None
-        self.marks_missing = info.has_nodata or self.nodata is not None or self.alpha is not None
         flags = (
             [{flag.name for flag in dataset.mask_flag_enums[band - 1]} for band in self.bands] if dataset is not None and has_bands else []
         )
+        if flags and flags[0] == {"per_dataset", "nodata"}:
+            own = []  # a colour that marks missing pixels, which no value of one band can tell
+        self.nodata: float | None = given if given is not None else own[0] if own else None
+        self.marks_missing = info.has_nodata or self.nodata is not None or self.alpha is not None
         if self.nodata is None and self.dtype.kind in "iu" and any(not own_flags for own_flags in flags):
             # Masks of single bands, which only a value can tell in a GeoTIFF: one at the end of the type.
             limits = np.iinfo(self.dtype)

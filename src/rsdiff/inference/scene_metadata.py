@@ -17,6 +17,7 @@ _WRONG_DOMAINS = frozenset({"", "IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDA
 """Domains that describe how the input is stored, or places in input pixels; RPCs are written in target pixels."""
 _WRONG_KEYS = frozenset(
     {"TIFFTAG_SOFTWARE", "EXIF_Orientation", "EXIF_PixelXDimension", "EXIF_PixelYDimension", "OVR_RESAMPLING_ALG", "LAYOUT"}
+    | {"NODATA_VALUES"}  # which the output says by a mask or a nodata value of its own
     | {"samples", "lines", "header_offset", "data_type", "interleave", "byte_order", "map_info", "file_type", "data_ignore_value"}
     | {"numRows", "numColumns", "NUMROWS", "NUMCOLUMNS", "coordinate_system_string", "x_start", "y_start"}
 )
@@ -52,6 +53,11 @@ class Metadata:
     rpcs: RPC | None = None
     tags: Mapping[str, Tags] = field(default_factory=dict)
     bands: Sequence[BandMetadata] = ()
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether the file says where on the ground its pixels lie."""
+        return self.crs is not None or self.transform is not None or bool(self.points) or self.rpcs is not None
 
     def enlarged_transform(self, scale: float) -> Affine | None:
         """Return the transform of target pixels; a file with a CRS alone counts input pixels, and so does its enlargement."""

@@ -124,7 +124,7 @@ class SceneWriter:
         """Write the blocks (number, (stored_bands, block, block)) in their order, metadata and overviews. Raises OSError."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with rasterio.Env(GDAL_PAM_ENABLED="NO"):  # no .aux.xml files
+            with rasterio.Env(GDAL_PAM_ENABLED="NO"):  # no .aux.xml files, but of pictures with a place
                 self._write_tiles(blocks)
                 self._finish()
         except RasterioError as error:
@@ -207,15 +207,25 @@ class SceneWriter:
                 rasterio.shutil.copy(self.partial, final, driver="COG", blocksize=BLOCK, overview_resampling="average", **compress)
             elif driver is not None:
                 marks = {"WRITE_METADATA_AS_TEXT": "YES"} if driver == "PNG" else {"COMMENT": f"{OWN} {self.tags['RSDIFF_CONTENT']}"}
-                rasterio.shutil.copy(self.partial, final, driver=driver, **marks)
+                with rasterio.Env(GDAL_PAM_ENABLED="YES" if self.reader.metadata.is_placed else "NO"):
+                    rasterio.shutil.copy(self.partial, final, driver=driver, **marks)
             else:
                 self._add_overviews()
             flush(final)
+            self._keep_place(_place_of(final))
             final.replace(self.path)
             self._keep_side_files()
         finally:
             if final != self.partial:
                 final.unlink(missing_ok=True)
+                _place_of(final).unlink(missing_ok=True)
+
+    def _keep_place(self, beside: Path) -> None:
+        """Rename GDAL's file of what a picture cannot hold (its place, names of bands) after it; without one, none may lie there."""
+        if beside.exists():
+            beside.replace(_place_of(self.path))
+        else:
+            _place_of(self.path).unlink(missing_ok=True)
 
     def _keep_side_files(self) -> None:
         """Rename what GDAL wrote beside the raster (an .IMD file of vendor metadata) after it."""
@@ -228,6 +238,11 @@ class SceneWriter:
         if levels:
             with rasterio.open(self.partial, "r+") as file:
                 file.build_overviews(levels, Resampling.average)
+
+
+def _place_of(picture: Path) -> Path:
+    """Return GDAL's file beside a raster, which holds what its format cannot."""
+    return picture.with_name(f"{picture.name}.aux.xml")
 
 
 def require_writable_name(path: Path, form: OutputForm, kind: str) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.config.paths import typed_path
+from rsdiff.config.quiet import show
 from rsdiff.data.opening import local_file, without_warnings
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import TileNoise
@@ -155,7 +156,7 @@ class _Run:
             for turn, one in enumerate(self.job.methods):
                 found = compile_regions(one, self.options.compile, partial(self._probe, self.smallest, turn=turn), self.job.device)
             if self.team.rank == 0:
-                print(f"task.compile={str(self.options.compile).lower()}: {found}", flush=True)
+                show(f"task.compile={str(self.options.compile).lower()}: {found}")
 
     @property
     def unit(self) -> float | NDArray[np.float64]:
@@ -177,7 +178,7 @@ class _Run:
 
         found = self.team.smallest(max(reach(turn) for turn in range(len(self.job.methods))))
         if self.team.rank == 0:
-            print(f"task.overlap=auto: {2 * found} pixels, since one changes the result up to {found} around itself", flush=True)
+            show(f"task.overlap=auto: {2 * found} pixels, since one changes the result up to {found} around itself")
         return 2 * found
 
     def _draws_noise(self) -> bool:

@@ -32,6 +32,7 @@ METHODS = Kinds(
         "lmf_liif": "rsdiff.methods.implicit:LMFLIIFConfig",
         "lmf_lte": "rsdiff.methods.implicit:LMFLTEConfig",
         "lte": "rsdiff.methods.implicit:LTEConfig",
+        "masa_sr": "rsdiff.methods.masa_sr:MASASRConfig",
         "metasr": "rsdiff.methods.implicit:MetaSRConfig",
         "mst_l": "rsdiff.methods.regression:MSTLConfig",
         "mstpp": "rsdiff.methods.regression:MSTPlusPlusConfig",

@@ -24,8 +24,9 @@ from rsdiff.config.reading import ABOVE_0, Either, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
 from rsdiff.losses.images import masked_l1, with_missing_of
-from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, frozen, require_scale
+from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, frozen
 from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, read_vgg19, refuse_bands
+from rsdiff.methods.referenced import blurred_as_lr, pairs, quarter_of_target, refuse_reference
 from rsdiff.metrics.weight_files import require_weight_file
 from rsdiff.networks.ttsr import (
     CONVOLUTIONS,
@@ -87,13 +88,8 @@ class TTSRConfig(TTSRDiscriminatorConfig, MethodConfig):
         return frozenset({"hr", "lr", "ref"})
 
     def refuse(self, problem: Problem) -> str | None:
-        if problem.scale % 4:
-            return f"model ttsr enlarges by 4 and the scale is {problem.scale:g}; set scale=4, 8 or 16."
-        if problem.lr_bands != problem.bands:
-            return (
-                f"model ttsr compares LR and reference, but the LR has {problem.lr_bands} bands and the target {problem.bands}; choose "
-                "data with as many in both."
-            )
+        if (refusal := refuse_reference("ttsr", problem)) is not None:
+            return refusal
         if self.extractor_start == "vgg19" and problem.bands != 3:
             return f"VGG19 sees 3 bands and the target has {problem.bands}; set model.extractor_start=random."
         return refuse_bands(self.perceptual, problem)
@@ -147,18 +143,14 @@ class TTSR(Method):
 
     def found(self, batch: Batch) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return the image at a quarter of the target's size in [-1, 1], S (B, 1, H / 4, W / 4) and the textures T."""
-        require_scale(batch, self.scale)
-        lr, ref = batch.need("lr"), batch.need("ref")
-        quarter = (batch.size[0] // 4, batch.size[1] // 4)
-        ref_size = (ref.shape[-2] // 4 * 4, ref.shape[-1] // 4 * 4)
+        image, ref = quarter_of_target(batch, self.scale), batch.need("ref")
+        quarter, ref_size = (image.shape[-2], image.shape[-1]), (ref.shape[-2] // 4 * 4, ref.shape[-1] // 4 * 4)
         ref = ref[..., : ref_size[0], : ref_size[1]]
-        small = (max(1, ref_size[0] // self.scale), max(1, ref_size[1] // self.scale))
         with torch.no_grad():
-            enlarged = resize(lr.float(), batch.size, "torch")
-            blurred = resize(resize(ref.float(), small, "torch"), ref_size, "torch")
-            image = lr if self.scale == 4 else resize(lr.float(), quarter, "torch")
+            enlarged = resize(batch.need("lr").float(), batch.size, "torch")
+        blurred = blurred_as_lr(ref, self.scale, ref_size)
         similarity, best = search(self.extractor(enlarged)[-1], self.extractor(blurred)[-1])
-        return 2 * image - 1, similarity.view(len(lr), 1, *quarter), transferred(self.extractor(ref), best, quarter)
+        return 2 * image - 1, similarity.view(len(image), 1, *quarter), transferred(self.extractor(ref), best, quarter)
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         options, hr = self.options, batch.need("hr")
@@ -208,4 +200,6 @@ class TTSR(Method):
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
-        return (self.network(*self.found(batch)).float() + 1) / 2
+        images, similarities, textures = zip(*(self.found(one) for one in pairs(batch)), strict=True)
+        whole = [torch.cat(sizes) for sizes in zip(*textures, strict=True)]
+        return (self.network(torch.cat(images), torch.cat(similarities), whole).float() + 1) / 2

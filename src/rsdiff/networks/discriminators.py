@@ -165,16 +165,16 @@ class VGGDiscriminator(nn.Module):
     """forward maps images (B, in_channels, size, size) in [0, 1] to logits (B, 1).
 
     is_kair  KAIR's: nothing stands between the first two convolutions, batch norms have eps 1e-4 and momentum 0.9
-    Each level is a 3x3 convolution and a 4x4 one of stride 2, until at most 4 pixels a side are left; all but the very first are followed
+    Each level is a 3x3 convolution and a 4x4 one of stride 2, until at most 5 pixels a side are left; all but the very first are followed
     by a batch norm. Channels double with each level, up to 8 times.
-    Source: VGGStyleDiscriminator of BasicSR, Discriminator_VGG_96/128/192 of KAIR.
+    Source: VGGStyleDiscriminator of BasicSR, Discriminator_VGG_96/128/192 of KAIR, VGGStyleDiscriminator160 of MASA-SR.
     """
 
     def __init__(self, options: VGGConfig, in_channels: int, is_kair: bool = False) -> None:
         super().__init__()
         self.size, self.has_biases, self.is_kair = options.size, options.biases, is_kair
         sides = [options.size]
-        while sides[-1] > 4:
+        while sides[-1] > 5:
             sides.append(sides[-1] // 2)
         widths = [options.width * min(2**level, 8) for level in range(len(sides) - 1)]
         has_bias = options.biases

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rsdiff.config.quiet import show
+
 LOG = "run.log"
 SAID = "RSDIFF_SAID"
 """Environment: digests of what this command has printed and does not repeat."""
@@ -23,7 +25,7 @@ def say(lines: Sequence[str]) -> None:
     if lines and os.environ.get("RANK", "0") == "0":
         text = "\n".join(lines)
         own_log().info(text)
-        print(text, flush=True)
+        show(text)
 
 
 def say_once(lines: Sequence[str]) -> None:

@@ -63,8 +63,13 @@ def outputs_of(inputs: Sequence[Path], given: str | tuple[str, ...], output: Pat
     outputs = [output] if single else [output / f"{path.stem}_x{scale:g}{ending}" for path in inputs]
     if not single and output.suffix and not output.is_dir():
         raise ConfigError(f"input={said} is {len(inputs)} rasters and output={output} is one file; give a folder as output.")
-    if len(set(outputs)) < len(outputs):
-        raise ConfigError(f"input={said} holds rasters of one name in several folders; restore one folder at a time.")
+    for number, target in enumerate(outputs):
+        twin = inputs[outputs.index(target)]
+        if twin != inputs[number]:
+            raise ConfigError(
+                f"the results of {twin} and {inputs[number]} would have the same name; restore them one after the other into different "
+                f"folders, e.g. with input={twin.with_name('*' + twin.suffix)}."
+            )
     for source, target in zip(inputs, outputs, strict=True):
         if target.exists() and target.samefile(local_file(source)):
             raise ConfigError(f"output={target} is the input; give another name.")

@@ -67,6 +67,7 @@ class TaskOptions:
     located_lists options that name checkpoints where they are lists; the checkpoints' content is part of the identity
     reads      splits of the data set that it reads
     tests_alone whether it tests without training, so that all images of a folder test that says nothing of test images
+    starts_others whether it starts runs by the launcher of its command
     repeats    whether a finished run is done again, because it collects what other runs made
     """
 
@@ -82,6 +83,7 @@ class TaskOptions:
     tests_alone: ClassVar[bool] = False
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ()
     repeats: ClassVar[bool] = False
+    starts_others: ClassVar[bool] = False
 
     @property
     def beside(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from rsdiff.runs.identity import Identity
 from rsdiff.runs.ownership import Ownership
 from rsdiff.runs.provenance import provenance
 from rsdiff.runs.result import TaskResult
-from rsdiff.runs.status import STATUS, Status, read_status, relative_to
+from rsdiff.runs.status import STATUS, State, Status, read_status, relative_to
 
 WAIT_FOR_OWNER_S = 300.0
 
@@ -181,7 +181,9 @@ class RunFolder:
         made = dict.fromkeys(relative_to(self.path, path) for path in (self.result.report, *self.result.files) if path)
         report = relative_to(self.path, self.result.report) if self.result.report else None
         messages, summary = tuple(self.result.messages), dict(self.result.summary)
-        return Status("finished", None, messages, summary, report, tuple(made), self._unreadable)
+        failure = self.result.failure  # of a part: the same command tries that again
+        state: State = "failed" if failure else "finished"
+        return Status(state, failure or None, messages, summary, report, tuple(made), self._unreadable)
 
     def _write(self, status: Status) -> None:
         write_json(self.path / STATUS, asdict(replace(status, updated=time.strftime("%Y-%m-%d %H:%M:%S"))))

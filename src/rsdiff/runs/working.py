@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -28,12 +28,14 @@ def do_run(
     offers: Callable[[], Offers] = dict,
     begun: Callable[[Path], None] = lambda path: None,
     sweep: str | None = None,
+    command: Sequence[str] | None = None,
 ) -> Status:
     """Do the run in its folder and say where its results are; a finished run is reported and not repeated.
 
     offers  what options give to a batch, for messages
     begun   called with the run's folder when this process owns it
     sweep   name of the sweep that the run belongs to
+    command what is noted as typed after `python`; None takes the arguments of this process
     """
     accept_any_encoding()
     check_compatible(settings, offers)
@@ -49,7 +51,9 @@ def do_run(
         return status
     say(decision.reasons)
     code = Path(rsdiff.__file__).resolve().parent
-    folder = RunFolder(decision.folder, decision.signature, settings.resolved, sys.argv, code, settings.identity, decision.rescored)
+    folder = RunFolder(
+        decision.folder, decision.signature, settings.resolved, command or sys.argv, code, settings.identity, decision.rescored
+    )
     try:
         with _terminate_as_interrupt(), folder, _tracking(settings, folder, sweep) as tracker:
             begun(folder.path)

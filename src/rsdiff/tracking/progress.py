@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rsdiff.config.pace import Pace, duration, roughly
+from rsdiff.config.quiet import is_quiet
 from rsdiff.tracking.tracker import End, Recorder
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Progress(Recorder):
     def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console  # with its bars, for runs; commands that compose and check do without
 
-        self.console = console or Console(stderr=True, markup=False, emoji=False)  # [x] and :x: are names of files
+        self.console = console or Console(stderr=True, quiet=is_quiet(), markup=False, emoji=False)  # [x] and :x: are names of files
         self._bars: rich.progress.Progress | None = None
         self._tasks: dict[str, rich.progress.TaskID] = {}
         self._started: dict[str, tuple[float, int]] = {}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rsdiff.config import config
+from rsdiff.config.quiet import show
 from rsdiff.tracking.json_lines import JsonLinesConfig
 from rsdiff.tracking.tracker import Cell, End, Recorder, RunIdentity, Trackers, columns_of
 
@@ -92,7 +93,7 @@ class WandbTracker(Recorder):
         self._resend = f"`wandb sync --include-online {run.folder}/wandb/*run-*` sends what W&B has not got"
         mode = config.chosen_mode()
         if config.mode == "online" and mode != "online":
-            print("W&B has no key (set WANDB_API_KEY or type `wandb login`); this run is recorded offline.", file=sys.stderr)
+            show("W&B has no key (set WANDB_API_KEY or type `wandb login`); this run is recorded offline.", sys.stderr)
         _try(lambda: self._start(run, mode), "is not reached", "the run is recorded offline" if mode == "online" else "the run goes on")
         if self._run is None and mode == "online":
             # The local service still holds the id of the attempt that failed.
@@ -174,7 +175,7 @@ def _try(action: Callable[[], object], what: str, then: str) -> bool:
         action()
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        print(f"W&B {what} ({type(error).__name__}: {reason}); {then}.", file=sys.stderr)
+        show(f"W&B {what} ({type(error).__name__}: {reason}); {then}.", sys.stderr)
         return False
     return True
 

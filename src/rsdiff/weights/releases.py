@@ -94,6 +94,7 @@ BY_KIND: dict[str, Release] = {
     "lmf_liif": _LMF,
     "lmf_lte": _LMF,
     "lte": _LTE,
+    "masa_sr": Release("dvlab-research/MASA-SR", "80d1bd8", NONE_STATED, f"{DRIVE}/drive/folders/1O9Y4UK1PFoFKOsYTQqcQJCA_VvBWp29N"),
     "metasr": replace(_LIIF, weights=""),
     "mst_l": _SPECTRAL,
     "mstpp": _SPECTRAL,

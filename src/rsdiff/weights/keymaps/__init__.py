@@ -13,6 +13,7 @@ from rsdiff.weights.keymaps.idm import IDMKeyMap
 from rsdiff.weights.keymaps.implicit import CiaoSRKeyMap, LMFCiaoSRKeyMap, LMFLIIFKeyMap, LMFLTEKeyMap, LTEKeyMap
 from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
+from rsdiff.weights.keymaps.masa_sr import MASASRKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
 from rsdiff.weights.keymaps.refdiff import RefDiffKeyMap
 from rsdiff.weights.keymaps.rrdb import ESRGANKeyMap, RRDBKeyMap
@@ -48,6 +49,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "lmf_liif": LMFLIIFKeyMap(),
     "lmf_lte": LMFLTEKeyMap(),
     "lte": LTEKeyMap(),
+    "masa_sr": MASASRKeyMap(),
     "metasr": MetaSRKeyMap(),
     "mst_l": MSTLKeyMap(),
     "mstpp": MSTPlusPlusKeyMap(),
