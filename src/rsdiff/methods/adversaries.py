@@ -160,6 +160,10 @@ class AdversarialConfig(MethodConfig):
     tiles: HaloTilesConfig = HaloTilesConfig()
     """Whether an image is restored whole or in tiles."""
 
+    @property
+    def target_side(self) -> int | None:
+        return self.discriminator.target_side
+
     def refuse(self, problem: Problem) -> str | None:
         refusal = refuse_bands(self.perceptual, problem) or self.network.refuse_network(problem)
         return refusal or self.base.refuse_base(self.network.kind, problem)

@@ -102,6 +102,11 @@ class MethodConfig:
         return None
 
     @property
+    def target_side(self) -> int | None:
+        """Side in pixels of the training targets that a discriminator is built for; None where they may have any."""
+        return None
+
+    @property
     def any_scale(self) -> bool:
         """Whether one set of weights serves every scale."""
         return False

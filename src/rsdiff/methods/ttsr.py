@@ -87,6 +87,10 @@ class TTSRConfig(TTSRDiscriminatorConfig, MethodConfig):
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr", "ref"})
 
+    @property
+    def target_side(self) -> int | None:
+        return self.discriminator_size if self.adversarial else None
+
     def refuse(self, problem: Problem) -> str | None:
         if (refusal := refuse_reference("ttsr", problem)) is not None:
             return refusal

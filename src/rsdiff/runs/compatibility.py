@@ -63,6 +63,7 @@ def check_compatible(
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
     require_fields(f"model={choices['model']}", requires, given, choices, offers)
     require_kernel_size(settings)
+    require_target_side(settings)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
         degradation = settings.degradation.for_wavelengths(getattr(settings.dataset, "wavelengths", ()))
@@ -98,6 +99,21 @@ def require_kernel_size(settings: RunSettings) -> None:
         raise ConfigError(
             f"degradation={settings.choices['degradation']} blurs with kernels of {given} x {given} and model={settings.choices['model']} "
             f"is trained to estimate {wanted} x {wanted}; set degradation.kernel_size={wanted}, or the model's kernel_size={given}."
+        )
+
+
+def require_target_side(settings: RunSettings) -> None:
+    """Raise ConfigError where training targets are not of the size that a discriminator is built for."""
+    trainer, wanted = settings.groups.get("trainer"), settings.model.target_side
+    if trainer is None or wanted is None:
+        return
+    crop = getattr(settings.degradation, "crop", None)
+    side = round(crop * settings.scale) if crop else trainer.patch
+    if side != wanted:
+        option = f"degradation.crop={wanted / settings.scale:g}" if crop else f"trainer.patch={wanted}"
+        raise ConfigError(
+            f"model={settings.choices['model']} has a discriminator built for targets of {wanted} x {wanted}, and in training they are "
+            f"{side} x {side}; set {option}, or the size of the discriminator to {side}."
         )
 
 
