@@ -42,6 +42,7 @@ ADVICE: Mapping[int, str] = {
     errno.EACCES: "permission is denied; choose a path you may read or write",
     errno.EPERM: "the operation is not permitted; choose a path you may read or write",
     errno.ENOENT: "it does not exist; check the path",
+    errno.EEXIST: "a file is there and a folder is needed; choose another folder",
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
     errno.EISDIR: "it is a folder and a file is needed",
 }
