@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,30 @@ def test_a_folder_of_another_tool_gets_tables_records_and_a_page_and_torchmetric
     summaries = json.loads((place / "evaluation" / "summary.json").read_text())
     assert set(summaries) == {"", "field", "port"}
     assert "### port" in (place / "results.md").read_text()
+
+
+def test_folders_of_all_references_are_degradations_with_a_row_each(run_command: Command, folders: Path) -> None:
+    """Beside class folders, and with LR images of each degradation."""
+    both, inputs = folders / "both", folders / "inputs"
+    for name, tool in (("iso", "good"), ("aniso", "bad")):
+        shutil.copytree(folders / tool, both / name)
+        for path in (folders / "hr").rglob("*.png"):
+            place = inputs / name / path.relative_to(folders / "hr")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.open(path).reduce(4 if name == "iso" else 8).resize((SIDE // 4,) * 2).save(place)
+    words = "metrics=basicsr_rgb", "metrics.metrics=[psnr]", "scale=4"
+    place = score(run_command, folders, f"sr={both}", f"task.lr_folder={inputs}", *words)
+    records = read_records(place / "evaluation")
+    assert len(records) == 2 * COUNT
+    assert dict(records.groupby("degradation").size()) == {"iso": COUNT, "aniso": COUNT}
+    assert set(json.loads((place / "evaluation" / "summary.json").read_text())) == {"", "iso", "aniso", "field", "port"}
+    psnr, bicubic = (records.groupby("degradation")[column].mean() for column in ("psnr", "bicubic_psnr"))
+    assert psnr["iso"] > psnr["aniso"] + 5
+    assert bicubic["iso"] > bicubic["aniso"]
+    ended = run_command("task=score", f"hr={folders / 'hr'}", f"outputs={folders / 'other'}", f"sr={folders / 'bad'}", *words)
+    assert ended.code == 0
+    (other,) = (folders / "other").rglob("records.csv")
+    assert read_records(other.parent)["psnr"].mean() == pytest.approx(psnr["aniso"])
 
 
 def test_two_tools_are_compared_over_the_same_images_with_corrected_tests(run_command: Command, folders: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.image import PeakSignalNoiseRatio
 from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -108,6 +109,62 @@ def test_metrics_survive_a_pickle_with_what_they_have_seen() -> None:
     for one in (psnr, again):
         one.update(hr * 0.9, hr)
     assert float(again.compute()) == float(psnr.compute())
+
+
+def test_a_collection_shares_no_states_between_formulas_whatever_the_first_batch_is() -> None:
+    """torchmetrics shares the states of metrics that look alike after one batch: here nothing counts in it, or all images are perfect."""
+    sr, hr = images(4)
+    nothing = torch.zeros(4, 1, 40, 36)
+    for first in ({"valid": nothing}, {}):
+        both = metrics("basicsr_y", scale=4), MetricCollection([metric("psnr", name, scale=4) for name in ("basicsr_y",)])
+        both[1].add_metrics({"rgb": metric("psnr", "basicsr_rgb", scale=4), "border": metric("psnr", "basicsr_y", scale=8)})
+        for collection in both:
+            collection.update(hr, hr, **first)
+            collection.update(sr, hr)
+            found = collection.compute()
+            for name, one in collection.items(keep_base=True, copy_state=False):
+                alone = metric(one.metric.name, one.config, one.scale)
+                alone.update(hr, hr, **first)
+                alone.update(sr, hr)
+                assert float(found[name]) == float(alone.compute()), name
+
+
+@pytest.mark.parametrize("make", [lambda: metric("psnr", "basicsr_y", scale=4), lambda: FrechetDistance(Pooling())])
+def test_a_metric_does_what_the_tester_of_torchmetrics_asks(make: Callable[[], Metric]) -> None:
+    """Its tester is no part of the installed package; these are what its sources ask of a class, two processes apart (see below)."""
+    sr, hr = images(6)
+    one, whole = make(), make()
+    for constant in ("is_differentiable", "higher_is_better"):
+        with pytest.raises(RuntimeError, match="const"):
+            setattr(one, constant, not getattr(one, constant))
+    assert hash(one) != hash(whole)
+    assert not one.state_dict()
+    by_batch = [one(sr[part], hr[part]) for part in (slice(0, 2), slice(2, 6))]
+    fresh = make()
+    fresh.update(sr[2:], hr[2:])
+    torch.testing.assert_close(by_batch[1], fresh.compute())  # forward: the value of its batch alone
+    whole.update(sr, hr)
+    torch.testing.assert_close(one.compute(), whole.compute())
+    first, second = make(), make()
+    for part, taker in ((slice(0, 4), first), (slice(4, 6), second)):
+        taker.update(sr[part], hr[part])
+    first.merge_state(second)
+    torch.testing.assert_close(first.compute(), whole.compute())
+    stored, taken = one.clone(), make()
+    for keeper in (stored, taken):
+        keeper.persistent(True)
+    taken.load_state_dict(stored.state_dict())
+    for keeper in (taken, one):
+        keeper.update(sr[:2].flip(2), hr[:2])
+    torch.testing.assert_close(taken.compute(), one.compute())
+    one.reset()
+    one.update(sr, hr)
+    torch.testing.assert_close(one.compute(), whole.compute())
+    for dtype in (torch.float16, torch.bfloat16):  # as exact as the images are
+        halved, widened = make(), make()
+        halved.update(sr.to(dtype), hr.to(dtype))
+        widened.update(sr.to(dtype).float(), hr.to(dtype).float())
+        assert float(halved.compute()) == float(widened.compute())
 
 
 def test_every_protocol_is_what_the_command_line_composes() -> None:

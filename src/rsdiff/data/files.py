@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from rsdiff.data.data_range import LOOKED_AT, MEASURED_IMAGES, require_fitting, 
 from rsdiff.data.digests import digest_of
 from rsdiff.data.file_options import FileOptions
 from rsdiff.data.file_records import FileRecords, State, content_digest, own_state
+from rsdiff.data.meanings import disagreements
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
+from rsdiff.data.open_files import open_files
 from rsdiff.data.opening import without_warnings
-from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file, read_raster
+from rsdiff.data.rasters import Decoded, Raster, RasterInfo, open_file
 from rsdiff.data.sample import VALIDITY, Sample, SampleMeta
 from rsdiff.data.scanning import Item, misplaced, scan
 from rsdiff.data.source import DataError, RawSample, Window, meta_of_window, sample_from
@@ -45,6 +48,7 @@ class FileSource:
         self._digests: dict[Path, str] = {}
         self._outside: list[str] = []
         self._memo: Decoded | None = None
+        weakref.finalize(self, open_files().close, self._states.keys())  # what is deleted next shall not be open
         first = self._infos[0]
         roles = set(first)
         marked = {VALIDITY[role] for role in roles & set(IMAGE_ROLES) if any(self._marks_missing(infos[role]) for infos in self._infos)}
@@ -131,6 +135,8 @@ class FileSource:
                 f"{len(apart)} of {len(self)} samples have files that do not lie on the same ground, e.g. {apart[0][0]}: {apart[0][1]}; "
                 "cut them to the same ground"
             )
+        said += disagreements([(found.item.name, found.infos) for found in self._scanned])
+        said += self._opaque()
         for role in ("lr", "ref"):
             ratio = self._brightness(role) if role in self.gives and "hr" in self.gives and self.bands == self.lr_bands else 1.0
             if not 1 / _LARGEST_RATIO <= ratio <= _LARGEST_RATIO:
@@ -139,6 +145,19 @@ class FileSource:
                     "another unit; convert one of them, or set dataset.normaliser to the range of both"
                 )
         return said
+
+    def _opaque(self) -> list[str]:
+        """Return a sentence where an alpha band is among the bands that nobody chose: GDAL also calls the fourth of four bytes so."""
+        alphas = {role: info.alpha for role, info in self._infos[0].items() if role in IMAGE_ROLES and info.alpha is not None}
+        if not alphas or self._options.take_bands or self._options.convert == "rgb":
+            return []
+        role, alpha = next(iter(alphas.items()))
+        others = [band for band in range(1, self._infos[0][role].bands + 1) if band != alpha]
+        typed = ",".join(map(str, others))
+        return [
+            f"band {alpha} of {role} is opacity (alpha) as its file says, and is restored and scored like the others; leave it out with "
+            f"dataset.take_bands=[{typed}], or, if it is something else, name it there, too"
+        ]
 
     def _brightness(self, role: str) -> float:
         """Return the ratio of the means of a role and of hr, scaled to [0, 1], over a few samples spread over the source."""
@@ -162,14 +181,17 @@ class FileSource:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_memo": None, "_records": None}
 
-    def _require_unchanged(self, path: Path) -> None:
-        """Raise DataError where a file is not the one whose header was read: results would depend on when it was replaced."""
+    def _require_unchanged(self, path: Path) -> tuple[int, int, int, int]:
+        """Return the state of a file; raises DataError where it is not the one whose header was read.
+
+        Results would depend on when it was replaced.
+        """
         state = own_state(path)
         if state == self._states[path][:4]:
-            return
+            return state
         if path in self._digests and content_digest(path) == self._digests[path]:
             self._states[path] = (*state, self._states[path][4])  # copied anew or touched: the same pixels
-            return
+            return state
         raise DataError(
             f"{path} changed since this run began; give the same command again, which begins a run of the images as they are, or put the "
             "former file back to continue this one."
@@ -177,10 +199,10 @@ class FileSource:
 
     def _read(self, path: Path, info: RasterInfo, window: Window, role: str) -> Raster:
         """Read a window; the last file that had to be decoded whole is kept for its next windows (views of one image)."""
-        self._require_unchanged(path)
+        state = self._require_unchanged(path)
         as_codes, variable, bands = role == "change_mask", self._options.variable, self._chosen_bands(info, path, role)
         if info.has_windows:
-            return read_raster(path, window, as_codes, variable, bands)
+            return open_files().read((path, as_codes, variable), state, window, bands)
         known = self._memo is not None and self._memo.path == path
         decoded = self._memo if self._memo is not None and known else Decoded(path, as_codes, variable, bands)
         if role == "hr":

@@ -176,5 +176,9 @@ def as_integers(values: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> NDAr
     What GDAL does when real numbers are written to an integer raster; NumPy and rasterio cut off and wrap around (70000 -> 4464).
     """
     limits = np.iinfo(dtype)
-    rounded = np.floor(values.astype(np.float64) + 0.5)
-    return np.clip(np.nan_to_num(rounded, nan=0.0, posinf=limits.max, neginf=limits.min), limits.min, limits.max).astype(dtype)
+    rounded = np.add(values, 0.5, dtype=np.float64)  # one array throughout: what is written block by block spends its time on memory
+    np.floor(rounded, out=rounded)
+    np.clip(rounded, limits.min, limits.max, out=rounded)
+    if np.isnan(rounded.sum()):
+        rounded[np.isnan(rounded)] = 0.0
+    return rounded.astype(dtype)

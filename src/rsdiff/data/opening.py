@@ -34,9 +34,10 @@ _NEVER_OPENED = frozenset({"metadata", "srs", "gcplist", "colortable", "category
 """Elements of a mosaic that are only told; a DOI of the product, say, stands in its metadata."""
 
 
-def open_raster(path: Path, variable: str = "") -> Any:
+def open_raster(path: Path, variable: str = "", driver: str | None = None) -> Any:
     """Open a file with GDAL for reading; a context manager.
 
+    driver    GDAL's name of the format, where it is known; the others are not tried then
     variable  which sub-data set of a container (netCDF, Sentinel-2 product, ...): the last part of its name, or any part that only it has
     Formats that fetch their pixels from elsewhere (other files, servers) are not tried: an image from a stranger must not make this
     machine read or ask for anything but itself. A mosaic of own files is opened by its name, *.vrt, unless it opens servers or code.
@@ -49,7 +50,7 @@ def open_raster(path: Path, variable: str = "") -> Any:
     name = gdal_name(path)
     # rasterio.open takes one driver, or all of them; what it returns takes a list
     with rasterio.env.env_ctx_if_needed():
-        file = DatasetReader(name, driver=_drivers())
+        file = DatasetReader(name, driver=[driver] if driver else _drivers())
         names = list(file.subdatasets)
         has_pages = len(names) > 1 and file.driver in _PAGED
         if not names or (file.count and not variable and not has_pages):

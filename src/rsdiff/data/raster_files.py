@@ -18,7 +18,7 @@ from rasterio.transform import Affine
 from rsdiff.data import cubes
 from rsdiff.data.opening import in_one_sentence, local_file, open_netcdf, open_raster, without_warnings
 from rsdiff.data.orientation import as_stored, lies_on_its_side, orientation_in_file, stored_window, turned
-from rsdiff.data.palettes import palette_of
+from rsdiff.data.palettes import Palette, palette_of
 from rsdiff.data.plausible import require_plausible
 from rsdiff.data.sample import Georeference
 from rsdiff.data.source import DataError, Window
@@ -35,6 +35,8 @@ class RasterInfo:
     has_windows  whether a window can be read without decoding the whole file
     wavelengths  band centres in nanometres, or empty
     alpha        number of the alpha band, counted from 1, or None
+    names        names of the bands, else their colours, where every band has one of its own
+    scaling      (scale, offset) of every band, where the file has some
     """
 
     bands: int
@@ -46,6 +48,8 @@ class RasterInfo:
     wavelengths: tuple[float, ...] = ()
     georeference: Georeference | None = None
     alpha: int | None = None
+    names: tuple[str, ...] = ()
+    scaling: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass
@@ -143,19 +147,40 @@ class Cube(OpenedFile):
         return Raster(cubes.read_cube(self.path, window, self._variable))
 
 
-class GdalRaster(OpenedFile):
-    """A raster that GDAL reads, in windows where its format allows it; a picture without a place on the ground is turned upright."""
+@dataclass(frozen=True)
+class Header:
+    """What the header of a raster says, and how its pixels are read: enough to open it again without a look at its header.
 
-    def __init__(self, path: Path, as_codes: bool, variable: str, head: bytes) -> None:
+    driver       GDAL's name of the format
+    orientation  of the stored image, see `orientation`
+    marks        whether a nodata value or a mask marks missing pixels
+    """
+
+    info: RasterInfo
+    driver: str
+    orientation: int
+    palette: Palette | None
+    marks: bool
+
+
+class GdalRaster(OpenedFile):
+    """A raster that GDAL reads, in windows where its format allows it; a picture without a place on the ground is turned upright.
+
+    known  what its header says, where that has been looked at before
+    """
+
+    def __init__(self, path: Path, as_codes: bool, variable: str, head: bytes = b"", known: Header | None = None) -> None:
+        self.path = path
         with without_warnings():
-            self._file = open_netcdf(path, variable) if cubes.is_hdf5(head) else open_raster(path, variable)
+            self._file = (
+                open_netcdf(path, variable) if cubes.is_hdf5(head) else open_raster(path, variable, known.driver if known else None)
+            )
         try:
-            self.path, self._palette = path, None if as_codes else palette_of(self._file)
-            super().__init__(path, self._header())
+            self.header = known or self._header(as_codes)
         except BaseException:
             self._file.close()
             raise
-        self._marks = _declares_missing(self._file)
+        super().__init__(path, self.header.info)
 
     @property
     def dataset(self) -> Any | None:
@@ -163,13 +188,18 @@ class GdalRaster(OpenedFile):
 
     @property
     def as_stored(self) -> Affine | None:
-        return as_stored(self._orientation, self.info.height, self.info.width)
+        return as_stored(self.header.orientation, self.info.height, self.info.width)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
-    def _header(self) -> RasterInfo:
+    def _header(self, as_codes: bool) -> Header:
         file, path = self._file, self.path
+        palette, marks = None if as_codes else palette_of(file), _declares_missing(file)
         types = set(file.dtypes)
         if file.count == 0:
             raise DataError(f"{path} holds no raster; check the file, or leave it out with dataset.extensions.")
@@ -184,24 +214,27 @@ class GdalRaster(OpenedFile):
         require_plausible(path, block * (file.count if file.interleaving == Interleaving.pixel else 1), [*file.files, local_file(path)])
         # In a map the tag is left alone, as GDAL leaves it: its coordinates are those of the stored pixels.
         has_place = file.crs is not None or not file.transform.is_identity or bool(file.gcps[0]) or file.rpcs is not None
-        self._orientation = 1 if has_place else orientation_in_file(path, file.driver)
-        sides = (file.width, file.height) if lies_on_its_side(self._orientation) else (file.height, file.width)
+        orientation = 1 if has_place else orientation_in_file(path, file.driver)
+        sides = (file.width, file.height) if lies_on_its_side(orientation) else (file.height, file.width)
         placed = file.crs is not None and not file.transform.is_identity
-        kinds, palette = file.colorinterp, self._palette
-        return RasterInfo(
+        kinds = file.colorinterp
+        info = RasterInfo(
             bands=file.count if palette is None else palette.bands,
             height=sides[0],
             width=sides[1],
             dtype=dtype if palette is None else np.dtype(np.uint8),
-            has_nodata=_declares_missing(file) or dtype.kind == "f" or (palette is not None and palette.has_missing),
+            has_nodata=marks or dtype.kind == "f" or (palette is not None and palette.has_missing),
             has_windows=file.driver not in ("PNG", "JPEG", "WEBP", "BMP", "GIF"),
             wavelengths=wavelengths_of(file),
             georeference=Georeference(file.crs.to_string(), tuple(file.transform)[:6]) if placed else None,
             alpha=kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None,
+            names=names_of(file) if palette is None else (),
+            scaling=scaling_of(file) if palette is None else (),
         )
+        return Header(info, file.driver, orientation, palette, marks)
 
     def _pixels(self, window: Window | None, bands: list[int], size: tuple[int, int] | None) -> Raster:
-        turn = self._orientation
+        turn = self.header.orientation
         if turn == 1:
             return self._stored(window, bands, size)
         part = None if window is None else stored_window(window, turn, self.info.height, self.info.width)
@@ -210,22 +243,22 @@ class GdalRaster(OpenedFile):
 
     def _stored(self, window: Window | None, bands: list[int], size: tuple[int, int] | None) -> Raster:
         """Return the bands of a window of the stored image, reduced to `size`."""
-        file = self._file
+        file, palette = self._file, self.header.palette
         part = None if window is None else rasterio.windows.Window(window.left, window.top, window.width, window.height)
         if window is None:
             stored = sum(np.dtype(kind).itemsize for kind in file.dtypes) * file.height * file.width
             require_plausible(self.path, stored, [*file.files, local_file(self.path)])
-        if self._palette is not None:
+        if palette is not None:
             codes = file.read([1], window=part, out_shape=None if size is None else (1, *size))
-            values, opaque = self._palette.expanded(codes)
+            values, opaque = palette.expanded(codes)
             picked = [band - 1 for band in bands]
-            return Raster(values[picked], opaque[picked] if self._palette.has_missing else None)
+            return Raster(values[picked], opaque[picked] if palette.has_missing else None)
         once = sorted(set(bands))
         picked = [once.index(band) for band in bands]
         shape = None if size is None else (len(once), *size)
         values = file.read(once, window=part, out_shape=shape)
         valid = None
-        if self._marks or (self.info.alpha is not None and self.info.alpha not in bands):
+        if self.header.marks or (self.info.alpha is not None and self.info.alpha not in bands):
             valid = self._valid(values, once, part, shape)
         if picked != list(range(len(once))):
             values, valid = values[picked], None if valid is None else valid[picked]
@@ -266,3 +299,17 @@ def wavelengths_of(file: Any) -> tuple[float, ...]:
     if not found or not all(math.isfinite(value) and value > 0 for value in found):
         return ()
     return tuple(value * 1000 for value in found) if max(found) < 100 else tuple(found)  # below 100 they are micrometres
+
+
+def names_of(file: Any) -> tuple[str, ...]:
+    """Return the names of the bands of an open raster, else their colours, where every band has one of its own."""
+    plain = (ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette)
+    named = tuple(text or "" for text in file.descriptions)
+    colours = tuple("" if kind in plain else kind.name for kind in file.colorinterp)
+    return next((found for found in (named, colours) if all(found) and len(set(found)) == len(found)), ())
+
+
+def scaling_of(file: Any) -> tuple[tuple[float, float], ...]:
+    """Return (scale, offset) of every band of an open raster, or nothing where its values are meant as they are stored."""
+    pairs = tuple(zip(map(float, file.scales), map(float, file.offsets), strict=True))
+    return () if all(pair == (1.0, 0.0) for pair in pairs) else pairs

@@ -44,13 +44,12 @@ class BlockMaker:
         valid, alpha = self._valid(block)
         if not valid.any():
             return self._empty(valid, alpha)
-        blended = self.grid.blend(block, read_tiles())
-        drawn = np.stack([self.normaliser.restore(sample) for sample in blended])  # (samples, C, h, w) in stored units
+        drawn = [self.normaliser.restore(sample) for sample in self.grid.blend(block, read_tiles())]  # each (C, h, w) in stored units
         if self.reader.is_repeated:
-            drawn = drawn.mean(axis=1, keepdims=True)
-        images = {"restored": self._stored(drawn.mean(axis=0), valid, alpha)}
+            drawn = [sample.mean(axis=0, keepdims=True) for sample in drawn]
+        images = {"restored": self._stored(drawn[0] if len(drawn) == 1 else np.mean(drawn, axis=0), valid, alpha)}
         if "spread" in self.forms:
-            spread = drawn.std(axis=0, ddof=1)
+            spread = np.std(drawn, axis=0, ddof=1)
             images["spread"] = _padded(self.forms["spread"].convert(spread, valid))
             if "interval" in self.forms:
                 images["interval"] = _padded(self.forms["interval"].convert(self.half_width(spread), valid))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -150,19 +151,21 @@ class SceneReader:
 
 
 class NormalisedScene:
-    """A reader's pixels without holes, the range of the normaliser as [0, 1]; what lies outside is not limited.
-
-    fill  (bands,) value of missing pixels far from any other: the median of the scene's samples
-    """
+    """A reader's pixels without holes, the range of the normaliser as [0, 1]; what lies outside is not limited."""
 
     def __init__(self, reader: SceneReader, normaliser: Normaliser) -> None:
         self.reader = reader
         self.normaliser = normaliser
-        parts = [np.where(valid, normaliser.scaled(values), np.nan) for values, valid in reader.samples()]
+
+    @cached_property
+    def fill(self) -> NDArray[np.float32]:
+        """Value (bands,) of missing pixels far from any other: the median of the scene's samples, which are read when it is needed."""
+        parts = [np.where(valid, self.normaliser.scaled(values), np.nan) for values, valid in self.reader.samples()]
         stacked = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1)
         present = np.isfinite(stacked).any(axis=1)
-        self.fill = np.full(len(stacked), 0.5, np.float32)
-        self.fill[present] = np.nanmedian(stacked[present], axis=1)
+        fill = np.full(len(stacked), 0.5, np.float32)
+        fill[present] = np.nanmedian(stacked[present], axis=1)
+        return fill
 
     def window(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[np.float32], bool]:
         """Return the image (bands, height, width) of a window that may reach beyond the scene, and whether it holds any valid pixel.

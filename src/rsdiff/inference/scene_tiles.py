@@ -90,7 +90,7 @@ class TileRestorer:
             else:
                 number = sample // len(job.methods)
                 made = variant(work, number, lambda turned: restore(method, turned, job.sampler, noise, precision))
-            restored = made.cpu().numpy()
+            restored = made.cpu().contiguous().numpy()  # channels last would be stored and read value by value
         if len(inside) > 1:
             group = Grid(rows, columns, max(rows.target_length, columns.target_length))
             groups = restored.reshape(len(tiles), len(inside), *restored.shape[1:])
@@ -111,9 +111,10 @@ class TileRestorer:
 
     def _reference(self, raster: AlignedRaster, values: NDArray[Any], valid: NDArray[np.bool_]) -> Restored:
         normaliser = type_range(raster.dtype) if self.job.options.scaling == "dtype" else self.scene.normaliser
-        fill = self.scene.fill if len(self.scene.fill) == len(values) else np.full(len(values), 0.5, np.float32)
         image = normaliser.normalise(values)
-        return image if valid.all() else filled(image, valid, fill)
+        if valid.all():
+            return image
+        return filled(image, valid, self.scene.fill if len(self.scene.fill) == len(values) else np.full(len(values), 0.5, np.float32))
 
 
 def scene_code(method: Method, job: SceneJob, scene: NormalisedScene, scale: Fraction, multiple: int) -> Tensor | None:
@@ -125,7 +126,8 @@ def scene_code(method: Method, job: SceneJob, scene: NormalisedScene, scale: Fra
     for values, valid in scene.reader.samples():
         if not valid.any():
             continue
-        image = filled(scene.normaliser.scaled(values), valid, scene.fill).clip(0, 1)
+        image = scene.normaliser.scaled(values)
+        image = (image if valid.all() else filled(image, valid, scene.fill)).clip(0, 1)
         side = [rounded_up(max(length, SMALLEST_TILE), multiple) for length in image.shape[1:]]
         image = np.pad(image, ((0, 0), (0, side[0] - image.shape[1]), (0, side[1] - image.shape[2])), mode="symmetric")
         lr = torch.from_numpy(image)[None].to(job.device)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,21 +40,21 @@ class Axis:
         assert 0 <= 2 * self.overlap <= self.tile
         assert (self.tile * self.scale).denominator == (self.overlap * self.scale).denominator == 1
 
-    @property
+    @cached_property
     def stride(self) -> int:
         return self.tile - self.overlap
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Number of tiles."""
         return max(1, math.ceil((self.length - self.overlap) / self.stride))
 
-    @property
+    @cached_property
     def target_length(self) -> int:
         """Pixels of the target."""
         return round(self.length * self.scale)
 
-    @property
+    @cached_property
     def target_tile(self) -> int:
         """Side of a tile in target pixels."""
         return int(self.tile * self.scale)
@@ -112,21 +113,21 @@ class Grid:
     columns: Axis
     block: int
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
         """(H, W) of the target."""
         return self.rows.target_length, self.columns.target_length
 
-    @property
+    @cached_property
     def tiles(self) -> int:
         """Number of tiles."""
         return self.rows.count * self.columns.count
 
-    @property
+    @cached_property
     def block_columns(self) -> int:
         return -(-self.size[1] // self.block)
 
-    @property
+    @cached_property
     def blocks(self) -> int:
         """Number of blocks."""
         return -(-self.size[0] // self.block) * self.block_columns

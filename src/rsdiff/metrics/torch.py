@@ -12,6 +12,7 @@ not a formula of pooled sums, as most of torchmetrics' own classes.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -55,6 +56,10 @@ def metrics(protocol: Protocol = "standard", scale: float = 4, **options: Any) -
 class _Ours(TorchMetric):
     """What a metric of images and one of a set have in common: the formula under its protocol."""
 
+    formula: Tensor
+    """(8,), which formula the other states are of. A MetricCollection lets metrics share their states for good that are equal after the
+    first batch, as those of all formulas are where nothing of it counts."""
+
     is_differentiable = False
     full_state_update = False
 
@@ -64,6 +69,8 @@ class _Ours(TorchMetric):
         reason = _reason(self.metric, self.config)
         if reason is not None:
             raise UserError(f"{self.metric.title} is not computed: {reason}")
+        digest = hashlib.sha256(repr((name, self.config, self.scale)).encode()).digest()
+        self.add_state("formula", torch.tensor(list(digest[:8])), dist_reduce_fx="max")
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy or a pickle is made of: the formula by its name, and nothing that was built of it."""
@@ -87,6 +94,8 @@ class _Ours(TorchMetric):
             raise UserError(f"images of the shapes {given} were given; give (B, C, H, W) of equal sizes.")
         if "lr" in self.metric.needs and lr is None:
             raise UserError(f"{self.metric.title} needs the input images, too: update(restored, hr, lr=...).")
+        restored = widened(restored)
+        target, lr = (None if images is None else widened(images) for images in (target, lr))
         return [
             View(
                 image=restored[index].detach(),
@@ -198,9 +207,14 @@ def _stacked(features: list[Tensor] | Tensor) -> Tensor | None:
     return features.cpu()
 
 
+def widened(images: Tensor) -> Tensor:
+    """Return images of half precision as float32, in which formulas are meant; others as they are."""
+    return images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+
+
 def _as_bytes(images: Tensor, rgb_bands: tuple[int, int, int]) -> Tensor:
     """Return images (B, C, H, W) in [0, 1] as uint8 (B, 3, H, W), as the files they would be saved as."""
-    planes = torch.stack([rgb_planes(quantise(image), rgb_bands) for image in images])
+    planes = torch.stack([rgb_planes(quantise(image), rgb_bands) for image in widened(images)])
     return planes.expand(-1, 3, -1, -1).to(torch.uint8)
 
 

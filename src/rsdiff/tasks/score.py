@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Scored:
-    """Rows of one tool's images, with the evaluators that made them; `parts` are rows by band or class."""
+    """Rows of one tool's images, with the evaluators that made them; `parts` are rows by band, degradation or class."""
 
     name: str
     rows: list[Row]
@@ -99,7 +99,8 @@ def tool_names(places: Sequence[Path]) -> list[str]:
 class Images:
     """Restored images with their references, matched by name; read one at a time.
 
-    restored, reference  two folders, nested alike or flat, or two files; names may differ by what all of a folder have in common
+    restored, reference  two folders, nested alike or flat, or two files; names may differ by what all of a folder have in common. Where
+                         every folder in `restored` has an image of every reference, they are told apart as degradations
     others               folders of LR images ('lr') and of masks whose 0 does not count ('change_mask'), named as the references
     Raises UserError (DataError) where a file has no partner or sizes do not belong together.
     """
@@ -107,16 +108,20 @@ class Images:
     def __init__(self, restored: Path, reference: Path, others: Mapping[str, Path], options: FileOptions, scale: float) -> None:
         sr, hr = (stems_of(place, name, options) for place, name in ((restored, "sr"), (reference, "hr")))
         one_file = restored.is_file() and reference.is_file()
-        pairs = [(next(iter(hr)), next(iter(hr)), next(iter(sr)))] if one_file else matched(hr, sr, reference, restored)
+        one_pair = [("", next(iter(hr)), next(iter(hr)), next(iter(sr)))]
+        pairs = one_pair if one_file else by_degradation(hr, sr) or [("", *one) for one in matched(hr, sr, reference, restored)]
         found = {role: stems_of(place, role, options) for role, place in others.items()}
-        items = []
-        for name, high, _ in pairs:
-            lacking = next((role for role, stems in found.items() if high not in stems), None)
+        items, made = [], []
+        for degradation, name, high, low in pairs:
+            label = f"{degradation}/" if degradation else ""
+            beside = {role: stems.get(label + high, stems.get(high)) for role, stems in found.items()}
+            lacking = next((role for role, path in beside.items() if path is None), None)
             if lacking is not None:
                 raise UserError(f"{hr[high]} has no partner of its name in {others[lacking]}; add it, or leave that folder out.")
-            items.append(Item(name, {"hr": hr[high], **{role: stems[high] for role, stems in found.items()}}, class_label(high)))
+            labels = (*([("degradation", degradation)] if degradation else []), *class_label(high))
+            items.append(Item(label + name, {"hr": hr[high], **{role: path for role, path in beside.items() if path}}, labels))
+            made.append(Item(label + name, {"hr": sr[low]}))
         self.scale = scale
-        made = [Item(name, {"hr": sr[low]}) for name, _, low in pairs]
         try:
             self.references = FileSource(items, options, scale, items)
             self.restored = FileSource(made, unlimited(options, made, self.references.normaliser), scale, made)
@@ -209,6 +214,23 @@ def matched(hr: Mapping[str, Path], sr: Mapping[str, Path], reference: Path, res
     return list(found.pairs)
 
 
+def by_degradation(hr: Mapping[str, Path], sr: Mapping[str, Path]) -> list[tuple[str, str, str, str]]:
+    """Return (folder, name, HR stem, SR stem) where two folders or more each hold an image of every reference; else nothing."""
+    folders: dict[str, dict[str, str]] = {}
+    for stem in sr:
+        folder, _, below = stem.partition("/")
+        folders.setdefault(folder, {})[below] = stem
+    if len(folders) < 2 or any("" in inside for inside in folders.values()):
+        return []
+    made = []
+    for folder, inside in folders.items():
+        found = pair(list(hr), list(inside), {"hr": Affixes(), "lr": Affixes()})
+        if found.alone or len(found.pairs) != len(hr):
+            return []
+        made += [(folder, name, high, inside[low]) for name, high, low in found.pairs]
+    return made
+
+
 def score_images(
     name: str,
     images: Images,
@@ -217,7 +239,7 @@ def score_images(
     progress: Progress = lambda done, total: None,
     maps: Path | None = None,
 ) -> Scored:
-    """Return the rows of a tool's images, their summary, and those of every band and class folder that has a table of its own.
+    """Return the rows of a tool's images, their summary, and those of every band, degradation and class folder.
 
     maps  folder for maps of the images' detail, or None
     """
@@ -241,9 +263,10 @@ def score_images(
         rows.append(row)
         progress(number_done, len(images))
     parts = [(f"band {band + 1}", single.summary(kept)) for band, kept in enumerate(by_band) if single]
-    classes = sorted({str(row["class"]) for row in rows if "class" in row})
-    if len(classes) > 1:
-        parts += [(label, evaluator.summary([row for row in rows if row.get("class") == label])) for label in classes]
+    for kind in ("degradation", "class"):
+        labels = sorted({str(row[kind]) for row in rows if kind in row})
+        if len(labels) > 1:
+            parts += [(label, evaluator.summary([row for row in rows if row.get(kind) == label])) for label in labels]
     return Scored(name, rows, evaluator.summary(rows), parts)
 
 
