@@ -80,6 +80,7 @@ class BlindDiffusion:
 class JointBlindConfig(MethodConfig):
     """What the configs of these methods share; each adds its restorer (`restorer`) and its U-Net (`unet`)."""
 
+    has_own_step: ClassVar[bool | None] = False
     diffusion: ClassVar[BlindDiffusion]
 
     contrast: ContrastConfig = ContrastConfig()
@@ -88,6 +89,10 @@ class JointBlindConfig(MethodConfig):
     """Noise levels of training."""
     pretrain_steps: Annotated[int, Ours("training")] = 0
     """Steps that train restorer and encoder without the diffusion loss first; 0 in every published configuration."""
+
+    @property
+    def sampled_levels(self) -> int:
+        return self.schedule.steps
 
     @property
     def views(self) -> int:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.precision import in_float32
 from rsdiff.networks.diffusion_unet import DiffusionUNet, SkeletonConfig, UNetSizes
 from rsdiff.networks.layers import ChannelGate, PixelGate, TimeEmbedding, Upsample, filter_each, orthogonal_
@@ -166,6 +167,8 @@ class DegradationEncoder(nn.Module):
 class ContrastConfig:
     """The degradation encoder and its momentum contrast."""
 
+    read_with: ClassVar[ReadWith] = dict.fromkeys(("queue_size", "momentum", "temperature"), ("weight", (ABOVE_0,)))
+
     width: int = 64
     """Channels of the encoder's first convolutions; the degradation code has four times as many."""
     queue_size: int = 8192
@@ -180,8 +183,11 @@ class ContrastConfig:
     def __post_init__(self) -> None:
         if self.width < 1 or self.queue_size < 1:
             raise UserError(f"width={self.width} and queue_size={self.queue_size} were given; both must be at least 1.")
-        if not 0 <= self.momentum <= 1 or self.temperature <= 0:
-            raise UserError(f"momentum={self.momentum}, temperature={self.temperature}: choose 0 to 1, and a positive temperature.")
+        if not 0 <= self.momentum <= 1 or self.temperature <= 0 or self.weight < 0:
+            raise UserError(
+                f"momentum={self.momentum}, temperature={self.temperature}, weight={self.weight}: choose 0 to 1, a positive temperature, "
+                "and a weight of 0 or more."
+            )
 
     @property
     def code_channels(self) -> int:
