@@ -89,7 +89,7 @@ def test_all_tiles_share_the_code_of_the_scene(tmp_path: Path) -> None:
     assert len(np.unique(pixels(own.outputs[0]))) > 1
 
 
-@pytest.mark.parametrize("name", ["danv2_tiny", "dasr_quick", "dcls_tiny", "drsr_quick", "diffbsr_quick", "blindsrsnf_tiny"])
+@pytest.mark.parametrize("name", ["danv2_tiny", "dasr_quick", "dcls_tiny", "drsr_quick", "diffbsr_quick", "blindsrsnf_quick"])
 def test_a_method_given_its_own_code_restores_the_same_image(name: str) -> None:
     register_schemas()
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
