@@ -93,7 +93,7 @@ matrix: $(STAMP)
 
 # The table of docs/features.md, from that matrix.
 feature-table: $(STAMP)
-	$(BIN)/python -m rsdiff.app.matrix
+	$(BIN)/python -m documentation.matrix
 
 # One test process per core and one thread each: PyTorch's threads and pytest's processes would fight over the cores.
 test: $(STAMP)
@@ -168,7 +168,7 @@ docs: $(STAMP)
 # The tables of docs/models.md: size, cost (measured, ten minutes of a core), code and weights of every published model; what was measured is
 # kept in docs/model_costs.json, and MODELS="sr3 liif" measures these again.
 model-table: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m rsdiff.app.model_table $(MODELS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m documentation.model_table $(MODELS)
 
 # The pictures of docs/gallery.md, from weights of the zoo on generated scenes and, with DATA_ROOT, on a Landsat scene (DATA_ROOT/scenes).
 gallery: $(STAMP)

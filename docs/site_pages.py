@@ -9,11 +9,11 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from rsdiff.app.reference import pages
-
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "docs"))
+sys.path += [str(ROOT), str(ROOT / "docs")]
 from flow import with_pictures  # noqa: E402 - a file beside this one, which mkdocs does not make importable
+
+from documentation.reference import pages  # noqa: E402 - of the repository, not of the package
 
 MOVED = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}
 """Pages of the root and where the site has them."""

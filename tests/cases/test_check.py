@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from tests.cases.test_leaks import TRAIN, counts, images
@@ -122,6 +123,29 @@ def test_pairs_on_other_ground_and_in_other_units_are_told(run_command: Command,
     assert insisted.code == 1
     assert said(insisted, "1 of 4 samples", "0", "1.5 LR pixels apart")
     assert said(insisted, "lr images are 6.4 times as bright as hr images")
+
+
+def test_files_whose_bands_mean_something_else_are_told(run_command: Command, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    for number in range(4):
+        low = generator.integers(20, 9000, (3, 12, 12)).astype(np.uint16)
+        raster(tmp_path / "mine" / "HR" / f"{number}.tif", low.repeat(2, 1).repeat(2, 2))
+        raster(tmp_path / "mine" / "LR" / f"{number}.tif", low, pixel=2.0)
+        for role in ("HR", "LR"):
+            with rasterio.open(tmp_path / "mine" / role / f"{number}.tif", "r+") as file:
+                file.colorinterp = colours[::-1] if (role, number) == ("LR", 2) else colours
+                file.scales, file.offsets = (1e-4,) * 3, (-0.1 if (role, number) == ("HR", 1) else 0.0,) * 3
+        image = np.concatenate([low // 36, np.full((1, 12, 12), 255)]).astype(np.uint8)
+        Image.fromarray(image.repeat(3, 1).repeat(3, 2).transpose(1, 2, 0)).save(tmp_path / f"{number}.png")
+    pairs = run_command("task=check", *TRAIN[:-1], *PAIRS, "dataset.range=sentinel2_harmonized")
+    assert pairs.code == 1
+    assert said(pairs, "1 of 4 samples have files whose lr has the bands blue, green, red in another order than those of hr", "2")
+    assert said(pairs, "1 of 4 lr images have the bands blue, green, red")
+    assert said(pairs, "1 of 4 hr images have the scale 0.0001 and offset -0.1, not the 0.0001 and 0 of most others", "1")
+    for word, is_told in (("dataset.extensions=[png]", True), ("dataset.take_bands=[1,2,3]", False)):
+        opaque = run_command("task=check", *TRAIN[:-1], "dataset=folder", "dataset.root=.", "dataset.extensions=[png]", word)
+        assert ("leave it out with dataset.take_bands=[1,2,3]" in " ".join(opaque.out.split())) == is_told, opaque.out
 
 
 def test_a_range_that_does_not_suit_is_told_with_one_that_does(run_command: Command, tmp_path: Path) -> None:

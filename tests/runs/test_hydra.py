@@ -122,6 +122,18 @@ def test_own_configs_are_found_where_hydra_finds_them(tmp_path: Path) -> None:
         (["trainer.lr=1"], "did you mean trainer.optimiser.lr?"),
         (["-m", "model.width=interval(1,2)"], "a sweeper such as hydra/sweeper=optuna"),
         (["-m", "hydra/sweeper=optuna"], "hydra/sweeper=optuna"),
+        (["--cfg", "jobs"], "--cfg jobs does not exist (did you mean job?)"),
+        (["seed=1", "--info", "plugin"], "--info plugin does not exist (did you mean plugins?)"),
+        (["--config-path", "own"], "give --config-dir"),
+        (["SEED=3"], "did you mean seed?"),
+        (["seed:3"], "write seed=3, without spaces"),
+        (["=3"], "a setting without a name"),
+        (["dataset/size=3"], "did you mean dataset.size?"),
+        (["model.names=[a"], "a bracket is not closed"),
+        (["-m", "model=glob(no_such_*)"], "model=glob(no_such_*) stands for no value"),
+        (["hydra.run.dir="], "hydra.run.dir= is empty"),
+        (["hydra.job.env_copy=[NO_SUCH_VARIABLE]"], "hydra.job.env_copy names the environment variable NO_SUCH_VARIABLE"),
+        (["outputs=o/${hydra.job.name}"], "read with a colon, ${hydra:job.name}"),
         (["plugins=[no_such_module]"], "plugins=[no_such_module] names the module no_such_module, which cannot be imported"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -164,6 +176,13 @@ def test_folders_are_where_hydra_is_told_to_put_them(toys: Command, tmp_path: Pa
     assert "2 of 2 runs finished" in ended.out
     assert (tmp_path / "there" / "summary.csv").exists()
     assert not Path("outputs/sweeps").exists()
+
+    ended = toys("-m", "seed=1,2", "hydra.sweep.dir=é, x/${now:%Y}", "hydra.sweep.subdir=ä ${hydra.job.num}")
+    assert ended.code == 0, ended.err
+    assert len(list(Path("é, x").glob("2*/ä [01]/status.json"))) == 2
+    assert toys("seed=4", "hydra.run.dir=here/${hydra:job.name}/${seed}", "plugins=[]", "--run").code == 0
+    assert [path.parent.name for path in Path("here").glob("*/*/status.json")] == ["4"]
+    assert all("Config search path" in toys(*words).out for words in (("seed=1", "--info"), ("--info", "seed=1")))
 
     before = set(folders())
     ended = toys("hydra.job.chdir=true", "hydra/job_logging=default", "seed=9")

@@ -185,6 +185,7 @@ def test_a_finished_training_is_extended_when_asked_and_told_of_when_not(run_com
     extend = advised(ended, r"trainer\.extend=\w+")
     assert extend == f"trainer.extend={first.name}"
     ended = run_command(*command, "trainer.steps=6", "outputs=o", extend)
+    assert "this is another run, from the beginning" not in ended.out
     assert ended.code == 0, ended.err
     assert "from its step 4 to 6" in ended.out
     assert run_command(*command, "trainer.steps=6", "outputs=whole").code == 0

@@ -13,9 +13,9 @@ from functools import cache
 
 import pytest
 
+from documentation.matrix import Combination, feature_table, with_features
 from rsdiff.app.command_line import check_command
 from rsdiff.app.diagnosis import options_of
-from rsdiff.app.matrix import Combination, feature_table, with_features
 from rsdiff.config import ConfigError
 from tests.conftest import REPOSITORY
 from tests.runs.pairs import CONF, MODELS, Outcome, Pair, options, outcome_of, pairs, samplers

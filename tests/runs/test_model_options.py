@@ -15,6 +15,7 @@ import pytest
 import rsdiff
 from rsdiff.config import UserError
 from rsdiff.config.reading import unread_options
+from rsdiff.diffusion.sampler import SamplerConfig
 from tests.runs.pairs import (
     MODELS,
     SIDES,
@@ -129,6 +130,7 @@ def test_every_option_of_a_model_is_read_or_refused(model: str) -> None:
     found = read_by(model)
     unread = [path for path, option in options_inside(config) if option not in found and not is_refused(config, path)]
     assert not unread, f"{model}: nothing reads {unread}; add them to `read_with`"
+    assert config.samples == ((SamplerConfig, "solver") in found), "`samples` says whether restoring reads the sampler"
 
 
 def test_an_option_that_nothing_reads_would_be_found() -> None:

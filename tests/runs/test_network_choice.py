@@ -15,7 +15,7 @@ from tests.conftest import Command
 from tests.runs.test_training import SMALL
 
 HAT = ["model.network=hat_small", "model.network.width=12", "model.network.heads=[2,2]"]
-BRIEF = [*[word for word in SMALL if not word.startswith("model")], "trainer.workers=0", "trainer.steps=2", "trainer.patch=16"]
+BRIEF = [*(word for word in SMALL if not word.startswith(("model", "sampler"))), "trainer.workers=0", "trainer.steps=2", "trainer.patch=16"]
 
 
 def run_of(folder: Path) -> Path:

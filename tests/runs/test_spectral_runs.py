@@ -21,7 +21,6 @@ SHORT = [
     "trainer.patch=16",
     "trainer.validate_every_steps=3",
     "trainer.workers=0",
-    "sampler.steps=2",
     "metrics.metrics=[sam,rmse]",
 ]
 
@@ -60,7 +59,7 @@ def trained(run_command: Command, tmp_path: Path, cube: Path, *settings: str) ->
 def test_scdm_tiny_learns_both_stages_and_restores_a_sensors_image_to_a_cube_with_wavelengths(
     run_command: Command, tmp_path: Path, cube: Path
 ) -> None:
-    folder = trained(run_command, tmp_path, cube, "model=scdm_quick", "degradation=srf", "degradation.sensor=ikonos")
+    folder = trained(run_command, tmp_path, cube, "model=scdm_quick", "sampler.steps=2", "degradation=srf", "degradation.sensor=ikonos")
     (row,) = rows(folder)
     assert 0 < float(row["linear_rmse"]) < float(row["rmse"])  # three steps; the world of `cube` is linear
     assert list((folder / "evaluation" / "panels").glob("*.spectra.png"))
@@ -104,7 +103,7 @@ def test_a_checkpoint_is_evaluated_beside_the_regression_that_stood_beside_its_t
 def test_responses_without_wavelengths_are_refused_in_a_sentence(run_command: Command, tmp_path: Path, cube: Path) -> None:
     header = cube / "scene.hdr"
     header.write_text("\n".join(line for line in header.read_text().splitlines() if not line.startswith("wavelength")))
-    ended = run_command("dataset=hyperspectral", f"dataset.root={cube}", "model=scdm_quick", "degradation=srf", *SHORT)
+    ended = run_command("dataset=hyperspectral", f"dataset.root={cube}", "model=scdm_quick", "sampler.steps=2", "degradation=srf", *SHORT)
     assert ended.code in (1, 2)
     assert "dataset.wavelengths" in ended.err
     assert ended.err.count("\n") <= 2

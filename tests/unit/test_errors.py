@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import rsdiff
 from rsdiff.config import PlaceError, UserError
 from rsdiff.config.errors import Interrupted, during
 from rsdiff.runs.errors import is_fault, note_run, one_sentence, print_error
+from rsdiff.training.checkpoints import write_checkpoint
 
 SOURCES = sorted(Path(rsdiff.__file__).parent.rglob("*.py"))
 
@@ -86,3 +88,15 @@ def test_a_fault_outside_a_run_leaves_its_traceback_in_a_file(capsys: pytest.Cap
     log = Path(said.split("Its traceback is in ")[1].split(";")[0])
     assert "broadcast" in log.read_text()
     log.unlink()
+
+
+def test_a_checkpoint_larger_than_files_may_be_is_no_fault(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        with pytest.raises(OSError, match="File too large") as refused:
+            write_checkpoint(tmp_path, 1, {"weight": torch.zeros(1000)}, [], {}, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "ulimit -f" in one_sentence(refused.value)
+    assert not list(tmp_path.glob("**/*.safetensors"))

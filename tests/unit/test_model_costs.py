@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rsdiff.app import model_costs
-from rsdiff.app.model_costs import WithoutProducts, batch_for, cost_of, counted
+from documentation import model_costs
+from documentation.model_costs import WithoutProducts, batch_for, cost_of, counted
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore_seeded
 from rsdiff.inference.memory import count_operations

@@ -70,7 +70,7 @@ def table(**changes: object) -> TableConfig:
 
 
 def cells(budget, seeds=1, found=None):
-    return cells_of(table(), budget, seeds, MODELS, lambda model: model == "free", lambda settings: found)
+    return cells_of(table(), budget, seeds, MODELS, lambda model: ("scale=",) if model == "free" else (), lambda settings: found)
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_released_weights_are_evaluated_in_any_budget_without_a_training() -> No
     row = {"name": "Released", "model": "fixed", "released": "fixed.pth", "download": "curl"}
     with_weights = table(rows=[row])
     for budget in ("quick", "paper"):
-        for cell in cells_of(with_weights, budget, 1, MODELS, lambda model: False, lambda settings: None):  # type: ignore[arg-type]
+        for cell in cells_of(with_weights, budget, 1, MODELS, lambda model: (), lambda settings: None):  # type: ignore[arg-type]
             assert cell.job is not None
             assert (cell.job.after, cell.job.released) == (None, "fixed.pth")
             assert "model=fixed" in cell.job.settings

@@ -14,6 +14,7 @@ from rsdiff.app.diagnosis import options_of_group
 from rsdiff.app.main import CONF
 from rsdiff.config import UserError, config_from_mapping
 from rsdiff.config.paths import typed_path
+from rsdiff.config.reading import require_effect
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +54,7 @@ def degrade(
         else:
             composed = compose_command([f"degradation={degradation}", f"scale={scale:g}", *given])
             config = group_config(composed, "degradation")
+        require_effect({"degradation": config}, [f"degradation.{name}" for name in options])
     if isinstance(config, PairedConfig):
         raise UserError("degradation=paired makes no LR; choose another one, such as 'bicubic'.")
     cases = named_cases(config.build())
@@ -111,7 +113,7 @@ def score(
             evaluator = Evaluator(config, len(target), True, None, torch.device("cpu"))
         small = (round(size[0] / scale), round(size[1] / scale))
         valid = None if bool((known & made).all()) else (known & made).float()[None]
-        batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None], valid=valid)
+        batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None], valid=valid, given_scale=float(scale))
         rows += [{name: value for name, value in row.items() if name != "seconds"} for row in evaluator.rows(batch, restored[None], 0.0)]
     return rows
 
@@ -129,7 +131,9 @@ def _metrics(protocol: str, options: Mapping[str, Any]) -> Any:
     with composing(CONF):
         listed = {name: [value] if name == "metrics" and isinstance(value, str) else value for name, value in options.items()}
         given = [f"metrics.{name}={typed(value)}" for name, value in listed.items()]
-        return group_config(compose_command([f"metrics={protocol}", *given]), "metrics")
+        config = group_config(compose_command([f"metrics={protocol}", *given]), "metrics")
+    require_effect({"metrics": config}, [f"metrics.{name}" for name in options])
+    return config
 
 
 def _unit_range(

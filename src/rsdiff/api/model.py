@@ -14,6 +14,7 @@ from rsdiff.app.groups import GROUPS
 from rsdiff.app.plugins import load_plugins, name_plugins
 from rsdiff.config import UserError, config_from_mapping, plain_values
 from rsdiff.config.quiet import quietly
+from rsdiff.config.reading import require_effect
 
 if TYPE_CHECKING:
     from rsdiff.diffusion.sampler import SamplerConfig
@@ -134,6 +135,7 @@ class Model:
         picture = picture_of(image, layout)
         wanted, seed = self._scale(scale), checked_options(1.0, seed).seed
         plain = config_from_mapping(SamplerConfig, {**plain_values(self.sampler), **(sampler or {})}, "sampler")
+        require_effect({"model": self.config, "sampler": plain}, [f"sampler.{name}" for name in sampler or {}])
         chosen = {"preview": False, "compress": "none", **options, "samples": samples, **({} if level is None else {"level": level})}
         if picture.values.dtype.kind == "f":
             chosen = {"scaling": "none", **chosen}
@@ -208,6 +210,7 @@ class Model:
             raise UserError(f"an image of {dtype} was given; give integers or floats.")
         written = replace(picture, values=picture.values.astype(np.float32)) if dtype == np.float16 else picture
         chosen = config_from_mapping(SceneOptions, options, "restore")
+        require_effect({"restore": chosen}, [f"restore.{name}" for name in options])
         with without_warnings(), quietly():
             written.write(folder / "in.tif")
             if self._trained is not None:

@@ -40,6 +40,8 @@ CONFIG_NAME = "config"
 MAX_COMBINATIONS_CHECKED = 64
 _ONE_AT_A_TIME = threading.RLock()
 """Hydra has one state for all threads."""
+COMPOSING = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError, KeyError)
+"""What Hydra raises of a command line that it cannot compose."""
 OF_LISTS = (".ListSweeper", ".BasicSweeper")
 """Sweepers whose runs are known before the first of them."""
 
@@ -110,7 +112,7 @@ def refuse_lists(overrides: Sequence[str]) -> None:
 
 def check_sweep(overrides: Sequence[str], config_name: str = CONFIG_NAME) -> Command:
     """Check the runs of a sweep by lists of values (not by a sweeper that chooses values as it goes)."""
-    choices = choices_of(parse(overrides))
+    choices = choices_of(parse([*overrides, "hydra.job.num=0"]))  # which settings may interpolate
     cells = [list(cell) for cell in itertools.product(*choices)]
     runs = _checked_cells(choices, config_name)
     return Command(runs, [[text for text in map(text_of, cell) if not is_of_hydra(text)] for cell in cells])
@@ -122,6 +124,8 @@ def choices_of(overrides: Sequence[Override]) -> list[list[Override]]:
     for override in overrides:
         if override.is_discrete_sweep():
             values = parse([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
+            if not values:
+                raise ConfigError(f"{override.input_line} stands for no value; give one, or a pattern that fits an option.")
         elif override.is_sweep_override():
             raise ConfigError(
                 f"{override.input_line} gives a range without steps, from which a sweeper such as hydra/sweeper=optuna chooses; give a "
@@ -227,5 +231,5 @@ def compose_command(overrides: Sequence[str], config_name: str = CONFIG_NAME) ->
     """Compose with Hydra's own node; raises ConfigError in one sentence. Hydra must be composing."""
     try:
         return compose(config_name, list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
+    except COMPOSING as error:
         raise ConfigError(diagnosis(config_name, overrides, error)) from error

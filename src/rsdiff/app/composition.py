@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
@@ -39,7 +41,15 @@ def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSet
     plain = plain_config(composed)
     if hydra.job.chdir:
         _seen_from(Path(hydra.runtime.cwd), plain)
-    return replace(settings_of(plain, choices, [str(override) for override in hydra.overrides.task]), place=_place(hydra))
+    settings = settings_of(plain, choices, words_typed(hydra.overrides.task))
+    with hydra_of(composed):
+        return replace(settings, place=_place(hydra))
+
+
+def words_typed(overrides: Any) -> list[str]:
+    """Return one of Hydra's lists of overrides as they were typed: to read its items would resolve what interpolates in them."""
+    plain: Any = OmegaConf.to_container(overrides, resolve=False) if OmegaConf.is_config(overrides) else overrides
+    return [str(word) for word in plain]
 
 
 def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> RunSettings:
@@ -69,13 +79,27 @@ def plain_config(composed: DictConfig) -> dict[str, Any]:
     """Return a composed config, without Hydra's own node, as plain values; raises ConfigError that names a setting without a value."""
     names = [str(name) for name in composed if name != "hydra"]
     try:
-        values = {name: "???" if OmegaConf.is_missing(composed, name) else composed[name] for name in names}
-        return {
-            name: OmegaConf.to_container(value, resolve=True, throw_on_missing=False) if OmegaConf.is_config(value) else value
-            for name, value in values.items()
-        }
+        with hydra_of(composed):
+            values = {name: "???" if OmegaConf.is_missing(composed, name) else composed[name] for name in names}
+            return {
+                name: OmegaConf.to_container(value, resolve=True, throw_on_missing=False) if OmegaConf.is_config(value) else value
+                for name, value in values.items()
+            }
     except OmegaConfBaseException as error:
         raise ConfigError(_interpolation_sentence(error)) from error
+
+
+@contextmanager
+def hydra_of(composed: DictConfig) -> Iterator[None]:
+    """Context in which ${hydra:..} has the values of a config that is checked before its run has begun."""
+    known = HydraConfig.instance()
+    before = known.cfg
+    if before is None and "hydra" in composed:
+        known.cfg = cast(Any, composed)
+    try:
+        yield
+    finally:
+        known.cfg = before
 
 
 def group_config(composed: DictConfig, group: str) -> Any:
@@ -90,6 +114,14 @@ def _interpolation_sentence(error: OmegaConfBaseException) -> str:
     variable = re.search(r"Environment variable '([^']*)' not found", text)
     if variable:
         return f"{place} takes its value from the environment variable {variable[1]}, which is not set; set it, or give {place}=VALUE."
+    ours = re.search(r"Interpolation key '(hydra)\.(\S+)' not found", text)
+    if ours:
+        return f"{place} cannot be resolved: Hydra's own settings are read with a colon, ${{hydra:{ours[2]}}}."
+    missing = re.search(r"Missing mandatory value: (\S+)", text)
+    if missing and missing[1].startswith("hydra."):
+        return f"{place} takes its value from {missing[1]}, which only the runs of a sweep have; add -m, or give {place}=VALUE."
+    if missing:
+        return f"{place} takes its value from {missing[1]}, which has none here; give {missing[1]}=VALUE, or {place}=VALUE."
     hint = (
         "; correct the name between ${ and }, or write \\${..} for the characters themselves"
         if isinstance(error, InterpolationKeyError)
@@ -199,12 +231,15 @@ def _copy_option(path: list[str], source: Mapping[str, Any], target: dict[str, A
 
 def _place(hydra: HydraConf | DictConfig) -> Path | None:
     """Return the folder that hydra.run.dir, or of a sweep hydra.sweep.subdir, was set to, in which the run then works; else None."""
-    given = [str(override).partition("=")[0] for override in hydra.overrides.hydra]
+    given = [word.partition("=")[0] for word in words_typed(hydra.overrides.hydra)]
     sweeps = str(hydra.mode) in ("RunMode.MULTIRUN", "MULTIRUN")
-    here = Path(hydra.runtime.cwd)
-    if sweeps:
-        return here / str(hydra.sweep.dir) / str(hydra.sweep.subdir) if "hydra.sweep.subdir" in given else None
-    return here / str(hydra.run.dir) if "hydra.run.dir" in given else None
+    name = "hydra.sweep.subdir" if sweeps else "hydra.run.dir"
+    if name not in given or (sweeps and OmegaConf.is_missing(hydra.job, "num")):  # checked before any run of the sweep has its number
+        return None
+    folder = str(hydra.sweep.subdir if sweeps else hydra.run.dir)
+    if not folder:
+        raise ConfigError(f"{name}= is empty; give a folder, . for the current one, or leave it out.")
+    return Path(hydra.runtime.cwd, str(hydra.sweep.dir), folder) if sweeps else Path(hydra.runtime.cwd, folder)
 
 
 def _seen_from(folder: Path, plain: dict[str, Any]) -> None:

@@ -45,6 +45,13 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     except OverrideParseException as error:
         word = error.override
         key, equals, value = str(word).partition("=")
+        if any(value.count(first) != value.count(last) for first, last in ("[]", "()", "{}")):
+            raise ConfigError(
+                f"'{word}' cannot be read as a setting; a bracket is not closed, or the shell took a part of it: quote it."
+            ) from error
+        if key != key.strip() or (not equals and ":" in key):
+            name, _, value = str(word).replace(":", "=", 0 if equals else 1).partition("=")
+            raise ConfigError(f"'{word}' cannot be read as a setting; write {name.strip()}={value.strip()}, without spaces.") from error
         is_list = value[:1] == "[" and value[-1:] == "]"
         texts = ",".join(f'"{item.strip()}"' for item in value[1:-1].split(",")) if is_list else ""
         quoted = (f"{key}='[{texts}]'" if is_list else f"""{key}='"{value}"'""") if equals else f"'{word}=VALUE'"
@@ -65,6 +72,8 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
     """Return the sentence for a composition that failed: an unknown option, an unknown key, or what Hydra said."""
     if isinstance(error, yaml.YAMLError):
         return _yaml_sentence(error)
+    if isinstance(error, KeyError):
+        return f"hydra.job.env_copy names the environment variable {error.args[0]}, which is not set; set it, or leave it out."
     parsed = parse(overrides)
     try:
         searched = [text_of(override) for override in parsed if override.key_or_group == "hydra.searchpath"]
@@ -192,7 +201,11 @@ def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str |
         return f"{key} is not a setting{hint}; the options of {where} are {', '.join(sorted(known))}."
     everywhere = [f"{name}.{option}" for name in GROUPS if isinstance(composed.get(name), DictConfig) for option in composed[name]]
     same_name = [path for path in everywhere if path.rpartition(".")[2] == part]
-    names = sorted({*known, *(group for group in groups if "/" not in group)})
+    names = sorted({*known, *(group for group in groups if not {"/", "@"} & set(group))})
+    if not part:
+        return "a setting without a name was given; settings are written key=value."
+    if OmegaConf.select(composed, dotted := part.replace("/", ".")) is not None:
+        return f"{key} is not a group (did you mean {dotted}?); an option of a group is written with a dot."
     hint = f" (did you mean {' or '.join(same_name)}?)" if same_name else nearest(part, names)
     return f"{key} is not a setting{hint}; the groups and top-level settings are {', '.join(names)}."
 

@@ -16,6 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 
 from rsdiff.app.command_line import CONFIG_NAME
+from rsdiff.app.composition import words_typed
 from rsdiff.app.main import SWEEP, run_one
 from rsdiff.app.records import CheckAndRecord, prepare_launcher
 from rsdiff.runs import sweep
@@ -39,7 +40,7 @@ def launch(commands: Sequence[Sequence[str]], finished: Mapping[int, Record], ou
     sweep.keep_records(folder, commands, finished)
     left = [number for number in range(len(commands)) if number not in finished]
     with _environment({SWEEP: name, sweep.CHOSEN_CELLS: None, sweep.LAUNCHED_CELLS: ",".join(map(str, left))}):
-        given = [str(override) for override in HydraConfig.get().overrides.hydra]
+        given = words_typed(HydraConfig.get().overrides.hydra)
         kept = [override for override in given if not override.startswith(OF_THIS_COMMAND)]
         master = compose(CONFIG_NAME, ["hydra.mode=MULTIRUN", f"outputs='{outputs}'", *kept], return_hydra_config=True)
         hydra = GlobalHydra.instance().hydra

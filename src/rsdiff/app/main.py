@@ -16,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 import rsdiff
-from rsdiff.app.command_line import CONFIG_NAME, OF_LISTS, composing, refuse_lists
-from rsdiff.app.composition import settings_from
+from rsdiff.app.command_line import COMPOSING, CONFIG_NAME, OF_LISTS, composing, refuse_lists
+from rsdiff.app.composition import settings_from, words_typed
 from rsdiff.app.diagnosis import diagnosis
 from rsdiff.app.ended import RunEnded
 from rsdiff.app.help import print_help
@@ -48,8 +45,6 @@ from rsdiff.runs.working import do_run
 CONF = (Path(rsdiff.__file__).parent / "conf").resolve()
 """The configs of the package."""
 SWEEP, HYDRA_ERRORS = "RSDIFF_SWEEP", "HYDRA_FULL_ERROR"
-COMPOSING = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError)
-"""What Hydra raises of a command line that it cannot compose."""
 
 
 def main(repository: Path | None = None) -> None:
@@ -160,7 +155,7 @@ def _collect_garbage_again() -> None:
 def _run_cell(composed: DictConfig, node: Any, number: int) -> float | None:
     """Do one run of a sweep, keeping its record in the sweep's folder."""
     folder = Path(node.runtime.cwd) / str(node.sweep.dir)
-    record = sweep.Record(number, tuple(node.overrides.task))
+    record = sweep.Record(number, tuple(words_typed(node.overrides.task)))
 
     def begun(path: Path) -> None:
         nonlocal record

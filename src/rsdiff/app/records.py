@@ -11,6 +11,7 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 from rsdiff.app.command_line import OF_LISTS, check_sweep, checked
+from rsdiff.app.composition import hydra_of, words_typed
 from rsdiff.app.ended import RunEnded
 from rsdiff.app.gpus import SHARED_GPUS, shares_of, take_gpus, visible_gpus
 from rsdiff.runs import sweep
@@ -35,7 +36,8 @@ class CheckAndRecord(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Check the runs of a sweep and write its plan."""
         try:
-            self._begin(config)
+            with hydra_of(config):
+                self._begin(config)
         except Exception as error:
             raise RunEnded(error) from error
 
@@ -47,9 +49,9 @@ class CheckAndRecord(Callback):
     def _begin(self, config: DictConfig) -> None:
         hydra = config.hydra
         params = hydra.sweeper.get("params") or {}
-        given = [f"{key}={value}" for key, value in params.items()] + [str(word) for word in hydra.overrides.task]
+        given = [f"{key}={value}" for key, value in params.items()] + words_typed(hydra.overrides.task)
         known = str(hydra.sweeper._target_).endswith(OF_LISTS)
-        searched = [str(word) for word in hydra.overrides.hydra if str(word).startswith("hydra.searchpath")]
+        searched = [word for word in words_typed(hydra.overrides.hydra) if word.startswith("hydra.searchpath")]
         cells = check_sweep([*searched, *given], hydra.job.config_name).cells if known else []
         prepare_launcher(str(hydra.launcher._target_))
         if SHARED_GPUS in os.environ:

@@ -78,12 +78,17 @@ class Cell:
 
 
 def cells_of(
-    table: TableConfig, budget: Budget, seeds: int, models: Sequence[str], any_scale: Callable[[str], bool], find_data: FindData
+    table: TableConfig,
+    budget: Budget,
+    seeds: int,
+    models: Sequence[str],
+    needless: Callable[[str], tuple[str, ...]],
+    find_data: FindData,
 ) -> list[Cell]:
     """Return every cell of a table.
 
     models     options of the group model
-    any_scale  whether one training of a model serves every scale
+    needless   how settings begin that have no effect on the training of a model
     find_data  asked by the quick budget alone
     """
     cells = []
@@ -94,7 +99,7 @@ def cells_of(
                     reason = f"model={row.model} is not part of this version (there is no conf/model/{row.model}.yaml)."
                     cells.append(Cell(row, point, seed, None, reason))
                 elif budget == "quick":
-                    cells.append(Cell(row, point, seed, _quick(table, row, point, seed, models, any_scale, find_data)))
+                    cells.append(Cell(row, point, seed, _quick(table, row, point, seed, models, needless, find_data)))
                 else:
                     cells.append(Cell(row, point, seed, _paper(table, row, point, seed)))
     return cells
@@ -121,7 +126,7 @@ def _quick(
     point: TablePoint,
     seed: int,
     models: Sequence[str],
-    any_scale: Callable[[str], bool],
+    needless: Callable[[str], tuple[str, ...]],
     find_data: FindData,
 ) -> Job:
     tiny = (
@@ -142,9 +147,7 @@ def _quick(
             if not model:
                 continue
             settings = merged((f"model={model}",), data, common, QUICK_TRAINING, further, (f"seed={seed}",))
-            if any_scale(model):
-                settings = tuple(setting for setting in settings if not setting.startswith("scale="))
-            job = Job(settings, job)
+            job = Job(tuple(setting for setting in settings if not setting.startswith(needless(model))), job)
     if found is not None:
         return _evaluation(table, row, point, seed, tiny, job, (*found.settings, "metrics.panels=1"))
     stand_in = merged(generated, [filled(setting, point.words) for setting in table.quick_evaluate], ("metrics.panels=1",))

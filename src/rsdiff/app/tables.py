@@ -72,7 +72,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     workshop = Workshop(settings, options.data_root)
     models = options_of_group("model")
     cells = {
-        name: cells_of(table, options.budget, options.seeds, models, workshop.any_scale, workshop.find_data)
+        name: cells_of(table, options.budget, options.seeds, models, workshop.needless, workshop.find_data)
         for name, table in tables.items()
     }
     outcomes = workshop.finish([cell.job for of_table in cells.values() for cell in of_table if cell.job is not None])
@@ -141,14 +141,15 @@ class Workshop:
         self.data_root = data_root
         self.missing_data: dict[str, str] = {}
         """Sentences that name the published data sets for which generated data stand, by their settings in words."""
-        self._any_scale: dict[str, bool] = {}
+        self._needless: dict[str, tuple[str, ...]] = {}
         self._found: dict[str, QuickData | None] = {}
 
-    def any_scale(self, model: str) -> bool:
-        """Whether one training of `model` serves every scale."""
-        if model not in self._any_scale:
-            self._any_scale[model] = bool(group_config(compose(CONFIG_NAME, [f"model={model}"]), "model").any_scale)
-        return self._any_scale[model]
+    def needless(self, model: str) -> tuple[str, ...]:
+        """Return how settings begin that have no effect on the training of `model`: its scale where one serves all, the sampler's."""
+        if model not in self._needless:
+            config = group_config(compose(CONFIG_NAME, [f"model={model}"]), "model")
+            self._needless[model] = (*(["scale="] if config.any_scale else []), *([] if config.samples else ["sampler."]))
+        return self._needless[model]
 
     def find_data(self, settings: Sequence[str]) -> QuickData | None:
         """Return the published data of an evaluation, a few images of them, if `data_root` is given and holds them."""

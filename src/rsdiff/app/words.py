@@ -28,6 +28,7 @@ WITH_VALUE = {
     "-cd": "config_dir",
     "--config-dir": "config_dir",
     "--experimental-rerun": "rerun",
+    "--info": "info",
 }
 """Hydra's flags that take the next word."""
 FLAGS = frozenset(
@@ -37,8 +38,8 @@ FLAGS = frozenset(
     }
 )
 """Hydra's flags."""
-INFO = frozenset({"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"})
-"""What may follow Hydra's flag --info."""
+CHOICES = {"cfg": {"all", "hydra", "job"}, "info": {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}}
+"""What may follow Hydra's flags --cfg and --info."""
 PATH_NAMES = frozenset(
     {
         *(
@@ -56,6 +57,7 @@ PATH_NAMES = frozenset(
             "change_mask",
         ),
         *("train_list", "test_list", "hr_folder", "lr_folder", "ref_folder", "mask_folder", "sweep", "hr", "sr", "area"),
+        *("calibration", "dir", "subdir"),  # hydra.run.dir, hydra.sweep.subdir
     }
 )
 """Settings, by the last part of their name, whose value is a path."""
@@ -104,7 +106,7 @@ class Words:
     def plugins(self) -> list[str]:
         """The modules that `plugins=[..]` names."""
         given = [word.partition("=")[2].strip("[]") for word in self.overrides if word.startswith("plugins=")]
-        return [name.strip(" '\"") for name in given[-1].split(",")] if given else []
+        return [name for part in given[-1].split(",") if (name := part.strip(" '\""))] if given else []
 
     def value(self, name: str) -> str | None:
         """Return what was given to one of Hydra's flags ('config_name'), or None."""
@@ -124,8 +126,13 @@ def words_of(arguments: Sequence[str]) -> Words:
             overrides.append(word)
             continue
         flags.append(word)
-        if (word in WITH_VALUE and left) or (word in ("-i", "--info") and left and left[0] in INFO):
+        if word in ("-i", "--info"):  # Hydra would take the next setting for what is asked
+            flags[-1] = f"--info={left.pop(0) if left and not is_setting(left[0]) else 'all'}"
+        elif word in WITH_VALUE and left:
             flags.append(left.pop(0))
+        name, _, value = "=".join(flags[-2:]).rpartition("=") if word in WITH_VALUE else word.partition("=")
+        if WITH_VALUE.get(name) == "config_path":  # which Hydra would look for beside its own module
+            flags[-1] = flags[-1].removesuffix(value) + os.path.abspath(value)
     return Words(tuple(flags), tuple(overrides))
 
 
@@ -135,6 +142,20 @@ def refuse_unknown_flags(words: Words) -> None:
         name = word.partition("=")[0]
         if name.startswith("-") and not any(flag == name or (name.startswith("--") and flag.startswith(name)) for flag in FLAGS):
             raise ConfigError(f"{word} is not a flag{nearest(name, sorted(FLAGS))}; settings are written key=value, and --help lists them.")
+    for flag, known in CHOICES.items():
+        if (given := words.value(flag)) is not None and given not in known:
+            raise ConfigError(f"--{flag} {given} does not exist{nearest(given, sorted(known))}; choose {', '.join(sorted(known))}.")
+    folder = words.value("config_path")
+    if folder is not None and not os.path.isdir(os.path.join(folder, "task")):
+        raise ConfigError(
+            f"--config-path {folder} would take the place of all configs of rsdiff and holds no tasks; to add a folder of your own, give "
+            f"--config-dir {folder}."
+        )
+
+
+def is_setting(word: str) -> bool:
+    """Whether a word is written as a setting or a flag, rather than as what a flag takes."""
+    return "=" in word or word.startswith(("-", "~"))
 
 
 def for_hydra(words: Words) -> list[str]:
@@ -186,7 +207,9 @@ def literal_path(word: str, multirun: bool) -> str:
         return word
     text = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", value)
     text = re.sub(r"(\\+)$", lambda match: match[1] * 2, text)
-    return f"{found['key']}='{text.replace('${', chr(92) + '${')}'"
+    if _is_there(value) or not re.search(r"\$\{[^{}]+\}", value):
+        text = text.replace("${", "\\${")
+    return f"{found['key']}='{text}'"
 
 
 def _is_there(value: str) -> bool:

@@ -58,6 +58,16 @@ ReadWith = Mapping[str, Rule | tuple[Rule, ...]]
 
 
 @runtime_checkable
+class LeavesUnread(Protocol):
+    """A config beside which some options of other groups are not read."""
+
+    @property
+    def leaves_unread(self) -> Mapping[str, str]:
+        """Return option, or group -> what it has no effect with and what to do, as a sentence goes on."""
+        ...
+
+
+@runtime_checkable
 class DependsOnFiles(Protocol):
     """A config some of whose options are not read beside certain files, which is known once these are looked at."""
 
@@ -177,6 +187,11 @@ class _Given:
 def require_effect(groups: Mapping[str, Any], typed: Iterable[str]) -> None:
     """Raise ConfigError where an option that was typed ('trainer.learning_rate.floor') is not read beside the other options chosen."""
     wanted = list(typed)
+    for config in groups.values():
+        for option, sentence in config.leaves_unread.items() if isinstance(config, LeavesUnread) else ():
+            for word in wanted:
+                if word.startswith(f"{option}.") or (word == option and "." in option):
+                    raise ConfigError(f"{word} {sentence}")
     for group, config in groups.items():
         own = [word for word in wanted if word.startswith(f"{group}.")]
         if own and dataclasses.is_dataclass(config) and not isinstance(config, type):

@@ -209,5 +209,5 @@ def _config_classes(annotation: Any) -> list[type[Any]]:
 
 def nearest(word: str, options: list[str]) -> str:
     """Return ', did you mean ...?' for the closest of `options`, or an empty string when none is close."""
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word.lower(), options, n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -16,6 +16,7 @@ from rsdiff.data.data_range import LOOKED_AT, MEASURED_IMAGES, require_fitting, 
 from rsdiff.data.digests import digest_of
 from rsdiff.data.file_options import FileOptions
 from rsdiff.data.file_records import FileRecords, State, content_digest, own_state
+from rsdiff.data.meanings import disagreements
 from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.open_files import open_files
 from rsdiff.data.opening import without_warnings
@@ -134,6 +135,8 @@ class FileSource:
                 f"{len(apart)} of {len(self)} samples have files that do not lie on the same ground, e.g. {apart[0][0]}: {apart[0][1]}; "
                 "cut them to the same ground"
             )
+        said += disagreements([(found.item.name, found.infos) for found in self._scanned])
+        said += self._opaque()
         for role in ("lr", "ref"):
             ratio = self._brightness(role) if role in self.gives and "hr" in self.gives and self.bands == self.lr_bands else 1.0
             if not 1 / _LARGEST_RATIO <= ratio <= _LARGEST_RATIO:
@@ -142,6 +145,19 @@ class FileSource:
                     "another unit; convert one of them, or set dataset.normaliser to the range of both"
                 )
         return said
+
+    def _opaque(self) -> list[str]:
+        """Return a sentence where an alpha band is among the bands that nobody chose: GDAL also calls the fourth of four bytes so."""
+        alphas = {role: info.alpha for role, info in self._infos[0].items() if role in IMAGE_ROLES and info.alpha is not None}
+        if not alphas or self._options.take_bands or self._options.convert == "rgb":
+            return []
+        role, alpha = next(iter(alphas.items()))
+        others = [band for band in range(1, self._infos[0][role].bands + 1) if band != alpha]
+        typed = ",".join(map(str, others))
+        return [
+            f"band {alpha} of {role} is opacity (alpha) as its file says, and is restored and scored like the others; leave it out with "
+            f"dataset.take_bands=[{typed}], or, if it is something else, name it there, too"
+        ]
 
     def _brightness(self, role: str) -> float:
         """Return the ratio of the means of a role and of hr, scaled to [0, 1], over a few samples spread over the source."""

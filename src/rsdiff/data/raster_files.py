@@ -35,6 +35,8 @@ class RasterInfo:
     has_windows  whether a window can be read without decoding the whole file
     wavelengths  band centres in nanometres, or empty
     alpha        number of the alpha band, counted from 1, or None
+    names        names of the bands, else their colours, where every band has one of its own
+    scaling      (scale, offset) of every band, where the file has some
     """
 
     bands: int
@@ -46,6 +48,8 @@ class RasterInfo:
     wavelengths: tuple[float, ...] = ()
     georeference: Georeference | None = None
     alpha: int | None = None
+    names: tuple[str, ...] = ()
+    scaling: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass
@@ -136,11 +140,16 @@ class Cube(OpenedFile):
 
     def __init__(self, path: Path, variable: str) -> None:
         found = cubes.cube_info(path, variable)
-        super().__init__(path, RasterInfo(*found.shape, found.dtype, has_nodata=found.dtype.kind == "f", has_windows=found.has_windows))
+        kind = found.dtype.kind
+        if kind not in "uif" or found.dtype.itemsize > 8:
+            raise DataError(f"{path} holds values of type {found.dtype}; save integers or real numbers of at most 64 bits.")
+        # GDAL has no real numbers of 16 bits; those of 32 hold them exactly.
+        dtype = np.dtype(np.float32) if found.dtype == np.float16 else found.dtype
+        super().__init__(path, RasterInfo(*found.shape, dtype, has_nodata=kind == "f", has_windows=found.has_windows))
         self._variable = variable
 
     def _decoded(self, window: Window | None) -> Raster:
-        return Raster(cubes.read_cube(self.path, window, self._variable))
+        return Raster(cubes.read_cube(self.path, window, self._variable).astype(self.info.dtype, copy=False))
 
 
 @dataclass(frozen=True)
@@ -224,6 +233,8 @@ class GdalRaster(OpenedFile):
             wavelengths=wavelengths_of(file),
             georeference=Georeference(file.crs.to_string(), tuple(file.transform)[:6]) if placed else None,
             alpha=kinds.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in kinds else None,
+            names=names_of(file) if palette is None else (),
+            scaling=scaling_of(file) if palette is None else (),
         )
         return Header(info, file.driver, orientation, palette, marks)
 
@@ -293,3 +304,17 @@ def wavelengths_of(file: Any) -> tuple[float, ...]:
     if not found or not all(math.isfinite(value) and value > 0 for value in found):
         return ()
     return tuple(value * 1000 for value in found) if max(found) < 100 else tuple(found)  # below 100 they are micrometres
+
+
+def names_of(file: Any) -> tuple[str, ...]:
+    """Return the names of the bands of an open raster, else their colours, where every band has one of its own."""
+    plain = (ColorInterp.undefined, ColorInterp.gray, ColorInterp.palette)
+    named = tuple(text or "" for text in file.descriptions)
+    colours = tuple("" if kind in plain else kind.name for kind in file.colorinterp)
+    return next((found for found in (named, colours) if all(found) and len(set(found)) == len(found)), ())
+
+
+def scaling_of(file: Any) -> tuple[tuple[float, float], ...]:
+    """Return (scale, offset) of every band of an open raster, or nothing where its values are meant as they are stored."""
+    pairs = tuple(zip(map(float, file.scales), map(float, file.offsets), strict=True))
+    return () if all(pair == (1.0, 0.0) for pair in pairs) else pairs

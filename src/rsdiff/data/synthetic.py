@@ -13,7 +13,6 @@ from rsdiff.config.reading import ReadWith
 from rsdiff.data.digests import digest_of
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.data.sample import Sample, SampleMeta
-from rsdiff.data.scenes import FIRST, SECOND, buildings, changed, lay_out, paint, render
 from rsdiff.data.seeding import derived_seed
 from rsdiff.data.source import ImageSource, RawSample, Split, Window, cached, cut_sample, sample_from
 
@@ -149,6 +148,8 @@ class SyntheticSource:
         return {**self.__dict__, "_last": None}
 
     def _generate(self, index: int) -> RawSample:
+        from rsdiff.data.scenes import FIRST, SECOND, buildings, changed, lay_out, paint, render  # with OpenCV, only to make one
+
         options = self._options
         rng = np.random.Generator(np.random.PCG64(derived_seed(options.seed, "scene", self._split, index)))
         scene = lay_out(self.size(index), rng, options.changes)

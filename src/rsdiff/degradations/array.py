@@ -123,6 +123,8 @@ def peak_of(image: Image, given: float | None, valid: Mask) -> float:
         advice = (
             "subtract the lowest value"
             if low < 0
+            else "give the value that stands for 1, for example peak=255 of 8-bit images"
+            if high <= 255
             else f"give the value that stands for 1, for example peak={10 ** math.ceil(math.log10(high)):g}"
         )
         raise UserError(f"an image of {image.dtype} has values from {low:g} to {high:g}, outside of 0 to {peak:g}; {advice}.")

@@ -28,7 +28,7 @@ MULTISTEP = ("dpmpp_2m", "dpmpp_3m", "unipc", "deis")
 
 @config
 class SamplerConfig:
-    """How a diffusion is run backwards. Regression methods ignore it."""
+    """How a diffusion is run backwards; methods that restore without a sampler refuse its options."""
 
     read_with: ClassVar[ReadWith] = {
         "steps": (

@@ -108,6 +108,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UserError(f"a schedule of {self.steps} steps was given; choose at least 1.")
+        if self.name == "jsd":
+            raise UserError("name=jsd ends with a beta of 1, after which no image can be restored; choose name=linear or cosine.")
         if not (0 < self.start < 1 and 0 < self.end < 1):
             raise UserError(f"betas start={self.start} and end={self.end} were given; choose both between 0 and 1.")
 

@@ -158,9 +158,9 @@ def table_indices(length: int, steps: int, spacing: Spacing, stride: int = 0) ->
     strided   every index of range(0, length, stride): about `steps` of them when stride is 0, meaning length // steps
     fastdpm_linear     linspace, rounded down (FastDPM's STEP)
     fastdpm_quadratic  squares of equidistant numbers up to sqrt(0.8 length), rounded down (FastDPM's STEP); ends at 80 % of the table
-    Raises UserError when the table has fewer than `steps` levels.
+    Raises UserError when the table has fewer than `steps` levels, which count nothing beside a stride.
     """
-    if not 1 <= steps <= length:
+    if not stride and not 1 <= steps <= length:
         raise UserError(f"sampler.steps={steps} was given and the model's table has {length} levels; choose 1 to {length} steps.")
     match spacing:
         case "linspace":

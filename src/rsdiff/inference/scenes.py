@@ -99,7 +99,7 @@ class _Run:
         given, needed = len(self.reader.bands), self.job.problem.lr_bands
         if given != needed:
             alpha = "" if self.reader.alpha is None else f" (band {self.reader.alpha} says it is an alpha band)"
-            remedy = f"choose them with task.bands, for example task.bands={list(range(1, needed + 1))}"
+            remedy = f"choose as many, for example task.bands={list(range(1, needed + 1))}"
             if needed == 3 and given < 3:
                 remedy = "set task.convert=rgb, which shows the model the band three times"
             elif given < needed:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.losses.images import ImageLossConfig, Ramp, ramped, require_ramp, with_missing_of
 from rsdiff.methods.base import Losses, MethodConfig, Problem, Term, frozen
@@ -59,6 +60,8 @@ class Verdict:
 @config
 class AdversarialLossConfig:
     """The game between generator and discriminator."""
+
+    read_with: ClassVar[ReadWith] = {"ramp": ("weight", (ABOVE_0,))}
 
     kind: AdversarialKind = "vanilla"
     """Loss on the discriminator's output: cross entropy (vanilla), least_squares, wasserstein or hinge."""
@@ -136,6 +139,8 @@ def judging(game: AdversarialLossConfig, discriminator: nn.Module, image: Tensor
 class AdversarialConfig(MethodConfig):
     """What adversarial trainings of a network that restores have in common. The defaults are those of Real-ESRGAN."""
 
+    samples: ClassVar[bool] = False
+
     network: RestorerConfig = RRDBNetConfig()
     """The network that restores."""
     initial: InitialWeights = "kaiming"
@@ -154,6 +159,10 @@ class AdversarialConfig(MethodConfig):
     """Pixel and perceptual loss compare with the sharpened target, the discriminator sees it as it is (Real-ESRGAN)."""
     tiles: HaloTilesConfig = HaloTilesConfig()
     """Whether an image is restored whole or in tiles."""
+
+    @property
+    def target_side(self) -> int | None:
+        return self.discriminator.target_side
 
     def refuse(self, problem: Problem) -> str | None:
         refusal = refuse_bands(self.perceptual, problem) or self.network.refuse_network(problem)

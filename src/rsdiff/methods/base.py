@@ -79,6 +79,10 @@ class MethodConfig:
 
     usual_scale: ClassVar[int] = 4
     """Scale of a run that gives none; 1 for methods that add bands and keep the pixels."""
+    samples: ClassVar[bool] = True
+    """Whether restoring runs a sampler; where it does not, options of the group `sampler` have no effect and are refused."""
+    has_own_step: ClassVar[bool | None] = None
+    """Whether the denoiser has a step of its own, which sampler.solver=native takes; None where nobody says so."""
     takes_checkpoint: ClassVar[bool] = False
     """Whether `checkpoint=FILE` is the method's own option `weights`: a file that is no checkpoint of rsdiff."""
 
@@ -95,6 +99,11 @@ class MethodConfig:
     @property
     def target_kernel_size(self) -> int | None:
         """Side of the blur kernels that training compares with; None where it compares with none, or with any."""
+        return None
+
+    @property
+    def target_side(self) -> int | None:
+        """Side in pixels of the training targets that a discriminator is built for; None where they may have any."""
         return None
 
     @property
@@ -116,6 +125,21 @@ class MethodConfig:
     def predecessor(self) -> Predecessor | None:
         """The finished training without which this one cannot begin, or None."""
         return None
+
+    @property
+    def sampled_levels(self) -> int | None:
+        """Return how many noise levels samplers choose from, 0 where they may take any, None where nobody says so."""
+        return None
+
+    @property
+    def leaves_unread(self) -> Mapping[str, str]:
+        """Return options of other groups, or groups, that have no effect with this method -> why and what to do, as a sentence goes on."""
+        if not self.samples:
+            return {"sampler": "has no effect with this model, which restores without a sampler; leave it out, or choose a diffusion."}
+        if self.sampled_levels == 0:
+            why = "has no effect with this model, which has no table of levels; leave it out, or set sampler.steps."
+            return dict.fromkeys(("sampler.spacing", "sampler.stride"), why)
+        return {}
 
     def starts_at_image(self, problem: Problem) -> bool:
         """Whether sampling may begin at the enlarged LR image (sampler.start=image..) instead of at noise."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @config
 class BicubicMethodConfig(MethodConfig):
     """Bicubic enlargement."""
+
+    samples: ClassVar[bool] = False
 
     resize: ResizeBackend = "matlab"
     """Back-end, see rsdiff.degradations.resizing; MATLAB's is what super-resolution tables call bicubic."""

@@ -70,6 +70,8 @@ class GuidanceConfig:
 class BlindDiffConfig(MethodConfig):
     """BlindDiff. The defaults are those of all published configurations, with the paper's kernel loss."""
 
+    has_own_step: ClassVar[bool | None] = True
+
     network: MCFormerConfig = MCFormerConfig()
     """The network."""
     schedule: ScheduleConfig = ScheduleConfig(name="linear", steps=1000, start=1e-4, end=2e-2)
@@ -97,6 +99,10 @@ class BlindDiffConfig(MethodConfig):
     @property
     def target_kernel_size(self) -> int | None:
         return self.network.kernel_size if self.kernel_weight > 0 else None
+
+    @property
+    def sampled_levels(self) -> int:
+        return self.kept_steps
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.lr_bands != problem.bands:

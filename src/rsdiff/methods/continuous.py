@@ -40,6 +40,7 @@ Parts = Callable[["ContinuousRegression", Tensor, tuple[int, int]], Tensor]
 class QueryConfig(MethodConfig):
     """What methods with an encoder and queries have in common."""
 
+    samples: ClassVar[bool] = False
     read_with: ClassVar[ReadWith] = {name: ("encoder", (name,)) for name in ("edsr", "rdn", "swinir")}
     answer_base: ClassVar[Literal["none", "bilinear"]] = "none"
     """What the network's answers are added to: nothing, or the bilinearly enlarged input."""
@@ -62,7 +63,7 @@ class QueryConfig(MethodConfig):
     def __post_init__(self) -> None:
         if self.queries < 0 or self.chunk < 1:
             raise UserError(f"queries={self.queries} and chunk={self.chunk} were given; choose 0 or more, and at least 1.")
-        if self.largest_told < 0:
+        if self.largest_told < 0 or 0 < self.largest_told < 1:
             raise UserError(f"largest_told={self.largest_told} was given; choose an enlargement of at least 1, or 0 for no limit.")
 
     @property

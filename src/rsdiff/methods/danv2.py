@@ -10,7 +10,7 @@ from loop to loop. Unlike the published code:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 @config
 class DANv2Config(DANv2NetConfig, MethodConfig):
     """DANv2. The defaults are those of setting 1."""
+
+    samples: ClassVar[bool] = False
 
     basis: KernelBasisConfig = KernelBasisConfig()
     """Side and codes of the kernels. Checkpoints hold the basis, which is made when training begins."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 class DASRConfig(MethodConfig):
     """DASR. The defaults are the published network; the lengths of its stages are in the experiments."""
 
+    samples: ClassVar[bool] = False
+
     restorer: ModulatedConfig = ModulatedConfig()
     """The restoration network."""
     contrast: ContrastConfig = ContrastConfig(weight=1.0)

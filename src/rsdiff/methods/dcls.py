@@ -11,7 +11,7 @@ Restorer and estimator are one optimiser group: both rates are 4e-4.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 @config
 class DCLSConfig(DCLSNetConfig, MethodConfig):
     """DCLS. The defaults are those of setting 1."""
+
+    samples: ClassVar[bool] = False
 
     clamp: Annotated[bool, Ours("training")] = True
     """Limit the image to [0, 1] inside the network in training too, as published."""

@@ -8,7 +8,7 @@ are kept as such (its `best` file holds the last ones).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,6 +32,8 @@ Network = TypeVar("Network", bound=ModulatedNetwork)
 @config
 class DRSRConfig(MethodConfig):
     """DRSR. The defaults are the published network; the lengths of its stages are in the experiments."""
+
+    samples: ClassVar[bool] = False
 
     restorer: ModulatedConfig = ModulatedConfig()
     """The restoration network."""

@@ -41,6 +41,7 @@ from rsdiff.networks.layers import zeroed
 class EDiffSRConfig(NAFNetConfig, MethodConfig):
     """EDiffSR. The defaults are the published network of 20.4 million parameters."""
 
+    has_own_step: ClassVar[bool | None] = True
     read_with: ClassVar[ReadWith] = {
         "native_rule": ("sampler.solver", ("native",)),
         "native_last_noise": (("sampler.solver", ("native",)), ("native_rule", ("sde",))),
@@ -58,6 +59,10 @@ class EDiffSRConfig(NAFNetConfig, MethodConfig):
     """What sampler.solver=native steps along: the reverse SDE (published) or the probability-flow ODE."""
     native_last_noise: Annotated[bool, Ours("sampling")] = True
     """The native SDE adds noise (0.94 of 255 grey levels) in its last step too, as published."""
+
+    @property
+    def sampled_levels(self) -> int:
+        return self.schedule.steps
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.scale < 1:

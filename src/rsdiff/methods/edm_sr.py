@@ -35,6 +35,7 @@ from rsdiff.networks.song_unet import SongUNetConfig
 class EdmSrConfig(MethodConfig):
     """EDM conditioned on the LR image. The defaults are DDPM++ as EDM trains it at 64 pixels, with dropout 0.05 and no augmentation."""
 
+    has_own_step: ClassVar[bool | None] = False
     read_with: ClassVar[ReadWith] = {
         "song": ("architecture", ("song",)),
         "dhariwal": ("architecture", ("dhariwal",)),
@@ -73,6 +74,10 @@ class EdmSrConfig(MethodConfig):
     def augments(self) -> bool:
         """Whether training images are augmented, and the network has an input for what was done."""
         return self.augmentation.probability > 0
+
+    @property
+    def sampled_levels(self) -> int:
+        return 0
 
     def starts_at_image(self, problem: Problem) -> bool:
         return problem.bands == problem.lr_bands
@@ -125,7 +130,8 @@ class EdmSr(Method):
         def predict(x: Tensor, noise_level: Tensor) -> Tensor:
             return self.network(torch.cat([x, lr], dim=1), noise_level, augment_labels=augment_labels)
 
-        return EdmDenoiser(predict, self.preconditioning)
+        limit = 2.0 if self.base.adds else 1.0
+        return EdmDenoiser(predict, self.preconditioning, data_range=(-limit, limit))
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
         """EDM's loss: per image the sum of the weighted squared error, averaged over the batch. Draws: augmentation, level, noise."""

@@ -89,10 +89,16 @@ class FlowPreconditioning:
 class FlowConfig(MethodConfig):
     """Rectified flow, conditioned on the LR image."""
 
+    has_own_step: ClassVar[bool | None] = False
+
     network: DDPMUNetConfig = DDPMUNetConfig(multipliers=(1, 2, 4, 8, 8))
     """The U-Net."""
     levels: FlowLevels = FlowLevels()
     """Times of training."""
+
+    @property
+    def sampled_levels(self) -> int:
+        return TIMES - 1
 
     def starts_at_image(self, problem: Problem) -> bool:
         return problem.bands == problem.lr_bands

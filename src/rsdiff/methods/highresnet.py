@@ -8,7 +8,7 @@ nothing. Unlike the published code: no ShiftNet, which registers the target to t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @config
 class HighResNetConfig(MethodConfig):
     """HighRes-net. The defaults are the published sizes."""
+
+    samples: ClassVar[bool] = False
 
     width: int = 64
     """Channels of the features."""
@@ -119,7 +121,12 @@ class HighResNet(Method):
         return self.base.onto(self.network(looks.filled, known), batch.need("lr"))
 
     def losses(self, batch: Batch, stage: Stage, noise: NoiseSource) -> Mapping[str, Losses]:
+        if self.training and self.base.learns:
+            self.base.observe(batch.need("lr"), batch.need("hr"), batch.whole_pixels)
         return {"restorer": Losses.weighted(self.loss.terms(self.estimate(batch), batch.need("hr"), batch.valid, stage.step))}
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.base.settle()
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

@@ -65,6 +65,11 @@ class IDMConfig(NoisePredictorConfig, IDMUNetConfig):
         return problem.bands == problem.lr_bands
 
     def refuse(self, problem: Problem) -> str | None:
+        if problem.scale > self.largest_scale:
+            return (
+                f"model idm was told enlargements up to {self.largest_scale:g} and the scale is {problem.scale:g}; train it with "
+                f"model.largest_scale={problem.scale:g}, or choose a smaller scale."
+            )
         return self.base.refuse_base("idm", problem)
 
     def build(self, problem: Problem) -> IDM:
@@ -102,10 +107,15 @@ class IDM(Method):
             share = noise.shared_integer(0, FINEST) / FINEST
             hr, scale = shrunk(hr, batch.lr_size, share), 1 + (scale - 1) * share
             valid = None if valid is None else validity_at(eroded(valid, SHRUNK_REACH), (hr.shape[-2], hr.shape[-1]))
+        if self.training and self.base.learns:
+            self.base.observe(lr, hr, batch.whole_pixels)
         noised = noised_continuously(hr, self.options, self.schedule, noise)
         wanted = noised.noise if self.options.prediction == "noise" else self.base.taken_off(hr, lr)
         total = self.objective(lr, noised, self.scaler(scale, lr), wanted, valid)
         return {"restorer": Losses(total, {self.options.prediction: total.detach()})}
+
+    def after_step(self, stage: Stage, step: int) -> None:
+        self.base.settle()
 
     def objective(self, lr: Tensor, noised: Noised, scaler: Tensor, wanted: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the mean error of the prediction, of which `wanted` (B, C, H, W) is right; lr in [-1, 1]."""

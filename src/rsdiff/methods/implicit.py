@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.methods.base import Problem
 from rsdiff.methods.cmsr import ByDifficulty, CMSRConfig
 from rsdiff.methods.continuous import ContinuousRegression, QueryConfig
@@ -117,6 +118,7 @@ class CiaoSRConfig(CiaoSRNetConfig, QueryConfig):
     """CiaoSR. The defaults are EDSR-CiaoSR."""
 
     answer_base: ClassVar[Literal["none", "bilinear"]] = "bilinear"
+    read_with: ClassVar[ReadWith] = {"tile_overlap": ("tile", (ABOVE_0,))}
 
     centre: Literal["div2k", "half"] = "div2k"
     """What is subtracted from images: the mean of DIV2K's bands, or 0.5 before a division by 0.5 (LMF's copy)."""

@@ -66,6 +66,7 @@ class Told(NamedTuple):
 class LatentDiffusionConfig(MethodConfig):
     """What the second stages have in common: networks, schedule and conditions. The defaults are LDCSR's."""
 
+    has_own_step: ClassVar[bool | None] = False
     read_with: ClassVar[ReadWith] = dict.fromkeys(("scale_told", "unet.head_channels"), ("architecture", ("latent_unet",)))
 
     first_stage: AutoencoderConfig = AutoencoderConfig()
@@ -101,6 +102,14 @@ class LatentDiffusionConfig(MethodConfig):
     @property
     def any_scale(self) -> bool:
         return self.first_stage.decoder.upsampler != "fixed_x4"
+
+    @property
+    def sampled_levels(self) -> int:
+        return self.schedule.steps
+
+    @property
+    def leaves_unread(self) -> Mapping[str, str]:
+        return {"sampler.clip": "has no effect with this model, whose latents have no range; leave it out."}
 
     @property
     def predecessor(self) -> Predecessor | None:
@@ -361,6 +370,8 @@ class Consistency:
 @config
 class LCMSRConfig(LatentDiffusionConfig):
     """The consistency variant. The defaults are the published ones."""
+
+    has_own_step: ClassVar[bool | None] = True
 
     schedule: ScheduleConfig = ScheduleConfig(name="quad", steps=1000, start=0.0015, end=0.0155)
     """Noise levels."""

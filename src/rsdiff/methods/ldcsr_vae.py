@@ -56,6 +56,7 @@ class DiscriminatorConfig(PatchSizes):
 class LDCSRVaeConfig(MethodConfig):
     """The first stage of LDCSR. The defaults are the published ones."""
 
+    samples: ClassVar[bool] = False
     read_with: ClassVar[ReadWith] = {"weight_folders": ("perceptual_weight", (ABOVE_0,))}
     located: ClassVar[frozenset[str]] = frozenset({"weight_folders"})  # the file's name holds a hash of its content
 

@@ -48,6 +48,7 @@ REFERENCE_MULTIPLE = 16
 class MASASRConfig(MethodConfig):
     """MASA-SR. The defaults are the published ones; perceptual.weight=0 and adversarial.weight=0 give MASA-rec, the one for PSNR."""
 
+    samples: ClassVar[bool] = False
     read_with: ClassVar[ReadWith] = {
         "reconstruction_steps": Either((("perceptual.weight", (ABOVE_0,)), ("adversarial.weight", (ABOVE_0,)))),
         **dict.fromkeys(
@@ -74,6 +75,10 @@ class MASASRConfig(MethodConfig):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr", "ref"})
+
+    @property
+    def target_side(self) -> int | None:
+        return self.discriminator.target_side if self.adversarial.weight else None
 
     def refuse(self, problem: Problem) -> str | None:
         return refuse_reference("masa_sr", problem) or refuse_bands(self.perceptual, problem)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from rsdiff.networks.sr3_unet import SR3UNetConfig
 class NoisePredictorConfig(SR3UNetConfig, MethodConfig):
     """Options that SR3 and IDM have in common."""
 
+    has_own_step: ClassVar[bool | None] = False
+
     multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
     """Channels of each level in units of `width`; the image is halved between levels."""
     dropout: float = 0.2
@@ -30,6 +32,10 @@ class NoisePredictorConfig(SR3UNetConfig, MethodConfig):
     """Whether a training batch shares one random step (SR3 as published) or every image draws its own (DDPM twin)."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or mean squared error of the predicted noise."""
+
+    @property
+    def sampled_levels(self) -> int:
+        return self.schedule.steps
 
 
 @dataclass

@@ -42,6 +42,7 @@ from rsdiff.networks.refdiff_unet import RefDiffUNetConfig
 class RefDiffConfig(MethodConfig):
     """Ref-Diff. The defaults are the published ones."""
 
+    has_own_step: ClassVar[bool | None] = False
     read_with: ClassVar[ReadWith] = {
         "changed_code": ("mask", ("checked", "changed", "estimated")),
         "change_threshold": ("mask", ("checked", "estimated")),
@@ -105,6 +106,10 @@ class RefDiffConfig(MethodConfig):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr", "ref"} | ({"change_mask"} if self.mask in ("given", "checked") else set()))
+
+    @property
+    def sampled_levels(self) -> int:
+        return 0
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.lr_bands != problem.bands:

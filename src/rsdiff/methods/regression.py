@@ -45,6 +45,8 @@ RELATIVE = ImageLossConfig(l1=0.0, relative=1.0)
 class RegressionMethodConfig(MethodConfig):
     """What the kinds share: the objective, and how images are restored."""
 
+    samples: ClassVar[bool] = False
+
     loss: ImageLossConfig = ImageLossConfig()
     """Weights of the objective's terms."""
     base: Annotated[BaseConfig, Ours("weights")] = NoBaseConfig()

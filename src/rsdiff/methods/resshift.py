@@ -14,6 +14,7 @@ Swin layers, which is shown the enlarged LR image instead of the LR image. The p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -72,10 +73,16 @@ class ShiftConfig:
 class ResShiftConfig(MethodConfig):
     """ResShift in pixels. The shift is the published one, the network's size that of SR3."""
 
+    has_own_step: ClassVar[bool | None] = True
+
     network: DDPMUNetConfig = DDPMUNetConfig(multipliers=(1, 2, 4, 8, 8))
     """The U-Net; its inputs are the noisy image, the enlarged LR image and the step."""
     shift: ShiftConfig = ShiftConfig()
     """How the noise process moves from the HR image to the enlarged LR image: its levels and strength."""
+
+    @property
+    def sampled_levels(self) -> int:
+        return self.shift.steps
 
     def refuse(self, problem: Problem) -> str | None:
         if problem.bands != problem.lr_bands or problem.scale < 1:

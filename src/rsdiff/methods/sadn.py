@@ -35,6 +35,7 @@ STAIRS = 11  # 34, 31, .. 4, then 1
 class SADNConfig(CSUMConfig, MethodConfig):
     """SADN. The defaults are those of sadn.yaml."""
 
+    samples: ClassVar[bool] = False
     read_with: ClassVar[ReadWith] = {
         **dict.fromkeys(("width", "groups", "layers", "multiplier", "reduction", "kernels"), ("body", ("sadn",))),
         "anneal_steps": (("body", ("sadn",)), ("kernels", (ABOVE_0,))),
@@ -89,7 +90,9 @@ class SADNConfig(CSUMConfig, MethodConfig):
             return (
                 f"model sadn makes as many bands as it is given, and {problem.lr_bands} are to become {problem.bands}; choose model=liif."
             )
-        return None
+        if self.base.kind == "regression":
+            return "model sadn enlarges to any size and a regression keeps the pixels; set model.base=enlarged or none."
+        return self.base.refuse_base("sadn", problem)
 
     def build(self, problem: Problem) -> SADN:
         return SADN(self, problem.bands)

@@ -43,8 +43,12 @@ from rsdiff.networks.scdm_unet import SCDMUNetConfig
 class SCDMConfig(SCDMUNetConfig, MethodConfig):
     """SCDM. The defaults are the published 3 -> 12 -> 48 bands, for images normalised to fill [0, 1]."""
 
+    has_own_step: ClassVar[bool | None] = False
     usual_scale: ClassVar[int] = 1
-    read_with: ClassVar[ReadWith] = {"clamp_table": ("clamp_shares", (Such("[0.96,..]", lambda shares: min(shares) < 1),))}
+    read_with: ClassVar[ReadWith] = {
+        "clamp_table": ("clamp_shares", (Such("[0.96,..]", lambda shares: min(shares) < 1),)),
+        "rounded_levels": ("strides", (Such("[4,1]", lambda strides: len(strides) > 1),)),
+    }
 
     strides: tuple[int, ...] = (4, 1)
     """Band plan: stage k makes every strides[k]-th band, from the first on; the last stage makes all (1)."""
@@ -91,6 +95,10 @@ class SCDMConfig(SCDMUNetConfig, MethodConfig):
             raise UserError(f"empty_share={self.empty_share} must be 0 or more and less than 1.")
         if self.spread <= 0 or (self.rounded_levels is not None and self.rounded_levels < 1):
             raise UserError(f"spread={self.spread} and rounded_levels={self.rounded_levels} must be above 0.")
+
+    @property
+    def sampled_levels(self) -> int:
+        return self.schedule.steps
 
     def starts_at_image(self, problem: Problem) -> bool:
         return False

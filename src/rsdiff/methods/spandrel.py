@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the library takes seconds to import
 class SpandrelConfig(MethodConfig):
     """A released network of another project, run as it is."""
 
+    samples: ClassVar[bool] = False
     takes_checkpoint: ClassVar[bool] = True
 
     located: ClassVar[frozenset[str]] = frozenset({"weights"})

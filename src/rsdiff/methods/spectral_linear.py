@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class SpectralLinearConfig(MethodConfig):
     """Affine regression of every target band on the input bands of the same pixel."""
 
+    samples: ClassVar[bool] = False
     usual_scale: ClassVar[int] = 1
 
     degree: int = 1

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import Ours, UserError, config
-from rsdiff.config.reading import ABOVE_0, ReadWith
+from rsdiff.config.reading import ABOVE_0, Either, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
 from rsdiff.losses.images import masked_l1, with_missing_of
@@ -52,7 +52,9 @@ PERCEPTUAL = PerceptualLossConfig(weight=1e-2, layers=("relu5_1",), layer_weight
 class TTSRConfig(TTSRDiscriminatorConfig, MethodConfig):
     """TTSR. The defaults are the published ones; all weights but the first at 0 give TTSR-rec, the one for PSNR."""
 
+    samples: ClassVar[bool] = False
     read_with: ClassVar[ReadWith] = {
+        "reconstruction_steps": Either(tuple((term, (ABOVE_0,)) for term in ("perceptual.weight", "transferal", "adversarial"))),
         "by_similarity": ("transferal", (ABOVE_0,)),
         "penalty": ("adversarial", (ABOVE_0,)),
         "discriminator_width": ("adversarial", (ABOVE_0,)),
@@ -84,6 +86,10 @@ class TTSRConfig(TTSRDiscriminatorConfig, MethodConfig):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"hr", "lr", "ref"})
+
+    @property
+    def target_side(self) -> int | None:
+        return self.discriminator_size if self.adversarial else None
 
     def refuse(self, problem: Problem) -> str | None:
         if (refusal := refuse_reference("ttsr", problem)) is not None:

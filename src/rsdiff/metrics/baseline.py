@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rsdiff.degradations.resizing import resize
-
 
 def bicubic(lr: Tensor, size: tuple[int, int]) -> Tensor:
     """Return `lr` (C, h, w) enlarged to (C, H, W) as MATLAB's imresize does (a = -0.5, symmetric border); may leave [0, 1]."""
+    from rsdiff.degradations.resizing import resize  # with Pillow, which the options of metrics do without
+
     return resize(lr[None].float(), size, "matlab")[0]
 
 

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
+from rsdiff.config.reading import ABOVE_0, ReadWith
+from rsdiff.data.precision import in_float32
 from rsdiff.networks.diffusion_unet import DiffusionUNet, SkeletonConfig, UNetSizes
 from rsdiff.networks.layers import ChannelGate, PixelGate, TimeEmbedding, Upsample, filter_each, orthogonal_
 
@@ -69,11 +71,8 @@ class MomentumContrast(nn.Module):
             if not self._keys:
                 self._follow()
             keys = F.normalize(self.key_encoder(key)[1], dim=1)
-        positive = (queries * keys).sum(dim=1, keepdim=True)
-        negative = queries @ self.queue.clone()
-        logits = torch.cat([positive, negative], dim=1) / self.temperature
         self._keys.append(keys)
-        return code, logits
+        return code, _logits(queries, keys, self.queue.clone()) / self.temperature
 
     def after_step(self) -> None:
         """Put the keys of the step's images, of all processes, into the queue."""
@@ -113,6 +112,14 @@ def contrastive_loss(logits: Tensor) -> Tensor:
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
 
 
+# Similarities are divided by 0.1 or less, and the errors of 16 bits with them.
+@in_float32
+def _logits(queries: Tensor, keys: Tensor, others: Tensor) -> Tensor:
+    """Return cosine similarities (B, 1 + K) of unit vectors (B, D) with their own keys (B, D) and with others (D, K)."""
+    return torch.cat([(queries * keys).sum(dim=1, keepdim=True), queries @ others], dim=1)
+
+
+@in_float32
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Return NT-Xent of projections (B, D) of two views: each of the 2 B vectors must pick its partner among all others.
 
@@ -160,6 +167,8 @@ class DegradationEncoder(nn.Module):
 class ContrastConfig:
     """The degradation encoder and its momentum contrast."""
 
+    read_with: ClassVar[ReadWith] = dict.fromkeys(("queue_size", "momentum", "temperature"), ("weight", (ABOVE_0,)))
+
     width: int = 64
     """Channels of the encoder's first convolutions; the degradation code has four times as many."""
     queue_size: int = 8192
@@ -174,8 +183,11 @@ class ContrastConfig:
     def __post_init__(self) -> None:
         if self.width < 1 or self.queue_size < 1:
             raise UserError(f"width={self.width} and queue_size={self.queue_size} were given; both must be at least 1.")
-        if not 0 <= self.momentum <= 1 or self.temperature <= 0:
-            raise UserError(f"momentum={self.momentum}, temperature={self.temperature}: choose 0 to 1, and a positive temperature.")
+        if not 0 <= self.momentum <= 1 or self.temperature <= 0 or self.weight < 0:
+            raise UserError(
+                f"momentum={self.momentum}, temperature={self.temperature}, weight={self.weight}: choose 0 to 1, a positive temperature, "
+                "and a weight of 0 or more."
+            )
 
     @property
     def code_channels(self) -> int:

@@ -219,6 +219,11 @@ class DiscriminatorConfig(Tagged):
         }
     )
 
+    @property
+    def target_side(self) -> int | None:
+        """Side in pixels of the targets that it is built for; None where they may have any."""
+        return None
+
     def build(self, bands: int, larger: int = 0) -> Discriminator:
         """Return the discriminator of images of so many bands, with fresh weights.
 
@@ -243,6 +248,10 @@ class VGGConfig(DiscriminatorConfig):
     def __post_init__(self) -> None:
         if self.width < 1 or self.size < 8:
             raise UserError(f"width={self.width} must be at least 1 and size={self.size} at least 8; change them.")
+
+    @property
+    def target_side(self) -> int:
+        return self.size
 
     def build(self, bands: int, larger: int = 0) -> Discriminator:
         return VGGDiscriminator(replace(self, size=self.size + larger), bands)

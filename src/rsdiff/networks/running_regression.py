@@ -57,7 +57,9 @@ class RunningRegression(nn.Module):
                 torch.distributed.all_reduce(part)
             total += part
             part.zero_()
-        penalty = self.ridge * self.gram.diagonal().mean() * torch.eye(len(self.gram), dtype=torch.float64, device=self.gram.device)
+        # Before any pixel was known the sums are 0, and so is the solution.
+        weight = (self.ridge * self.gram.diagonal().mean()).clamp(min=torch.finfo(torch.float64).tiny)
+        penalty = weight * torch.eye(len(self.gram), dtype=torch.float64, device=self.gram.device)
         self.solution.copy_(torch.linalg.solve(self.gram + penalty, self.moments))
 
     def forward(self, image: Tensor) -> Tensor:

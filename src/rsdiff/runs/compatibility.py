@@ -63,6 +63,7 @@ def check_compatible(
     requires = settings.model.requires if "trainer" in settings.task.uses else settings.model.requires - NEEDED_BY_TRAINING
     require_fields(f"model={choices['model']}", requires, given, choices, offers)
     require_kernel_size(settings)
+    require_target_side(settings)
     bands: int | None = getattr(settings.dataset, "bands", None)
     if bands is not None:
         degradation = settings.degradation.for_wavelengths(getattr(settings.dataset, "wavelengths", ()))
@@ -75,6 +76,7 @@ def check_compatible(
         if reason is not None:
             raise ConfigError(f"model={choices['model']}: {reason}")
         require_start(settings, problem)
+    require_levels(settings)
 
 
 def require_best_metric(settings: RunSettings) -> None:
@@ -100,6 +102,21 @@ def require_kernel_size(settings: RunSettings) -> None:
         )
 
 
+def require_target_side(settings: RunSettings) -> None:
+    """Raise ConfigError where training targets are not of the size that a discriminator is built for."""
+    trainer, wanted = settings.groups.get("trainer"), settings.model.target_side
+    if trainer is None or wanted is None:
+        return
+    crop = getattr(settings.degradation, "crop", None)
+    side = round(crop * settings.scale) if crop else trainer.patch
+    if side != wanted:
+        option = f"degradation.crop={wanted / settings.scale:g}" if crop else f"trainer.patch={wanted}"
+        raise ConfigError(
+            f"model={settings.choices['model']} has a discriminator built for targets of {wanted} x {wanted}, and in training they are "
+            f"{side} x {side}; set {option}, or the size of the discriminator to {side}."
+        )
+
+
 def require_start(settings: RunSettings, problem: Problem) -> None:
     """Raise ConfigError where the sampler begins at an image and the model has none of the right bands."""
     sampler = settings.groups.get("sampler")
@@ -107,6 +124,22 @@ def require_start(settings: RunSettings, problem: Problem) -> None:
         raise ConfigError(
             f"sampler={settings.choices['sampler']} begins at the enlarged LR image, and model={settings.choices['model']} cannot begin "
             f"there with {problem.lr_bands} bands for {problem.bands}; choose one that begins at noise, such as sampler=ddim."
+        )
+
+
+def require_levels(settings: RunSettings) -> None:
+    """Raise ConfigError where the sampler asks for levels, or for a step, that the model has not."""
+    sampler, model, choice = settings.groups.get("sampler"), settings.model, f"model={settings.choices['model']}"
+    if sampler is None or not model.samples:
+        return
+    levels = model.sampled_levels
+    if levels == 0 and sampler.grid == "table":
+        raise ConfigError(f"sampler.grid=table picks levels from a model's table and {choice} has none; choose grid edm, ve or vp.")
+    if levels and sampler.grid in ("model", "table") and sampler.stride == 0 and sampler.steps > levels:
+        raise ConfigError(f"sampler.steps={sampler.steps} was given and {choice} has {levels} levels; choose 1 to {levels} steps.")
+    if sampler.solver == "native" and model.has_own_step is False:
+        raise ConfigError(
+            f"sampler.solver=native takes a step that the model published and {choice} has none; choose ddpm, ddim, heun or dpmpp_2m."
         )
 
 

@@ -185,6 +185,8 @@ def _one_setting(before: Identity, now: Identity) -> tuple[str, Any, Any] | None
         return None
     old, new = _flat(before.settings), _flat(now.settings)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    if "trainer.extend" in names:
+        return None  # what extends a run is no training from the beginning
     return (names[0], old.get(names[0]), new.get(names[0])) if len(names) == 1 else None
 
 

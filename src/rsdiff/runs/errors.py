@@ -32,13 +32,17 @@ NO_MEMORY = re.compile("DefaultCPUAllocator|alloc_cpu|can't allocate memory|out 
 RUN, LOG_OF = "rsdiff_run", "rsdiff_log"
 """What is noted on an error: the run that it ended, and the file with its traceback."""
 
+_SPACE = "free some space, or set outputs=FOLDER (and output=PATH) on another disk, and give the same command again"
 ADVICE: Mapping[int, str] = {
-    errno.ENOSPC: "the disk is full; free some space, or set outputs=FOLDER on another disk, and give the same command again",
-    errno.EDQUOT: "your disk quota is used up; free some space, or set outputs=FOLDER on another disk, and give the same command again",
+    errno.ENOSPC: f"the disk is full; {_SPACE}",
+    errno.EDQUOT: f"your disk quota is used up; {_SPACE}",
+    errno.EFBIG: "the file would be larger than the system lets files be; raise that limit (ulimit -f), or choose a folder on another disk",
+    errno.EEXIST: "a file of this name exists where a folder is needed; choose another folder",
     errno.EROFS: "the file system is read-only; set outputs=FOLDER (or output=FILE) to a place that can be written",
     errno.EACCES: "permission is denied; choose a path you may read or write",
     errno.EPERM: "the operation is not permitted; choose a path you may read or write",
     errno.ENOENT: "it does not exist; check the path",
+    errno.EEXIST: "a file is there and a folder is needed; choose another folder",
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
     errno.EISDIR: "it is a folder and a file is needed",
 }

@@ -13,21 +13,21 @@ from rsdiff.runs.settings import RunSettings
 def training(settings: RunSettings, parameters: int, done: int, test_images: int, accelerator: Accelerator) -> str:
     """Return the line of a training of a network with `parameters` weights that has `done` steps behind it."""
     config = settings.trainer
-    steps = f"{config.steps} steps" if not done else f"steps {done + 1} to {config.steps}"
+    steps = counted(config.steps, "step") if not done else f"steps {done + 1} to {config.steps}"
     if config.processor_minutes is not None:
         steps = f"{config.processor_minutes:g} minutes of processor time" + (f" from step {done + 1} on," if done else "")
     precision = "" if config.precision == "no" else f" in {config.precision}"
-    crops = f"{config.batch} crops of {config.patch} x {config.patch} pixels"
+    crops = f"{counted(config.batch, 'crop')} of {config.patch} x {config.patch} pixels"
     return (
         f"plan     train {settings.choices['model']} ({in_words(parameters)} parameters): {steps} of {crops} on {place(accelerator)}"
-        f"{precision}, then evaluate {test_images} images"
+        f"{precision}, then evaluate {counted(test_images, 'image')}"
     )
 
 
 def evaluation(settings: RunSettings, parameters: int, test_images: int, accelerator: Accelerator) -> str:
     """Return the line of an evaluation."""
     weights = f" ({in_words(parameters)} parameters)" if parameters else ""
-    return f"plan     evaluate {settings.choices['model']}{weights} on {test_images} images on {place(accelerator)}"
+    return f"plan     evaluate {settings.choices['model']}{weights} on {counted(test_images, 'image')} on {place(accelerator)}"
 
 
 def restoration(settings: RunSettings, parameters: int, inputs: Sequence[Path], accelerator: Accelerator) -> str:
@@ -50,3 +50,8 @@ def in_words(count: int) -> str:
     if count < 1000:
         return str(count)
     return f"{count / 1000:.3g} thousand" if count < 999_500 else f"{count / 1e6:.3g} million"
+
+
+def counted(number: int, what: str) -> str:
+    """Return '1 crop' or '8 crops'."""
+    return f"{number} {what}{'s' * (number != 1)}"

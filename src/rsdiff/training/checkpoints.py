@@ -35,6 +35,8 @@ from rsdiff.metrics.table import METRICS
 
 FORMAT = 1
 WEIGHTS, CARD, TRAINING_STATE = "weights.safetensors", "card.json", "training_state.pt"
+_CODE = re.compile(r"\(os error (\d+)\)")
+"""How safetensors says which error of the system it met: a full disk, a quota, a file that may not be so large."""
 NO_SPACE = re.compile("No space left|failed writing file|unexpected pos")
 """What safetensors and PyTorch say, in errors of their own kinds, when the disk is full."""
 
@@ -93,8 +95,9 @@ def write_checkpoint(
         flush(folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, SafetensorError | RuntimeError) and NO_SPACE.search(str(error)):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        if isinstance(error, SafetensorError | RuntimeError) and (said := _CODE.search(str(error)) or NO_SPACE.search(str(error))):
+            code = int(said[1]) if said.re is _CODE else errno.ENOSPC
+            raise OSError(code, os.strerror(code), str(folder)) from error
         raise
     return final
 

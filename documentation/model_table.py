@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from hydra import compose
 
+from documentation.matrix import Shipped, shipped, with_features
+from documentation.model_costs import MOST_OPERATIONS, SIDE, Cost, cost_of, processor
 from rsdiff.app.command_line import CONFIG_NAME, composing
 from rsdiff.app.composition import group_config
-from rsdiff.app.matrix import Shipped, shipped, with_features
-from rsdiff.app.model_costs import MOST_OPERATIONS, SIDE, Cost, cost_of, processor
 from rsdiff.app.schemas import register_schemas
 from rsdiff.config import UserError
 from rsdiff.config.pace import duration

@@ -166,4 +166,5 @@ def comment_of(path: Path) -> str:
             break
         if "@package" not in line:
             lines.append(line.removeprefix("#").strip())
-    return " ".join(lines)
+    # A command has no full stop, so that it can be copied; a sentence may begin on the next line.
+    return re.sub(r"(=\S*\w)\n(?=[A-Z])", r"\1. ", "\n".join(lines)).replace("\n", " ")

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import rsdiff
+from documentation.method_pages import method_pages
 from rsdiff.app.groups import GROUPS
 from rsdiff.app.help import field_sentences
-from rsdiff.app.method_pages import method_pages
 from rsdiff.config import default_values, marks_of
 from rsdiff.config.reading import read_beside
 from rsdiff.config.tagged import family_of
@@ -20,7 +20,7 @@ from rsdiff.runs.options import RunOptions
 def pages(trained: Mapping[str, Any]) -> dict[str, str]:
     """Return the text of every page (Markdown) by its place: reference/GROUP.md, settings.md, python.md, and the pages of methods.
 
-    trained  see rsdiff.app.method_pages
+    trained  see documentation.method_pages
     """
     made = {f"reference/{group}.md": group_page(group, kinds) for group, kinds in GROUPS.items()}
     made["reference/settings.md"] = "# Top-level settings\n\n" + "\n".join(_rows("", RunOptions, default_values(RunOptions))) + "\n"

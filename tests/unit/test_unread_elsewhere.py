@@ -1,0 +1,57 @@
+"""Options of one group that nothing reads beside another group's choice are refused, in a command and in Python alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import rsdiff
+from rsdiff.config import ConfigError, UserError
+
+CASES = {
+    "a sampler's option for a regression": ("model=rrdb_tiny sampler.steps=10", "sampler.steps has no effect with this model"),
+    "a sampler's option for bicubic": ("task=evaluate model=bicubic sampler.eta=1", "restores without a sampler"),
+    "clipping latents": ("model=ldcsr_tiny sampler.clip=true", "sampler.clip has no effect with this model, whose latents have no range"),
+    "picking from a table that is not there": ("model=edm_sr_tiny sampler=ddim sampler.spacing=leading", "has no table of levels"),
+    "a table that is not there": ("model=edm_sr_tiny sampler=ddim sampler.grid=table", "model=edm_sr_tiny has none; choose grid edm"),
+    "more steps than levels": ("model=resshift_tiny sampler=ddim sampler.steps=40", "has 15 levels; choose 1 to 15 steps"),
+    "a step of one's own": ("model=sr3_tiny sampler=ddim sampler.solver=native", "model=sr3_tiny has none; choose ddpm"),
+    "a schedule without an end": ("model=sr3_tiny model.schedule.name=jsd", "choose name=linear or cosine"),
+    "a contrast that counts nothing": (
+        "model=dasr_tiny model.contrast.weight=0 model.contrast.momentum=0.5",
+        "model.contrast.weight=NUMBER",
+    ),
+    "rounding what no stage is handed": (
+        "model=scdm_tiny dataset.bands=31 model.strides=[1] model.guidance_weights=[1.0] model.clamp_shares=[1.0] model.rounded_levels=9",
+        r"model.rounded_levels has no effect with model.strides=\[1\]",
+    ),
+    "a ramp to a weight of 0": (
+        "model=esrgan_tiny model.adversarial.weight=0 model.adversarial.ramp=[0,9]",
+        "model.adversarial.ramp has no effect with model.adversarial.weight=0",
+    ),
+    "a first stage that is all": (
+        "model=ttsr_tiny model.perceptual.weight=0 model.transferal=0 model.adversarial=0 model.reconstruction_steps=7",
+        "model.reconstruction_steps has no effect",
+    ),
+    "an overlap of no tiles": ("model=ciaosr_tiny model.tile=0 model.tile_overlap=4", "model.tile_overlap has no effect with model.tile=0"),
+    "a pixel size beyond the input's": ("model=lte_tiny model.largest_told=0.5", "at least 1, or 0 for no limit"),
+    "an enlargement beyond those told": ("model=idm_tiny scale=16", "model.largest_scale=16"),
+    "targets of another size than judged": ("model=esrgan_tiny trainer.patch=32", "set trainer.patch=64"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_nothing_reads_is_refused(case: str) -> None:
+    words, sentence = CASES[case]
+    with pytest.raises(ConfigError, match=sentence):
+        rsdiff.compose(*words.split())
+
+
+def test_what_nothing_reads_is_refused_in_python_too() -> None:
+    image = np.zeros((16, 16, 3), np.uint8)
+    with pytest.raises(UserError, match="without a sampler"):
+        rsdiff.load("bicubic").restore(image, sampler={"steps": 3})
+    with pytest.raises(UserError, match=r"gain has no effect with .*scaling"):
+        rsdiff.load("bicubic").restore(image, gain=2.0)
+    with pytest.raises(UserError, match=r"seam_interval has no effect with metrics.metrics=\[psnr\]"):
+        rsdiff.score(image, image, metrics=["psnr"], seam_interval=16)
