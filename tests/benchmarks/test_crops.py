@@ -17,11 +17,11 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from tests.benchmarks.ratios import Table, one_thread, seconds_of
 
 from rsdiff.data import FolderDataset, PackedDataset, SyntheticDataset
 from rsdiff.data.source import ImageSource, Window
 from rsdiff.tasks.prepare import prepare
+from tests.benchmarks.ratios import Table, one_thread, seconds_of
 
 COUNT, SIDE, CROP = 16, 600, 96
 TIMES = (1, 10)

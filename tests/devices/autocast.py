@@ -55,13 +55,14 @@ def register() -> None:
 
 
 def _kernel(operation: Any, rule: Rule) -> Any:
+    names = [argument.name for argument in operation._schema.arguments]
+    place = names.index("dtype") if "dtype" in names else len(names)
+
     def run(*args: Any, **kwargs: Any) -> Any:
         wanted: torch.dtype | None = {"lower": torch.get_autocast_dtype(NAME), "float32": torch.float32}.get(rule)
-        if rule == "float32 result" and _is_cast(args[0]) and kwargs.get("dtype") is None:
-            given = args[3] if len(args) > 3 else None  # a type given in its place
-            if given is None:
-                kwargs["dtype"] = torch.float32
-                args = args[:3]
+        if rule == "float32 result" and _is_cast(args[0]):
+            given = kwargs.get("dtype") or next(iter(args[place:]), None)
+            args, kwargs = args[:place], {**kwargs, "dtype": given or torch.float32}
         if rule == "widest":
             types = {leaf.dtype for leaf in tree.tree_leaves((args, kwargs)) if _is_cast(leaf)}
             wanted = torch.float32 if len(types) > 1 else None

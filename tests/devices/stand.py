@@ -24,7 +24,7 @@ from rsdiff.training.trainer import Trainer
 from tests.devices.pretended import NAME, PretendedAccelerator, Tally, device
 from tests.runs.pairs import SIDES, Pair, data_kinds, degradation_for, fresh, material, options, pairs, sampler_of
 
-FIRST_SCALE = 64.0
+FIRST_SCALE = 16.0
 
 
 class Accelerator:

@@ -16,6 +16,8 @@ from tests.runs.pairs import MODELS, options
 
 NEAR: dict[Precision, float] = {"bf16": 0.02, "fp16": 0.005}
 """Largest difference of a loss from that of float32, as a share of it."""
+FURTHER: dict[str, dict[Precision, float]] = {"drsr_quick": {"bf16": 0.03, "fp16": 0.01}}
+"""Of DRSR, whose contrastive loss divides similarities of vectors of 16 bits by 0.1: measured 0.019 and 0.006."""
 CHEAP = ("sr3_quick", "rrdb_quick")
 TRAINED = [name for name in MODELS if not options().models[name].is_ready]
 
@@ -25,8 +27,8 @@ def lists_of_cuda() -> None:
     autocast.register()  # not when tests are only collected: the process would have the device for good
 
 
-def losses(model: str, precision: Precision, store: Path, steps: int = 3) -> list[float]:
-    """Return the losses of every group over the first steps of every stage."""
+def losses(model: str, precision: Precision, store: Path, steps: int = 3) -> tuple[list[float], float]:
+    """Return the losses of every group over the first steps of every stage, and the sum of the weights that they lead to."""
     for work in works_for(model):
         try:
             with PretendedAccelerator():
@@ -42,19 +44,21 @@ def losses(model: str, precision: Precision, store: Path, steps: int = 3) -> lis
                         found += [float(value) for name, value in logged.items() if name.endswith("/total")]
                         trainer.step += 1
                 scaler = trainer.accelerator.scaler
+                weights = sum(float(weight.detach().double().sum()) for weight in trainer.method.parameters())
                 assert scaler is None or scaler.get_scale() == FIRST_SCALE, "a gradient overflowed"
         except UserError:  # too small for the network
             continue
-        return found
+        return found, weights
     raise AssertionError(f"no size suits {model}")
 
 
+@pytest.mark.timeout(1800)  # SPSR takes minutes on the pretended device
 @pytest.mark.parametrize("model", [name if name in CHEAP else pytest.param(name, marks=pytest.mark.slow) for name in TRAINED])
 def test_three_steps_in_mixed_precision_are_near_those_of_float32(model: str, tmp_path: Path) -> None:
-    exact = losses(model, "no", tmp_path / "no")
-    for precision, near in NEAR.items():
-        found = losses(model, precision, tmp_path / precision)
-        assert found != exact, f"{precision} changed nothing"
+    exact, exact_weights = losses(model, "no", tmp_path / "no")
+    for precision, near in FURTHER.get(model, NEAR).items():
+        found, weights = losses(model, precision, tmp_path / precision)
+        assert weights != exact_weights, f"{precision} changed nothing"
         worst = max(abs(a - b) / (abs(b) + 1e-8) for a, b in zip(found, exact, strict=True))
         print(f"{model} {precision}: {worst:.1e}")
         assert all(map(math.isfinite, found))

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from rsdiff.diffusion.augmentation import AugmentationConfig
+from rsdiff.diffusion.bases import EnlargedConfig
+from rsdiff.diffusion.regression_base import RegressionConfig
 from tests.devices.stand import on_the_device
 from tests.runs.pairs import options, sampler_of
 
@@ -36,9 +38,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("edm_sr_quick", {"preconditioning": "ve"}),
     *(("refdiff_quick", {"mask": mask}) for mask in ("unchanged", "changed", "given", "checked", "estimated")),
     ("refdiff_quick", {"changed_reference": "hidden", "mask_codes": (0, 128, 255)}),
-    ("refdiff_quick", {"residual": True}),
+    ("refdiff_quick", {"base": EnlargedConfig()}),
     ("refdiff_quick", {"wrong_reference": 0.5, "train_eight_bit": True}),
-    ("scdm_quick", {"residual_ridge": 1e-3}),
+    ("scdm_quick", {"base": RegressionConfig(ridge=1e-3)}),
     ("sr3_quick", {"condition": "pillow_8bit"}),
     ("sr3_quick", {"steps_drawn": "batch"}),
     ("sr3_quick", {"time": "discrete"}),

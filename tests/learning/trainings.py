@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -42,6 +43,10 @@ TEXTURES, DRAWS = 64, 4
 """Restored textures, and restorations of each by methods that sample."""
 VALIDATIONS = 6
 LOSS_BATCHES = 32
+OCTAVES = tuple(2.0**power for power in range(-8, 1))
+"""Bounds of the ranges of noise by which the loss is told, in images of [0, 1], whose posterior has deviations of 1/150 to 1/30."""
+LEVELS, ENOUGH = 1024, 3
+"""Noise levels drawn for that, and how many a range must have."""
 REFERENCE_NOISE = 0.03
 OPEN = 1e-6
 """Variance, in images of [0, 1], from which on an axis of the posterior is open."""
@@ -138,8 +143,8 @@ class Training:
 
     @property
     def twin(self) -> Case | None:
-        """The case with the perfect network."""
-        return None if self.case is None else CASES[self.case]
+        """The case with the perfect network, under this model's own objective."""
+        return None if self.case is None else replace(CASES[self.case], model=self.model)
 
     def undegraded(self, step: int) -> Batch:
         """Return the textures of a training step, with the decisions of their degradation."""
@@ -164,6 +169,7 @@ TRAININGS: dict[str, Training] = {
     "lte": Training("lte_tiny", steps=REGRESSION_STEPS, sizes=QUERIES, ground=any_scale),
     "danv2": Training("danv2_tiny", steps=REGRESSION_STEPS, sizes={"basis": {"kernel_size": KERNEL}}, ground=blind),
     "blindsrsnf": Training("blindsrsnf_tiny", "blindsrsnf_step", "blindsrsnf", sizes=JOINT, views=2),
+    "blindsrsnf_quick": Training("blindsrsnf_quick", "blindsrsnf_step", "blindsrsnf", sizes=JOINT, views=2),
     "diffbsr": Training("diffbsr_tiny", "diffbsr", "diffbsr", sizes=JOINT, views=2),
     "metasr": Training("metasr_tiny", steps=REGRESSION_STEPS, sizes=QUERIES, ground=any_scale),
     "lmf_liif": Training("lmf_liif_tiny", steps=REGRESSION_STEPS, sizes=QUERIES, ground=any_scale),
@@ -252,6 +258,10 @@ def train(training: Training, name: str, folder: Path) -> dict[str, Any]:
     trainer.resume()
     if trainer.step < training.steps:
         trainer.fit()
+    if training.twin is not None and "octaves" not in found:
+        method.load_state_dict({**method.state_dict(), **read_checkpoint(folder / "checkpoints").best_weights})
+        found["octaves"] = loss_by_octave(training, method)
+        records.write_text(json.dumps(found, indent=1))
     return found
 
 
@@ -268,6 +278,28 @@ def relative_loss(training: Training, method: Method) -> float:
     perfect, _ = training.twin.build()
     own, best = (sum(float(training.twin.loss(one, step)) for step in range(LOSS_BATCHES)) for one in (method, perfect))
     return own / best
+
+
+def loss_by_octave(training: Training, method: Method) -> list[float | None]:
+    """Return the published loss relative to that of the perfect network by the deviation of the noise, in units of the image in [0, 1].
+
+    The ranges are those between OCTAVES, and what lies below and above; None where training draws too few levels to tell (ENOUGH).
+    """
+    assert training.twin is not None
+    case = training.twin if training.twin.shared else replace(training.twin, batch=1)
+    perfect, network = case.build()
+    method.eval()
+    own, best, counts = (torch.zeros(len(OCTAVES) + 1, dtype=torch.float64) for _ in range(3))
+    with torch.no_grad():
+        for step in range(LEVELS):
+            network.sigmas.clear()
+            least = float(case.loss(perfect, step))
+            deviation = float(network.sigmas[0][0]) / network.space.factor
+            place = bisect(OCTAVES, deviation)
+            best[place] += least
+            own[place] += float(case.loss(method, step))
+            counts[place] += 1
+    return [float(a / b) if count >= ENOUGH else None for a, b, count in zip(own, best, counts, strict=True)]
 
 
 def with_references(batch: Batch, place: GaussianWorld, seed: int, right: float = 0.5) -> Batch:

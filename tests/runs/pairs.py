@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from documentation.matrix import Shipped, bands_of, refusal_of, shipped
 from hydra import compose
 from PIL import Image
 
+from documentation.matrix import Shipped, bands_of, refusal_of, shipped
 from rsdiff.app.command_line import CONFIG_NAME, composing
 from rsdiff.app.composition import group_config
 from rsdiff.app.diagnosis import options_of
@@ -222,7 +222,9 @@ def fresh(model: str, problem: Problem) -> Method:
     config = without_downloads(options().models[model])
     method = build_method(config, problem, seed=0)
     if config.predecessor is not None:
-        first = replace(options().models[f"{config.predecessor.kind}_{model.rpartition('_')[2]}"], **config.predecessor.options)  # type: ignore[type-var]
+        first = replace(
+            options().models[f"{config.predecessor.kind}_{model.partition(':')[0].rpartition('_')[2]}"], **config.predecessor.options
+        )  # type: ignore[type-var]
         method.begin_from(build_method(first, problem, 0).state_dict())
     return method
 

@@ -149,7 +149,7 @@ def test_opensr_calls_a_perfect_restoration_an_improvement_and_an_enlarged_input
 
 
 def test_opensr_shifts_the_restored_image_onto_the_reference_where_asked_for() -> None:
-    """The figures are what Metrics(harm_apply_spatial=False) and Metrics() of the package opensr-test 1.3.3 compute."""
+    """The figures are what Metrics(harm_apply_spatial=False) and Metrics() of the package opensr-test 1.3.3 compute with OpenCV 5."""
     hr = torch.from_numpy(ndimage.gaussian_filter(np.random.default_rng(2).random((3, 96, 96)), (0, 1, 1))).float()
     lr = torch.nn.functional.interpolate(hr[None], scale_factor=0.5, mode="bilinear", antialias=True)[0]
     sr = 0.35 * hr.roll((1, -2), (1, 2)) + 0.65 * hr.roll((1, -1), (1, 2))

@@ -13,12 +13,13 @@ Unlike the published code:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from rsdiff.config import config
+from rsdiff.config import Ours, config
+from rsdiff.config.reading import require_at_least
 from rsdiff.diffusion.noise import NoiseSource
 from rsdiff.diffusion.schedules import DiscreteSchedule, ScheduleConfig
 from rsdiff.losses.images import masked_mse
@@ -70,6 +71,21 @@ class BlindSRSNFConfig(JointBlindConfig):
     """The clean-image predictor."""
     schedule: ScheduleConfig = ScheduleConfig(name="cosine", steps=1000)
     """Noise levels of training."""
+
+    snr_limit: Annotated[float, Ours("training")] = 1.0
+    """Weight of the clean image's squared error at a noise level: its signal-to-noise ratio, at least 1 and at most this; 1 is published.
+
+    Unweighted, nearly all of the error is made at high noise: a network can have all but the least loss and know nothing of the levels
+    that decide texture (docs/trained.md). Above 1 it is the Min-SNR weighting of arXiv 2303.09556 with the floor of arXiv 2202.00512.
+    """
+
+    def __post_init__(self) -> None:
+        require_at_least(self, snr_limit=1.0)
+
+    def loss_weight(self, signal: Tensor) -> Tensor | None:
+        if self.snr_limit == 1:
+            return None
+        return (signal.square() / (1 - signal.square())).clamp(1, self.snr_limit)
 
     def refuse(self, problem: Problem) -> str | None:
         return self.restorer.refuse_head("blindsrsnf", problem)

@@ -98,6 +98,10 @@ class JointBlindConfig(MethodConfig):
     def views(self) -> int:
         return 2
 
+    def loss_weight(self, signal: Tensor) -> Tensor | None:
+        """Return the weight of a squared error at signal levels sqrt(alpha_bar) of any shape; None is 1, as published."""
+        return None
+
     def build_restorer(self, problem: Problem) -> nn.Module:
         """Return the network of the first estimate with fresh weights; `size_multiple` is what LR sides must be multiples of."""
         raise NotImplementedError
@@ -122,6 +126,7 @@ class JointBlind(Method):
         self.scale = int(problem.scale)
         self.contrast_weight = options.contrast.weight
         self.pretrain_steps = options.pretrain_steps
+        self.loss_weight = options.loss_weight
         self.schedule = options.schedule.build()
         self.restorer = options.build_restorer(problem)
         self.contrast: MomentumContrast = options.contrast.build(problem.lr_bands)
@@ -146,6 +151,9 @@ class JointBlind(Method):
         x, signal, deviation = noisy(clean, drawn)
         output = self.predict(x, drawn.time, estimate, code)
         wanted = right_output(self.diffusion.prediction, clean, drawn.noise, signal, deviation)
+        weight = self.loss_weight(signal)
+        if weight is not None:
+            output, wanted = weight.sqrt() * output, weight.sqrt() * wanted
         return self.diffusion.error(output, wanted, valid)
 
     def target(self, hr: Tensor, estimate: Estimate) -> Tensor:

@@ -11,11 +11,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from rsdiff.config import UserError, config
@@ -148,15 +148,12 @@ def spatial(images: Prepared, rgb_bands: tuple[int, int, int] = (0, 1, 2), large
 def aligned(image: Tensor, reference: Tensor, largest: float = 5.0) -> Tensor:
     """Return `image` (C, H, W) shifted onto `reference` by the shift between the means of their bands, or as it is beyond `largest` pixels.
 
-    Bilinear with the border repeated, by OpenCV as in opensr-test (satalign): it rounds shifts to 1/32 pixel.
+    Bilinear with the border repeated, as opensr-test does (satalign) with OpenCV 5; OpenCV 4 rounds the shift to 1/32 pixel.
     """
     rows, columns = subpixel_shift(reference.mean(0), image.mean(0))
     if math.hypot(rows, columns) > largest:
         return image
-    motion = np.array([[1, 0, columns], [0, 1, rows]], np.float32)
-    size = (image.shape[-1], image.shape[-2])
-    bands = [cv2.warpAffine(band, motion, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for band in image.cpu().numpy()]
-    return torch.from_numpy(np.stack(bands)).to(image)
+    return torch.from_numpy(ndimage.shift(image.cpu().numpy(), (0, rows, columns), order=1, mode="nearest")).to(image)
 
 
 def synthesis(images: Prepared, options: OpensrConfig) -> float:

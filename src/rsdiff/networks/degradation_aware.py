@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.config.reading import ABOVE_0, ReadWith
+from rsdiff.data.precision import in_float32
 from rsdiff.networks.diffusion_unet import DiffusionUNet, SkeletonConfig, UNetSizes
 from rsdiff.networks.layers import ChannelGate, PixelGate, TimeEmbedding, Upsample, filter_each, orthogonal_
 
@@ -70,11 +71,8 @@ class MomentumContrast(nn.Module):
             if not self._keys:
                 self._follow()
             keys = F.normalize(self.key_encoder(key)[1], dim=1)
-        positive = (queries * keys).sum(dim=1, keepdim=True)
-        negative = queries @ self.queue.clone()
-        logits = torch.cat([positive, negative], dim=1) / self.temperature
         self._keys.append(keys)
-        return code, logits
+        return code, _logits(queries, keys, self.queue.clone()) / self.temperature
 
     def after_step(self) -> None:
         """Put the keys of the step's images, of all processes, into the queue."""
@@ -114,6 +112,14 @@ def contrastive_loss(logits: Tensor) -> Tensor:
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
 
 
+# Similarities are divided by 0.1 or less, and the errors of 16 bits with them.
+@in_float32
+def _logits(queries: Tensor, keys: Tensor, others: Tensor) -> Tensor:
+    """Return cosine similarities (B, 1 + K) of unit vectors (B, D) with their own keys (B, D) and with others (D, K)."""
+    return torch.cat([(queries * keys).sum(dim=1, keepdim=True), queries @ others], dim=1)
+
+
+@in_float32
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Return NT-Xent of projections (B, D) of two views: each of the 2 B vectors must pick its partner among all others.
 

@@ -4,6 +4,7 @@ from rsdiff.weights.keymaps.base import KeyMap
 from rsdiff.weights.keymaps.blinddiff import BlindDiffKeyMap
 from rsdiff.weights.keymaps.blindsrsnf import BlindSRSNFKeyMap
 from rsdiff.weights.keymaps.danv2 import DANv2KeyMap
+from rsdiff.weights.keymaps.datsr import DATSRKeyMap
 from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.ediffsr import EDiffSRKeyMap
@@ -31,6 +32,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "ciaosr": CiaoSRKeyMap(),
     "danv2": DANv2KeyMap(),
     "dasr": DASRKeyMap(),
+    "datsr": DATSRKeyMap(),
     "dcls": DCLSKeyMap(),
     "diffbsr": DiffBSRKeyMap(),
     "diffbsr_ddpm": DiffBSRDDPMKeyMap(),
