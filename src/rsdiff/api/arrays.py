@@ -113,7 +113,7 @@ def score(
             evaluator = Evaluator(config, len(target), True, None, torch.device("cpu"))
         small = (round(size[0] / scale), round(size[1] / scale))
         valid = None if bool((known & made).all()) else (known & made).float()[None]
-        batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None], valid=valid)
+        batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None], valid=valid, given_scale=float(scale))
         rows += [{name: value for name, value in row.items() if name != "seconds"} for row in evaluator.rows(batch, restored[None], 0.0)]
     return rows
 

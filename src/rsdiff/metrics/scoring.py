@@ -18,6 +18,7 @@ from rsdiff.data.normalisation import Normaliser, NormaliserConfig
 from rsdiff.data.pairing import Affixes, pair
 from rsdiff.data.rasters import raster_info
 from rsdiff.data.sample import Batch, Sample, SampleMeta
+from rsdiff.data.scales import target_sides
 from rsdiff.data.scanning import Item
 from rsdiff.data.source import Window
 from rsdiff.metrics.evaluator import Evaluator, Row
@@ -73,7 +74,7 @@ class Images:
             raise UserError(f"{error.what}; say which stored values are 0 and the peak with task.low and task.high.") from None
         if self.restored.bands != self.references.bands:
             raise UserError(
-                f"{restored} has images of {self.restored.bands} bands and {reference} of {self.references.bands}; set task.rgb=true to "
+                f"{restored} has {self.restored.bands}-band images and {reference} {self.references.bands}-band ones; set task.rgb=true to "
                 "compare three bands of each, or task.bands."
             )
 
@@ -92,9 +93,10 @@ class Images:
             yield batch_of(target, made, self.scale), made.hr[None]
 
     def shared_size(self, index: int) -> tuple[int, int]:
-        """Return (H, W): a restored image may lack the rows and columns that do not fill an LR pixel."""
+        """Return (H, W): a restored image may lack the rows and columns that do not fill an LR pixel, and no others."""
         own, target = self.restored.size(index), self.references.size(index)
-        if any(not 0 <= high - low < max(self.scale, 1) for low, high in zip(own, target, strict=True)):
+        cut = target_sides(target, self.scale, "crop")
+        if any(side not in sides for side, *sides in zip(own, target, cut, strict=True)):
             raise UserError(
                 f"the restored image of {self.references.name(index)} is {own[0]}x{own[1]} pixels and its reference "
                 f"{target[0]}x{target[1]}; give images of the reference's size."
@@ -127,6 +129,7 @@ def batch_of(target: Sample, made: Sample, scale: float) -> Batch:
         metas=[target.meta],
         size=(H, W),
         lr_size=lr_size,
+        given_scale=scale,
         hr=target.hr[None],
         lr=None if target.lr is None else target.lr[None],
         lr_valid=None if target.lr is None or target.lr_valid is None else target.lr_valid.expand_as(target.lr)[None],
