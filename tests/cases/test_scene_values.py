@@ -294,5 +294,5 @@ def test_twelve_bits_are_not_shown_to_a_model_as_sixteen(tmp_path: Path) -> None
 
 def test_a_raster_that_the_model_does_not_use_is_refused(tmp_path: Path) -> None:
     source = write_raster(tmp_path / "scene.tif", smooth(3, 40, 50, 0, 255).astype(np.uint8))
-    with pytest.raises(UserError, match="leave task.reference out"):
+    with pytest.raises(UserError, match=r"leave task\.reference out"):
         restored(job(tmp_path, source, regression(3), 3, reference=str(source)))

@@ -163,5 +163,5 @@ def _fits(use: RangeUse, normaliser: Normaliser, least: float) -> bool:
 
 
 def _least_of_type(reader: SceneReader) -> float:
-    """Return the share of its type's range that a scene must fill: 12 bits stored as 16 are nearly black there, and a model errs on them."""
+    """Return the share of its type's range that a scene must fill: 12 bits stored as 16 are nearly black there, where models err."""
     return SPARSE_TYPE if reader.dtype.itemsize > 1 else 0.0
