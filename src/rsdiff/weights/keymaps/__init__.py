@@ -12,7 +12,7 @@ from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
 from rsdiff.weights.keymaps.hat import HATKeyMap
 from rsdiff.weights.keymaps.idm import IDMKeyMap
 from rsdiff.weights.keymaps.implicit import CiaoSRKeyMap, LMFCiaoSRKeyMap, LMFLIIFKeyMap, LMFLTEKeyMap, LTEKeyMap
-from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
+from rsdiff.weights.keymaps.ldcsr import LCMSR, LDCSR, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
 from rsdiff.weights.keymaps.masa_sr import MASASRKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
@@ -44,7 +44,8 @@ KEY_MAPS: dict[str, KeyMap] = {
     "esrgan": ESRGANKeyMap(),
     "hat": HATKeyMap(),
     "hscnn_plus": HSCNNPlusKeyMap(),
-    "ldcsr": LDCSRKeyMap(),
+    "lcmsr": LCMSR,
+    "ldcsr": LDCSR,
     "ldcsr_vae": LDCSRVaeKeyMap(),
     "liif": LIIFKeyMap(),
     "lmf_ciaosr": LMFCiaoSRKeyMap(),
