@@ -120,7 +120,7 @@ def score(
 
 def _scored_folders(sr: Path, hr: Path, protocol: str, scale: float, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     from rsdiff.data.file_options import FileOptions
-    from rsdiff.tasks.score import Images, score_images
+    from rsdiff.metrics.scoring import Images, score_images
 
     images = Images(typed_path(sr), typed_path(hr), {}, FileOptions(), scale)
     return [dict(row) for row in score_images(sr.name, images, _metrics(protocol, options)).rows]

@@ -19,6 +19,8 @@ from rsdiff.networks.edsr import EDSRBlock
 VGG_MEAN, VGG_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CONVOLUTIONS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
 """The layers of VGG19 that the texture extractor consists of."""
+VGG_NUMBERS = dict(zip(CONVOLUTIONS, (0, 2, 5, 7, 10), strict=True))
+"""Their numbers in torchvision's vgg19.features."""
 LARGEST_PRODUCT = 2**24
 """Similarities that are held at once while the best match is searched: 64 MiB, whatever the images' size."""
 
@@ -62,11 +64,15 @@ class TextureExtractor(nn.Module):
             self.register_buffer(name, torch.tensor(of_bands)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        whole, half, quarter = self.answers(images)
+        return [whole, half, F.relu(quarter)]
+
+    def answers(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the features at H, H / 2 and, before the activation, H / 4."""
         conv1_1, conv1_2, conv2_1, conv2_2, conv3_1 = (getattr(self, name) for name in CONVOLUTIONS)
         whole = F.relu(conv1_1((images - self.mean) / self.std))
         half = F.relu(conv2_1(F.max_pool2d(F.relu(conv1_2(whole)), 2)))
-        quarter = F.relu(conv3_1(F.max_pool2d(F.relu(conv2_2(half)), 2)))
-        return [whole, half, quarter]
+        return whole, half, conv3_1(F.max_pool2d(F.relu(conv2_2(half)), 2))
 
 
 def search(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
