@@ -30,7 +30,7 @@ from rsdiff.degradations.resizing import resize
 from rsdiff.losses.images import masked_l1, with_missing_of
 from rsdiff.methods.adversaries import judging_by_slopes
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, frozen, require_multiple
-from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, read_vgg19, refuse_bands
+from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, coupling_by_features, read_vgg19, refuse_bands
 from rsdiff.methods.referenced import pairs, quarter_of_target, refuse_reference
 from rsdiff.metrics.weight_files import require_weight_file
 from rsdiff.networks.datsr import DATSRDiscriminator, DATSRNet, DATSRNetConfig, Flow, search
@@ -50,6 +50,7 @@ PERCEPTUAL = PerceptualLossConfig(weight=1e-4, layers=("relu5_1",), layer_weight
 class DATSRConfig(MethodConfig):
     """DATSR. The defaults are the published ones; perceptual.weight=0 and adversarial=0 give the one for PSNR (restoration_mse)."""
 
+    samples: ClassVar[bool] = False
     read_with: ClassVar[ReadWith] = {
         "weight_folders": ("extractors", ("published",)),
         "penalty": ("adversarial", (ABOVE_0,)),
@@ -142,9 +143,7 @@ class DATSR(Method):
 
     @property
     def coupling(self) -> str:
-        if self.options.perceptual.weight and self.options.perceptual.distance == "norm":
-            return "its perceptual loss is a norm over the images of a batch"
-        return super().coupling
+        return coupling_by_features(self.options.perceptual) or super().coupling
 
     def prepare_training(self) -> None:
         """Give fresh extractors the published weights; raises UserError where these are nowhere."""

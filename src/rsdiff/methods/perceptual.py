@@ -107,6 +107,11 @@ def _norm(features: Tensor, wanted: Tensor) -> Tensor:
     return torch.linalg.vector_norm(features - wanted)
 
 
+def coupling_by_features(options: PerceptualLossConfig) -> str:
+    """Return what couples the images of a batch in a perceptual loss, "" where nothing does; see `Method.coupling`."""
+    return "its perceptual loss is a norm over the images of a batch" if options.weight and options.distance == "norm" else ""
+
+
 def read_vgg19(path: Path) -> dict[str, Tensor]:
     """Return torchvision's state dict in `path`, read without executing anything."""
     weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)

@@ -26,7 +26,7 @@ from rsdiff.degradations.resizing import resize
 from rsdiff.losses.images import masked_l1, with_missing_of
 from rsdiff.methods.adversaries import judging_by_slopes
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, frozen
-from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, read_vgg19, refuse_bands
+from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, coupling_by_features, read_vgg19, refuse_bands
 from rsdiff.methods.referenced import blurred_as_lr, pairs, quarter_of_target, refuse_reference
 from rsdiff.metrics.weight_files import require_weight_file
 from rsdiff.networks.ttsr import (
@@ -115,6 +115,10 @@ class TTSR(Method):
             self.discriminator = TTSRDiscriminator(options, problem.bands)
         self._fresh = self.extractor.get_parameter("conv1_1.weight").detach().clone()
         self.perceptual = PerceptualTerm(options.perceptual)
+
+    @property
+    def coupling(self) -> str:
+        return coupling_by_features(self.options.perceptual) or super().coupling
 
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         own = {"restorer": self.network.parameters(), "extractor": self.extractor.parameters()}
