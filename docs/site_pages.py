@@ -11,8 +11,9 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "docs")]
-from documentation.reference import pages  # noqa: E402 - of the repository, not of the package
 from flow import with_pictures  # noqa: E402 - a file beside this one, which mkdocs does not make importable
+
+from documentation.reference import pages  # noqa: E402 - of the repository, not of the package
 
 MOVED = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "SECURITY.md": "security.md"}
 """Pages of the root and where the site has them."""

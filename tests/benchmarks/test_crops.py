@@ -17,11 +17,12 @@ import pytest
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
-from tests.benchmarks.ratios import Table, one_thread, seconds_of
 
 from rsdiff.data import FolderDataset, PackedDataset, SyntheticDataset
+from rsdiff.data.open_files import BLOCKS
 from rsdiff.data.source import ImageSource, Window
 from rsdiff.tasks.prepare import prepare
+from tests.benchmarks.ratios import Table, one_thread, seconds_of
 
 COUNT, SIDE, CROP = 16, 600, 96
 TIMES = (1, 10)
@@ -151,9 +152,14 @@ def test_crops_of_a_folder(table: Table, images: list[NDArray[np.uint8]], tmp_pa
 
 @pytest.mark.parametrize("times", TIMES)
 def test_crops_of_geotiffs(table: Table, images: list[NDArray[np.uint8]], tmp_path: Path, times: int) -> None:
-    """All files in turn: few stay open (`rsdiff.data.open_files`), of many each is opened anew."""
+    """All files in turn: few stay open (`rsdiff.data.open_files`), of many each is opened anew; ours as in a worker of a loader."""
     paths = stored(images, tmp_path, "tif", times)
-    read = ours(FolderDataset(root=str(tmp_path), split="all").build("train", 1.0), len(paths))
+    crops = ours(FolderDataset(root=str(tmp_path), split="all").build("train", 1.0), len(paths))
+
+    def read() -> None:
+        with rasterio.Env(GDAL_CACHEMAX=BLOCKS):
+            crops()
+
     what = f"{len(paths)} crops of {CROP}, {len(paths)} tiled GeoTIFFs of {SIDE}"
     add(table, what, "windows by rasterio, opened each time", read, by_rasterio(paths), len(paths))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.benchmarks.ratios import Table, Work
 from torch import Tensor
 
 from rsdiff.data.seeding import keyed_generator
@@ -13,6 +12,7 @@ from rsdiff.metrics import spectral
 from rsdiff.metrics.psnr import ergas, psnr
 from rsdiff.metrics.ssim import ssim
 from rsdiff.training.allocation import keep_freed_memory
+from tests.benchmarks.ratios import Table, Work
 
 SIDE = 600
 

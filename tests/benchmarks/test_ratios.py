@@ -11,7 +11,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tests.benchmarks.ratios import Table, one_thread, seconds_of
 
 from rsdiff.data.seeding import keyed_generator
 from rsdiff.degradations import GaussianDegradationConfig
@@ -22,6 +21,7 @@ from rsdiff.diffusion.solvers import ddim, dpmpp_2m
 from rsdiff.diffusion.stability import worst_error
 from rsdiff.metrics.ssim import ssim
 from rsdiff.training.allocation import keep_freed_memory
+from tests.benchmarks.ratios import Table, one_thread, seconds_of
 
 
 @pytest.fixture(scope="module", autouse=True)

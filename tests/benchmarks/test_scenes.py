@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tests.benchmarks.ratios import Table
-from tests.runs.pairs import fresh
-from tests.scene_methods import SCALE, job, landscape, pixels, restored
 
 from rsdiff.inference.speed import EXACT, Arithmetic
 from rsdiff.methods.base import Method, Problem
 from rsdiff.training.allocation import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory
+from tests.benchmarks.ratios import Table
+from tests.runs.pairs import fresh
+from tests.scene_methods import SCALE, job, landscape, pixels, restored
 
 SIDE, TILE, PAD = 256, 136, 10
 """Pixels of the scene and of a tile, and those around a tile that the stand-in shows the network."""

@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.benchmarks.ratios import Table, one_thread
-from tests.devices.published import Composed, Published
-from tests.devices.stand import Accelerator
 from torch import nn
 from torch.nn.modules import module as hooks
 
@@ -24,6 +21,9 @@ from rsdiff.training import trainer as loop
 from rsdiff.training.ema import Ema
 from rsdiff.training.optimisers import GroupOptimiser
 from rsdiff.training.speed import Passes, measure
+from tests.benchmarks.ratios import Table, one_thread
+from tests.devices.published import Composed, Published
+from tests.devices.stand import Accelerator
 
 RECIPES = {
     "sr3_tiny": Published(("model=sr3_tiny", "trainer=quick", "degradation=diffbsr_aniso"), 8),

@@ -26,7 +26,7 @@ from rsdiff.degradations import degrade_array
 from rsdiff.inference.scene_input import SceneReader
 from rsdiff.inference.scene_view import SceneView
 from tests.cases.scene_cases import bicubic_job, smooth
-from tests.scene_methods import restored, write_raster
+from tests.scene_methods import pixels, restored, write_raster
 
 CODES = smooth(1, 20, 24, 0, 5)[0].round().astype(np.uint8)
 COLOURS = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0), (255, 255, 0), (255, 0, 255), (0, 128, 255)], np.uint8)
@@ -166,6 +166,46 @@ def test_cubes_are_restored_as_they_are_trained_on(tmp_path: Path, ending: str) 
     np.testing.assert_array_equal(as_scene(path)[0], cube)
     np.testing.assert_array_equal(as_data(path)[0], cube)
     assert restored(bicubic_job(tmp_path, path, 5)).size == (24, 28)
+
+
+ODD_CUBES = {
+    "complex": np.zeros((2, 3, 4), complex),
+    "bool": np.zeros((2, 3, 4), bool),
+    "text": np.full((2, 3, 4), "a"),
+    "object": np.full((2, 3, 4), None, object),
+    "longdouble": np.zeros((2, 3, 4), np.longdouble),
+}
+
+
+@pytest.mark.parametrize("name", ODD_CUBES)
+@pytest.mark.parametrize("ending", ["npy", "mat", "h5", "npz"])
+def test_cubes_that_hold_no_numbers_are_refused_with_what_to_save(tmp_path: Path, name: str, ending: str) -> None:
+    path, values = tmp_path / f"cube.{ending}", ODD_CUBES[name]
+    if ending == "mat" and name in ("complex", "bool"):
+        scipy.io.savemat(path, {"cube": values})
+    elif ending == "h5" and name not in ("text", "object"):
+        with h5py.File(path, "w") as file:
+            file["cube"] = values
+    elif ending == "npz":
+        np.savez(path, cube=values)
+    else:
+        np.save(path.with_suffix(".npy"), values)
+        path = path.with_suffix(".npy")
+    with pytest.raises(DataError, match=r"; save (an array of |the image alone|integers|one as)"):
+        as_scene(path)
+
+
+@pytest.mark.parametrize("ending", ["npy", "h5"])
+def test_real_numbers_of_16_bits_are_read_as_32(tmp_path: Path, ending: str) -> None:
+    values, path = smooth(2, 12, 14, 0, 1).astype(np.float16), tmp_path / f"cube.{ending}"
+    if ending == "npy":
+        np.save(path, values)
+    else:
+        with h5py.File(path, "w") as file:
+            file["cube"] = values
+    assert as_scene(path)[0].dtype == np.float32
+    np.testing.assert_array_equal(as_scene(path)[0], values)
+    assert pixels(restored(bicubic_job(tmp_path, path, 2)).outputs[0]).dtype == np.float32
 
 
 def test_a_raster_in_an_archive_is_read(tmp_path: Path) -> None:

@@ -282,3 +282,17 @@ def test_a_colour_that_marks_missing_pixels_is_no_value_of_one_band(tmp_path: Pa
     expected[:, 10:20, 10:20] = False
     np.testing.assert_array_equal(masks(result.outputs[0], 3), enlarged_mask(expected))
     assert (pixels(result.outputs[0])[0, 56:76] == 31).all()
+
+
+def test_twelve_bits_are_not_shown_to_a_model_as_sixteen(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "scene.tif", smooth(3, 40, 50, 300, 3000).astype(np.uint16))
+    with pytest.raises(UserError, match=r"fill next to nothing of it; set task.scaling=gain task.gain=0.0001 or task.scaling=percentile"):
+        restored(job(tmp_path, source, regression(3), 3, scaling="dtype"))
+    with pytest.raises(UserError, match=r"; set task.scaling=gain task.gain=0.0001 or task.scaling=percentile"):  # never the whole type
+        restored(job(tmp_path, source, regression(3), 3, scaling="trained"))
+
+
+def test_a_raster_that_the_model_does_not_use_is_refused(tmp_path: Path) -> None:
+    source = write_raster(tmp_path / "scene.tif", smooth(3, 40, 50, 0, 255).astype(np.uint8))
+    with pytest.raises(UserError, match=r"leave task\.reference out"):
+        restored(job(tmp_path, source, regression(3), 3, reference=str(source)))

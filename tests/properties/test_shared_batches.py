@@ -15,12 +15,14 @@ from rsdiff.config import UserError
 from rsdiff.data.sample import Batch
 from rsdiff.degradations import degrade
 from rsdiff.diffusion.noise import SeededNoise
-from rsdiff.methods.base import Method
+from rsdiff.methods.base import Method, Problem
+from rsdiff.methods.perceptual import PerceptualLossConfig
 from rsdiff.networks.degradation_aware import ContrastConfig, MomentumContrast
 from rsdiff.networks.running_regression import RunningRegression
 from rsdiff.training.config import TrainerConfig
 from rsdiff.training.trainer import Trainer
 from tests.properties.trials import TRAINED, trial
+from tests.runs.pairs import options
 
 pytestmark = pytest.mark.xdist_group("matrix")  # the options are composed once
 COUPLED = {"blindsrsnf", "bsrgan", "dasr", "diffbsr", "diffbsr_ddpm", "diffbsr_srdiff", "drsr", "esrgan", "lcmsr", "ldcsr", "ldcsr_vae"}
@@ -91,6 +93,16 @@ def refused(method: Method, config: TrainerConfig, accumulate: int) -> None:
     """Ask the trainer whether it may share out a batch, without making one."""
     stub: Any = SimpleNamespace(method=method, config=config, accelerator=SimpleNamespace(num_processes=1))
     Trainer.require_whole_batches(stub, accumulate)
+
+
+@pytest.mark.parametrize("kind", ["ttsr", "masa_sr", "datsr"])
+def test_a_perceptual_norm_over_a_batch_couples_its_images(kind: str) -> None:
+    norm = PerceptualLossConfig(weight=1.0, layers=("relu5_1",), layer_weights=(1.0,), distance="norm")
+    config = replace(options().models[f"{kind}_tiny"], perceptual=norm)
+    if kind == "masa_sr":
+        config = replace(config, adversarial=replace(config.adversarial, weight=0.0))
+    method = config.build(Problem(4, 3, 3))
+    assert "norm over the images" in method.coupling
 
 
 def test_a_queue_and_its_key_encoder_advance_once_per_step() -> None:

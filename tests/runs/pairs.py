@@ -14,10 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from documentation.matrix import Shipped, bands_of, refusal_of, shipped
 from hydra import compose
 from PIL import Image
 
+from documentation.matrix import Shipped, bands_of, refusal_of, shipped
 from rsdiff.app.command_line import CONFIG_NAME, composing
 from rsdiff.app.composition import group_config
 from rsdiff.app.diagnosis import options_of

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 import pytest
-from documentation.matrix import Combination, feature_table, with_features
 
+from documentation.matrix import Combination, feature_table, with_features
 from rsdiff.app.command_line import check_command
 from rsdiff.app.diagnosis import options_of
 from rsdiff.config import ConfigError

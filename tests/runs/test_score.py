@@ -137,9 +137,22 @@ def test_what_does_not_belong_together_is_named(run_command: Command, folders: P
     assert "1.png has no partner in" in ended.err
     ended = run_command("task=score", f"sr={folders / 'nowhere'}", f"hr={folders / 'hr'}", f"outputs={folders / 'outputs'}")
     assert "does not exist; give an image or a folder of images" in ended.err
-    Image.fromarray(picture(0)[:20]).save(folders / "bad" / "field" / "0.png")
-    ended = run_command("task=score", f"sr={folders / 'bad'}", f"hr={folders / 'hr'}", f"outputs={folders / 'outputs'}")
-    assert "is 20x48 pixels and its reference 48x48" in ended.err
+    for rows in (20, 47):
+        Image.fromarray(picture(0)[:rows]).save(folders / "bad" / "field" / "0.png")
+        ended = run_command("task=score", f"sr={folders / 'bad'}", f"hr={folders / 'hr'}", f"outputs={folders / 'outputs'}")
+        assert f"is {rows}x48 pixels and its reference 48x48" in ended.err
+
+
+def test_sides_that_are_no_multiple_of_the_scale_keep_its_border(tmp_path: Path) -> None:
+    hr, sr = (np.random.default_rng(seed).integers(0, 256, (41, 50, 3)).astype(np.uint8) for seed in (0, 1))
+    error = (hr.astype(float) - sr)[4:-4, 4:-4]
+    (row,) = rsdiff.score(sr, hr, "basicsr_rgb", metrics=["psnr"])
+    assert row["psnr"] == pytest.approx(10 * np.log10(255**2 / np.square(error).mean()))
+    for folder, image in (("hr", hr), ("sr", sr[:40, :48])):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(image).save(tmp_path / folder / "a.png")
+    (row,) = rsdiff.score(tmp_path / "sr", tmp_path / "hr", "basicsr_rgb", metrics=["psnr"])
+    assert row["psnr"] == pytest.approx(10 * np.log10(255**2 / np.square((hr.astype(float) - sr)[4:36, 4:44]).mean()))
 
 
 def test_python_scores_folders_too(folders: Path) -> None:

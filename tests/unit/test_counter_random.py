@@ -11,6 +11,7 @@ from scipy import stats
 
 from rsdiff.diffusion import noise as counter_random
 from rsdiff.diffusion.noise import SeededNoise, TileNoise
+from tests.devices.pretended import PretendedAccelerator, device
 
 COUNT = 400_000
 
@@ -39,7 +40,7 @@ def test_normals_are_exact_sums_of_two_quantiles() -> None:
     first, second = counters(500), counters(500, 77)
     table = counter_random.quantiles(torch.device("cpu")).double()
     assert torch.equal((table * 2**20).round(), table * 2**20)
-    values = counter_random.normals(torch.stack([first, second]))
+    values = counter_random.normals(torch.stack([first[:1], second[:1]]), 500)[0]
     for index in range(500):
         words = [[(splitmix(int(of[index])) >> 16 * k & 0xFFFF) ^ 0x8000 for k in range(4)] for of in (first, second)]
         expected = [float(table[a] + table[b]) for a, b in zip(*words, strict=True)]
@@ -54,10 +55,15 @@ def test_the_table_has_the_moments_of_the_normal() -> None:
     assert float(table.sum()) == pytest.approx(0, abs=1e-9)
 
 
-def test_chunks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = counter_random.normals(counters(1000).view(2, -1))
-    monkeypatch.setattr(counter_random, "CHUNK", 7)
-    assert torch.equal(counter_random.normals(counters(1000).view(2, -1)), whole)
+@pytest.mark.parametrize("chunk", [7, 130])
+def test_chunks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    """Parts of a line, and several lines together."""
+    lines = counters(20, 5).view(2, 10) * 99
+    whole = counter_random.normals(lines, 50)
+    monkeypatch.setattr(counter_random, "CHUNK", chunk)
+    halves = torch.stack([lines[0], lines[0] + counter_random.wrapped(50 * counter_random.STEP)])
+    assert torch.equal(counter_random.normals(lines[:1], 50), counter_random.normals(halves, 50))
+    assert torch.equal(counter_random.normals(lines, 50), whole)
 
 
 def draws(kind: str) -> np.ndarray:
@@ -110,3 +116,16 @@ def test_uniforms_and_integers_fill_their_ranges() -> None:
     assert stats.chisquare(counts[5:]).pvalue > 1e-3
     shared = {source.shared_integer(3, 6) for _ in range(60)}
     assert shared == {3, 4, 5}
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 16, 24), (2, 13, 8, 8), (2, 7)])
+def test_a_device_without_numpy_draws_the_same_numbers(shape: tuple[int, ...]) -> None:
+    size = (shape[2], shape[3]) if len(shape) == 4 else (8, 8)
+    for source in (lambda: SeededNoise([(1, 0), (1, 1)]), lambda: TileNoise((1, "scene"), [(-8, 16), (8, 24)], size)):
+        here, there = source(), source()
+        wanted = here.normal(shape), here.uniform(shape), here.integers(0, 9, shape)
+        with PretendedAccelerator():
+            found = there.normal(shape, device()), there.uniform(shape, device()), there.integers(0, 9, shape, device())
+            found = tuple(values.cpu() for values in found)
+        for one, other in zip(wanted, found, strict=True):
+            assert torch.equal(one, other)

@@ -38,6 +38,12 @@ def test_a_network_that_knows_nothing_gives_the_enlarged_lr_and_texture_of_the_s
     assert float(added.std()) == pytest.approx(SIGMA_DATA, rel=0.05)
 
 
+def test_what_the_hr_adds_to_a_base_reaches_twice_as_far_as_images() -> None:
+    lr = torch.zeros(1, 3, 8, 8)
+    ranges = [EdmSrConfig(song=SONG, **base).build(Problem(4, 3, 3)).denoiser(lr).data_range for base in ({}, {"base": EnlargedConfig()})]  # type: ignore[arg-type]
+    assert ranges == [(-1.0, 1.0), (-2.0, 2.0)]
+
+
 def test_a_base_beside_augmentation_is_refused() -> None:
     config = EdmSrConfig(song=SONG, base=EnlargedConfig(), augmentation=AugmentationConfig(probability=0.12))
     assert "model.base=none" in str(config.refuse(Problem(4, 3, 3)))

@@ -224,3 +224,23 @@ def test_divergence_is_zero_of_the_standard_normal_and_positive_of_others() -> N
 def test_options_that_fit_no_network_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         replace(SECOND, **changes)
+
+
+def test_a_file_of_lcmsr_is_restored_by_its_average_and_says_what_it_predicts() -> None:
+    method = second_stage(CONSISTENT)
+    method.latent_scale.fill_(2.0)
+    method.updates.fill_(7)
+    published = export_weights("lcmsr", CONSISTENT, method.state_dict())
+    trained = {key: value + 1 if key.startswith("model.diffusion_model.") else value for key, value in published.items()}
+    _, imported = import_weights("lcmsr", {"state_dict": trained}, CONSISTENT)
+    for name, value in method.unet.state_dict().items():
+        assert torch.equal(imported[f"unet.{name}"], value), name
+        assert torch.equal(imported[f"target.{name}"], value), name
+    assert int(imported["updates"]) == 7
+    clean = {"state_dict": trained, "hyper_parameters": {"parameterization": "x0"}}
+    assert import_weights("lcmsr", clean)[0].prediction == "clean"
+    with pytest.raises(ValueError, match=r"the config says noise; for this file add model\.prediction=clean"):
+        import_weights("lcmsr", clean, CONSISTENT)
+    assert method.parameter_count() == sum(
+        value.numel() for name, value in method.named_parameters() if name.startswith(("unet.", "condition.", "first_stage."))
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from documentation.model_costs import WithoutProducts, batch_for, cost_of, counted
 
-from rsdiff.app import model_costs
+from documentation import model_costs
+from documentation.model_costs import WithoutProducts, batch_for, cost_of, counted
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.images import restore_seeded
 from rsdiff.inference.memory import count_operations

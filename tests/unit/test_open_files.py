@@ -133,12 +133,15 @@ def test_a_process_that_is_forked_opens_files_for_itself(tmp_path: Path) -> None
         assert open_files().paths == []
         np.testing.assert_array_equal(workers.apply(read_here, [path]), wanted)
         np.testing.assert_array_equal(read(open_files(), path).values, wanted)
+    assert not rasterio.env.hasenv()
     open_files().close([path])
 
 
 def read_here(path: Path) -> Any:
     assert open_files().paths == []
-    return read(open_files(), path).values
+    values = read(open_files(), path).values
+    assert rasterio.env.hasenv()  # a worker stays in it
+    return values
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors are not limited here")

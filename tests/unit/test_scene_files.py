@@ -137,13 +137,14 @@ def test_values_keep_their_units_under_every_scaling(tmp_path: Path) -> None:
     for layer in method.layers:
         for parameter in layer.parameters():
             parameter.data.zero_()  # what remains is enlargement by repeating pixels
-    values = (1000 + 3000 * landscape(2, 40, 50, "float32")).astype(np.uint16)
-    source = write_raster(tmp_path / "scene.tif", values)
-    large = values.repeat(4, axis=1).repeat(4, axis=2)
+    some = (1000 + 3000 * landscape(2, 40, 50, "float32")).astype(np.uint16)
     for scaling in ("dtype", "gain", "percentile"):
+        values = some * 10 if scaling == "dtype" else some
+        source = write_raster(tmp_path / "scene.tif", values)
+        large = values.repeat(4, axis=1).repeat(4, axis=2)
         work = job(tmp_path, source, method, 2, name=f"{scaling}.tif", scaling=scaling, percentiles=(0.0, 100.0))
         np.testing.assert_array_equal(pixels(restored(work).outputs[0]), large)
-    real = job(tmp_path, source, method, 2, name="real.tif", dtype="float32")
+    real = job(tmp_path, source, method, 2, name="real.tif", dtype="float32", scaling="gain")
     np.testing.assert_allclose(pixels(restored(real).outputs[0]), large, rtol=1e-5)
 
 

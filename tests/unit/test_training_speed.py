@@ -98,7 +98,7 @@ def test_a_device_tries_what_it_has() -> None:
 
 
 def test_one_kernel_moves_the_weights_as_many_do() -> None:
-    """The step of a CPU's fused Adam, which speed=fast takes, is that of the ordinary one but for rounding."""
+    """The step of a CPU's fused Adam is that of the ordinary one but for rounding."""
     weights = []
     for fused in (False, True):
         parameter = torch.nn.Parameter(torch.linspace(-1, 1, 1000))

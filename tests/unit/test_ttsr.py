@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.methods.adversaries import judging_by_slopes
 from rsdiff.methods.base import Problem
 from rsdiff.methods.ttsr import PERCEPTUAL, TTSR, TTSRConfig
 from rsdiff.networks import ttsr as networks
@@ -193,14 +194,12 @@ def test_the_extractor_gets_the_gradient_of_the_whole_objective() -> None:
 
 
 def test_the_penalty_is_that_of_a_slope_other_than_one() -> None:
-    method = built()
     slope = 3.0
 
     class Linear(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return slope * images.flatten(1)[:, :1]
 
-    method.discriminator = Linear()
-    made = method._judged(torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4), noise())
+    made = judging_by_slopes(Linear(), torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4), 10.0, noise())
     assert torch.allclose(made.terms["penalty"], torch.tensor((slope - 1) ** 2))
     assert torch.allclose(made.total, torch.tensor(-slope + 10 * (slope - 1) ** 2))

@@ -113,14 +113,14 @@ def score(
             evaluator = Evaluator(config, len(target), True, None, torch.device("cpu"))
         small = (round(size[0] / scale), round(size[1] / scale))
         valid = None if bool((known & made).all()) else (known & made).float()[None]
-        batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None], valid=valid)
+        batch = Batch([SampleMeta(f"{number:05d}", number)], size, small, hr=target[None], valid=valid, given_scale=float(scale))
         rows += [{name: value for name, value in row.items() if name != "seconds"} for row in evaluator.rows(batch, restored[None], 0.0)]
     return rows
 
 
 def _scored_folders(sr: Path, hr: Path, protocol: str, scale: float, options: Mapping[str, Any]) -> list[dict[str, Any]]:
     from rsdiff.data.file_options import FileOptions
-    from rsdiff.tasks.score import Images, score_images
+    from rsdiff.metrics.scoring import Images, score_images
 
     images = Images(typed_path(sr), typed_path(hr), {}, FileOptions(), scale)
     return [dict(row) for row in score_images(sr.name, images, _metrics(protocol, options)).rows]

@@ -126,6 +126,12 @@ def chosen_tables(options: TablesTask) -> dict[str, TableConfig]:
     return tables
 
 
+def needless_for(model: str) -> tuple[str, ...]:
+    """Return how settings begin that have no effect on the training of `model`: its scale where one serves all, and the sampler's."""
+    config = group_config(compose(CONFIG_NAME, [f"model={model}"]), "model")
+    return (*(["scale="] if config.any_scale else []), *([] if config.samples else ["sampler."]))
+
+
 class Workshop:
     """Finishes jobs, in waves: what depends on nothing unfinished is given to the launcher together.
 
@@ -145,10 +151,9 @@ class Workshop:
         self._found: dict[str, QuickData | None] = {}
 
     def needless(self, model: str) -> tuple[str, ...]:
-        """Return how settings begin that have no effect on the training of `model`: its scale where one serves all, the sampler's."""
+        """Return `needless_for` a model, which is composed once."""
         if model not in self._needless:
-            config = group_config(compose(CONFIG_NAME, [f"model={model}"]), "model")
-            self._needless[model] = (*(["scale="] if config.any_scale else []), *([] if config.samples else ["sampler."]))
+            self._needless[model] = needless_for(model)
         return self._needless[model]
 
     def find_data(self, settings: Sequence[str]) -> QuickData | None:

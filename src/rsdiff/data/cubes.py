@@ -78,7 +78,7 @@ def _reference(group: h5py.Group) -> str | None:
 def cube_info(path: Path, variable: str = "") -> CubeInfo:
     """Return shape and type of the cube; raises DataError where there is none, the choice is unclear or the size not plausible."""
     if _is_numpy(path):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _mapped(path)
         return CubeInfo(_three_axes(array.shape, path), array.dtype, has_windows=True)
     if _is_hdf5(path):
         with h5py.File(path, "r") as file:
@@ -98,7 +98,7 @@ def read_cube(path: Path, window: Window | None = None, variable: str = "") -> N
     HDF5 files are taken as (bands, rows, columns), like NumPy's.
     """
     if _is_numpy(path):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _mapped(path)
         _three_axes(array.shape, path)
         return np.array(array if window is None else cut(array, window), order="C")
     if _is_hdf5(path):
@@ -115,6 +115,16 @@ def read_cube(path: Path, window: Window | None = None, variable: str = "") -> N
     name = _matlab5_variable(path, variable)[0]
     values = _matlab5_array(path, name).transpose(2, 0, 1)
     return np.ascontiguousarray(values if window is None else cut(values, window))
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        if "Python objects" not in str(error):
+            raise
+        raise DataError(f"{path} holds Python objects; save an array of integers or real numbers.") from None
+    return array
 
 
 def _span(start: int, length: int) -> slice:
@@ -177,6 +187,8 @@ def _choose(found: Mapping[str, tuple[int, ...]], path: Path, variable: str) -> 
         if variable not in found:
             raise DataError(f"{path} has no numeric cube '{variable}' (it has: {listed}); correct dataset.variable or task.variable.")
         return variable
+    if not found:
+        raise DataError(f"{path} holds no cube of integers or real numbers with three axes; save one as (bands, rows, columns).")
     if len(found) != 1:
         raise DataError(
             f"{path} holds {len(found)} numeric cubes (of three axes: {listed}); choose one with dataset.variable=NAME or task.variable."

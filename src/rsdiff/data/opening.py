@@ -193,6 +193,8 @@ def in_one_sentence(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise DataError(f"{path} is too large for its format; convert it to TIFF, which is read in windows.") from None
     except (UnidentifiedImageError, rasterio.errors.RasterioIOError) as error:
+        if path.suffix.lower() == ".npz":
+            raise DataError(f"{path} is an archive of arrays; save the image alone with numpy.save, as .npy.") from None
         if "not recognized" in str(error) or isinstance(error, UnidentifiedImageError):
             raise DataError(f"{path} is not an image of a known format; delete it, or convert it to PNG or GeoTIFF.") from None
         raise _broken(path, error) from None

@@ -140,11 +140,16 @@ class Cube(OpenedFile):
 
     def __init__(self, path: Path, variable: str) -> None:
         found = cubes.cube_info(path, variable)
-        super().__init__(path, RasterInfo(*found.shape, found.dtype, has_nodata=found.dtype.kind == "f", has_windows=found.has_windows))
+        kind = found.dtype.kind
+        if kind not in "uif" or found.dtype.itemsize > 8:
+            raise DataError(f"{path} holds values of type {found.dtype}; save integers or real numbers of at most 64 bits.")
+        # GDAL has no real numbers of 16 bits; those of 32 hold them exactly.
+        dtype = np.dtype(np.float32) if found.dtype == np.float16 else found.dtype
+        super().__init__(path, RasterInfo(*found.shape, dtype, has_nodata=kind == "f", has_windows=found.has_windows))
         self._variable = variable
 
     def _decoded(self, window: Window | None) -> Raster:
-        return Raster(cubes.read_cube(self.path, window, self._variable))
+        return Raster(cubes.read_cube(self.path, window, self._variable).astype(self.info.dtype, copy=False))
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ class Batch:
     code         (B, ...) what a method estimates of the whole scene (Method.degradation_code), where that was done before; else None
     decisions    decisions[b][v], see Sample
     sizes        (H, W) of every target before it was extended to `size`, where the images of a batch differ in scale
+    given_scale  the scale of images whose size is no multiple of it (restored elsewhere); None means the ratio of `size` and `lr_size`
     step_images  images of the optimiser step that this micro-batch is a part of; None stands for its own
     modalities   what else there is, by name; see `modality`
     """
@@ -124,6 +125,7 @@ class Batch:
     code: Tensor | None = None
     decisions: list[Sequence[Any]] = field(default_factory=list)
     sizes: list[tuple[int, int]] | None = None
+    given_scale: float | None = None
     step_images: int | None = None
     modalities: Mapping[str, Modality] = field(default_factory=dict)
     _filled: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -134,7 +136,7 @@ class Batch:
     @property
     def scale(self) -> float:
         """Ratio of target to input height."""
-        return self.size[0] / self.lr_size[0]
+        return self.size[0] / self.lr_size[0] if self.given_scale is None else self.given_scale
 
     @property
     def whole_pixels(self) -> Tensor | None:

@@ -40,17 +40,17 @@ def wrapped(value: int) -> int:
 def mixed(counters: Tensor) -> Tensor:
     """Replace int64 counters of any shape by their SplitMix64 hashes, in place, and return them."""
     if counters.device.type == "cpu":  # NumPy shifts unsigned integers, for which PyTorch needs a mask, and multiplies faster
-        _mix(counters.numpy().view(np.uint64))
+        values = counters.numpy().view(np.uint64)
+        _mix(values, np.empty_like(values))
         return counters
     counters.bitwise_xor_((counters >> 30).bitwise_and_(2**34 - 1)).mul_(_FIRST)
     counters.bitwise_xor_((counters >> 27).bitwise_and_(2**37 - 1)).mul_(_SECOND)
     return counters.bitwise_xor_((counters >> 31).bitwise_and_(2**33 - 1))
 
 
-def _mix(values: NDArray[np.uint64]) -> None:
-    """Replace values by their hashes, in place; integers wrap."""
-    shifted = values >> np.uint64(30)
-    np.bitwise_xor(values, shifted, out=values)
+def _mix(values: NDArray[np.uint64], shifted: NDArray[np.uint64]) -> None:
+    """Replace values by their hashes, in place; integers wrap. `shifted`, of the same shape, is written to."""
+    np.bitwise_xor(values, np.right_shift(values, np.uint64(30), out=shifted), out=values)
     np.multiply(values, np.uint64(_FIRST % 2**64), out=values)
     np.bitwise_xor(values, np.right_shift(values, np.uint64(27), out=shifted), out=values)
     np.multiply(values, np.uint64(_SECOND % 2**64), out=values)
@@ -72,21 +72,55 @@ def integers(counters: Tensor, low: int, high: int) -> Tensor:
     return mixed(counters).bitwise_and_(2**63 - 1).remainder_(high - low).add_(low)
 
 
-def normals(counters: Tensor) -> Tensor:
-    """Return float32 standard normals (N, 4) of counters (2, N): four for every pair of counters. They lie within +-6.2.
+def normals(lines: Tensor, length: int) -> Tensor:
+    """Return float32 standard normals (..., length, 4): four for every pair of counters. They lie within +-6.2.
 
+    lines  int64 counters (1 or 2, ...) with which lines begin; those that follow are STEP apart. The k-th counters of two lines are a pair,
+           where there is one line the k-th and the k-th after the first `length`
     Words of 16 bits are read in the order of their bytes, which is the same on all devices that PyTorch supports.
     """
-    table = quantiles(counters.device)
-    count = counters.shape[1]
-    result = torch.empty((count, NORMALS), dtype=torch.float32, device=counters.device)
-    chunk = CHUNK if counters.device.type == "cpu" else max(1, count)
-    for start in range(0, count, chunk):
-        bits = mixed(counters[:, start : start + chunk].clone(memory_format=torch.contiguous_format))
-        words = bits.view(torch.int16).to(torch.int32).add_(2**15)
-        values = table.index_select(0, words.view(-1)).view(2, -1, NORMALS)
-        torch.add(values[0], values[1], out=result[start : start + chunk])
-    return result
+    device, is_one = lines.device, len(lines) == 1
+    if device.type == "cpu":
+        first = lines.reshape(len(lines), -1)
+        pairs = torch.cat([first, first + wrapped(length * STEP)]) if is_one else first
+        return _by_lines(pairs.numpy().view(np.uint64), length).view(*lines.shape[1:], length, NORMALS)
+    steps = (
+        torch.arange(2 * length, device=device).view(2, *[1] * (lines.dim() - 1), length) if is_one else torch.arange(length, device=device)
+    )
+    counters = lines.contiguous()[..., None] + steps * STEP
+    words = mixed(counters).view(torch.int16).to(torch.int32).add_(2**15)
+    values = quantiles(device).index_select(0, words.view(-1)).view(*counters.shape, NORMALS)
+    return values[0] + values[1]
+
+
+def _by_lines(lines: NDArray[np.uint64], length: int) -> Tensor:
+    """Return the normals (R, length, 4) of pairs of lines (2, R), worked out in parts that stay in the cache."""
+    rows = lines.shape[1]
+    together, along = max(1, min(rows, CHUNK // max(1, length))), max(1, min(length, CHUNK))
+    made, table, steps = torch.empty((rows, length, NORMALS)), _quantiles_by_word(), _steps(CHUNK)
+    # Every part is worked out in the same memory: new memory is zeroed by the system first.
+    room = 2 * together * along
+    counters, shifted = np.empty(room, np.uint64), np.empty(room, np.uint64)
+    words, found = torch.empty(room * NORMALS, dtype=torch.int32), torch.empty(room * NORMALS)
+    for top in range(0, rows, together):
+        for left in range(0, length, along):
+            first = lines[:, top : top + together, None] + np.uint64(left * STEP % 2**64)
+            shape = (2, first.shape[1], min(along, length - left))
+            size = math.prod(shape)
+            bits = counters[:size]
+            np.add(first, steps[: shape[2]], out=bits.reshape(shape))
+            _mix(bits, shifted[:size])
+            np.copyto(words.numpy()[: size * NORMALS], bits.view(np.uint16))
+            torch.index_select(table, 0, words[: size * NORMALS], out=found[: size * NORMALS])
+            values = found[: size * NORMALS].view(*shape, NORMALS)
+            torch.add(values[0], values[1], out=made[top : top + together, left : left + along])
+    return made
+
+
+@functools.lru_cache(maxsize=2)
+def _steps(count: int) -> NDArray[np.uint64]:
+    """Return what is added to a line's first counter."""
+    return np.arange(count, dtype=np.uint64) * np.uint64(STEP % 2**64)
 
 
 @functools.lru_cache(maxsize=16)
@@ -102,6 +136,12 @@ def quantiles(device: torch.device) -> Tensor:
     slope = torch.cat([edges * density, torch.zeros(1, dtype=torch.float64)])  # 0 at infinity
     upper = (1 + (slope[:-1] - slope[1:]) * 2 * parts).sqrt() / math.sqrt(2)
     return torch.cat([upper, -upper]).mul(2**20).round().div(2**20).to(torch.float32).to(device)
+
+
+@functools.cache
+def _quantiles_by_word() -> Tensor:
+    """Return the quantiles in the order of unsigned words, of which `quantiles` is the order of signed ones."""
+    return quantiles(torch.device("cpu")).roll(2**15)
 
 
 class NoiseSource(Protocol):
@@ -154,9 +194,7 @@ class SeededNoise:
     def normal(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
         values = math.prod(shape[1:])
         groups = -(-values // NORMALS)
-        positions = torch.arange(2 * groups, device=device).view(2, 1, groups)
-        counters = self._streams(shape, device) + positions * STEP
-        rows = normals(counters.view(2, -1)).view(shape[0], -1)
+        rows = normals(self._streams(shape, device).view(1, -1), groups).view(shape[0], -1)
         return rows[:, :values].reshape(tuple(shape)).to(dtype)
 
     def uniform(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
@@ -239,10 +277,11 @@ class TileNoise:
         self._firsts: dict[tuple[int, int], _OnDevice] = {}
         self._draws = 0
 
-    def _counters(self, shape: Sequence[int], device: torch.device | str, planes: int | None = None) -> Tensor:
-        """Return counters (B, planes, h, w) of the next draw, one plane per channel by default, and count it.
+    def _lines(self, shape: Sequence[int], device: torch.device | str, planes: int | None = None) -> tuple[Tensor, int]:
+        """Return the counters (B, planes, h) with which lines of the next draw begin, and their length w, and count the draw.
 
-        A draw without position has counters (1, planes, values of an image): they serve every tile.
+        planes  one per channel by default
+        A draw without position has a line (1, planes) for all values of an image: they serve every tile.
         """
         if shape[0] != len(self._origins):
             raise UserError(f"noise of batch size {shape[0]} was asked of a source with {len(self._origins)} tiles.")
@@ -251,13 +290,14 @@ class TileNoise:
         has_place = len(shape) == 4
         channels = streams(state, torch.arange(planes or (shape[1] if has_place else 1), device=device))
         if not has_place:
-            return channels[None, :, None] + torch.arange(math.prod(shape[1:]), device=device) * STEP
-        rows, columns = (self._positions(axis, shape[2 + axis], device) for axis in (0, 1))
-        lines = streams(channels[:, None], rows[:, None])
-        return lines[..., None] + columns[:, None, None] * STEP
+            return channels[None], math.prod(shape[1:])
+        rows, columns = (self._beginnings(axis, shape[2 + axis], device) for axis in (0, 1))
+        along = torch.arange(shape[2], device=device) * STEP + rows[:, None]
+        lines = mixed(channels[:, None] + along[:, None])
+        return lines + columns[:, None, None], shape[3]
 
-    def _positions(self, axis: int, length: int, device: torch.device | str) -> Tensor:
-        """Return the scene coordinates (B, length) of the rows (axis 0) or columns (axis 1) of each tile."""
+    def _beginnings(self, axis: int, length: int, device: torch.device | str) -> Tensor:
+        """Return the first scene coordinate (B,) of the rows (axis 0) or columns (axis 1) of each tile, times STEP."""
         if (axis, length) not in self._firsts:
             side = self._tile_size[axis]
             step = 1 if length >= side else side // length
@@ -267,23 +307,27 @@ class TileNoise:
                     f"noise of {length} {('rows', 'columns')[axis]} was asked for tiles of {side} pixels that begin at {firsts}; "
                     f"choose tile sizes and origins that are multiples of the model's pixel multiple."
                 )
-            self._firsts[axis, length] = _OnDevice([first // step for first in firsts])
-        return self._firsts[axis, length].on(device)[:, None] + torch.arange(length, device=device)
+            self._firsts[axis, length] = _OnDevice([wrapped(first // step * STEP) for first in firsts])
+        return self._firsts[axis, length].on(device)
 
     def normal(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
         groups = -(-shape[1] // NORMALS) if len(shape) == 4 else 1  # a pair of counters of a pixel serves four channels
-        counters = self._counters(shape, device, planes=2 * groups).transpose(0, 1)
-        tiles, places = counters.shape[1], counters.shape[2:]
-        values = normals(counters.reshape(2, -1)).view(groups, tiles, *places, NORMALS)
+        lines, length = self._lines(shape, device, planes=2 * groups)
+        values = normals(lines.transpose(0, 1).unflatten(0, (2, groups)), length)
         if len(shape) != 4:
             return self._placed(values[0, ..., 0], shape).to(dtype)
-        return values.permute(1, 0, 4, 2, 3).reshape(tiles, -1, *places)[:, : shape[1]].to(dtype)
+        return values.permute(1, 0, 4, 2, 3).flatten(1, 2)[:, : shape[1]].to(dtype)
 
     def uniform(self, shape: Sequence[int], device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Tensor:
         return self._placed(uniforms(self._counters(shape, device)), shape).to(dtype)
 
     def integers(self, low: int, high: int, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         return self._placed(integers(self._counters(shape, device), low, high), shape)
+
+    def _counters(self, shape: Sequence[int], device: torch.device | str) -> Tensor:
+        """Return the counters of the next draw, one per value."""
+        lines, length = self._lines(shape, device)
+        return lines[..., None] + torch.arange(length, device=device) * STEP
 
     @staticmethod
     def _placed(values: Tensor, shape: Sequence[int]) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rsdiff.config import UserError
 from rsdiff.data.normalisation import Normaliser, measured, type_range
-from rsdiff.data.value_range import SPARSE, RangeUse, Survey, interval
+from rsdiff.data.value_range import SPARSE, SPARSE_TYPE, RangeUse, Survey, interval
 from rsdiff.inference.scene_input import SceneReader
 from rsdiff.inference.scene_options import SceneOptions
 
@@ -61,7 +61,8 @@ def scene_values(reader: SceneReader, options: SceneOptions, trained: Normaliser
         return SceneValues(Normaliser((low,), (high if high > low else low + 1.0,)), RangeUse(0, 0, low, high))
     chosen, use = ranges["chosen"], survey.use("chosen")
     _require_bands(chosen, reader, bands)
-    if use.is_too_much or (options.scaling == "trained" and use.is_sparse(chosen, SPARSE)):
+    least = {"trained": SPARSE, "dtype": _least_of_type(reader)}.get(options.scaling, 0.0)
+    if use.is_too_much or use.is_sparse(chosen, least):
         raise UserError(_refusal(reader, options, chosen, use, survey, ranges))
     return SceneValues(chosen, use)
 
@@ -105,7 +106,7 @@ def _candidates(reader: SceneReader, options: SceneOptions, trained: Normaliser 
         case "percentile":
             chosen = _percentiles(reader, options.percentiles)
         case "gain":
-            chosen = Normaliser((-options.offset / options.gain,), ((1 - options.offset) / options.gain,))
+            chosen = Normaliser((0.0 - options.offset / options.gain,), ((1 - options.offset) / options.gain,))
         case "file":
             if file is None:
                 raise UserError(
@@ -124,7 +125,7 @@ def file_range(reader: SceneReader) -> Normaliser | None:
     pairs = reader.scales_and_offsets
     if all(pair == (1.0, 0.0) for pair in pairs) or any(scale <= 0 for scale, _ in pairs):
         return None
-    low = tuple(-offset / scale for scale, offset in pairs)
+    low = tuple(0.0 - offset / scale for scale, offset in pairs)
     high = tuple((1 - offset) / scale for scale, offset in pairs)
     return Normaliser(low[:1], high[:1]) if len(set(pairs)) == 1 else Normaliser(low, high)
 
@@ -148,12 +149,19 @@ def _refusal(
     reader: SceneReader, options: SceneOptions, chosen: Normaliser, use: RangeUse, survey: Survey, ranges: dict[str, Normaliser]
 ) -> str:
     """Return the sentence that refuses a range, with the scalings into which the scene fits."""
-    fitting = [name for name, other in ranges.items() if name != "chosen" and _fits(survey.use(name), other)]
+    least = {"task.scaling=dtype": _least_of_type(reader)}
+    others = {name: other for name, other in ranges.items() if name != "chosen"}
+    fitting = [name for name, other in others.items() if _fits(survey.use(name), other, least.get(name, SPARSE))]
     advice = " or ".join([*fitting[:2], "task.scaling=percentile"])
     what = "the model was trained on" if options.scaling == "trained" else f"task.scaling={options.scaling} takes"
     wrong = f"{100 * use.share:.0f} % of them outside" if use.is_too_much else "which fill next to nothing of it"
     return f"{reader.path} holds values from {use.low:g} to {use.high:g} and {what} {interval(chosen)}, {wrong}; set {advice}."
 
 
-def _fits(use: RangeUse, normaliser: Normaliser) -> bool:
-    return not use.is_too_much and not use.is_sparse(normaliser, SPARSE)
+def _fits(use: RangeUse, normaliser: Normaliser, least: float) -> bool:
+    return not use.is_too_much and not use.is_sparse(normaliser, least)
+
+
+def _least_of_type(reader: SceneReader) -> float:
+    """Return the share of its type's range that a scene must fill: 12 bits stored as 16 are nearly black there, where models err."""
+    return SPARSE_TYPE if reader.dtype.itemsize > 1 else 0.0

@@ -76,6 +76,9 @@ class _Run:
         self.normaliser = self.values.normaliser
         self.scene = NormalisedScene(self.reader, self.normaliser)
         self.size = (round(self.reader.height * self.scale), round(self.reader.width * self.scale))
+        for option, name in (("reference", "ref"), ("change_mask", "change_mask")):
+            if getattr(self.options, option) is not None and name not in job.needs:
+                raise UserError(f"this model uses no raster beside the scene; leave task.{option} out, or choose one such as refdiff.")
         self.aligned: dict[str, AlignedRaster] = {name: self._align(name, stack) for name in ("ref", "change_mask") if name in job.needs}
         self.written_bands = 1 if self.reader.is_repeated else self.bands
         self.forms = {"restored": output_form(self.reader, self.options, self.written_bands, job.output)}

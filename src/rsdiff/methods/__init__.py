@@ -12,6 +12,7 @@ METHODS = Kinds(
         "danv2": "rsdiff.methods.danv2:DANv2Config",
         "dasr": "rsdiff.methods.dasr:DASRConfig",
         "dcls": "rsdiff.methods.dcls:DCLSConfig",
+        "datsr": "rsdiff.methods.datsr:DATSRConfig",
         "diffbsr": "rsdiff.methods.diffbsr:DiffBSRConfig",
         "diffbsr_ddpm": "rsdiff.methods.diffbsr_ablations:DiffBSRDDPMConfig",
         "diffbsr_srdiff": "rsdiff.methods.diffbsr_ablations:DiffBSRSRDiffConfig",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from rsdiff.methods.restoring import HaloTilesConfig, InitialWeights
 from rsdiff.networks.discriminators import DiscriminatorConfig, UNetConfig
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
+
+if TYPE_CHECKING:
+    from rsdiff.diffusion.noise import NoiseSource
 
 AdversarialKind = Literal["vanilla", "least_squares", "wasserstein", "hinge"]
 Relative = Literal["no", "to_mean", "to_batch_mean"]
@@ -133,6 +136,19 @@ def judging(game: AdversarialLossConfig, discriminator: nn.Module, image: Tensor
     """Return the objective of a discriminator; what it judges gets no gradient of it."""
     verdict = game.discriminator_loss(discriminator, image, real)
     return Losses(verdict.total, {"loss": verdict.total.detach(), "real": verdict.real, "fake": verdict.fake})
+
+
+def judging_by_slopes(discriminator: nn.Module, fake: Tensor, real: Tensor, penalty: float, noise: NoiseSource) -> Losses:
+    """Return the objective of a Wasserstein discriminator: the difference of its mean answers, and `penalty` where its slope is not 1.
+
+    fake  (B, C, H, W), without gradient. The slope is taken at a random place between every pair of images (Gulrajani et al., 2017).
+    """
+    of_fake, of_real = discriminator(fake).mean(), discriminator(real).mean()
+    share = noise.uniform((len(real), 1, 1, 1), real.device, real.dtype)
+    between = (fake * (1 - share) + real * share).requires_grad_()
+    (slope,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
+    excess = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    return Losses(of_fake - of_real + penalty * excess, {"real": of_real.detach(), "fake": of_fake.detach(), "penalty": excess.detach()})
 
 
 @config

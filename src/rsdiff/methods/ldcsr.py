@@ -164,6 +164,7 @@ class LatentDiffusion(Method):
     """
 
     couples_batch = True
+    training_only: ClassVar[tuple[str, ...]] = ("target.", "updates")
 
     latent_scale: Tensor
 
@@ -372,6 +373,9 @@ class LCMSRConfig(LatentDiffusionConfig):
     """The consistency variant. The defaults are the published ones."""
 
     has_own_step: ClassVar[bool | None] = True
+
+    prediction: Literal["noise", "clean"] = "noise"
+    """What the network predicts: the noise, or the clean latent (second_stage_consistency_v1_x4)."""
 
     schedule: ScheduleConfig = ScheduleConfig(name="quad", steps=1000, start=0.0015, end=0.0155)
     """Noise levels."""

@@ -30,7 +30,7 @@ from rsdiff.data.sample import Batch
 from rsdiff.losses.images import masked_l1, ramped, with_missing_of
 from rsdiff.methods.adversaries import AdversarialLossConfig, deceiving, judging
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, require_multiple
-from rsdiff.methods.perceptual import PerceptualLossConfig, PerceptualTerm, refuse_bands
+from rsdiff.methods.perceptual import PerceptualLossConfig, PerceptualTerm, coupling_by_features, refuse_bands
 from rsdiff.methods.referenced import blurred_as_lr, pairs, quarter_of_target, refuse_reference
 from rsdiff.networks.discriminators import DiscriminatorConfig, VGGConfig
 from rsdiff.networks.masa import BLOCK, Found, MASANet, MASANetConfig, joined
@@ -115,7 +115,7 @@ class MASASR(Method):
         game = self.options.adversarial
         if game.weight and game.relative != "no":
             return "its relativistic loss compares every image with the mean over its batch"
-        return super().coupling
+        return coupling_by_features(self.options.perceptual) or super().coupling
 
     def prepare_training(self) -> None:
         """Raises UserError when the perceptual loss has no weights file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -81,8 +81,8 @@ class PerceptualLossConfig:
     """Layers compared: convolutions before their activation, or relu5_1 (TTSR)."""
     layer_weights: tuple[float, ...] = (0.1, 0.1, 1.0, 1.0, 1.0)
     """Factor of each layer."""
-    distance: Literal["l1", "l2"] = "l1"
-    """Mean absolute or mean squared difference of a layer's features."""
+    distance: Literal["l1", "l2", "norm"] = "l1"
+    """Mean absolute or mean squared difference of a layer's features, or the norm of that of all features of the batch (DATSR)."""
     weight_folders: tuple[str, ...] = ("weights",)
     """Where vgg19-dcbb9e9d.pth is looked for, besides torchvision's cache; read in training only."""
 
@@ -95,11 +95,21 @@ class PerceptualLossConfig:
 
     def distance_of(self, network: VGG19Features, image: Tensor, target: Tensor) -> Tensor:
         """Return the unweighted loss () of images (B, 3, H, W); `image` is not clamped, `target` gets no gradient."""
-        difference = F.l1_loss if self.distance == "l1" else F.mse_loss
+        differences: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss, "norm": _norm}
+        difference = differences[self.distance]
         with torch.no_grad():
             wanted = network(target)
         terms = [factor * difference(a, b) for factor, a, b in zip(self.layer_weights, network(image), wanted, strict=True)]
         return torch.stack(terms).sum()
+
+
+def _norm(features: Tensor, wanted: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(features - wanted)
+
+
+def coupling_by_features(options: PerceptualLossConfig) -> str:
+    """Return what couples the images of a batch in a perceptual loss, "" where nothing does; see `Method.coupling`."""
+    return "its perceptual loss is a norm over the images of a batch" if options.weight and options.distance == "norm" else ""
 
 
 def read_vgg19(path: Path) -> dict[str, Tensor]:

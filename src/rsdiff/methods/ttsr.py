@@ -24,12 +24,13 @@ from rsdiff.config.reading import ABOVE_0, Either, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.resizing import resize
 from rsdiff.losses.images import masked_l1, with_missing_of
+from rsdiff.methods.adversaries import judging_by_slopes
 from rsdiff.methods.base import Losses, Method, MethodConfig, Problem, Stage, Term, frozen
-from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, read_vgg19, refuse_bands
+from rsdiff.methods.perceptual import VGG19_FILE, PerceptualLossConfig, PerceptualTerm, coupling_by_features, read_vgg19, refuse_bands
 from rsdiff.methods.referenced import blurred_as_lr, pairs, quarter_of_target, refuse_reference
 from rsdiff.metrics.weight_files import require_weight_file
 from rsdiff.networks.ttsr import (
-    CONVOLUTIONS,
+    VGG_NUMBERS,
     TextureExtractor,
     TTSRDiscriminator,
     TTSRDiscriminatorConfig,
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from rsdiff.diffusion.noise import NoiseSource
     from rsdiff.diffusion.sampler import SamplerConfig
 
-VGG_NUMBERS = dict(zip(CONVOLUTIONS, (0, 2, 5, 7, 10), strict=True))
-"""Numbers of the extractor's layers in torchvision's vgg19.features."""
 PERCEPTUAL = PerceptualLossConfig(weight=1e-2, layers=("relu5_1",), layer_weights=(1.0,), distance="l2")
 
 
@@ -117,6 +116,10 @@ class TTSR(Method):
         self._fresh = self.extractor.get_parameter("conv1_1.weight").detach().clone()
         self.perceptual = PerceptualTerm(options.perceptual)
 
+    @property
+    def coupling(self) -> str:
+        return coupling_by_features(self.options.perceptual) or super().coupling
+
     def groups(self) -> Mapping[str, Iterable[nn.Parameter]]:
         own = {"restorer": self.network.parameters(), "extractor": self.extractor.parameters()}
         return own | ({"discriminator": self.discriminator.parameters()} if self.options.adversarial else {})
@@ -173,7 +176,7 @@ class TTSR(Method):
             fake, real = 2 * known - 1, 2 * hr - 1
             with frozen(self.discriminator):
                 terms["adversarial"] = options.adversarial, -self.discriminator(fake).mean()
-            judged["discriminator"] = self._judged(fake.detach(), real, noise)
+            judged["discriminator"] = judging_by_slopes(self.discriminator, fake.detach(), real, options.penalty, noise)
         restorer = Losses.weighted(terms)
         slopes = torch.autograd.grad(restorer.total, given, retain_graph=True)
         passed_on = torch.stack([(x * slope).sum() for x, slope in zip((similarity, *textures), slopes, strict=True)]).sum()
@@ -191,16 +194,6 @@ class TTSR(Method):
                 sure = torch.sigmoid(F.interpolate(similarity, size=found.shape[-2:], mode="bicubic"))
             distances.append(F.mse_loss(found * sure, wanted * sure))
         return torch.stack(distances).mean()
-
-    def _judged(self, fake: Tensor, real: Tensor, noise: NoiseSource) -> Losses:
-        """Return the discriminator's objective: the difference of its mean answers, and a penalty where its slope is not 1."""
-        of_fake, of_real = self.discriminator(fake).mean(), self.discriminator(real).mean()
-        share = noise.uniform((len(real), 1, 1, 1), real.device, real.dtype)
-        between = (fake * (1 - share) + real * share).requires_grad_()
-        (slope,) = torch.autograd.grad(self.discriminator(between).sum(), between, create_graph=True)
-        penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
-        total = of_fake - of_real + self.options.penalty * penalty
-        return Losses(total, {"real": of_real.detach(), "fake": of_fake.detach(), "penalty": penalty.detach()})
 
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:

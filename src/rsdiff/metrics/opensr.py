@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from rsdiff.config import UserError, config
@@ -150,6 +149,8 @@ def aligned(image: Tensor, reference: Tensor, largest: float = 5.0) -> Tensor:
 
     Bilinear with the border repeated, as opensr-test does (satalign) with OpenCV 5; OpenCV 4 rounds the shift to 1/32 pixel.
     """
+    from scipy import ndimage
+
     rows, columns = subpixel_shift(reference.mean(0), image.mean(0))
     if math.hypot(rows, columns) > largest:
         return image

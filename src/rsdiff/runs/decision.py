@@ -5,15 +5,14 @@ The answer follows from identities (see rsdiff.runs.identity) that the folders o
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rsdiff.config import ConfigError
 from rsdiff.runs.content import NOTHING, changes, changes_in_words
-from rsdiff.runs.identity import IDENTITY, Identity, read_identity
+from rsdiff.runs.identity import IDENTITY, Identity, flat, read_identity
 from rsdiff.runs.status import Status, read_status
 from rsdiff.training.checkpoints import last_checkpoint, step_of
 
@@ -183,23 +182,11 @@ def _one_setting(before: Identity, now: Identity) -> tuple[str, Any, Any] | None
     """Return (option, its value before, its value now) where two identities differ in one setting and read the same."""
     if before.trained != now.trained:
         return None
-    old, new = _flat(before.settings), _flat(now.settings)
+    old, new = flat(before.settings), flat(now.settings)
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if "trainer.extend" in names:
         return None  # what extends a run is no training from the beginning
     return (names[0], old.get(names[0]), new.get(names[0])) if len(names) == 1 else None
-
-
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    """Return nested settings by their whole names, values as JSON."""
-    found: dict[str, str] = {}
-    for name, value in values.items():
-        place = f"{path}.{name}" if path else name
-        if isinstance(value, Mapping):
-            found |= _flat(value, place)
-        else:
-            found[place] = json.dumps(value)
-    return found
 
 
 def _typed(value: str | None) -> str:

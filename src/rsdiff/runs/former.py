@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import yaml
 
 from rsdiff.config.reading import is_read
 from rsdiff.methods.former import present_groups
-from rsdiff.runs.identity import IDENTITY, Identity, omitted
+from rsdiff.runs.identity import IDENTITY, Identity, flat, omitted
 from rsdiff.runs.status import STATUS
 
 CONFIG = "config.yaml"
@@ -28,7 +27,7 @@ def adopt_former(place: Path, identity: Identity, groups: Mapping[str, Any], res
     An option that the former run does not know must have its default now.
     """
     neutral = {path for group, config in groups.items() for path in _without_effect(config, group)}
-    given = _flat(identity.settings)
+    given = flat(identity.settings)
     for path in sorted(place.glob(f"*/{CONFIG}")):
         if (path.parent / IDENTITY).exists() or not (path.parent / STATUS).exists():
             continue
@@ -48,7 +47,7 @@ def _is_alike(
     if any(former.get(name) != resolved.get(name) for name in ALWAYS):
         return False
     for group in groups:
-        before, now = _flat({group: former.get(group, {})}), _flat({group: resolved.get(group, {})})
+        before, now = flat({group: former.get(group, {})}), flat({group: resolved.get(group, {})})
         for path in (path for path in {**before, **now} if path not in neutral):
             if path in before and path in now:
                 if before[path] != now[path]:
@@ -67,12 +66,3 @@ def _without_effect(config: Any, path: str) -> Iterator[str]:
             yield place
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from _without_effect(value, place)
-
-
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    """Return nested values by their whole names, as JSON."""
-    found: dict[str, str] = {}
-    for name, value in values.items():
-        place = f"{path}.{name}" if path else str(name)
-        found |= _flat(value, place) if isinstance(value, Mapping) and value else {place: json.dumps(value, default=str)}
-    return found

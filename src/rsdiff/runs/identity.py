@@ -73,6 +73,15 @@ def signature_of(values: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()[:SIGNATURE_LENGTH]
 
 
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, str]:
+    """Return nested values by their whole names, as JSON."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        place = f"{path}.{name}" if path else str(name)
+        found |= flat(value, place) if isinstance(value, Mapping) and value else {place: json.dumps(value, default=str)}
+    return found
+
+
 def plain(value: Any) -> Any:
     """Return `value` as JSON values: of configs only what can change a result and differs from their defaults."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -218,7 +218,7 @@ def told(settings: RunSettings, folder: RunFolder, said: Sequence[str], found: F
     lines += [f"{number:3}. {problem}" for number, problem in enumerate(found.problems, 1)]
     report = folder.path / "check.md"
     write_text(report, "\n".join([f"# {place}", "", *lines, ""]))
-    failure = f"{count} problem{'s were' if count > 1 else ' was'} found; they are listed in {report}." if count else ""
+    failure = f"{count} problem{'s were found; they are' if count > 1 else ' was found; it is'} listed in {report}." if count else ""
     lines += [] if count else [f"nothing wrong was found in {place}", "next     the same command without task=check"]
     return TaskResult(messages=lines, summary={"problems": count}, report=report, failure=failure)
 

@@ -20,6 +20,7 @@ from rsdiff.degradations import RecordValue
 from rsdiff.degradations.test_sets import TestSet
 from rsdiff.inference.draws import restored_draws
 from rsdiff.inference.images import Execution, Restored, restore_images
+from rsdiff.inference.saving import save_image, save_maps
 from rsdiff.methods.base import Method
 from rsdiff.metrics import Evaluator
 from rsdiff.metrics.baseline import BICUBIC, Baseline, bicubic
@@ -32,7 +33,6 @@ from rsdiff.runs.console import say
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks.experiment import sets_to_test
 from rsdiff.tasks.options import EvaluateTask
-from rsdiff.tasks.saving import save_image, save_maps
 from rsdiff.training.processes import wait_for_all
 
 Row = dict[str, RecordValue]

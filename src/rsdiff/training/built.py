@@ -68,6 +68,8 @@ def method_from(checkpoint: Checkpoint, scale: float, options: MethodConfig | No
         raise CheckpointError(
             f"{checkpoint.folder} was trained at scale={problem.scale:g} and kind '{kind}' has one scale; leave scale={scale:g} out."
         )
+    if scale < 1:
+        raise UserError(f"{checkpoint.folder} enlarges images and scale={scale:g} makes them smaller; choose 1 or more.")
     reason = config.refuse(wanted)
     if reason is not None:
         raise UserError(reason)

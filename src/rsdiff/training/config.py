@@ -180,8 +180,8 @@ class TrainerConfig:
     """Averages of the weights."""
     speed: Literal["exact", "fast"] = "exact"
     """exact: as precision, channels_last and compile say, which by default is float32. fast: what of them trains faster with this model on
-    this device, measured in a few passes when the run begins, and one kernel for Adam and SGD on a CPU too; the choice is printed with its
-    distance from exact, noted in speed.json and in every checkpoint, and kept."""
+    this device, measured in a few passes when the run begins; the choice is printed with its distance from exact, noted in speed.json and
+    in every checkpoint, and kept."""
     precision: Precision = "no"
     """Mixed precision of the networks, in training and validations; 'no' is float32. Scores at the end are of float32."""
     tf32: bool = True
@@ -189,8 +189,8 @@ class TrainerConfig:
     cudnn_benchmark: bool = True
     """On a GPU, cuDNN tries its algorithms for every shape of a convolution and keeps the fastest; worth it for crops of one size."""
     fused: bool = True
-    """On a GPU (with speed=fast also on a CPU), Adam and SGD move all weights in one kernel, and under fp16 the host does not wait for the
-    overflow flags."""
+    """Adam and SGD move all weights in one kernel, and under fp16 the host does not wait for the overflow flags. The other kernels round
+    some bits otherwise."""
     clip_norm: float | None = None
     """Largest gradient norm per group; None means no clipping."""
     replace_nan_gradients: bool = False

@@ -34,7 +34,7 @@ class GroupOptimiser:
 
     def __post_init__(self) -> None:
         # Accelerate's wrapper would move the loss scale after every group's step; see `update_loss_scale`.
-        fused = self.config.fused and (has_queue(self.accelerator.device) or self.config.speed == "fast")
+        fused = self.config.fused and (has_queue(self.accelerator.device) or self.accelerator.device.type == "cpu")
         self.optimiser = build_optimiser(self.settings, self.parameters, fused)
         self.buckets = GradientBuckets(self.accelerator, self.parameters)
 

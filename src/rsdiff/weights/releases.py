@@ -74,6 +74,7 @@ BY_KIND: dict[str, Release] = {
         "MIT",
         "https://github.com/The-Learning-And-Vision-Atelier-LAVA/DASR/tree/main/experiment",
     ),
+    "datsr": Release("caojiezhang/DATSR", "32240b5", "CC-BY-NC", "https://github.com/caojiezhang/DATSR/releases", "without its extractors"),
     "dcls": _DCLS,
     "diffbsr": _DIFFBSR,
     "diffbsr_ddpm": replace(_DIFFBSR, weights="", note=""),

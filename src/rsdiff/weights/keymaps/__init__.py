@@ -4,6 +4,7 @@ from rsdiff.weights.keymaps.base import KeyMap
 from rsdiff.weights.keymaps.blinddiff import BlindDiffKeyMap
 from rsdiff.weights.keymaps.blindsrsnf import BlindSRSNFKeyMap
 from rsdiff.weights.keymaps.danv2 import DANv2KeyMap
+from rsdiff.weights.keymaps.datsr import DATSRKeyMap
 from rsdiff.weights.keymaps.dcls import DCLSKeyMap
 from rsdiff.weights.keymaps.diffbsr import DiffBSRDDPMKeyMap, DiffBSRKeyMap, DiffBSRSRDiffKeyMap
 from rsdiff.weights.keymaps.ediffsr import EDiffSRKeyMap
@@ -11,7 +12,7 @@ from rsdiff.weights.keymaps.edm_sr import EdmSrKeyMap
 from rsdiff.weights.keymaps.hat import HATKeyMap
 from rsdiff.weights.keymaps.idm import IDMKeyMap
 from rsdiff.weights.keymaps.implicit import CiaoSRKeyMap, LMFCiaoSRKeyMap, LMFLIIFKeyMap, LMFLTEKeyMap, LTEKeyMap
-from rsdiff.weights.keymaps.ldcsr import LDCSRKeyMap, LDCSRVaeKeyMap
+from rsdiff.weights.keymaps.ldcsr import LCMSR, LDCSR, LDCSRVaeKeyMap
 from rsdiff.weights.keymaps.liif import LIIFKeyMap, MetaSRKeyMap
 from rsdiff.weights.keymaps.masa_sr import MASASRKeyMap
 from rsdiff.weights.keymaps.modulated import DASRKeyMap, DRSRKeyMap
@@ -31,6 +32,7 @@ KEY_MAPS: dict[str, KeyMap] = {
     "ciaosr": CiaoSRKeyMap(),
     "danv2": DANv2KeyMap(),
     "dasr": DASRKeyMap(),
+    "datsr": DATSRKeyMap(),
     "dcls": DCLSKeyMap(),
     "diffbsr": DiffBSRKeyMap(),
     "diffbsr_ddpm": DiffBSRDDPMKeyMap(),
@@ -42,7 +44,8 @@ KEY_MAPS: dict[str, KeyMap] = {
     "esrgan": ESRGANKeyMap(),
     "hat": HATKeyMap(),
     "hscnn_plus": HSCNNPlusKeyMap(),
-    "ldcsr": LDCSRKeyMap(),
+    "lcmsr": LCMSR,
+    "ldcsr": LDCSR,
     "ldcsr_vae": LDCSRVaeKeyMap(),
     "liif": LIIFKeyMap(),
     "lmf_ciaosr": LMFCiaoSRKeyMap(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from rsdiff.config import UserError
 from rsdiff.diffusion.schedules import ScheduleConfig
 from rsdiff.methods.base import Problem
-from rsdiff.methods.ldcsr import LDCSRConfig
+from rsdiff.methods.ldcsr import LatentDiffusionConfig, LCMSRConfig, LDCSRConfig
 from rsdiff.methods.ldcsr_vae import DiscriminatorConfig, LDCSRVaeConfig
 from rsdiff.networks.kl_autoencoder import AutoencoderConfig
 from rsdiff.networks.latent_unet import LatentUNetConfig
@@ -26,10 +26,12 @@ from rsdiff.weights.keymaps.ldcsr_autoencoder import (
 )
 from rsdiff.weights.keymaps.renaming import Name, Part, name_of_parts, ours_from_published, published_from_ours
 from rsdiff.weights.keymaps.unet_atom import unet_atom_name
-from rsdiff.weights.state_dicts import find_state_dict, under
+from rsdiff.weights.lightning import plain
+from rsdiff.weights.state_dicts import find_settings, find_state_dict, under
 
 UNET, EMA, FIRST, CONDITION = "model.diffusion_model.", "model_ema.", "first_stage_model.", "cond_stage_model."
 LOSS = "loss.discriminator."
+TARGET, UPDATES = "target.", "updates"
 IGNORED_LOSS = (r"loss\.logvar", r"loss\.perceptual_loss\..*")
 
 
@@ -79,14 +81,20 @@ def discriminator_config(state: Mapping[str, Tensor]) -> DiscriminatorConfig:
 
 
 @dataclass(frozen=True)
-class LDCSRKeyMap:
-    """The `KeyMap` of the second stage: the averaged U-Net where the file has one, everything else as trained."""
+class LatentKeyMap:
+    """The `KeyMap` of a second stage: the averaged U-Net where the file has one, everything else as trained.
 
-    def to_ours(self, content: Mapping[str, Any], config: LDCSRConfig | None) -> tuple[LDCSRConfig, dict[str, Tensor]]:
+    method  its class of configs. LCMSR's files have one layout with LDCSR's; their average is the network that a training agrees with
+    """
+
+    method: type[LatentDiffusionConfig]
+
+    def to_ours(self, content: Mapping[str, Any], config: LatentDiffusionConfig | None) -> tuple[LatentDiffusionConfig, dict[str, Tensor]]:
         is_atom = config is not None and config.architecture == "unet_atom"
         published = dict(find_state_dict(content, UNET + ("first_conv_x.weight" if is_atom else "input_blocks.0.0.weight")).tensors)
         if config is None:
-            config = ldcsr_config(published)
+            config = second_stage_config(self.method, published, prediction_in(content))
+        require_prediction(content, config)
         for key, averaged in ema_names(under(published, UNET)).items():
             if averaged in published:
                 published[UNET + key] = published[averaged]
@@ -97,16 +105,22 @@ class LDCSRKeyMap:
         with torch.device("meta"):
             own = config.build(Problem(scale=4, bands=bands, lr_bands=bands)).state_dict()
         ignored = (*(FIRST + pattern for pattern in DEAD), rf"{EMA}.*", *ScheduleConfig(steps=2).build().buffers())
-        return config, ours_from_published(published, own, self._name(config), ignored)
+        ours = ours_from_published(published, without_average(own), self._name(config), ignored)
+        if UPDATES in own:
+            ours |= {TARGET + name: value.clone() for name, value in under(ours, "unet.").items()}
+            ours[UPDATES] = published.get(f"{EMA}num_updates", torch.zeros(())).to(torch.int64)
+        return config, ours
 
-    def to_published(self, config: LDCSRConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Dead parameters are left out; the averaged U-Net equals the U-Net."""
-        named = published_from_ours(state_dict, self._name(config))
+    def to_published(self, config: LatentDiffusionConfig, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Dead parameters are left out; the averaged U-Net, which published code samples with, equals the U-Net."""
+        named = published_from_ours(without_average(state_dict), self._name(config))
         unet = under(named, UNET)
         averages = {averaged: unet[key] for key, averaged in ema_names(unet).items()}
+        if UPDATES in state_dict:
+            averages[f"{EMA}num_updates"] = state_dict[UPDATES].to(torch.int32)
         return {**named, **averages, **config.schedule.build().buffers()}
 
-    def _name(self, config: LDCSRConfig) -> Name:
+    def _name(self, config: LatentDiffusionConfig) -> Name:
         sizes = config.unet
         unet = unet_atom_name(len(sizes.multipliers), sizes.blocks) if config.architecture == "unet_atom" else unet_name(sizes)
         return name_of_parts(
@@ -115,6 +129,25 @@ class LDCSRKeyMap:
             Part("condition.", CONDITION, encoder_name),
             Part("latent_scale", "scale_factor"),
         )
+
+
+def without_average(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict without LCMSR's averaged network."""
+    return {name: value for name, value in state.items() if name != UPDATES and not name.startswith(TARGET)}
+
+
+def prediction_in(content: Mapping[str, Any]) -> Literal["noise", "clean"] | None:
+    """Return what the file's settings say that the network predicts, None where it has none."""
+    settings = plain(find_settings(content, ("parameterization",)) or {})
+    words: Mapping[Any, Literal["noise", "clean"]] = {"eps": "noise", "x0": "clean"}
+    return words.get(settings.get("parameterization"))
+
+
+def require_prediction(content: Mapping[str, Any], config: LatentDiffusionConfig) -> None:
+    """Raise UserError where the file's settings say that the network predicts something else than the config does."""
+    said = prediction_in(content)
+    if said is not None and said != config.prediction:
+        raise UserError(f"the file's network predicts the {said} latent and the config says {config.prediction}.")
 
 
 def unet_name(options: LatentUNetConfig) -> Name:
@@ -130,10 +163,13 @@ def ema_names(keys: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def ldcsr_config(published: Mapping[str, Tensor]) -> LDCSRConfig:
+def second_stage_config(
+    method: type[LatentDiffusionConfig], published: Mapping[str, Tensor], prediction: Literal["noise", "clean"] | None
+) -> LatentDiffusionConfig:
     """Return the config of a published second stage; heads of 32 channels, which its keys do not tell."""
     parts = {prefix: under(published, prefix) for prefix in (UNET, FIRST, CONDITION)}
-    config = LDCSRConfig(
+    config = method(
+        prediction=prediction or "noise",
         first_stage=autoencoder_config(parts[FIRST]),
         condition=encoder_config(parts[CONDITION]),
         unet=LatentUNetConfig(**latent_unet_sizes(parts[UNET])),
@@ -155,3 +191,6 @@ def require_betas(published: Mapping[str, Tensor], schedule: ScheduleConfig) -> 
             f"the file was trained with {len(theirs)} steps from beta {float(theirs[0]):.6g} to {float(theirs[-1]):.6g}, the config says "
             f"{schedule.steps} from {schedule.start} to {schedule.end}; correct model.schedule."
         )
+
+
+LDCSR, LCMSR = LatentKeyMap(LDCSRConfig), LatentKeyMap(LCMSRConfig)
