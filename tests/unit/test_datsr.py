@@ -19,6 +19,7 @@ from rsdiff.methods.base import Problem
 from rsdiff.methods.datsr import DATSR, MATCHING_FILE, PERCEPTUAL, DATSRConfig
 from rsdiff.methods.perceptual import VGG19_FILE
 from rsdiff.networks import datsr as networks
+from rsdiff.networks import masa, ttsr
 from rsdiff.networks.datsr import DATSRNetConfig, Deformed, Flow, search, warped
 from rsdiff.networks.ttsr import CONVOLUTIONS, VGG_NUMBERS
 from rsdiff.weights.keymaps import KEY_MAPS
@@ -166,6 +167,23 @@ def test_the_search_finds_the_most_similar_patches_and_parts_of_it_find_the_same
         assert torch.allclose(flow.similarity[:, 0, 1:-1, 1:-1], products.amax(1).unflatten(1, (4, 5)), atol=1e-4)
     larger = search(query, key).at(2)
     assert torch.equal(warped(key.repeat_interleave(2, 2).repeat_interleave(2, 3), larger.shift)[..., ::2, ::2], warped(key, flow.shift))
+
+
+def test_matches_and_positions_are_not_rounded_to_half_precision() -> None:
+    """Neither here nor where TTSR and MASA-SR search; 160.25 is no number of bfloat16."""
+    torch.manual_seed(0)
+    features = [torch.randn(1, 4, 16, 24) for _ in range(2)]
+    exact = search(*features).shift, ttsr.search(*features)[1], masa.match(*features).position
+    layer, wide = Deformed(2, 1), torch.arange(200.0).expand(1, 2, 3, 200)
+    torch.nn.init.zeros_(layer.offsets.weight)
+    torch.nn.init.constant_(layer.offsets.bias, 0.025)  # a quarter of a pixel
+    flow = Flow(torch.zeros(1, 2, 3, 200, dtype=torch.int64), torch.ones(1, 1, 3, 200))
+    moved = layer(wide, wide, flow, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = search(*features).shift, ttsr.search(*features)[1], masa.match(*features).position
+        torch.testing.assert_close(layer(wide, wide, flow, 1), moved, rtol=1e-3, atol=1e-2)
+    for one, other in zip(exact, mixed, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_deformed_convolution_sums_the_taps_where_they_were_moved_to() -> None:

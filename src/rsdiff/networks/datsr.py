@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from rsdiff.config import UserError, config
+from rsdiff.networks.layers import at_least_single
 from rsdiff.networks.swinir import SwinBlock, SwinGroup
 
 SLOPE = 0.1
@@ -82,12 +83,13 @@ class Flow(NamedTuple):
 def search(query: Tensor, key: Tensor) -> Flow:
     """Return where the patches of 3 x 3 of `query` (B, C, h, w) are most alike in `key`, of the same size; without gradients."""
     h, w = query.shape[-2:]
-    normed = F.normalize(query, dim=1), F.normalize(key, dim=1)
+    normed = F.normalize(at_least_single(query), dim=1), F.normalize(at_least_single(key), dim=1)
     queries, keys = (F.unfold(features, 3) for features in normed)
     lengths, of_keys = (x.norm(dim=1, keepdim=True) + SMALLEST_NORM for x in (queries, keys))
     queries, keys = queries / lengths, keys / of_keys
     at_once = max(1, LARGEST_PRODUCT // max(1, keys.shape[0] * keys.shape[2]))
-    found = [torch.bmm(keys.transpose(1, 2), part).max(1) for part in queries.split(at_once, dim=2)]
+    with torch.autocast(query.device.type, enabled=False):  # half precision cannot tell similar patches apart
+        found = [torch.bmm(keys.transpose(1, 2), part).max(1) for part in queries.split(at_once, dim=2)]
     similarity, best = (torch.cat([part[which] for part in found], dim=1).unflatten(1, (h - 2, w - 2)) for which in (0, 1))
     rows = best // (w - 2) - torch.arange(h - 2, device=best.device)[:, None]
     columns = best % (w - 2) - torch.arange(w - 2, device=best.device)
@@ -123,10 +125,11 @@ class Deformed(nn.Module):
         learned, share = self.offsets(seen).split((2 * TAPS * self.groups, TAPS * self.groups), dim=1)
         H, W = ref.shape[-2:]
         taps = [F.pad(flow.shift, (column * factor, 0, row * factor, 0))[..., :H, :W] for row in range(3) for column in range(3)]
-        matched = torch.cat(taps, dim=1).to(learned.dtype).repeat(1, self.groups, 1, 1)
-        offset = FARTHEST * torch.tanh(learned) + matched
-        share = torch.sigmoid(share * flow.similarity.to(share.dtype))
-        made: Tensor = deform_conv2d(ref, offset, self.weight, self.bias, padding=1, mask=share)
+        with torch.autocast(ref.device.type, enabled=False):  # half precision cannot hold fractions of positions
+            ref, learned, share = (at_least_single(x) for x in (ref, learned, share))
+            offset = FARTHEST * torch.tanh(learned) + torch.cat(taps, dim=1).to(learned.dtype).repeat(1, self.groups, 1, 1)
+            share = torch.sigmoid(share * flow.similarity.to(share.dtype))
+            made: Tensor = deform_conv2d(ref, offset, self.weight, self.bias, padding=1, mask=share)
         return made
 
 

@@ -150,6 +150,14 @@ class DualPathGroup(nn.Module):
         return 2 * first, 2 * second
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """Return x in single precision, or in double where it is so: what half precision cannot hold, such as positions of pixels.
+
+    Autocast must be off where it is used, or products are brought back to half precision.
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def shuffle_upscale(width: int, out_channels: int, scale: int) -> nn.Sequential:
     """Return 3x3 convolutions and pixel shuffles that enlarge (B, width, h, w) to (B, out_channels, scale h, scale w), without activation.
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.networks.edsr import EDSRBlock
+from rsdiff.networks.layers import at_least_single
 
 BLOCK = 8
 """Side of the blocks of the LR image that are matched coarsely."""
@@ -89,8 +90,9 @@ def match(lr: Tensor, ref: Tensor) -> Matches:
 
     Each block's centre is searched for in the whole reference, then each of its pixels around what was found.
     """
+    lr, ref = at_least_single(lr), at_least_single(ref)
     padded = F.pad(lr, (1, 1, 1, 1), mode="replicate")
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(lr.device.type, enabled=False):  # half precision cannot tell similar patches apart
         centre = coarse(padded, ref)
         near = windows(centre, (lr.shape[-2], lr.shape[-1]), (ref.shape[-2], ref.shape[-1]))
     queries = in_blocks(F.normalize(F.unfold(padded, 3), dim=1).unflatten(2, lr.shape[-2:]))
@@ -111,7 +113,7 @@ def fine(query: Tensor, keys: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
     keys    (B, K, y x)
     window  (B, P, n), the positions that are compared
     """
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(query.device.type, enabled=False):
         seen = gathered(keys, window)
         products = torch.einsum("bkpq,bkpn->bpqn", query, seen)
         best = window.gather(2, products.argmax(3))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.networks.edsr import EDSRBlock
+from rsdiff.networks.layers import at_least_single
 
 VGG_MEAN, VGG_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CONVOLUTIONS = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1")
@@ -82,8 +83,8 @@ def search(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     similarity  the cosine, with gradients; position counts the patches of `key` row by row
     The products are made of some queries at a time: those of two images of 1024 pixels would take 16 GiB.
     """
-    queries, keys = (F.normalize(F.unfold(features, 3, padding=1), dim=1) for features in (query, key))
-    with torch.no_grad():
+    queries, keys = (F.normalize(F.unfold(at_least_single(features), 3, padding=1), dim=1) for features in (query, key))
+    with torch.no_grad(), torch.autocast(query.device.type, enabled=False):  # half precision cannot tell similar patches apart
         at_once = max(1, LARGEST_PRODUCT // max(1, keys.shape[0] * keys.shape[2]))
         best = torch.cat([torch.bmm(keys.transpose(1, 2), part).argmax(1) for part in queries.split(at_once, dim=2)], dim=1)
     matched = keys.gather(2, best[:, None].expand(-1, keys.shape[1], -1))
