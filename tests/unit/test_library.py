@@ -93,6 +93,16 @@ def test_a_part_of_an_xarray_keeps_its_coordinates_under_any_name() -> None:
     assert lr.spatial_ref.attrs["GeoTransform"].split()[1] == "30.0"
 
 
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pictures_of_wide_pixels_keep_their_values(mode: str) -> None:
+    values = PIXELS[..., 0].astype(np.int32 if mode == "I" else np.float32) * 100 - 300
+    made = rsdiff.load("bicubic").restore(Image.fromarray(values, mode), scale=2)
+    assert made.mode == mode
+    expected = rsdiff.load("bicubic").restore(values, scale=2)
+    np.testing.assert_array_equal(np.asarray(made), expected)
+    assert expected.max() > 10_000
+
+
 def test_what_is_transparent_is_missing_and_stays_transparent() -> None:
     opaque = np.full((20, 24, 1), 255, np.uint8)
     opaque[:, :6] = 0
@@ -225,8 +235,9 @@ def test_what_cannot_be_done_is_said_in_a_sentence(tmp_path: Path) -> None:
                 call(wrong)
     for options, said in (
         ({"scale": 0}, "a number above 0"),
+        ({"scale": 0.5}, "give 1 or more"),
         ({"seed": "x"}, "whole number"),
-        ({"tiles": 8}, "did you mean tile"),
+        ({"tiles": 8}, "^tiles is not an option .did you mean tile"),
         ({"sampler": {"stps": 3}}, "did you mean steps"),
     ):
         with pytest.raises(UserError, match=said):

@@ -164,6 +164,8 @@ class Model:
     def _scale(self, scale: float | None) -> float:
         trained = self.problem.scale if self.problem else 4.0
         wanted = checked_options(trained if scale is None else scale).scale
+        if wanted < 1:
+            raise UserError(f"scale={wanted:g} was given, target pixels per input pixel; give 1 or more.")
         if self.problem is not None and wanted != trained and not self.config.any_scale:
             raise UserError(f"{self.name} was trained at scale={trained:g} and has one scale; leave scale={wanted:g} out.")
         return wanted
@@ -209,7 +211,7 @@ class Model:
         if dtype.kind not in "uif":
             raise UserError(f"an image of {dtype} was given; give integers or floats.")
         written = replace(picture, values=picture.values.astype(np.float32)) if dtype == np.float16 else picture
-        chosen = config_from_mapping(SceneOptions, options, "restore")
+        chosen = config_from_mapping(SceneOptions, options, "")
         require_effect({"restore": chosen}, [f"restore.{name}" for name in options])
         with without_warnings(), quietly():
             written.write(folder / "in.tif")

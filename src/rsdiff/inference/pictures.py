@@ -208,15 +208,15 @@ def _of_tensor(image: torch.Tensor) -> Picture:
 
 
 def _of_pillow(image: Image.Image) -> Picture:
-    if image.mode not in ("L", "RGB", "I;16", "LA", "RGBA"):
-        numbers = "numpy.asarray(image)" if image.mode in ("I", "F") else "image.convert('RGB') or image.convert('L')"
-        raise UserError(f"a Pillow image of mode {image.mode} was given; convert it: {numbers}.")
+    if image.mode not in ("L", "RGB", "I;16", "I", "F", "LA", "RGBA"):
+        raise UserError(f"a Pillow image of mode {image.mode} was given; convert it: image.convert('RGB') or image.convert('L').")
     upright = ImageOps.exif_transpose(image)
     alpha = upright.getchannel("A") if "A" in upright.mode else None  # what is wholly transparent is missing
     values = np.asarray(upright.convert(upright.mode.removesuffix("A")))
 
     def back(made: Values, valid: Mask, place: Picture) -> Image.Image:
-        pixels = as_integers(made, values.dtype) if made.dtype.kind == "f" else made.astype(values.dtype)
+        rounds = made.dtype.kind == "f" and values.dtype.kind != "f"
+        pixels = as_integers(made, values.dtype) if rounds else made.astype(values.dtype)
         found = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         if alpha is not None:
             height, width = place.values.shape[1:]

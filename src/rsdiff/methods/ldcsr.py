@@ -133,15 +133,12 @@ class LatentObjective(Protocol):
     @property
     def name(self) -> str:
         """Return what the error is called in the log."""
-        ...
 
     def prepare(self, method: LatentDiffusion) -> None:
         """Add to a fresh method what only this objective needs."""
-        ...
 
     def denoiser(self, inner: DiscreteDenoiser) -> Denoiser:
         """Return the network, a denoiser of the schedule, as the denoiser that samplers are given."""
-        ...
 
     def error(
         self, method: LatentDiffusion, latent: Tensor, condition: Tensor, told: Told, noise: NoiseSource, valid: Tensor | None
@@ -150,11 +147,9 @@ class LatentObjective(Protocol):
 
         valid  the cells (B, 1, y, x) that count, None for all
         """
-        ...
 
     def after_step(self, method: LatentDiffusion) -> None:
         """Called after every optimiser step."""
-        ...
 
 
 class LatentDiffusion(Method):
