@@ -97,9 +97,10 @@ BY_NOISE = """
 
 The loss relative to a perfect network's by the deviation of the noise, in units of the image in [0, 1]; - where the published law draws too
 few levels to tell. The textures' posterior has deviations of 1/150 to 1/30: noise of about that size decides what a sample shows that the
-LR does not, and noise far above it decides the mean. A clean image's unweighted error (blindsrsnf) is nearly all made at high noise, so
-that a network with a total loss of 1.05 may have learnt nothing at the levels that decide the texture: its samples are then smooth. With
-`model.snr_limit` (ours, in `blindsrsnf_quick`) these levels count.
+LR does not, and noise far above it decides the mean. Nearly all of a clean image's unweighted error (blindsrsnf) is made at high noise, so
+that a network can have a total loss of 1.05 and know little of the levels that decide texture: its samples are smooth. In
+`blindsrsnf_quick` these levels count, by `model.snr_limit=100` (ours). With 1000 its samples had a spread of 0.87, 1.02, 1.00 and 0.94
+after the same steps and their mean an error of 1.28: too much weight on texture.
 
 """
 HEADS = (
