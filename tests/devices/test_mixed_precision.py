@@ -18,6 +18,8 @@ NEAR: dict[Precision, float] = {"bf16": 0.02, "fp16": 0.005}
 """Largest difference of a loss from that of float32, as a share of it."""
 FURTHER: dict[str, dict[Precision, float]] = {"drsr_quick": {"bf16": 0.03, "fp16": 0.01}}
 """Of DRSR, whose contrastive loss divides similarities of vectors of 16 bits by 0.1: measured 0.019 and 0.006."""
+EXACT = ("spectral_linear",)
+"""Fitted in closed form, in float32 whatever the precision."""
 CHEAP = ("sr3_quick", "rrdb_quick")
 TRAINED = [name for name in MODELS if not options().models[name].is_ready]
 
@@ -58,7 +60,7 @@ def test_three_steps_in_mixed_precision_are_near_those_of_float32(model: str, tm
     exact, exact_weights = losses(model, "no", tmp_path / "no")
     for precision, near in FURTHER.get(model, NEAR).items():
         found, weights = losses(model, precision, tmp_path / precision)
-        assert weights != exact_weights, f"{precision} changed nothing"
+        assert (weights != exact_weights) == (model not in EXACT), f"what {precision} changed"
         worst = max(abs(a - b) / (abs(b) + 1e-8) for a, b in zip(found, exact, strict=True))
         print(f"{model} {precision}: {worst:.1e}")
         assert all(map(math.isfinite, found))
