@@ -78,9 +78,10 @@ def page(rows: Mapping[str, Row]) -> str:
 
 TRAINED = """# Fresh networks against the best answer
 
-`make learn` trains each `model=<name>_tiny`, with its published objective (`blindsrsnf_quick`: with ours), by the real trainer on the textures of
-[learning.md](learning.md), and restores 64 textures that it never saw with the published sampler. The best answer is computed for the same
-textures; a difference from it comes from too short a training or from the sampler (see learning.md). `make trained-page` writes this.
+`make learn` trains each `model=<name>_tiny`, with its published objective (`blindsrsnf_quick`: with ours), by the real trainer on the
+textures of [learning.md](learning.md), and restores 64 textures that it never saw with the published sampler. The best answer is computed
+for the same textures; a difference from it comes from too short a training or from the sampler (see learning.md). `make trained-page`
+writes this.
 
 - **Estimate**: root mean squared error of the restoration (of the mean of {draws} samples) relative to that of the best estimate; 1 is
   perfect for a regression, {mean:.2f} for the mean of {draws} perfect samples. An autoencoder (ldcsr_vae) is shown the target: no
@@ -100,8 +101,8 @@ few levels to tell. The textures' posterior has deviations of 1/150 to 1/30: noi
 LR does not, and noise far above it decides the mean. Nearly all of a clean image's unweighted error (blindsrsnf) is made at high noise, so
 that a network can have a total loss of 1.05 and know little of the levels that decide texture: its samples are smooth. In
 `blindsrsnf_quick` these levels count, by `model.snr_limit=100` (ours). With 1000 its samples had a spread of 0.87, 1.02, 1.00 and 0.94
-after the same steps and their mean an error of 1.28: too much weight on texture. Above 1 a perfect network knows nearly all of the noise, so
-that 1.9 times its error of the noise is little.
+after the same steps and their mean an error of 1.28: too much weight on texture. Above 1 a perfect network knows nearly all of the noise,
+so that 1.9 times its error of the noise is little.
 
 LDCSR's samples hardly differ from each other; why is not known.
 
