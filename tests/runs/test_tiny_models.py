@@ -36,6 +36,7 @@ SIZES = frozenset(
         "refinements",
         "hidden",
         "depth",
+        "depths",
         "channels",
         "mult",
         "heads",

@@ -73,7 +73,7 @@ class Picture:
     def at(self, size: tuple[int, int]) -> Picture:
         """Return where the same area lies when it has `size` (H, W) pixels."""
         H, W = self.values.shape[1:]
-        return replace(self, transform=self.transform * Affine.scale(W / size[1], H / size[0]))
+        return replace(self, transform=self.transform @ Affine.scale(W / size[1], H / size[0]))
 
     def made(self, values: Values, valid: Mask | None = None) -> Any:
         """Return an image of the kind that was given, of the same area, with `values` (C, H, W); None: all of them are valid."""
@@ -275,11 +275,11 @@ def _of_data_array(image: Any) -> Picture:
         finer = Affine.scale(used[x] / sizes[x], used[y] / sizes[y])
         for name, value in kept.items():
             if "GeoTransform" in value.attrs:  # of rioxarray, which believes it more than the coordinates
-                moved = Affine.from_gdal(*map(float, str(value.attrs["GeoTransform"]).split())) * finer
+                moved = Affine.from_gdal(*map(float, str(value.attrs["GeoTransform"]).split())) @ finer
                 kept[name] = value.assign_attrs(GeoTransform=" ".join(map(str, moved.to_gdal())))
         attrs = dict(image.attrs)
         if "transform" in attrs:
-            attrs["transform"] = tuple(Affine(*attrs["transform"][:6]) * finer)[:6]
+            attrs["transform"] = tuple(Affine(*attrs["transform"][:6]) @ finer)[:6]
         if band is not None and len(made) != image.sizes[band]:
             kept.pop(band, None)
         fresh = {side: ((side,), _centres(image, side, used[side], count)) for side, count in sizes.items() if side in image.coords}
@@ -291,7 +291,7 @@ def _of_data_array(image: Any) -> Picture:
     transform = Affine.identity()
     if all(side in image.coords and image.sizes[side] > 1 for side in (y, x)):
         (x0, dx), (y0, dy) = (_grid(image, side) for side in (x, y))
-        transform = Affine.translation(x0 - dx / 2, y0 - dy / 2) * Affine.scale(dx, dy)
+        transform = Affine.translation(x0 - dx / 2, y0 - dy / 2) @ Affine.scale(dx, dy)
     marker = image.attrs.get("_FillValue", image.attrs.get("missing_value"))
     return Picture(
         _native(values if band else values[None]),

@@ -71,7 +71,7 @@ class SceneReader:
         if view.bbox is not None:
             if whole.transform is None or not whole.transform.is_rectilinear:
                 raise DataError(f"{self.path} has no coordinates along rows and columns, which task.bbox needs; give task.window.")
-            corners = [~whole.transform * (x, y) for x in view.bbox[::2] for y in view.bbox[1::2]]
+            corners = [~whole.transform @ (x, y) for x in view.bbox[::2] for y in view.bbox[1::2]]
             (left, top), (right, bottom) = ([pick(c[axis] for c in corners) for axis in (0, 1)] for pick in (min, max))
             rows = max(0, math.floor(top + 1e-6)), min(info.height, math.ceil(bottom - 1e-6))
             columns = max(0, math.floor(left + 1e-6)), min(info.width, math.ceil(right - 1e-6))

@@ -64,7 +64,7 @@ class Metadata:
         if self.transform is None and (self.crs is None or self.points):
             return None
         own = self.transform or Affine.identity()
-        return own * Affine.scale(1 / scale)
+        return own @ Affine.scale(1 / scale)
 
     def flat(self) -> Metadata:
         """Return the same with all tags in the default domain, as DOMAIN#KEY: GDAL's COG driver drops other domains, or band tags."""
@@ -84,7 +84,7 @@ class Metadata:
         if rpcs is not None:
             values = rpcs.to_dict()
             rpcs = RPC(**{**values, "line_off": values["line_off"] - top, "samp_off": values["samp_off"] - left})
-        moved = None if self.transform is None else self.transform * Affine.translation(left, top)
+        moved = None if self.transform is None else self.transform @ Affine.translation(left, top)
         if moved is None and self.crs is not None and not points:
             moved = Affine.translation(left, top)
         return replace(self, transform=moved, points=points, rpcs=rpcs)
@@ -108,7 +108,7 @@ def read_metadata(file: Any | None, bands: Sequence[int], as_stored: Affine | No
     palette = file.count == 1 and file.colorinterp[0] == ColorInterp.palette
     return Metadata(
         crs=file.crs,
-        transform=None if file.transform.is_identity else file.transform * turn,
+        transform=None if file.transform.is_identity else file.transform @ turn,
         points=points if turn.is_identity else (),
         points_crs=crs,
         rpcs=file.rpcs if turn.is_identity else None,

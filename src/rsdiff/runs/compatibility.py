@@ -129,8 +129,10 @@ def require_start(settings: RunSettings, problem: Problem) -> None:
 
 def require_levels(settings: RunSettings) -> None:
     """Raise ConfigError where the sampler asks for levels, or for a step, that the model has not."""
+    from rsdiff.diffusion.sampler import SamplerConfig  # with PyTorch, as is whatever pairs model and data
+
     sampler, model, choice = settings.groups.get("sampler"), settings.model, f"model={settings.choices['model']}"
-    if sampler is None or not model.samples:
+    if not isinstance(sampler, SamplerConfig) or not model.samples:  # a plugin's sampler has options of its own
         return
     levels = model.sampled_levels
     if levels == 0 and sampler.grid == "table":
