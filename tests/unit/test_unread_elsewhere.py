@@ -16,7 +16,7 @@ CASES = {
     "a table that is not there": ("model=edm_sr_tiny sampler=ddim sampler.grid=table", "model=edm_sr_tiny has none; choose grid edm"),
     "more steps than levels": ("model=resshift_tiny sampler=ddim sampler.steps=40", "has 15 levels; choose 1 to 15 steps"),
     "a step of one's own": ("model=sr3_tiny sampler=ddim sampler.solver=native", "model=sr3_tiny has none; choose ddpm"),
-    "a schedule without an end": ("model=sr3_tiny model.schedule.name=jsd", "model.schedule.name='jsd' is not accepted"),
+    "a schedule without an end": ("model=sr3_tiny model.schedule.name=jsd", "model.schedule.name=jsd is not one of linear"),
     "a contrast that counts nothing": (
         "model=dasr_tiny model.contrast.weight=0 model.contrast.momentum=0.5",
         "model.contrast.weight=NUMBER",

@@ -45,7 +45,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     except OverrideParseException as error:
         word = error.override
         key, equals, value = str(word).partition("=")
-        if any(value.count(first) != value.count(last) for first, last in ("[]", "()", "{}")):
+        if any(value.count(first) != value.count(last) for first, last in ("[]", "{}")):
             raise ConfigError(
                 f"'{word}' cannot be read as a setting; a bracket is not closed, or the shell took a part of it: quote it."
             ) from error
