@@ -11,13 +11,13 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.diffusion.schedules import BETAS, ScheduleConfig, make_betas
+from rsdiff.diffusion.schedules import ScheduleConfig, ScheduleName, make_betas
 from rsdiff.methods.sr3 import SR3Config
 from rsdiff.networks.diffusion_unet import nominal_sizes
 from rsdiff.networks.layers import SinusoidalEmbedding
@@ -143,7 +143,8 @@ def levels_of(
 def infer_schedule(betas: Tensor) -> ScheduleConfig | None:
     """Return the schedule that has these betas, or None if none of ours has."""
     start, end = (float(f"{value:.6g}") for value in (betas[0].item(), betas[-1].item()))
-    for name in BETAS:
+    names: tuple[ScheduleName, ...] = get_args(ScheduleName)
+    for name in names:
         if torch.allclose(make_betas(name, len(betas), start, end).float(), betas.float(), rtol=1e-5, atol=0):
             valid = 0 < start < 1 and 0 < end < 1
             return (
