@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -115,8 +116,10 @@ def test_what_is_transparent_is_missing_and_stays_transparent() -> None:
 
 
 def test_rasters_are_restored_from_threads_as_from_the_command(
-    run_command: Command, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    run_command: Command, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    # Commands of earlier tests of this process left handlers of the console, which pytest has closed since.
+    monkeypatch.setattr(logging.root, "handlers", [one for one in logging.root.handlers if type(one) is not logging.StreamHandler])
     place = tmp_path / "é, [1]=#.tif"
     rasterio.shutil.copy(images_of_every_kind()["rasterio"], place, driver="GTiff")
 

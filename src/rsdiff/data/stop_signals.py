@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -14,11 +15,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 @contextmanager
 def answered(signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Context in which `handler` is called on `signals`; outside of the main thread, which alone gets them, nothing changes."""
-    try:
-        previous = {number: signal.signal(number, handler) for number in signals}
-    except ValueError:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    previous = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:

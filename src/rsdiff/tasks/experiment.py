@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 
@@ -24,13 +25,18 @@ SPLITTING = frozenset({DistributedType.FSDP, DistributedType.DEEPSPEED, Distribu
 """Ways of Accelerate's to train that share out the weights of a model."""
 
 
+_ONE_AT_A_TIME = Lock()
+"""Accelerate's state is one for the process: a second thread would see it half made."""
+
+
 def make_accelerator(precision: Precision = "no", tf32: bool = False, cudnn_benchmark: bool = False) -> Accelerator:
     """Return the Accelerate handle of this process, which waits for others no longer than `process_timeout` says.
 
     By default a GPU computes in float32 as a CPU does, so that restored images and scores are the same on both.
     """
     set_float32(tf32, cudnn_benchmark)
-    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=process_timeout())])
+    with _ONE_AT_A_TIME:
+        accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[InitProcessGroupKwargs(timeout=process_timeout())])
     if accelerator.distributed_type in SPLITTING:
         raise UserError(
             f"Accelerate was configured for {accelerator.distributed_type.value}, which splits a model over GPUs, and here every process "
