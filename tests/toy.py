@@ -96,12 +96,10 @@ class ToyDegradation(BicubicConfig):
 
 @config
 class ToySampler:
-    """Steps."""
+    """A plugin's sampler, which has none of the options of ours but the number of steps."""
 
     steps: int = 5
     """Steps."""
-    start: str = "noise"
-    """Where sampling begins."""
 
 
 @config

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.data.sample import Batch, SampleMeta
-from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.datsr import DATSR, MATCHING_FILE, PERCEPTUAL, DATSRConfig
@@ -23,6 +21,7 @@ from rsdiff.networks import masa, ttsr
 from rsdiff.networks.datsr import DATSRNetConfig, Deformed, Flow, search, warped
 from rsdiff.networks.ttsr import CONVOLUTIONS, VGG_NUMBERS
 from rsdiff.weights.keymaps import KEY_MAPS
+from tests.unit.referenced import batch, noise
 
 WIDTH, TEXTURES, GROUPS, WINDOW = 8, (4, 6, 8), 2, 8
 SMALL = DATSRConfig(
@@ -105,25 +104,9 @@ def extractor_files(folder: Path) -> tuple[str, ...]:
     return (str(folder),)
 
 
-def batch(scale: int = 4, side: int = 32, ref_side: int | None = None) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    return Batch(
-        metas=[SampleMeta("a"), SampleMeta("b")],
-        size=(side, side),
-        lr_size=(side // scale, side // scale),
-        hr=torch.rand(2, 3, side, side, generator=generator),
-        lr=torch.rand(2, 3, side // scale, side // scale, generator=generator),
-        ref=torch.rand(2, 3, ref_side or side, ref_side or side, generator=generator),
-    )
-
-
 def built(config: DATSRConfig = SMALL, scale: int = 4) -> DATSR:
     torch.manual_seed(0)
     return config.build(Problem(scale=scale, bands=3, lr_bands=3)).eval()
-
-
-def noise() -> SeededNoise:
-    return SeededNoise([(0, 0), (0, 1)])
 
 
 def test_a_published_file_is_read_by_its_shapes_and_completed_by_the_two_files_of_extractors(tmp_path: Path) -> None:

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsdiff.data.sample import Batch, SampleMeta
-from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.base import Problem
 from rsdiff.methods.masa_sr import MASASR, MASASRConfig
@@ -19,6 +17,7 @@ from rsdiff.networks import masa as networks
 from rsdiff.networks.discriminators import VGGConfig
 from rsdiff.networks.masa import BLOCK, MASANet, MASANetConfig, in_blocks, match, transferred
 from rsdiff.weights.keymaps import KEY_MAPS
+from tests.unit.referenced import batch, noise
 
 WIDTH, ENCODER, DECODER = 4, (2, 1, 1), (1, 2, 1, 3, 2, 1)
 SMALL = MASASRConfig(
@@ -59,25 +58,9 @@ def published() -> dict[str, Tensor]:
     return {name: 0.2 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
-def batch(scale: int = 4, side: int = 64, ref_side: int | None = None) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    return Batch(
-        metas=[SampleMeta("a"), SampleMeta("b")],
-        size=(side, side),
-        lr_size=(side // scale, side // scale),
-        hr=torch.rand(2, 3, side, side, generator=generator),
-        lr=torch.rand(2, 3, side // scale, side // scale, generator=generator),
-        ref=torch.rand(2, 3, ref_side or side, ref_side or side, generator=generator),
-    )
-
-
 def built(config: MASASRConfig = SMALL, scale: int = 4) -> MASASR:
     torch.manual_seed(0)
     return config.build(Problem(scale=scale, bands=3, lr_bands=3)).eval()
-
-
-def noise() -> SeededNoise:
-    return SeededNoise([(0, 0), (0, 1)])
 
 
 def test_a_published_file_is_read_by_its_shapes_with_its_bands_turned_and_written_back_as_it_was() -> None:
@@ -176,7 +159,7 @@ def test_stages_losses_and_what_each_trains() -> None:
     assert "relativistic" in method.coupling
     for stage in (first, whole):
         method.zero_grad()
-        made = method.losses(batch(), stage, noise())
+        made = method.losses(batch(side=64), stage, noise())
         assert tuple(made) == stage.groups
         assert set(made["restorer"].terms) == ({"l1"} if stage is first else {"l1", "adversarial"})
         made["restorer"].total.backward()

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rsdiff.data.sample import Batch, SampleMeta
-from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.methods.adversaries import judging_by_slopes
 from rsdiff.methods.base import Problem
@@ -18,6 +16,7 @@ from rsdiff.methods.ttsr import PERCEPTUAL, TTSR, TTSRConfig
 from rsdiff.networks import ttsr as networks
 from rsdiff.networks.ttsr import TTSRNetConfig, search, transferred
 from rsdiff.weights.keymaps import KEY_MAPS
+from tests.unit.referenced import batch, noise
 
 WIDTH, BLOCKS, TEXTURES = 4, (2, 1, 1, 1), (4, 6, 8)
 SMALL = TTSRConfig(
@@ -78,26 +77,10 @@ def published() -> dict[str, Tensor]:
     return tensors
 
 
-def batch(scale: int = 4, side: int = 32, ref_side: int | None = None) -> Batch:
-    generator = torch.Generator().manual_seed(1)
-    return Batch(
-        metas=[SampleMeta("a"), SampleMeta("b")],
-        size=(side, side),
-        lr_size=(side // scale, side // scale),
-        hr=torch.rand(2, 3, side, side, generator=generator),
-        lr=torch.rand(2, 3, side // scale, side // scale, generator=generator),
-        ref=torch.rand(2, 3, ref_side or side, ref_side or side, generator=generator),
-    )
-
-
 def built(config: TTSRConfig = SMALL, scale: int = 4) -> TTSR:
     torch.manual_seed(0)
     method = config.build(Problem(scale=scale, bands=3, lr_bands=3))
     return method.eval()
-
-
-def noise() -> SeededNoise:
-    return SeededNoise([(0, 0), (0, 1)])
 
 
 def test_a_published_file_is_read_by_its_shapes_and_written_back_as_it_was() -> None:

@@ -119,8 +119,11 @@ def require_target_side(settings: RunSettings) -> None:
 
 def require_start(settings: RunSettings, problem: Problem) -> None:
     """Raise ConfigError where the sampler begins at an image and the model has none of the right bands."""
+    from rsdiff.diffusion.sampler import SamplerConfig  # with PyTorch, as is whatever pairs model and data
+
     sampler = settings.groups.get("sampler")
-    if sampler is not None and sampler.start.startswith("image") and not settings.model.starts_at_image(problem):
+    is_at_image = isinstance(sampler, SamplerConfig) and sampler.start.startswith("image")  # a plugin's has options of its own
+    if is_at_image and not settings.model.starts_at_image(problem):
         raise ConfigError(
             f"sampler={settings.choices['sampler']} begins at the enlarged LR image, and model={settings.choices['model']} cannot begin "
             f"there with {problem.lr_bands} bands for {problem.bands}; choose one that begins at noise, such as sampler=ddim."
