@@ -24,7 +24,7 @@ from PIL import Image
 import rsdiff
 from rsdiff.data.synthetic import SyntheticDataset
 from rsdiff.degradations.kernels import anisotropic_kernels, isotropic_kernels
-from rsdiff.reporting.style import BASELINE, METHOD, REFERENCE, styled
+from rsdiff.reporting.style import BASELINE, METHOD, REFERENCE, SERIES, styled
 
 PLACE = Path(__file__).resolve().parent / "images/gallery"
 RUN = Path(__file__).resolve().parent.parent / "run.py"
@@ -56,6 +56,22 @@ def compare(name: str, checkpoint: str, degradation: str, rows: Sequence[tuple[i
     save(figure, name)
 
 
+def texture(name: str, rows: Sequence[tuple[int, int, int]]) -> None:
+    """Draw what a regression and a diffusion make of an input, each time with its reference; a row is (scene, top, left) of the detail."""
+    regression, diffusion = rsdiff.load("zoo:any_scale"), rsdiff.load("zoo:texture_x4")
+    figure = Figure((13, 2.75 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), 6, squeeze=False)
+    for axes, (index, top, left) in zip(grid, rows, strict=True):
+        lr, hr, _ = rsdiff.degrade(scene(index), "bicubic", scale=4)
+        mean, _ = diffusion.restore(lr, scale=4, samples=8)
+        drawn = {f"zoo:texture_x4, seed {seed}": diffusion.restore(lr, scale=4, seed=seed) for seed in (0, 1)}
+        results = {"zoo:any_scale": regression.restore(lr, scale=4), **drawn, "mean of 8 samples": mean}
+        shown = {"input": enlarged(lr, SIDE, Image.Resampling.NEAREST), **results, "reference": hr}
+        for place, (key, image) in zip(axes, shown.items(), strict=True):
+            _show(place, image[top : top + DETAIL, left : left + DETAIL], key)
+    save(figure, name)
+
+
 def scales(name: str) -> None:
     """Draw one input enlarged by four factors."""
     lr, _, _ = rsdiff.degrade(scene(1), "bicubic", scale=4)
@@ -69,15 +85,15 @@ def scales(name: str) -> None:
 
 def spectra(name: str) -> None:
     """Draw the mean power at each frequency of 4 scenes: what interpolation loses and what the network brings back."""
-    model, bicubic = rsdiff.load("zoo:any_scale"), rsdiff.load("bicubic")
-    powers: dict[str, list[Any]] = {"reference": [], "bicubic": [], "zoo:any_scale": []}
+    models = {name: rsdiff.load(name) for name in ("bicubic", "zoo:any_scale", "zoo:texture_x4")}
+    powers: dict[str, list[Any]] = {name: [] for name in ("reference", *models)}
     for index in range(4):
         lr, hr, _ = rsdiff.degrade(scene(index), "bicubic", scale=4)
-        for key, image in (("reference", hr), ("bicubic", bicubic.restore(lr, scale=4)), ("zoo:any_scale", model.restore(lr, scale=4))):
+        for key, image in {"reference": hr, **{name: model.restore(lr, scale=4) for name, model in models.items()}}.items():
             powers[key].append(radial_power(image.mean(-1)))
     figure = Figure((7, 3.4), layout="constrained")
     axes = figure.subplots()
-    for (key, values), colour in zip(powers.items(), (REFERENCE, BASELINE, METHOD), strict=True):
+    for (key, values), colour in zip(powers.items(), (REFERENCE, BASELINE, METHOD, SERIES[3]), strict=True):
         mean = np.mean(values, 0)
         axes.semilogy(np.linspace(0, 0.5, len(mean)), mean, label=key, color=colour)
     axes.axvline(0.125, color="#66717f", linestyle=":", linewidth=1)
@@ -221,6 +237,7 @@ if __name__ == "__main__":
     with styled():
         compare("any_scale", "zoo:any_scale", "bicubic", [(1, 60, 60), (4, 120, 100)])
         compare("blind", "zoo:blind_x4", "bsrgan", [(2, 40, 40), (4, 40, 40)], detail=176)  # drawn with noise, and with blur and blocks
+        texture("texture", [(1, 60, 60), (4, 120, 100)])
         scales("scales")
         spectra("spectra")
         kernels("kernels")
