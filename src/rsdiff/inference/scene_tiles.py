@@ -54,8 +54,7 @@ class TileRestorer:
     def restored(self, tiles: Sequence[int], images: Tensor, sample: int) -> Restored:
         """Return restored tiles (n, C, H, W); a fused group of tiles is restored as that many and blended."""
         job, rows, columns = self.job, self.rows, self.columns
-        turn = sample % len(job.methods)
-        method, code = job.methods[turn], self.codes[turn]
+        method, code = job.in_turn[sample % len(job.in_turn)], self.codes[sample % len(job.methods)]
         images, outside = split_at_range(images)
         inside = [(row, column) for row in range(rows.count) for column in range(columns.count)]
         places = [self.grid.place(tile) for tile in tiles]
