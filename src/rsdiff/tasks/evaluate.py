@@ -17,6 +17,7 @@ from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.reporting import RunFacts
 from rsdiff.reporting.uncertainty import uncertainty_tables
 from rsdiff.runs import calibrations
+from rsdiff.runs.command import restore_with
 from rsdiff.runs.console import say, say_once
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
@@ -115,11 +116,7 @@ def report(
             *([f"weights  {facts.weights}"] if facts.weights is not None else []),
             f"report   {written.page}",
             f"records  {folder.path / 'evaluation' / 'records.csv'}",
-            *(
-                [f"next     python run.py task=restore checkpoint={typed_name(checkpoint.folder)} input=IMAGE output=RESTORED.tif"]
-                if checkpoint
-                else []
-            ),
+            *([f"next     {restore_with(typed_name(checkpoint.folder))}"] if checkpoint else []),
         ],
         summary=figures,
         report=written.page,
