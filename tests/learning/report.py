@@ -104,7 +104,9 @@ that a network can have a total loss of 1.05 and know little of the levels that 
 after the same steps and their mean an error of 1.28: too much weight on texture. Above 1 a perfect network knows nearly all of the noise,
 so that 1.9 times its error of the noise is little.
 
-LDCSR's samples hardly differ from each other; why is not known.
+LDCSR's samples hardly differ from each other, and should not: the published objective draws the end of the complete reverse chain to the
+latent by its squared error, and the network for which that is least ends every chain at the mean of all latents that fit the LR
+(`tests/learning/test_cascade_and_latent.py`). In `ldcsr_levels` each step trains one random level, by `model.trained_through=level` (ours).
 
 """
 HEADS = (

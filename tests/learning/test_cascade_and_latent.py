@@ -163,46 +163,97 @@ class Cells(nn.Module):
         return nn.functional.pixel_unshuffle(enlarged, 2)
 
 
-class BestLatent(nn.Module):
-    """The noise of quad levels if the latent were its best estimate, which is what four steps trained end to end tend to."""
+class Latents:
+    """The quad levels of LDCSR in this world, whose latents are cells of images in [-1, 1], three times as wide, times the scale k."""
 
     def __init__(self, world: GaussianWorld, lr: Tensor, scale: Tensor) -> None:
-        super().__init__()
         roots = torch.linspace(math.sqrt(0.1), math.sqrt(0.99), 4, dtype=torch.float64)
-        self.table, self.scale = (1 - roots.square()).cumprod(0), scale
-        mean = world.shaped(world.posterior(lr).mean)
-        self.latent = 3 * nn.functional.pixel_unshuffle(2 * mean - 1, 2)
+        self.bars = (1 - roots.square()).cumprod(0)
+        self.world, self.posterior, self.scale = world, world.posterior(lr), scale
+
+    @property
+    def unit(self) -> Tensor:
+        """What 1 of an image in [0, 1] is in scaled latents; the method measures the scale on its first batch."""
+        return 6 * self.scale.double()
+
+    def of(self, images: Tensor) -> Tensor:
+        """Scaled latents of flattened images in [0, 1]."""
+        return self.unit * nn.functional.pixel_unshuffle(self.world.shaped(images).double() - 0.5, 2)
+
+    def images(self, latents: Tensor) -> Tensor:
+        """The inverse."""
+        return nn.functional.pixel_shuffle(latents.double() / self.unit, 2).flatten(1) + 0.5
+
+
+class BestLatent(nn.Module):
+    """The noise if the latent were its best estimate, which is what four steps trained end to end tend to."""
+
+    def __init__(self, latents: Latents) -> None:
+        super().__init__()
+        self.latents = latents
+
+    def clean(self, y: Tensor, sigma: Tensor) -> Tensor:
+        return self.latents.of(self.latents.posterior.mean)
 
     def forward(self, known: Tensor, step: Tensor, scale: Tensor, height: Tensor) -> Tensor:
-        x = known[:, : known.shape[1] // 2].double()
-        bar = self.table[step].reshape(-1, 1, 1, 1)
-        return ((x - bar.sqrt() * self.latent.double() * self.scale) / (1 - bar).sqrt()).float()
+        bar = self.latents.bars[step].reshape(-1, 1, 1, 1)
+        sigma = ((1 - bar) / bar).sqrt()
+        y = known[:, : known.shape[1] // 2].double() / bar.sqrt()
+        return ((y - self.clean(y, sigma)) / sigma).float()
 
 
-def test_ldcsr_restores_the_best_estimate_and_its_loss_is_the_bayes_error() -> None:
-    world = GaussianWorld(side=12)
+class LikelyLatent(BestLatent):
+    """The noise as it most likely is, which is what a training by levels tends to."""
+
+    def clean(self, y: Tensor, sigma: Tensor) -> Tensor:
+        latents = self.latents
+        return latents.of(latents.posterior.denoise(latents.images(y), sigma.flatten() / latents.unit))
+
+
+def latent_method(**options: object) -> LatentDiffusion:
+    """LDCSR whose autoencoder loses nothing and whose condition is the enlarged LR; its network is to be replaced."""
     small = {"width": 32, "multipliers": [1, 1], "blocks": 1}
     decoder = {"width": 32, "multipliers": [1], "blocks": 1, "refinements": [1], "fuse_width": 32}
+    unet = {"width": 32, "multipliers": [1], "attention_levels": []}
     method = build(
-        "ldcsr",
-        {
-            "first_stage": {"encoder": small, "decoder": decoder},
-            "condition": small,
-            "unet": {"width": 32, "multipliers": [1], "attention_levels": []},
-        },
-        Problem(2, 1, 1),
+        "ldcsr", {"first_stage": {"encoder": small, "decoder": decoder}, "condition": small, "unet": unet, **options}, Problem(2, 1, 1)
     )
     assert isinstance(method, LatentDiffusion)
     parts: Any = method
     parts.first_stage, parts.condition = LinearAutoencoder(), Cells()
+    return method
+
+
+def test_ldcsr_restores_the_best_estimate_and_its_loss_is_the_bayes_error() -> None:
+    world, method = GaussianWorld(side=12), latent_method()
+    parts: Any = method
     batch = world.batch(128, seed=1)
     method.start_stage(method.stages()[-1])
-    parts.unet = BestLatent(world, batch.need("lr"), method.latent_scale)
+    latents = Latents(world, batch.need("lr"), method.latent_scale)
+    parts.unet = BestLatent(latents)
     with torch.no_grad():
         terms = all_terms(method, batch, noise_of(128))
         made = method.restore(replace(batch, hr=None), published_sampler("ldcsr"), noise_of(128))
-    best = world.posterior(batch.need("lr")).mean
+    best = latents.posterior.mean
     assert float((made.double().flatten(1) - best).abs().max()) < 1e-3, "restoration is not what the latent stands for"
     error = float((best - batch.need("hr").double().flatten(1)).square().mean())
-    unit = float((6 * method.latent_scale).square())  # of the squared error of an image in [0, 1], in units of the scaled latent
-    assert abs(float(terms["diffusion"]) / (unit * error) - 1) < 0.01
+    assert abs(float(terms["diffusion"]) / (float(latents.unit) ** 2 * error) - 1) < 0.01
+
+
+def test_ldcsr_trained_by_levels_draws_from_the_posterior_and_its_loss_is_the_bayes_error() -> None:
+    world, method = GaussianWorld(side=12), latent_method(trained_through="level")
+    parts: Any = method
+    batch = world.batch(512, seed=1)
+    method.start_stage(method.stages()[-1])
+    latents = Latents(world, batch.need("lr"), method.latent_scale)
+    parts.unet = LikelyLatent(latents)
+    with torch.no_grad():
+        terms = all_terms(method, batch, noise_of(512))
+        made = method.restore(replace(batch, hr=None), published_sampler("ldcsr"), noise_of(512)).double().flatten(1)
+    variances = latents.posterior.variances * latents.unit**2
+    error = torch.stack([variances / (variances + (1 - bar) / bar) for bar in latents.bars]).mean()
+    assert abs(float(terms["diffusion"] / error) - 1) < 0.04
+    is_open = variances > 1e-3
+    standard = (((made - latents.posterior.mean) @ latents.posterior.axes) * latents.unit / variances.sqrt())[:, is_open]
+    expected = ancestral(latents.bars.flip(0).tolist())(variances)[is_open]
+    assert abs(float(standard.square().mean().sqrt() / expected.square().mean().sqrt()) - 1) < 0.04

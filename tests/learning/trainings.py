@@ -181,7 +181,7 @@ TRAININGS: dict[str, Training] = {
     "sadn": Training("sadn_tiny", steps=REGRESSION_STEPS),
     "bsrnet": Training("bsrnet_tiny", steps=REGRESSION_STEPS, ground=two_textures),
     "hat_l": Training("hat_l_tiny", steps=REGRESSION_STEPS, ground=lambda: plain(16)),
-    "dcls": Training("dcls_tiny", steps=REGRESSION_STEPS, ground=lambda: blind(24, 11)),
+    "dcls": Training("dcls_tiny", steps=2 * REGRESSION_STEPS, ground=lambda: blind(24, 11)),
     "idm": Training("idm_tiny", "sr3_ancestral", "idm", sizes={"draw_scale": False}),
     "ddpm": Training("ddpm_tiny", "sr3_ancestral", "ddpm"),
     "drsr": Training("drsr_tiny", steps=REGRESSION_STEPS, ground=blind, views=2),
@@ -192,6 +192,7 @@ TRAININGS: dict[str, Training] = {
         encodes=True,
     ),
     "ldcsr": Training("ldcsr_tiny", "ldcsr", after="ldcsr_vae"),
+    "ldcsr_levels": Training("ldcsr_tiny", "ldcsr", sizes={"trained_through": "level"}, after="ldcsr_vae"),
     "scdm": Training("scdm_tiny", "scdm", sizes=SPECTRUM, ground=spectrum),
 }
 

@@ -46,7 +46,7 @@ def test_released_weights_of_another_scale_are_imported_when_it_is_named(run_com
 
 
 def test_both_stages_train_in_one_command_and_the_last_checkpoint_of_the_gan_counts(run_command: Command, tmp_path: Path) -> None:
-    ended = run_command("-m", "experiments=bsrgan/quick_stage1,bsrgan/quick_stage2", *SCENES, *SHORT, "trainer.patch=64")
+    ended = run_command("-m", "experiments=quick/bsrgan_stage1,quick/bsrgan_stage2", *SCENES, *SHORT, "trainer.patch=64")
     assert ended.code == 0, ended.err
     (first,) = (tmp_path / "outputs/train").glob("bsrnet_quick-*/*")
     (second,) = (tmp_path / "outputs/train").glob("bsrgan_quick-*/*")

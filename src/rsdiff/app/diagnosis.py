@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rsdiff.app.groups import FAMILIES, GROUPS
 from rsdiff.config import ConfigError
 from rsdiff.config.typed import nearest
+from rsdiff.runs.options import RunOptions
 
 MAX_NAMED = 4
 OPTIONAL = {
@@ -36,6 +37,31 @@ OPTIONAL = {
     "hydra/hydra_logging=colorlog": "hydra-colorlog",
 }
 """What Hydra's manual names and other packages bring."""
+
+
+_DEVICE = (
+    "a GPU is used where PyTorch sees one, CUDA_VISIBLE_DEVICES= before the command keeps to the CPU, and "
+    "accelerate launch uses several GPUs"
+)
+_MEANT = {
+    **dict.fromkeys(
+        ("device", "devices", "gpu", "gpus", "gpu_ids", "cuda", "cpu", "use_cuda", "num_gpu", "n_gpus", "accelerator"), _DEVICE
+    ),
+    **dict.fromkeys(("epochs", "num_epochs", "max_epochs", "iterations", "total_iter", "max_steps"), "type trainer.steps=STEPS"),
+    **dict.fromkeys(("batch_size", "bs"), "type trainer.batch=IMAGES"),
+    **dict.fromkeys(("learning_rate", "lr"), "type trainer.optimiser.lr=RATE"),
+    **dict.fromkeys(("data", "data_dir", "data_root", "dataroot", "dataset_dir"), "type dataset=folder dataset.root=FOLDER"),
+    **dict.fromkeys(
+        ("resume", "resume_from", "ckpt", "ckpt_path", "weights", "pretrained"),
+        "type checkpoint=RUN_FOLDER to begin with its weights; the same command again continues a run",
+    ),
+    **dict.fromkeys(("in", "image", "images", "img"), "type input=IMAGE"),
+    **dict.fromkeys(
+        ("out", "out_dir", "output_dir", "save_dir"), "type output=FILE for an image, or outputs=FOLDER for the folder of all runs"
+    ),
+    **dict.fromkeys(("upscale", "sf", "factor"), "type scale=NUMBER"),
+}
+"""What newcomers type as other programs call it, by the last part of a setting's name, and what to type here."""
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -52,6 +78,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         if key != key.strip() or (not equals and ":" in key):
             name, _, value = str(word).replace(":", "=", 0 if equals else 1).partition("=")
             raise ConfigError(f"'{word}' cannot be read as a setting; write {name.strip()}={value.strip()}, without spaces.") from error
+        if not equals and (better := _setting_meant(str(word), overrides)) is not None:
+            raise ConfigError(better) from error
         is_list = value[:1] == "[" and value[-1:] == "]"
         texts = ",".join(f'"{item.strip()}"' for item in value[1:-1].split(",")) if is_list else ""
         quoted = (f"{key}='[{texts}]'" if is_list else f"""{key}='"{value}"'""") if equals else f"'{word}=VALUE'"
@@ -61,6 +89,24 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         ) from error
     except HydraException as error:
         raise ConfigError(first_paragraph(error)) from error
+
+
+def _setting_meant(word: str, overrides: Sequence[str]) -> str | None:
+    """Return the sentence for a word without an equals sign, where what it stands for or its neighbours tell what was meant."""
+    after = overrides[list(overrides).index(word) + 1 :] if word in overrides else []
+    if after and after[0].startswith("="):
+        value = after[0][1:] or next(iter(after[1:]), "VALUE")
+        return f"'{word} {' '.join(after[: 1 + (after[0] == '=')])}' is not a setting; type {word}={value}, without spaces."
+    if word.lower() in ("help", "version"):
+        return f"'{word}' is not a setting; type --{word.lower()}."
+    if (word in GROUPS or "." in word or word in RunOptions.__dataclass_fields__) and after and "=" not in after[0]:
+        return f"'{word} {after[0]}' is not a setting; type {word}={after[0]}, with an equals sign and without spaces."
+    groups = [group for group in (*GROUPS, "experiments", "sweeps") if word in options_of_group(group)]
+    if groups:
+        return f"'{word}' is not a setting; type {' or '.join(f'{group}={word}' for group in groups)}."
+    if Path(word).exists():
+        return f"'{word}' is a path, and not said what for; type input={word}, dataset.root={word} or checkpoint={word}, for example."
+    return None
 
 
 def loader_at_hand() -> ConfigLoader:
@@ -193,6 +239,8 @@ def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str |
         return None
     known = [name for name in known if name not in ("kind", "hydra")]
     where = ".".join(place)
+    if part in _MEANT and where in ("", "trainer"):
+        return f"{key} is not a setting; {_MEANT[part]}."
     if where:
         if not known:
             return f"{key} is not a setting; {where} has no options of its own (write +{key}=VALUE if it takes names of your choice)."

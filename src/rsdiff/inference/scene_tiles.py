@@ -73,8 +73,7 @@ class TileRestorer:
     def restored(self, tiles: Sequence[int], inputs: Sequence[TileInput], sample: int) -> Restored:
         """Return restored tiles (n, C, H, W); a fused group of tiles is restored as that many and blended."""
         job, rows, columns = self.job, self.rows, self.columns
-        turn = sample % len(job.methods)
-        method, code = job.methods[turn], self.codes[turn]
+        method, code = job.in_turn[sample % len(job.in_turn)], self.codes[sample % len(job.methods)]
         images, outside = split_at_range(torch.stack([one.image for one in inputs]))
         inside = self._inside
         origins = [origin for tile in tiles for origin in self._origins(tile)]

@@ -91,7 +91,7 @@ class _Run:
         self.codes = [
             scene_code(one, job, self.scene, self.scale, self.multiple) if self.options.share_codes else None for one in job.methods
         ]
-        self.is_random = self.options.samples <= len(job.methods) or self._draws_noise()
+        self.is_random = self.options.samples <= len(job.in_turn) or self._draws_noise()
         if not self.is_random:
             require_variants(self.options.samples, len(job.methods))
         self.overlap = self._measured_overlap() if self.options.overlap == "auto" else self.options.overlap

@@ -293,13 +293,40 @@ class ReverseChain:
         """Nothing moves but the weights."""
 
 
+class OneLevel(ReverseChain):
+    """An objective of ours: what the network predicts, at one random level of each image, as diffusions are trained elsewhere.
+
+    Source: Ho, Jain and Abbeel 2020, "Denoising diffusion probabilistic models", eq. 14.
+    """
+
+    def error(
+        self, method: LatentDiffusion, latent: Tensor, condition: Tensor, told: Told, noise: NoiseSource, valid: Tensor | None
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Draws: the level of each image, its noise."""
+        indices = noise.integers(0, len(method.schedule), (len(latent),), latent.device)
+        sigma = per_image(method.schedule.on(latent.device, "sigmas")[indices], latent)
+        drawn = noise.normal(latent.shape, latent.device, latent.dtype)
+        noised = latent + sigma.to(latent) * drawn
+        clean = method.denoiser(condition, told)(noised, sigma.flatten())
+        if method.options.prediction == "clean":
+            return masked_mse(clean, latent, valid), {}
+        return masked_mse((noised - clean) / sigma.to(latent), drawn, valid), {}
+
+
 @config
 class LDCSRConfig(LatentDiffusionConfig):
     """The second stage of LDCSR."""
 
+    trained_through: Annotated[Literal["chain", "level"], Ours("training")] = "chain"
+    """What a training step runs: the complete reverse chain, as published, or one random level (ours).
+
+    The end of the chain is drawn to the latent by its squared error, whose least value is the mean of all latents that fit the LR: samples
+    hardly differ. Trained by levels, they differ as the posterior's do.
+    """
+
     @property
     def objective(self) -> LatentObjective:
-        return ReverseChain()
+        return ReverseChain() if self.trained_through == "chain" else OneLevel()
 
 
 @dataclass(frozen=True)

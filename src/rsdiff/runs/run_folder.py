@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import time
 import traceback
@@ -31,6 +30,7 @@ import yaml
 
 from rsdiff.config import PlaceError
 from rsdiff.data.durable import write_json, write_text
+from rsdiff.runs.command import shell_text
 from rsdiff.runs.console import LOG, logging_to, own_log
 from rsdiff.runs.errors import is_interruption, note_run, one_sentence
 from rsdiff.runs.identity import Identity
@@ -83,7 +83,7 @@ class RunFolder:
     @property
     def command_text(self) -> str:
         """The command line as a shell reads it."""
-        return shlex.join(["python", *self.command])
+        return shell_text(self.command)
 
     @property
     def checkpoints(self) -> Path:

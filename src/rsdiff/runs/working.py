@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import FrameType
 import rsdiff
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.runs.board import renew_board
+from rsdiff.runs.command import typed_command
 from rsdiff.runs.compatibility import Offers, check_compatible
 from rsdiff.runs.console import accept_any_encoding, say
 from rsdiff.runs.errors import PartFailedError, Terminated
@@ -35,7 +35,7 @@ def do_run(
     offers  what options give to a batch, for messages
     begun   called with the run's folder when this process owns it
     sweep   name of the sweep that the run belongs to
-    command what is noted as typed after `python`; None takes the arguments of this process
+    command what is noted as typed after `python`; None takes what the user typed
     """
     accept_any_encoding()
     check_compatible(settings, offers)
@@ -52,7 +52,7 @@ def do_run(
     say(decision.reasons)
     code = Path(rsdiff.__file__).resolve().parent
     folder = RunFolder(
-        decision.folder, decision.signature, settings.resolved, command or sys.argv, code, settings.identity, decision.rescored
+        decision.folder, decision.signature, settings.resolved, command or typed_command(), code, settings.identity, decision.rescored
     )
     try:
         with _terminate_as_interrupt(), folder, _tracking(settings, folder, sweep) as tracker:

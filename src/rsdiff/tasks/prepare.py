@@ -11,6 +11,7 @@ from rsdiff.config.paths import typed_path
 from rsdiff.data.packed import PackedDataset, is_packed
 from rsdiff.data.packing import PrepareReport, pack
 from rsdiff.data.source import DataError, DatasetConfig, ImageSource, Split
+from rsdiff.runs.command import next_command
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
@@ -82,7 +83,7 @@ def told(report: PrepareReport) -> list[str]:
         lines += [f"  {name}: {reason}" for name, reason in report.left_out[:LISTED]]
         if len(report.left_out) > LISTED:
             lines.append(f"  and {len(report.left_out) - LISTED} more.")
-    lines.append(f"Next: python run.py dataset=packed dataset.file={report.output}")
+    lines.append(f"next     {next_command('dataset=packed', f'dataset.file={report.output}')}")
     return lines
 
 
