@@ -206,8 +206,9 @@ def with_file(error: ConfigError, choices: Mapping[str, Any], overrides: Sequenc
     found = re.match(r"[A-Za-z_][\w.]*\.\w+(?==| is )", str(error))
     if found is None or any(word.lstrip("+").partition("=")[0] == found[0] for word in overrides):
         return error
+    loader: Any = loader_at_hand()  # Hydra's own, of whose files its interface does not tell
     for group, option in sorted(choices.items(), key=lambda choice: choice[0] not in RECIPES):
-        source = loader_at_hand().repository.load_config(f"{group}/{option}") if option else None
+        source = loader.repository.load_config(f"{group}/{option}") if option else None
         if source is None or not OmegaConf.is_dict(source.config):
             continue
         within = found[0] if source.header.get("package") == "_global_" else found[0].removeprefix(f"{group}.")

@@ -74,7 +74,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     )
     tried = {name: pixels for name, pixels in found.items() if name not in set(fit_on)}
     labels = {source.name(index): dict(source.meta(index).labels).get("class", "") for index in range(len(source))}
-    before, after = (coverages(tried.values(), one) for one in (as_drawn(task.samples), calibration))
+    before, after = (coverages(tried.values(), one) for one in (as_drawn(task.samples, method.predicts_quantiles), calibration))
     text = calibration_text(calibration, before, after, by_class(tried, labels, calibration), len(tried))
     write_text(folder.path / "results.md", text)
     series = {"calibrated": after, "as drawn": before} if tried else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -58,7 +59,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     settings = replace(settings, task=task)
     place = None if checkpoint is None else checkpoint.folder
     stored = calibrations.find(settings.scale, settings.sampler, place, task.calibration, task.samples, settings.beside)
-    cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline, stored)
+    cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline, stored, method.predicts_quantiles)
     said = [
         *used_data.sentences(settings, test, checkpoint=checkpoint),
         *weights_beside(settings, beside),
@@ -106,7 +107,8 @@ def report(
     by_case = [(result.name, result.summary) for result in results if result.name]
     panels = [panel for result in results for panel in result.panels]
     samples = settings.task.samples if isinstance(settings.task, EvaluateTask) else 1
-    written = write_results(folder, tracker, facts, summary, rows, by_case, panels, said, uncertainty_tables(rows, samples))
+    uncertainty = uncertainty_tables(rows, math.inf if method.predicts_quantiles else samples)
+    written = write_results(folder, tracker, facts, summary, rows, by_case, panels, said, uncertainty)
     return TaskResult(
         messages=[
             *written.shown,
