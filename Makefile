@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
+.DEFAULT_GOAL = help
 
 .PHONY: env help lock test-newest test-oldest demo wheel-check reproduce-tables leaderboard matrix feature-table test test-devices device-table gpu-proof gpu-rehearsal test-slow test-learning proof learn learning-page trained-page test-goldens test-faults benchmark docs model-table gallery notebook release lint format
 
@@ -19,17 +20,26 @@ $(STAMP): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock -e ".[dev]"
 	touch $(STAMP)
 
-# The environment in .venv, with the versions of requirements.lock.
+# Installs rsdiff and what it needs into .venv, with the versions of requirements.lock: begin here.
 env: $(STAMP)
 
-# The targets, each with the sentence above it.
+# Lists what make can do (this text).
 help:
-	@awk '/^# /{text = text substr($$0, 3) " "; next} /^[a-z-]+:/{split($$0, name, ":"); if (text) printf "%-18s %s\n", name[1], text} {text = ""}' Makefile
+	@awk '/^# /{text = text substr($$0, 3) " "; next} \
+	  /^[a-z-]+:/{ \
+	    split($$0, name, ":"); count = split(text, words, " "); line = sprintf("%-17s", name[1]); \
+	    for (i = 1; i <= count; i++) { \
+	      if (length(line) + 1 + length(words[i]) > 100) { print line; line = sprintf("%17s", "") } \
+	      line = line " " words[i] \
+	    } \
+	    if (count) print line \
+	  } \
+	  {text = ""}' Makefile
 
 LOCKING = .venv-lock
-# Renews requirements.lock: the newest of everything that pyproject.toml allows, tried by an environment made from it. Versions only: no local
-# parts such as +cu130 and no hashes, so that the registry and its mirrors, CPU and CUDA builds, serve the same lock. The CUDA libraries are
-# left out, because each build of PyTorch names its own.
+## Versions only: no local parts such as +cu130 and no hashes, so that the registry and its mirrors, CPU and CUDA builds, serve the same lock.
+## The CUDA libraries are left out, because each build of PyTorch names its own.
+# Renews requirements.lock with the newest versions that pyproject.toml allows, and installs them.
 lock:
 	rm -rf $(LOCKING)
 	$(PYTHON) -m venv $(LOCKING)
@@ -40,14 +50,14 @@ lock:
 	$(MAKE) env
 	$(BIN)/python -m pip check
 
-# The whole suite with the newest supported versions, in an environment of its own.
+# Runs all tests with the newest supported versions, in an environment of their own.
 test-newest:
 	$(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[dev]"
 	touch .venv-newest/.installed
 	$(MAKE) test VENV=.venv-newest
 
-# The same with the oldest supported versions.
+# Runs all tests with the oldest supported versions, in an environment of their own.
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet uv
@@ -57,18 +67,18 @@ test-oldest:
 	touch .venv-oldest/.installed
 	$(MAKE) test VENV=.venv-oldest
 
-# From nothing to two reports: weights of the zoo on generated scenes, in seconds, then the same weights trained on these for two minutes. Both
-# print a table beside bicubic and where the report with pictures is; a page of both ends it.
+# Shows rsdiff without images of yours: evaluates weights of the zoo on generated scenes, trains them on these for a minute, and writes a
+# report of each and a page of both.
 demo: $(STAMP)
 	$(BIN)/python run.py task=evaluate checkpoint=zoo:any_scale dataset=synthetic dataset.size=128
 	$(BIN)/python run.py experiments=demo/fine_tune
 	$(BIN)/python run.py task=board
 
-# The wheel, used as someone does who has no copy of the repository.
+# Builds the wheel and uses it as someone does who has no copy of the repository.
 wheel-check: $(STAMP)
 	.ci/wheel $(BIN)/python
 
-# Published tables made again: TABLE=all or a name in sweeps/tables (several with commas), BUDGET=quick or paper, SEEDS, DATA_ROOT (the
+# Makes the tables of papers again: TABLE=all or a name in sweeps/tables (several with commas), BUDGET=quick or paper, SEEDS, DATA_ROOT (the
 # folder of your data sets), LAUNCHER (joblib, basic, submitit_slurm), JOBS (processes of joblib). The same command runs what is missing.
 reproduce-tables: $(STAMP)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py task=tables "task.tables=[$(TABLE)]" task.budget=$(BUDGET) task.seeds=$(SEEDS) \
@@ -77,7 +87,7 @@ reproduce-tables: $(STAMP)
 
 METHODS ?=
 leaderboard: MINUTES = 30
-# Every method of sweeps/leaderboard.yaml trained for MINUTES of processor time each on the same images, then compared on the same others:
+# Trains every method of sweeps/leaderboard.yaml for MINUTES of processor time on the same images and compares them on the same others:
 # DATA_ROOT, the folder that holds aid_small (without it, generated scenes); METHODS="RRDB,EDM" for some. The same command goes on where it
 # was stopped; LAUNCHER and JOBS as above. The page is in outputs/leaderboard.
 leaderboard: $(STAMP)
@@ -86,49 +96,50 @@ leaderboard: $(STAMP)
 	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
 
 MODELS ?=
-# Every allowed pair of model, data set kind and degradation takes a training step and restores an image, and every model with every sampler:
-# half an hour on two cores, a line per model, the counts at the end. JOBS processes; MODELS="-k rrdb" for some of the models.
+# Tests every allowed combination of model, kind of dataset and degradation with a training step and an image, and every model with every
+# sampler: half an hour on two cores, a line per model, the counts at the end. JOBS processes; MODELS="-k rrdb" for some of the models.
 matrix: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -n $(JOBS) --dist load -m slow tests/runs/test_matrix.py $(MODELS)
 
-# The table of docs/features.md, from that matrix.
+# Writes the table of docs/features.md from that matrix.
 feature-table: $(STAMP)
 	$(BIN)/python -m documentation.matrix
 
-# One test process per core and one thread each: PyTorch's threads and pytest's processes would fight over the cores.
+## One test process per core and one thread each: PyTorch's threads and pytest's processes would fight over the cores.
+# Runs the tests but for slow ones: half an hour on two cores.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not cuda" --ignore tests/benchmarks --ignore tests/devices
 	$(MAKE) test-devices
 
-# Every tiny model, degradation and metric on a pretended accelerator, in processes of their own.
+# Runs every tiny model, degradation and metric on a pretended accelerator.
 test-devices: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not cuda" tests/devices
 
 RECIPES ?=
-# What a step of the published sizes costs the host and the accelerator, counted without one: minutes. RECIPES="sr3 ldcsr" for some.
+# Counts, without a GPU, what a step of the published sizes costs the host and the accelerator: minutes. RECIPES="sr3 ldcsr" for some.
 device-table: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.devices.published $(RECIPES)
 
 MINUTES ?= 60
-# On a machine with a GPU, without a network: tests, equality with a CPU, speed and memory at the published sizes, a training; one page.
+# Tests rsdiff on a GPU, offline: equality with a CPU, speed and memory at the published sizes, a training; writes gpu-proof.md.
 gpu-proof: $(STAMP)
 	$(BIN)/python -m tests.devices.gpu_proof --output gpu-proof.md --minutes $(MINUTES) $(if $(DATA_ROOT),--data $(DATA_ROOT)/aid_small)
 
-# The same in small on a CPU, so that it fails for no trivial reason when a GPU is there.
+# Runs gpu-proof in small on a CPU, so that it fails for no trivial reason when a GPU is there.
 gpu-rehearsal: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.devices.gpu_proof --device cpu --output gpu-rehearsal.md
 
-# The tests that take minutes each.
+# Runs the slow tests, minutes each: many hours.
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --ignore tests/benchmarks --ignore tests/devices
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/devices
 
-# Every diffusion with a perfect network in a world whose best answer is known, and the faults that these tests must find: minutes.
+# Tests every diffusion with a perfect network where the best answer is known, and that these tests find planted faults: minutes.
 test-learning: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/learning
 
 METHOD ?= edm_sr
-# A published objective and sampler on real images, small: METHOD=edm_sr, sr3, blindsrsnf, diffbsr, blinddiff, ediffsr, idm, ldcsr, refdiff or scdm,
+# Trains a published objective and sampler on real images, in small: METHOD=edm_sr, sr3, blindsrsnf, diffbsr, blinddiff, ediffsr, idm, ldcsr, refdiff or scdm,
 # DATA_ROOT the folder that holds aid_small and hsi (see docs/proof.md). The same command continues a training that was stopped.
 proof: $(STAMP)
 	RSDIFF_DATA=$(or $(DATA_ROOT),data) $(BIN)/python run.py outputs=$(OUTPUTS) $(if $(filter ldcsr,$(METHOD)), \
@@ -136,53 +147,53 @@ proof: $(STAMP)
 comma := ,
 
 NAMES ?=
-# Fresh networks trained on the world of those tests, two hours of one core: all, or NAMES="rrdb edm_sr". Goes on where it was stopped.
+# Trains fresh networks where the best answer is known, two hours of one core: all, or NAMES="rrdb edm_sr". Goes on where it was stopped.
 learn: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.trainings $(NAMES)
 
-# docs/learning.md, from those tests.
+# Writes docs/learning.md from what test-learning measures.
 learning-page: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report perfect
 
-# docs/trained.md and the figures on the pages of methods, from the records that make learn has left in outputs/learning.
+# Writes docs/trained.md and the figures on the pages of methods from the records of make learn in outputs/learning.
 trained-page: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.report trained $(OUTPUTS)/learning
 
-# Networks, losses, samplers, degradations and metrics against the published implementations.
+# Compares networks, losses, samplers, degradations and metrics with the published implementations.
 test-goldens: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/goldens
 
 TRIES ?= 200
-# Kills and broken disks at many moments, dead processes, accidents, a sweep on Slurm, damaged files: hours, or as many tries as you allow.
+# Tests kills and broken disks at many moments, dead processes, accidents, a sweep on Slurm, damaged files: hours, or TRIES tries.
 test-faults: $(STAMP)
 	OMP_NUM_THREADS=1 RSDIFF_FAULT_TRIES=$(TRIES) RSDIFF_FUZZ_EXAMPLES=$(TRIES) $(BIN)/python -m pytest -s tests/faults tests/hostile tests/runs/test_slurm.py
 
-# Speed and memory as ratios; not part of the tests, because a busy machine proves nothing.
+# Measures speed and memory as ratios; not part of the tests, because a busy machine proves nothing.
 benchmark: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks
 
-# The documentation in site/: pages of docs/, a reference made of the code; a broken link is an error.
+# Builds the documentation in site/: pages of docs/, a reference made of the code; a broken link is an error.
 docs: $(STAMP)
 	PYTHONPATH=src NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-# The tables of docs/models.md: size, cost (measured, ten minutes of a core), code and weights of every published model; what was measured is
-# kept in docs/model_costs.json, and MODELS="sr3 liif" measures these again.
+# Writes the tables of docs/models.md: size, cost, code and weights of every published model. Measures what docs/model_costs.json lacks, and
+# MODELS="sr3 liif" again: half a minute of a core each.
 model-table: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m documentation.model_table $(MODELS)
 
-# The pictures of docs/gallery.md, from weights of the zoo on generated scenes and, with DATA_ROOT, on a Landsat scene (DATA_ROOT/scenes).
+# Makes the pictures of docs/gallery.md from weights of the zoo on generated scenes and, with DATA_ROOT, on a Landsat scene (DATA_ROOT/scenes).
 gallery: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py $(DATA_ROOT)
 
-# The notebook in examples/, from its page.
+# Writes the notebook in examples/ from its page.
 notebook:
 	$(PYTHON) docs/notebook.py
 
-# A release: the wheel, checked as a user installs it, and the site; docs in CONTRIBUTING.md.
+# Makes a release: the wheel in dist/, checked as a user installs it, and the site; see CONTRIBUTING.md.
 release: $(STAMP) wheel-check docs
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
-# Format, style, types and imports between packages, as CI checks them.
+# Checks format, style, types and imports between packages, as CI does.
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

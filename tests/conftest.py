@@ -43,7 +43,8 @@ def run_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
     from rsdiff.app.main import main
 
     monkeypatch.chdir(tmp_path)
-    for name in ("RSDIFF_SWEEP", "RSDIFF_SWEEP_FOLDER", "RSDIFF_GPUS", "RSDIFF_PLUGINS", "HYDRA_FULL_ERROR", "RSDIFF_TRACEBACK"):
+    ours = ("RSDIFF_SWEEP", "RSDIFF_SWEEP_FOLDER", "RSDIFF_TYPED", "RSDIFF_GPUS", "RSDIFF_PLUGINS", "RSDIFF_TRACEBACK")
+    for name in (*ours, "HYDRA_FULL_ERROR"):
         # Set, then removed: so that monkeypatch also takes back what main() sets.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

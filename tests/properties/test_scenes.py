@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 
+from rsdiff.data.sample import Batch
+from rsdiff.data.source import DataError
+from rsdiff.diffusion.noise import NoiseSource
+from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.scene_job import Alone, SceneJob
+from rsdiff.inference.scene_tiles import TileInput, TileRestorer
 from rsdiff.inference.scenes import restore_scene
 from rsdiff.methods.base import Method
 from rsdiff.metrics.seams import SeamScore, seam_score
-from tests.scene_methods import diffusion, job, landscape, pixels, regression, restored, write_raster
+from tests.scene_methods import Convolutions, diffusion, job, landscape, pixels, regression, restored, write_raster
 
 
 @pytest.fixture
@@ -114,6 +121,41 @@ def test_a_killed_and_resumed_run_writes_the_bytes_of_an_uninterrupted_one(tmp_p
     assert method.restored <= tiles
     assert work.output.read_bytes() == (tmp_path / "whole.tif").read_bytes()
     assert not work.scratch.exists()
+
+
+def test_files_are_read_and_written_by_one_thread_while_the_network_computes(
+    tmp_path: Path, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, read, threads = regression(), TileRestorer.read, set()
+    work = job(tmp_path, scene, method, name="beside.tif")
+    restored(job(tmp_path, scene, regression(), name="expected.tif"))
+    is_read, shown, broken = [threading.Event() for _ in range(15)], itertools.count(), 5
+
+    def noted(tiles: TileRestorer, tile: int) -> TileInput | None:
+        if tile == broken:
+            raise DataError("scene.tif is damaged.")
+        threads.add(threading.current_thread())
+        is_read[tile].set()
+        return read(tiles, tile)
+
+    def needs_the_next(batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> torch.Tensor:
+        following = next(shown) + 1
+        if following != broken:
+            assert is_read[following].wait(60), "the next tile is not read while this one is restored"
+        return Convolutions.restore(method, batch, sampler, noise)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TileRestorer, "read", noted)
+        patch.setattr(method, "restore", needs_the_next)
+        with pytest.raises(DataError, match="is damaged"):
+            restored(work)
+    assert len(threads) == 1
+    assert threading.main_thread() not in threads
+    stored = [int(path.name) for path in (work.scratch / "tiles").iterdir()]
+    assert 4 in stored, "what was restored before the error is kept"
+    assert 5 not in stored
+    restored(work)
+    assert work.output.read_bytes() == (tmp_path / "expected.tif").read_bytes()
 
 
 def test_a_tile_that_is_too_large_is_halved(tmp_path: Path, scene: Path) -> None:

@@ -128,6 +128,34 @@ def test_checkpoints_of_several_seeds_give_samples(run_command: Command, tmp_pat
     assert images["both_spread"].max() > 0.01
 
 
+def test_quantiles_of_a_trained_regression_give_samples_and_leave_its_image_as_it_is(run_command: Command, tmp_path: Path) -> None:
+    ended = run_command("model=rrdb_quick", *SMALL, "metrics.baseline=false")
+    assert ended.code == 0, ended.err
+    first = the("train/*/*")
+    ended = run_command("model=residual_quantiles_quick", *SMALL, "metrics.baseline=false")  # finds the regression by itself
+    assert ended.code == 0, ended.err
+    (second,) = set(Path("outputs").glob("train/*/*")) - {first}
+    same = [read_records(run / "evaluation")["psnr"] for run in (first, second)]
+    np.testing.assert_array_equal(*same)
+
+    words = [f"checkpoint={second}", "task.samples=4"]
+    ended = run_command("task=calibrate", *words)
+    assert ended.code == 0, ended.err
+    assert "over 13 images that they were not fitted on" in ended.out
+    ended = run_command("task=evaluate", *words, "dataset.test_images=2", "metrics.metrics=[mse]")
+    assert ended.code == 0, ended.err
+    assert "octave" not in (the("evaluate/*/*") / "results.md").read_text()
+
+    image = np.random.default_rng(0).integers(60, 190, (24, 30, 3), dtype=np.uint8)
+    plain, trained = rsdiff.load(first).restore(image, dtype="float32"), rsdiff.load(second)
+    np.testing.assert_array_equal(trained.restore(image, dtype="float32"), plain)
+    _, spread, width = trained.restore(image, samples=4, level=0.9, tile=16, overlap=4)
+    assert (spread > 0).all()
+    assert (width > 0).all()
+    refused = run_command("task=evaluate", f"checkpoint={second}", f"task.ensemble=[{first}]", "task.samples=2")
+    assert "task.ensemble names models that predict quantiles and others that do not" in refused.err
+
+
 @pytest.mark.parametrize(
     "words",
     [

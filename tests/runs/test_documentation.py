@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 from PIL import Image
@@ -117,10 +118,22 @@ def test_the_lock_serves_every_index_and_every_build_of_torch() -> None:
     assert not re.search(r"--hash|\+|@|^(nvidia-|cuda-|triton)", text, re.MULTILINE)
 
 
-def test_conda_and_make_install_the_same() -> None:
+def test_conda_docker_ci_and_make_install_the_same() -> None:
+    """All of them take the versions of the lock, which are those that pyproject.toml supports, with one Python."""
     conda = yaml.safe_load((REPOSITORY / "environment.yml").read_text())["dependencies"]
     (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
     assert f"install --quiet {' '.join(pip)}".replace('"', "") in (REPOSITORY / "Makefile").read_text().replace('"', "")
+    docker = (REPOSITORY / "Dockerfile").read_text()
+    (constraint,) = re.findall(r"--constraint (\S+) /rsdiff$", docker.replace(" \\", ""), re.MULTILINE)
+    assert (REPOSITORY / constraint.removeprefix("/rsdiff/")).samefile(REPOSITORY / "requirements.lock")
+    assert "requirements.lock" not in (REPOSITORY / ".dockerignore").read_text()
+    ci = (REPOSITORY / ".github/workflows/ci.yml").read_text()
+    pythons = {entry.partition("=")[2] for entry in conda if str(entry).startswith("python=")}
+    pythons |= set(re.findall(r"^FROM python:([\d.]+)", docker, re.MULTILINE)) | set(re.findall(r'python-version: "([\d.]+)"', ci))
+    (python,) = pythons
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert Version(f"{python}.9") in SpecifierSet(project["requires-python"])
+    assert f"Programming Language :: Python :: {python}" in project["classifiers"]
 
 
 def sentences_of_faq() -> list[str]:

@@ -7,8 +7,10 @@ Composing succeeds for most commands, so the diagnosis, which composes more than
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose
@@ -24,8 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 from rsdiff.app.groups import FAMILIES, GROUPS
 from rsdiff.config import ConfigError
 from rsdiff.config.typed import nearest
+from rsdiff.metrics.table import METRICS
+from rsdiff.runs.options import RunOptions
 
 MAX_NAMED = 4
+RECIPES = ("experiments", "sweeps")
+"""Groups whose files set options of others."""
 OPTIONAL = {
     "hydra/sweeper=optuna": "rsdiff[search]",
     "hydra/sweeper=ax": "hydra-ax-sweeper",
@@ -36,6 +42,31 @@ OPTIONAL = {
     "hydra/hydra_logging=colorlog": "hydra-colorlog",
 }
 """What Hydra's manual names and other packages bring."""
+
+
+_DEVICE = (
+    "a GPU is used where PyTorch sees one, CUDA_VISIBLE_DEVICES= before the command keeps to the CPU, and "
+    "accelerate launch uses several GPUs"
+)
+_MEANT = {
+    **dict.fromkeys(
+        ("device", "devices", "gpu", "gpus", "gpu_ids", "cuda", "cpu", "use_cuda", "num_gpu", "n_gpus", "accelerator"), _DEVICE
+    ),
+    **dict.fromkeys(("epochs", "num_epochs", "max_epochs", "iterations", "total_iter", "max_steps"), "type trainer.steps=STEPS"),
+    **dict.fromkeys(("batch_size", "bs"), "type trainer.batch=IMAGES"),
+    **dict.fromkeys(("learning_rate", "lr"), "type trainer.optimiser.lr=RATE"),
+    **dict.fromkeys(("data", "data_dir", "data_root", "dataroot", "dataset_dir"), "type dataset=folder dataset.root=FOLDER"),
+    **dict.fromkeys(
+        ("resume", "resume_from", "ckpt", "ckpt_path", "weights", "pretrained"),
+        "type checkpoint=RUN_FOLDER to begin with its weights; the same command again continues a run",
+    ),
+    **dict.fromkeys(("in", "image", "images", "img"), "type input=IMAGE"),
+    **dict.fromkeys(
+        ("out", "out_dir", "output_dir", "save_dir"), "type output=FILE for an image, or outputs=FOLDER for the folder of all runs"
+    ),
+    **dict.fromkeys(("upscale", "sf", "factor"), "type scale=NUMBER"),
+}
+"""What newcomers type as other programs call it, by the last part of a setting's name, and what to type here."""
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -52,6 +83,8 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         if key != key.strip() or (not equals and ":" in key):
             name, _, value = str(word).replace(":", "=", 0 if equals else 1).partition("=")
             raise ConfigError(f"'{word}' cannot be read as a setting; write {name.strip()}={value.strip()}, without spaces.") from error
+        if not equals and (better := _setting_meant(str(word), overrides)) is not None:
+            raise ConfigError(better) from error
         is_list = value[:1] == "[" and value[-1:] == "]"
         texts = ",".join(f'"{item.strip()}"' for item in value[1:-1].split(",")) if is_list else ""
         quoted = (f"{key}='[{texts}]'" if is_list else f"""{key}='"{value}"'""") if equals else f"'{word}=VALUE'"
@@ -61,6 +94,24 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         ) from error
     except HydraException as error:
         raise ConfigError(first_paragraph(error)) from error
+
+
+def _setting_meant(word: str, overrides: Sequence[str]) -> str | None:
+    """Return the sentence for a word without an equals sign, where what it stands for or its neighbours tell what was meant."""
+    after = overrides[list(overrides).index(word) + 1 :] if word in overrides else []
+    if after and after[0].startswith("="):
+        value = after[0][1:] or next(iter(after[1:]), "VALUE")
+        return f"'{word} {' '.join(after[: 1 + (after[0] == '=')])}' is not a setting; type {word}={value}, without spaces."
+    if word.lower() in ("help", "version"):
+        return f"'{word}' is not a setting; type --{word.lower()}."
+    if (word in GROUPS or "." in word or word in RunOptions.__dataclass_fields__) and after and "=" not in after[0]:
+        return f"'{word} {after[0]}' is not a setting; type {word}={after[0]}, with an equals sign and without spaces."
+    groups = [group for group in (*GROUPS, *RECIPES) if word in options_of_group(group)]
+    if groups:
+        return f"'{word}' is not a setting; type {' or '.join(f'{group}={word}' for group in groups)}."
+    if Path(word).exists():
+        return f"'{word}' is a path, and not said what for; type input={word}, dataset.root={word} or checkpoint={word}, for example."
+    return None
 
 
 def loader_at_hand() -> ConfigLoader:
@@ -101,12 +152,16 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
         options = options_of_group(key, config_name, searched) if key in groups else []
         for option in _values(override):
             if options and option is not None and str(option) not in options:
+                if key == "metrics" and str(option) in METRICS:
+                    return f"metrics={option} is a metric and no protocol; type 'metrics.metrics=[{option}]'."
                 return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
     if isinstance(error, MissingConfigException):
-        wanted = next((word for word in OPTIONAL if word.replace("=", "/") in str(error)), None)  # of a file, such as one of sweeps
-        return (
-            first_paragraph(error) if wanted is None else f"{wanted} is a package of its own; install it: pip install '{OPTIONAL[wanted]}'."
-        )
+        return _missing_in_a_file(error, parsed)
+    for override in parsed:
+        if override.key_or_group in RECIPES and f"@{override.key_or_group}." in str(error):
+            return (
+                f"{text_of(override)} lacks the line '# @package _global_' at the beginning of its file; add it: without it nothing is set."
+            )
     choosing = [override for override in parsed if override.key_or_group in (FAMILIES if override.package else groups)]
     chosen = [f"{override.get_key_element()}={_values(override)[0]}" for override in choosing if _values(override)]
     try:
@@ -124,6 +179,44 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
                     f"composes first; type ++{text_of(override)}."
                 )
     return first_paragraph(error)
+
+
+def _missing_in_a_file(error: MissingConfigException, parsed: Sequence[Override]) -> str:
+    """Return the sentence for an option that a config file chooses and nobody offers."""
+    wanted = next((word for word in OPTIONAL if word.replace("=", "/") in str(error)), None)  # of a file, such as one of sweeps
+    if wanted is not None:
+        return f"{wanted} is a package of its own; install it: pip install '{OPTIONAL[wanted]}'."
+    group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+    known = options_of_group(group) if group else []
+    if not known:
+        return first_paragraph(error)
+    recipes = [text_of(override) for override in parsed if override.key_or_group in RECIPES]
+    return (
+        f"the file of {' or '.join(recipes) or 'a chosen option'} chooses {group}={option}, which does not exist{nearest(option, known)}; "
+        f"the options of {group} are {', '.join(known)}."
+    )
+
+
+def with_file(error: ConfigError, choices: Mapping[str, Any], overrides: Sequence[str]) -> ConfigError:
+    """Return an error about a setting that nobody typed with the file it stands in, where one of the chosen options has it.
+
+    choices    option of each group, as Hydra chose them
+    overrides  what was typed
+    """
+    found = re.match(r"[A-Za-z_][\w.]*\.\w+(?==| is )", str(error))
+    if found is None or any(word.lstrip("+").partition("=")[0] == found[0] for word in overrides):
+        return error
+    loader: Any = loader_at_hand()  # Hydra's own, of whose files its interface does not tell
+    for group, option in sorted(choices.items(), key=lambda choice: choice[0] not in RECIPES):
+        source = loader.repository.load_config(f"{group}/{option}") if option else None
+        if source is None or not OmegaConf.is_dict(source.config):
+            continue
+        within = found[0] if source.header.get("package") == "_global_" else found[0].removeprefix(f"{group}.")
+        parent, _, name = within.rpartition(".")
+        node = OmegaConf.select(source.config, parent) if parent else source.config
+        if isinstance(node, DictConfig) and name in node:
+            return ConfigError(f"{group}={option}: {error}")
+    return error
 
 
 def _wrong_choice(override: Override, error: Exception) -> str | None:
@@ -193,6 +286,8 @@ def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str |
         return None
     known = [name for name in known if name not in ("kind", "hydra")]
     where = ".".join(place)
+    if part in _MEANT and where in ("", "trainer"):
+        return f"{key} is not a setting; {_MEANT[part]}."
     if where:
         if not known:
             return f"{key} is not a setting; {where} has no options of its own (write +{key}=VALUE if it takes names of your choice)."
@@ -233,7 +328,12 @@ def _having(group: str, setting: str) -> str:
 def _yaml_sentence(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
-    return f"{where} is not valid YAML: {getattr(error, 'problem', None) or error}."
+    problem = str(getattr(error, "problem", None) or error)
+    if "\\t" in problem:
+        problem = "a tab stands where YAML takes spaces only"
+    elif "block" in problem or "mapping values" in problem:
+        problem += "; the lines of one level must begin in the same column, with a space after every colon"
+    return f"{where} is not valid YAML: {problem}."
 
 
 def options_of(folder: Path) -> list[str]:

@@ -21,6 +21,7 @@ from rsdiff.config import ConfigError, Ours, default_values, marks_of
 from rsdiff.config.ours import typed
 from rsdiff.config.reading import read_beside, unread_beside
 from rsdiff.config.tagged import family_of
+from rsdiff.runs.command import next_command
 from rsdiff.runs.errors import CONFIG_ERROR, OK, print_error
 from rsdiff.runs.options import RunOptions
 
@@ -54,7 +55,7 @@ def print_help(conf: Path, words: Words) -> int:
     with composing(conf, words.config_folders):
         if words.overrides:
             return _print_choices([present for word in words.overrides for present in present_words(word)])
-        print(INTRODUCTION)
+        print(INTRODUCTION.replace("python run.py", next_command()))
         print("Groups and their options (group=option):")
         for group in (*GROUPS, "experiments", "sweeps"):
             _print_names(group, options_of_group(group))

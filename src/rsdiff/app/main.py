@@ -34,6 +34,7 @@ from rsdiff.app.words import Words, for_hydra, refuse_unknown_flags, words_of
 from rsdiff.config import ConfigError, UserError
 from rsdiff.runs import sweep
 from rsdiff.runs.board import renew_board
+from rsdiff.runs.command import remember_typed
 from rsdiff.runs.console import SAID, accept_any_encoding
 from rsdiff.runs.errors import OK, RUN_ERROR, exit_code, print_error, stops_everything, wants_traceback
 from rsdiff.runs.identity import signature_of
@@ -89,6 +90,7 @@ def _with_hydra(conf: Path, words: Words) -> int:
     register_schemas()
     arguments = for_hydra(words)
     overrides = arguments[len(words.flags) :]
+    remember_typed()
     sys.argv = [sys.argv[0], *arguments]
     os.environ[SWEEP] = signature_of({"overrides": sorted(overrides)})
     os.environ.pop(FOLDER, None)

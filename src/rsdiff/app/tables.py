@@ -33,6 +33,7 @@ from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.runs.status import Status, read_status
 from rsdiff.runs.sweep import Record
+from rsdiff.tasks.plan import counted
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import CheckpointError
 
@@ -93,7 +94,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         messages=[
             *(f"not run  {reason}" for reason in missing),
             *(f"missing  {sentence}" for sentence in workshop.missing_data.values()),
-            f"{done} of {everything} cells of {len(results)} tables, budget {options.budget}, {options.seeds} seed(s)",
+            f"{done} of {everything} cells of {counted(len(results), 'table')}, budget {options.budget}, {counted(options.seeds, 'seed')}",
             *(f"table    {page}" for page in pages),
             f"index    {index}",
             "next     the same command runs only what is missing"

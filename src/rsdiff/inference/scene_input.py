@@ -33,7 +33,7 @@ FILL_REACH = 8
 """Pixels over which missing values are filled from their neighbours; what lies deeper has no influence worth computing."""
 SAMPLE_WINDOWS, SAMPLE_SIDE = 16, 128
 STRICT = {"GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE", "GDAL_CACHEMAX": 64 * 2**20, "GDAL_NUM_THREADS": 1}
-"""GDAL settings of scenes: a truncated JPEG is an error, memory is bounded (in bytes), the bytes written are the same on every machine."""
+"""GDAL settings of scenes: a truncated JPEG is an error, memory is bounded (in bytes), one thread reads."""
 
 
 class SceneReader:

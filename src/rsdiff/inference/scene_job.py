@@ -12,6 +12,7 @@ import torch
 
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.diffusion.sampler import SamplerConfig
+from rsdiff.inference.draws import in_turn
 from rsdiff.inference.scene_options import SceneOptions
 from rsdiff.methods.base import Method, Problem
 from rsdiff.metrics.calibration import Calibration
@@ -97,6 +98,11 @@ class SceneJob(Restorer):
     scratch: Path
     options: SceneOptions
     order: Callable[[int], Sequence[int]] | None = None
+
+    @property
+    def in_turn(self) -> tuple[Method, ...]:
+        """What restores the samples in turn: see rsdiff.inference.draws.in_turn."""
+        return in_turn(self.methods, self.options.samples)
 
 
 @dataclass(frozen=True)

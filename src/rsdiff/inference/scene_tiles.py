@@ -31,6 +31,18 @@ Restored = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class TileInput:
+    """What is read of a tile.
+
+    image   (C, h, w) in the model's range, without holes
+    beside  windows of the aligned rasters by the field of the batch that they fill, (parts, C, H, W)
+    """
+
+    image: Tensor
+    beside: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
 class TileRestorer:
     """Restores tiles of a scene.
 
@@ -51,19 +63,20 @@ class TileRestorer:
     rows: Axis
     columns: Axis
 
-    def restored(self, tiles: Sequence[int], images: Tensor, sample: int) -> Restored:
+    def read(self, tile: int) -> TileInput | None:
+        """Return what the methods are shown of a tile, or None for one without any valid pixel: all that is read of it from files."""
+        row, column = self.grid.place(tile)
+        rows, columns = self.grid.rows, self.grid.columns
+        image, is_valid = self.scene.window(rows.start(row), columns.start(column), rows.tile, columns.tile)
+        return TileInput(torch.from_numpy(image), self._aligned_windows(self._origins(tile))) if is_valid else None
+
+    def restored(self, tiles: Sequence[int], inputs: Sequence[TileInput], sample: int) -> Restored:
         """Return restored tiles (n, C, H, W); a fused group of tiles is restored as that many and blended."""
         job, rows, columns = self.job, self.rows, self.columns
-        turn = sample % len(job.methods)
-        method, code = job.methods[turn], self.codes[turn]
-        images, outside = split_at_range(images)
-        inside = [(row, column) for row in range(rows.count) for column in range(columns.count)]
-        places = [self.grid.place(tile) for tile in tiles]
-        origins = [
-            (self.grid.rows.target_start(r) + rows.target_start(i), self.grid.columns.target_start(c) + columns.target_start(j))
-            for r, c in places
-            for i, j in inside
-        ]
+        method, code = job.in_turn[sample % len(job.in_turn)], self.codes[sample % len(job.methods)]
+        images, outside = split_at_range(torch.stack([one.image for one in inputs]))
+        inside = self._inside
+        origins = [origin for tile in tiles for origin in self._origins(tile)]
         parts = [
             image[:, rows.start(i) : rows.start(i) + rows.tile, columns.start(j) : columns.start(j) + columns.tile]
             for image in images
@@ -71,7 +84,8 @@ class TileRestorer:
         ]
         size = (rows.target_tile, columns.target_tile)
         batch = Batch([SampleMeta(job.input.stem)] * len(parts), size, (rows.tile, columns.tile), lr=torch.stack(parts))
-        batch = replace(batch, **self._aligned_windows(origins, size))  # type: ignore[arg-type]
+        beside = {name: torch.cat([one.beside[name] for one in inputs]) for name in self.aligned}
+        batch = replace(batch, **beside)  # type: ignore[arg-type]
         if code is not None:
             batch = replace(batch, code=code.expand(len(parts), *code.shape[1:]))
         key = (job.seed, "restore", job.input.stem, sample)
@@ -97,8 +111,20 @@ class TileRestorer:
             restored = np.stack([group.blend(0, list(members)) for members in groups])
         return restored if outside is None or outside.shape[1] != restored.shape[1] else restored + enlarged(outside, restored.shape[-2:])
 
-    def _aligned_windows(self, origins: Sequence[tuple[int, int]], size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return reference and change mask of the tiles, each (n, C, H, W)."""
+    @property
+    def _inside(self) -> list[tuple[int, int]]:
+        """The parts (row, column) of a fused group; one of a tile that stands alone."""
+        return [(row, column) for row in range(self.rows.count) for column in range(self.columns.count)]
+
+    def _origins(self, tile: int) -> list[tuple[int, int]]:
+        """Return the first target pixel (row, column) of every part of a tile."""
+        row, column = self.grid.place(tile)
+        top, left = self.grid.rows.target_start(row), self.grid.columns.target_start(column)
+        return [(top + self.rows.target_start(i), left + self.columns.target_start(j)) for i, j in self._inside]
+
+    def _aligned_windows(self, origins: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """Return reference and change mask of the parts that begin at `origins`, each (n, C, H, W)."""
+        size = (self.rows.target_tile, self.columns.target_tile)
         windows: dict[str, Tensor] = {}
         for name, raster in self.aligned.items():
             parts = [raster.window(*origin, *size) for origin in origins]

@@ -2,13 +2,14 @@
 
 The scene is cut into overlapping tiles (`tiling`). Tiles are restored in fixed batches, dealt out to the processes in turn, and stored
 (`scratch`); the main process blends every block of the output whose tiles are there, stores it, and drops tiles that no block needs any
-more. When all blocks are finished the raster is written from them, block by block: the same bytes whoever restored what, and when.
+more (`scene_rounds`). When all blocks are finished the raster is written from them, block by block: the same bytes whoever restored what,
+and when.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -30,12 +31,13 @@ from rsdiff.diffusion.noise import TileNoise
 from rsdiff.inference.compilation import compile_regions
 from rsdiff.inference.draws import require_variants
 from rsdiff.inference.images import restore, shortened
-from rsdiff.inference.memory import LARGEST_TARGET, SHARE, best_tile, free_memory, is_out_of_memory, measured_growth
+from rsdiff.inference.memory import LARGEST_TARGET, SHARE, best_tile, free_memory, measured_growth
 from rsdiff.inference.reach import REACH_SIDE, measured_reach
 from rsdiff.inference.scene_blocks import BlockMaker
 from rsdiff.inference.scene_input import STRICT, AlignedRaster, NormalisedScene, SceneReader
 from rsdiff.inference.scene_job import Progress, SceneJob, SceneResult, Team
-from rsdiff.inference.scene_output import BLOCK, OutputForm, SceneWriter, output_form, require_writable_name, sibling, spread_form
+from rsdiff.inference.scene_output import BLOCK, SceneWriter, output_form, require_writable_name, sibling, spread_form
+from rsdiff.inference.scene_rounds import Rounds, TileTooLargeError
 from rsdiff.inference.scene_tiles import SMALLEST_TILE, TileRestorer, scene_code
 from rsdiff.inference.scene_values import scene_values
 from rsdiff.inference.scratch import Scratch
@@ -54,12 +56,8 @@ def restore_scene(job: SceneJob, team: Team, progress: Progress) -> SceneResult:
         while True:
             try:
                 return run.restore(tile, progress)
-            except _TileTooLargeError:
+            except TileTooLargeError:
                 tile = run.smaller_tile(tile)
-
-
-class _TileTooLargeError(Exception):
-    """A tile did not fit into the memory of one of the processes."""
 
 
 class _Run:
@@ -93,7 +91,7 @@ class _Run:
         self.codes = [
             scene_code(one, job, self.scene, self.scale, self.multiple) if self.options.share_codes else None for one in job.methods
         ]
-        self.is_random = self.options.samples <= len(job.methods) or self._draws_noise()
+        self.is_random = self.options.samples <= len(job.in_turn) or self._draws_noise()
         if not self.is_random:
             require_variants(self.options.samples, len(job.methods))
         self.overlap = self._measured_overlap() if self.options.overlap == "auto" else self.options.overlap
@@ -248,18 +246,18 @@ class _Run:
     # Work
 
     def restore(self, tile: int, progress: Progress) -> SceneResult:
-        """Restore the scene with tiles of one size; raises _TileTooLargeError."""
+        """Restore the scene with tiles of one size; raises TileTooLargeError."""
         grid, *inner = self.layout(tile)
-        work = _Work(self, grid, inner[0], inner[1], Scratch(self.job.scratch, self.plan(tile), grid.blocks))
+        scratch = Scratch(self.job.scratch, self.plan(tile), grid.blocks)
         if self.team.rank == 0:
-            work.scratch.open()
+            scratch.open()
         self.team.any(False)
-        work.restore_tiles(progress)
+        self._restore_tiles(grid, inner, scratch, progress)
         score = float("nan")
         outputs = tuple(self.job.output if name == "restored" else sibling(self.job.output, name) for name in self.forms)
         if self.team.rank == 0:
-            score = work.write(dict(zip(self.forms, outputs, strict=True)))
-            work.scratch.remove()
+            score = self._write(grid, scratch, dict(zip(self.forms, outputs, strict=True)))
+            scratch.remove()
         self.team.any(False)
         return SceneResult(
             (self.reader.height, self.reader.width),
@@ -273,139 +271,41 @@ class _Run:
             self.outside_told() if self.values.use.outside else "",
         )
 
+    def _restore_tiles(self, grid: Grid, inner: Sequence[Axis], scratch: Scratch, progress: Progress) -> None:
+        blocks = BlockMaker(self.reader, grid, self.scale, self.normaliser, self.bands, self.written_bands, self.forms, self.half_width)
+        tiles = TileRestorer(self.job, self.scene, self.aligned, self.codes, self.is_random, self.scale, grid, inner[0], inner[1])
+        rounds = Rounds(self.job, self.team, grid, scratch, blocks, tiles, self.bands, self.together)
+        try:
+            rounds.restore(progress)
+        finally:
+            self.together = rounds.together
 
-class _Work:
-    """The tiles and blocks of a run with tiles of one size."""
-
-    def __init__(self, run: _Run, grid: Grid, rows: Axis, columns: Axis, scratch: Scratch) -> None:
-        self.run, self.grid, self.rows, self.columns, self.scratch = run, grid, rows, columns, scratch
-        self.needed_by: dict[int, list[int]] = {}
-        self.present: set[int] = set()
-        self.missing: set[int] = set()
-        self.blocks = BlockMaker(run.reader, grid, run.scale, run.normaliser, run.bands, run.written_bands, run.forms, run.half_width)
-        self.tiles = TileRestorer(run.job, run.scene, run.aligned, run.codes, run.is_random, run.scale, grid, rows, columns)
-
-    def restore_tiles(self, progress: Progress) -> None:
-        """Restore and blend everything that is missing, a batch per process and round."""
-        size, team = self.run.options.batch, self.run.team
-        done = self.scratch.done()
-        self._count_needs(done)
-        self.present = {tile for tile in self.needed_by if self.scratch.has_tile(tile)}
-        self.missing = self.needed_by.keys() - self.present
-        batches = sorted({tile // size for tile in self.missing})
-        if self.run.job.order is not None:
-            batches = [batches[position] for position in self.run.job.order(len(batches))]
-        team.any(False)  # nobody writes before all have looked
-        finished = self._pixels(done)
-        if team.rank == 0:
-            finished += self._blend_ready(done, self.present)
-        for first in range(0, len(batches), team.count):
-            if team.any(self._too_large(batches[first + team.rank : first + team.rank + 1])):
-                raise _TileTooLargeError
-            if team.rank == 0:
-                restored = {tile for batch in batches[first : first + team.count] for tile in self._members(batch)} & self.missing
-                finished += self._blend_ready(done, restored)
-                progress(finished, self.grid.size[0] * self.grid.size[1])
-
-    def _members(self, batch: int) -> range:
-        """Return the tiles of a batch: always the same ones, so that a resumed run restores them in the same company."""
-        size = self.run.options.batch
-        return range(batch * size, min((batch + 1) * size, self.grid.tiles))
-
-    def _too_large(self, batches: Sequence[int]) -> bool:
-        """Restore the given batches; return True if the memory was too small."""
-        for batch in batches:
-            while True:
-                try:
-                    self._restore_batch(self._members(batch))
-                    break
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                if self.run.job.device.type == "cuda":
-                    torch.cuda.empty_cache()
-                if self.run.together == 1:
-                    return True
-                self.run.together //= 2
-        return False
-
-    def _count_needs(self, done: NDArray[np.bool_]) -> None:
-        """Note which unfinished blocks need each tile."""
-        for block in np.flatnonzero(~done).tolist():
-            for tile in self.grid.tiles_of(block):
-                self.needed_by.setdefault(tile, []).append(block)
-
-    def _pixels(self, blocks: NDArray[np.bool_]) -> int:
-        return sum(height * width for _, _, height, width in (self.grid.extent(block) for block in np.flatnonzero(blocks).tolist()))
-
-    def _restore_batch(self, tiles: Sequence[int]) -> None:
-        """Restore tiles together and store the missing ones; those without a valid pixel are stored as empty."""
-        inputs = {tile: self._tile_input(tile) for tile in tiles}
-        for tile in tiles:
-            if not inputs[tile][1] and tile in self.missing:
-                self.scratch.write_tile(tile, None)
-        kept = [tile for tile in tiles if inputs[tile][1]]
-        for first in range(0, len(kept), self.run.together):
-            chosen = kept[first : first + self.run.together]
-            images = torch.from_numpy(np.stack([inputs[tile][0] for tile in chosen]))
-            samples = [self.tiles.restored(chosen, images, sample) for sample in range(self.run.options.samples)]
-            for position, tile in enumerate(chosen):
-                if tile in self.missing:
-                    self.scratch.write_tile(tile, np.stack([sample[position] for sample in samples]))
-
-    def _tile_input(self, tile: int) -> tuple[Restored, bool]:
-        row, column = self.grid.place(tile)
-        rows, columns = self.grid.rows, self.grid.columns
-        return self.run.scene.window(rows.start(row), columns.start(column), rows.tile, columns.tile)
-
-    def _blend_ready(self, done: NDArray[np.bool_], restored: Collection[int]) -> int:
-        """Finish every block that the tiles just restored complete, drop tiles that are not needed any more, return the pixels finished."""
-        pixels = 0
-        self.present |= set(restored)
-        for block in sorted({block for tile in restored for block in self.needed_by[tile]}):
-            tiles = self.grid.tiles_of(block)
-            if not self.present.issuperset(tiles):
-                continue
-            self.scratch.write_block(block, self.blocks.finished(block, partial(self._read_tiles, tiles)))
-            done[block] = True
-            _, _, height, width = self.grid.extent(block)
-            pixels += height * width
-            for tile in tiles:
-                self.needed_by[tile].remove(block)
-                if not self.needed_by[tile]:
-                    self.scratch.drop_tile(tile)
-        return pixels
-
-    def _read_tiles(self, tiles: Sequence[int]) -> list[Restored]:
-        shape = (self.run.options.samples, self.run.bands, self.grid.rows.target_tile, self.grid.columns.target_tile)
-        return [self.scratch.read_tile(tile, shape) for tile in tiles]
-
-    def write(self, outputs: dict[str, Path]) -> float:
+    def _write(self, grid: Grid, scratch: Scratch, outputs: dict[str, Path]) -> float:
         """Write the rasters from the finished blocks and return the seam score of the first."""
-        run = self.run
-        score = SeamScore(self.grid.rows.borders(), self.grid.columns.borders(), self.run.scale.numerator)
+        score = SeamScore(grid.rows.borders(), grid.columns.borders(), self.scale.numerator)
         for name, path in outputs.items():
-            form = run.forms[name]
+            form = self.forms[name]
             tags = {
                 "RSDIFF_CONTENT": name,
-                "RSDIFF_SCALE": str(run.scale),
-                "RSDIFF_SEED": str(run.job.seed),
-                "RSDIFF_MODEL": run.job.identity,
-                **({"RSDIFF_WEIGHTS": run.job.weights} if run.job.weights else {}),
+                "RSDIFF_SCALE": str(self.scale),
+                "RSDIFF_SEED": str(self.job.seed),
+                "RSDIFF_MODEL": self.job.identity,
+                **({"RSDIFF_WEIGHTS": self.job.weights} if self.job.weights else {}),
             }
             if name == "interval":
-                tags["RSDIFF_LEVEL"] = f"{run.options.level:g}"
-            if run.values.use.outside:
-                tags["RSDIFF_OUTSIDE"] = run.outside_told()
-            writer = SceneWriter(path, run.reader, self.grid, run.scale, form, run.options, tags)
-            writer.write(self._blocks(name, form, score if name == "restored" else None))
+                tags["RSDIFF_LEVEL"] = f"{self.options.level:g}"
+            if self.values.use.outside:
+                tags["RSDIFF_OUTSIDE"] = self.outside_told()
+            writer = SceneWriter(path, self.reader, grid, self.scale, form, self.options, tags)
+            writer.write(self._blocks(grid, scratch, name, score if name == "restored" else None))
         return score.value()
 
-    def _blocks(self, name: str, form: OutputForm, score: SeamScore | None) -> Iterator[tuple[int, NDArray[Any]]]:
+    def _blocks(self, grid: Grid, scratch: Scratch, name: str, score: SeamScore | None) -> Iterator[tuple[int, NDArray[Any]]]:
+        form = self.forms[name]
         shape = (form.stored_bands, BLOCK, BLOCK)
-        for block in range(self.grid.blocks):
-            image = self.scratch.read_block(name, block, shape, form.dtype)
+        for block in range(grid.blocks):
+            image = scratch.read_block(name, block, shape, form.dtype)
             if score is not None:
-                top, left, height, width = self.grid.extent(block)
-                score.add(image[: self.run.written_bands, :height, :width], top, left, form.nodata)
+                top, left, height, width = grid.extent(block)
+                score.add(image[: self.written_bands, :height, :width], top, left, form.nodata)
             yield block, image

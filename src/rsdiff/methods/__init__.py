@@ -38,6 +38,7 @@ METHODS = Kinds(
         "mst_l": "rsdiff.methods.regression:MSTLConfig",
         "mstpp": "rsdiff.methods.regression:MSTPlusPlusConfig",
         "refdiff": "rsdiff.methods.refdiff:RefDiffConfig",
+        "residual_quantiles": "rsdiff.methods.residual_quantiles:ResidualQuantilesConfig",
         "resshift": "rsdiff.methods.resshift:ResShiftConfig",
         "rrdb": "rsdiff.methods.regression:RRDBMethodConfig",
         "sadn": "rsdiff.methods.sadn:SADNConfig",

@@ -190,6 +190,8 @@ class Method(nn.Module):
     micro-batches then change the objective, not only the memory it takes. `coupling` says how."""
     training_only: ClassVar[tuple[str, ...]] = ()
     """How the names of tensors begin that only training uses (a discriminator's): not counted, and not needed to restore."""
+    predicts_quantiles: ClassVar[bool] = False
+    """Whether several samples of an image are quantiles of every pixel (see `at_level`) instead of images that could be."""
 
     @property
     def architecture(self) -> str:
@@ -249,6 +251,11 @@ class Method(nn.Module):
     @torch.no_grad()
     def restore(self, batch: Batch, sampler: SamplerConfig, noise: NoiseSource) -> Tensor:
         """Return (B, C, H, W) in [0, 1] (not clamped, not rounded) for batch.lr and batch.size; hr may be absent."""
+        raise NotImplementedError
+
+    def at_level(self, level: float) -> Method:
+        """Return the method, with the same weights, as one whose `restore` gives every pixel's quantile at `level` in (0, 1); of methods
+        that predict them."""
         raise NotImplementedError
 
     def estimates(self, batch: Batch) -> Mapping[str, Tensor]:

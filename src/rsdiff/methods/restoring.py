@@ -144,10 +144,10 @@ class ImageNetwork:
             self.base.observe(lr, batch.need("hr"), batch.whole_pixels)
         return lr
 
-    def restore(self, batch: Batch) -> Tensor:
-        """Return (B, C, H, W) in [0, 1], not clamped."""
+    def restore(self, batch: Batch, answer: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Return (B, C, H, W) in [0, 1], not clamped: `estimate`, or another answer of this size."""
         require_scale(batch, self.scale)
-        return self.tiles.run(self.estimate, batch.need("lr"), self.scale, self.multiple)
+        return self.tiles.run(answer or self.estimate, batch.need("lr"), self.scale, self.multiple)
 
 
 class ImageMethod(Method):

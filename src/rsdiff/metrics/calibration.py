@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -71,12 +72,15 @@ class Calibration:
         return Calibration(int(values["samples"]), float(values["factor"]), float(values["floor"]), reaches, int(values["images"]))
 
 
-def as_drawn(samples: int) -> Calibration:
+def as_drawn(samples: int, are_quantiles: bool = False) -> Calibration:
     """Return the intervals that N restorations give by themselves.
 
     They are exact where the restorations are draws from the Gaussian distribution that the HR image is from, too: HR minus their mean,
-    over their standard deviation, times sqrt(N / (N + 1)), has Student's distribution.
+    over their standard deviation, times sqrt(N / (N + 1)), has Student's distribution. N quantiles have the mean of that distribution and
+    nearly its standard deviation (0.954 of it with 2 of them, 0.986 with 8): the intervals are a normal distribution's.
     """
+    if are_quantiles:
+        return Calibration(samples, 1.0, 0.0, {level: NormalDist().inv_cdf((1 + level) / 2) for level in LEVELS})
     from scipy.special import stdtrit  # here and not above: SciPy takes long to import, and most commands do not need it
 
     wider = math.sqrt(1 + 1 / samples)

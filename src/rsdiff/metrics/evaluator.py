@@ -23,7 +23,7 @@ from rsdiff.metrics.kernel import KERNEL_PSNR
 from rsdiff.metrics.metric import Context, ImageScore, Metric, MetricOptions, SetScore, View
 from rsdiff.metrics.summary import LEFT_OUT, VALID_SHARE, Summary, Unavailable, summarise
 from rsdiff.metrics.table import METRICS
-from rsdiff.metrics.uncertainty import INTERVALS, SAMPLES, reliability
+from rsdiff.metrics.uncertainty import IMAGES, INTERVALS, SAMPLES, reliability
 from rsdiff.metrics.weight_files import file_hash, find_weight_file, missing_lines, missing_sentence
 
 Row = dict[str, RecordValue]
@@ -40,6 +40,7 @@ class Evaluator:
     baseline     what is scored beside the method
     samples      restorations of every image that `rows` will be given; with more than 1 their spread is judged, too
     calibration  of the intervals they give, or None; it is not tried on the images named in `fitted_on`
+    are_quantiles  whether those restorations are quantiles of every pixel
     Metrics that cannot be computed are listed in `unavailable` from the start; everything else is ready when the constructor returns, so
     that a run fails, or warns, before it has trained. Values of an image do not depend on the batch it came in.
     """
@@ -55,8 +56,9 @@ class Evaluator:
         samples: int = 1,
         calibration: Calibration | None = None,
         fitted_on: frozenset[str] = frozenset(),
+        are_quantiles: bool = False,
     ) -> None:
-        self.config = config
+        self.config, self.are_quantiles = config, are_quantiles
         self.calibration, self.fitted_on = calibration, fitted_on
         self.baseline = baseline
         self.device = device
@@ -67,7 +69,7 @@ class Evaluator:
         self.metrics: list[Metric] = []
         files: dict[str, Path] = {}
         for metric in (METRICS[name] for name in config.metrics):
-            reason = _reason_unavailable(metric, config, bands, has_hr, self.degradation, samples)
+            reason = _reason_unavailable(metric, config, bands, has_hr, self.degradation, samples, are_quantiles)
             lacks_weights = reason is None and bool(metric.files) and find_weight_file(metric.files, config.weight_folders) is None
             if lacks_weights:
                 reason = missing_sentence(metric.files, config.weight_folders)
@@ -105,7 +107,7 @@ class Evaluator:
         """Return one row per image of a degraded batch.
 
         restored  (B, C, H, W) in [0, 1], not rounded: what the method made of batch.lr
-        draws     (N, B, C, H, W), several restorations, `restored` being the first; None where their spread is not judged
+        draws     (N, B, C, H, W), several restorations, `restored` being the first, or quantiles; None where their spread is not judged
         seconds   restoration time per image, one value for all or one each
         A row holds name, labels, what the degradation drew, `seconds`, the metrics of the method, those of the baseline (bicubic_*,
         linear_*), and of the reference where a metric asks for it (hr_*). A metric that refuses an image (too small for it) is NaN
@@ -227,6 +229,7 @@ class Evaluator:
             degrade=self._operator(batch, index),
             lr_valid=None if lr_valid is None else lr_valid > 0.5,
             draws=None if draws is None else draws.to(self.device),
+            are_quantiles=self.are_quantiles,
             calibration=self.calibration,
         )
 
@@ -250,10 +253,12 @@ def _is_of(metric: Metric, prefix: str) -> bool:
 
 
 def _reason_unavailable(
-    metric: Metric, config: MetricOptions, bands: int, has_hr: bool, degradation: Degradation | None, samples: int
+    metric: Metric, config: MetricOptions, bands: int, has_hr: bool, degradation: Degradation | None, samples: int, are_quantiles: bool
 ) -> str | None:
     if SAMPLES in metric.needs and samples < 2:
         return "it judges several restorations of an image; set task.samples=8 with task=evaluate."
+    if IMAGES in metric.needs and are_quantiles:
+        return "it judges frequencies, and quantiles of pixels do not say how neighbours go together."
     if "hr" in metric.needs and not has_hr:
         return "it compares with the HR image and this data set has none."
     if "degradation" in metric.needs and degradation is None:

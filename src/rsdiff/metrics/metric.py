@@ -44,6 +44,7 @@ class View(Sharing):
     lr_valid      (c, h, w) bool, values of `lr` that were made of known pixels alone, or None for all
     scale         target pixels per input pixel
     draws         (N, C, H, W) restorations drawn of the image, of which `image` is the first, or None where there is one alone
+    are_quantiles whether the draws are quantiles of every pixel instead of images that could be
     calibration   of the intervals that the draws give, or None for what they say themselves
     degrade       the operator that made `lr`, without its noise, for one image (C, H, W) -> (c, h, w); None where it is not known
     """
@@ -58,6 +59,7 @@ class View(Sharing):
     degrade: Callable[[Tensor], Tensor] | None = None
     lr_valid: Tensor | None = None
     draws: Tensor | None = None
+    are_quantiles: bool = False
     calibration: Calibration | None = None
     shared: dict[str, Any] = field(default_factory=dict)
 

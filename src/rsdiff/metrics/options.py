@@ -15,7 +15,7 @@ from rsdiff.metrics.inception import Preset
 from rsdiff.metrics.opensr import OpensrConfig
 from rsdiff.metrics.protocol import ProtocolConfig
 from rsdiff.metrics.table import METRICS
-from rsdiff.metrics.uncertainty import SAMPLES, UNCERTAINTY
+from rsdiff.metrics.uncertainty import IMAGES, SAMPLES, UNCERTAINTY
 
 if TYPE_CHECKING:
     from rsdiff.degradations.base import Degradation
@@ -72,9 +72,10 @@ class MetricsConfig:
         if min(self.rgb_bands) < 0:
             raise UserError(f"rgb_bands are band indices from 0 and are {self.rgb_bands}.")
 
-    def for_samples(self) -> MetricsConfig:
-        """Return the metrics with those that judge several restorations of an image."""
-        return replace(self, metrics=tuple(dict.fromkeys((*self.metrics, *(metric.name for metric in UNCERTAINTY)))))
+    def for_samples(self, are_quantiles: bool = False) -> MetricsConfig:
+        """Return the metrics with those that judge several restorations of an image, or several quantiles of its pixels."""
+        judging = [metric.name for metric in UNCERTAINTY if not (are_quantiles and IMAGES in metric.needs)]
+        return replace(self, metrics=tuple(dict.fromkeys((*self.metrics, *judging))))
 
     def for_validation(self, best: str | None = None) -> MetricsConfig:
         """Return the metrics that are cheap enough for validation during training: those that need no weights, without the baseline.
@@ -95,6 +96,7 @@ class MetricsConfig:
         samples: int = 1,
         calibration: Calibration | None = None,
         fitted_on: frozenset[str] = frozenset(),
+        are_quantiles: bool = False,
     ) -> Evaluator:
         """Return the evaluator for images of `bands` bands; `degradation` is what made their LR, None where the data set brings it.
 
@@ -102,7 +104,8 @@ class MetricsConfig:
         """
         from rsdiff.metrics.evaluator import Evaluator
 
-        return Evaluator(self, bands, has_hr, degradation, torch.device(device), baseline, samples, calibration, fitted_on)
+        place = torch.device(device)
+        return Evaluator(self, bands, has_hr, degradation, place, baseline, samples, calibration, fitted_on, are_quantiles)
 
 
 def _is_cheap(metric: Metric) -> bool:

@@ -2,7 +2,8 @@
 
 All are over valid values of all bands in units of [0, 1], neither rounded nor cropped. N draws and the HR image should be alike: N + 1
 draws from one distribution. Then the spread, made larger by sqrt((N + 1) / N), equals the error of the mean, and intervals hold what they
-name.
+name. Where the N are quantiles of every pixel instead, they tell the distribution itself, as infinitely many draws would: nothing is made
+larger, and they have no parts of certain frequencies, because they do not say how neighbours go together.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from rsdiff.metrics.calibration import LEVELS, Calibration, as_drawn
 from rsdiff.metrics.metric import Context, ImageScore, Metric, View
 from rsdiff.metrics.octaves import OCTAVES, octave_parts
 
-SAMPLES = "samples"
-"""What a metric needs that looks at several restorations of an image."""
+SAMPLES, IMAGES = "samples", "images"
+"""What a metric needs that looks at several restorations of an image, and that these are images that could be, not quantiles of pixels."""
 NEEDS = frozenset({"hr", SAMPLES})
 INTERVALS = ("coverage", "interval_width", "reliability_")
 """How the columns begin that judge intervals, which are not tried on images that they were fitted on."""
@@ -26,16 +27,17 @@ LEVEL = 0.9
 """Of the intervals whose coverage stands in tables."""
 
 
-def crps(draws: Tensor, hr: Tensor) -> Tensor:
+def crps(draws: Tensor, hr: Tensor, are_quantiles: bool = False) -> Tensor:
     """Return the continuous ranked probability score (C, H, W) of draws (N, C, H, W), N >= 2; the absolute error where all are equal.
 
-    The fair estimate, whose mean does not depend on N: mean |x_i - y| - sum_{i<j} |x_i - x_j| / (N (N - 1)).
-    Source: Ferro 2014, "Fair scores for ensemble forecasts", eq. 4.
+    The fair estimate, whose mean does not depend on N: mean |x_i - y| - sum_{i<j} |x_i - x_j| / (N (N - 1)). Of quantiles at the levels
+    (i + 1/2) / N twice their mean pinball loss, which is this with N^2 in place of N (N - 1).
+    Source: Ferro 2014, "Fair scores for ensemble forecasts", eq. 4; Gneiting and Ranjan 2011 for quantiles.
     """
     count = len(draws)
     ordered = draws.double().sort(0).values
     weights = 2 * torch.arange(count, dtype=torch.float64, device=draws.device) - (count - 1)
-    between = torch.tensordot(weights, ordered, 1) / (count * (count - 1))
+    between = torch.tensordot(weights, ordered, 1) / (count * (count if are_quantiles else count - 1))
     return (draws.double() - hr.double()).abs().mean(0) - between
 
 
@@ -55,6 +57,8 @@ def reliability(view: View) -> dict[str, float]:
     inside = {level: interval_coverage(error, spread, _calibration(view), level) for level in LEVELS}
     found = {f"reliability_{round(100 * level)}": float(of_level[valid].double().mean()) for level, of_level in inside.items()}
     found["spread"] = _rms(spread[valid])
+    if view.are_quantiles:
+        return found
     for octave in range(OCTAVES):
         error, spread, valid = _of_octave(view, octave)
         found |= {f"error_octave_{octave + 1}": _rms(error[valid]), f"spread_octave_{octave + 1}": _rms(spread[valid])}
@@ -65,10 +69,13 @@ def _rms(values: Tensor) -> float:
     return float(values.square().mean().sqrt())
 
 
-def pooled_ratio(errors: Sequence[float], spreads: Sequence[float], samples: int) -> float:
-    """Return spread over skill of several images of N draws from root mean squares of each; the mean of their ratios is not right."""
+def pooled_ratio(errors: Sequence[float], spreads: Sequence[float], samples: float) -> float:
+    """Return spread over skill of several images of N draws from root mean squares of each; the mean of their ratios is not right.
+
+    samples  N; infinite for quantiles, whose mean is that of the distribution
+    """
     error, spread = (math.fsum(value**2 for value in values) for values in (errors, spreads))
-    return math.sqrt((samples + 1) / samples * spread / error) if error > 0 else math.nan
+    return math.sqrt((1 + 1 / samples) * spread / error) if error > 0 else math.nan
 
 
 def _draws(view: View) -> Tensor:
@@ -77,7 +84,7 @@ def _draws(view: View) -> Tensor:
 
 
 def _calibration(view: View) -> Calibration:
-    return view.calibration or as_drawn(len(_draws(view)))
+    return view.calibration or as_drawn(len(_draws(view)), view.are_quantiles)
 
 
 def _valid(view: View) -> Tensor:
@@ -114,7 +121,7 @@ def _of_octave(view: View, octave: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _crps(view: View) -> float:
-    return float(crps(_draws(view), view.reference())[_valid(view)].mean())
+    return float(crps(_draws(view), view.reference(), view.are_quantiles)[_valid(view)].mean())
 
 
 def _skill(view: View) -> float:
@@ -132,7 +139,7 @@ def _width(view: View) -> float:
 def _spread_skill(octave: int | None = None) -> ImageScore:
     def score(view: View) -> float:
         error, spread, valid = _error_and_spread(view) if octave is None else _of_octave(view, octave)
-        return pooled_ratio([_rms(error[valid])], [_rms(spread[valid])], len(_draws(view)))
+        return pooled_ratio([_rms(error[valid])], [_rms(spread[valid])], math.inf if view.are_quantiles else len(_draws(view)))
 
     return score
 
@@ -151,8 +158,16 @@ def _ready(score: ImageScore) -> Callable[[Context], ImageScore]:
     return lambda context: score
 
 
-def _metric(name: str, title: str, meaning: str, score: ImageScore, direction: str = "none", high: float = math.inf) -> Metric:
-    return Metric(name, title, meaning, direction=direction, high=high, needs=NEEDS, build=_ready(score))  # type: ignore[arg-type]
+def _metric(
+    name: str,
+    title: str,
+    meaning: str,
+    score: ImageScore,
+    direction: str = "none",
+    high: float = math.inf,
+    needs: frozenset[str] = NEEDS,
+) -> Metric:
+    return Metric(name, title, meaning, direction=direction, high=high, needs=needs, build=_ready(score))  # type: ignore[arg-type]
 
 
 def _octave_metrics(octave: int) -> tuple[Metric, Metric]:
@@ -163,6 +178,7 @@ def _octave_metrics(octave: int) -> tuple[Metric, Metric]:
             f"Spread/skill, octave {octave + 1}",
             f"Spread over skill of {above}; 1 is right.",
             _spread_skill(octave),
+            needs=NEEDS | {IMAGES},
         ),
         _metric(
             f"octave_coverage_{octave + 1}",
@@ -170,6 +186,7 @@ def _octave_metrics(octave: int) -> tuple[Metric, Metric]:
             f"Share of the part of HR of {above} in the intervals of 90 % that the draws give, not calibrated.",
             _coverage(octave),
             high=1.0,
+            needs=NEEDS | {IMAGES},
         ),
     )
 

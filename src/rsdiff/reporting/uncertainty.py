@@ -47,16 +47,21 @@ def reliability_figure(series: Mapping[str, Mapping[float, float]], standalone: 
         return svg(figure, standalone)
 
 
-def uncertainty_tables(rows: Sequence[Mapping[str, Any]], samples: int) -> str:
-    """Return tables in Markdown of intervals by level, octave of frequency and class; '' where the images were restored once."""
+def uncertainty_tables(rows: Sequence[Mapping[str, Any]], samples: float) -> str:
+    """Return tables in Markdown of intervals by level, octave of frequency and class; '' where the images were restored once.
+
+    samples  of every image; infinite where they are quantiles, which have no octaves
+    """
     records = pandas.DataFrame(list(rows))
     levels = reliability_of(records)
     if not levels:
         return ""
     lines = ["", "### Intervals", "", "| level | share of HR values within |", "|---:|---:|"]
     lines += [f"| {level:g} | {share:.3f} |" for level, share in levels.items()]
-    lines += ["", "| octave of frequency | spread/skill | within 90 %, as drawn |", "|---|---:|---:|"]
-    for octave in range(1, OCTAVES + 1):
+    octaves = range(1, OCTAVES + 1) if "spread_octave_1" in records else ()
+    if octaves:
+        lines += ["", "| octave of frequency | spread/skill | within 90 %, as drawn |", "|---|---:|---:|"]
+    for octave in octaves:
         name = f"from 1/{2 ** (octave + 1)} cycles per pixel"
         ratio = _ratio(records, f"error_octave_{octave}", f"spread_octave_{octave}", samples)
         lines.append(f"| {name} | {ratio:.3f} | {records[f'octave_coverage_{octave}'].mean():.3f} |")
@@ -69,6 +74,6 @@ def uncertainty_tables(rows: Sequence[Mapping[str, Any]], samples: int) -> str:
     return "\n".join([*lines, ""])
 
 
-def _ratio(records: pandas.DataFrame, error: str, spread: str, samples: int) -> float:
+def _ratio(records: pandas.DataFrame, error: str, spread: str, samples: float) -> float:
     known = records[[error, spread]].dropna()
     return pooled_ratio(known[error].tolist(), known[spread].tolist(), samples)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ import yaml
 from rsdiff.config import PlaceError, UserError
 from rsdiff.data.durable import write_json
 from rsdiff.runs import sweep
+from rsdiff.runs.command import next_command, shell_text
 from rsdiff.runs.console import LOG
 from rsdiff.runs.identity import IDENTITY, read_identity
 from rsdiff.runs.ownership import is_owned
@@ -46,7 +46,7 @@ def write_board(outputs: Path) -> Path:
     from rsdiff.reporting.board_page import write_board_page  # draws nothing, but encodes pictures
 
     if not run_folders(outputs):
-        raise UserError(f"{outputs} holds no run; start one with python run.py, or name another folder with outputs=FOLDER.")
+        raise UserError(f"{outputs} holds no run; start one with {next_command()}, or name another folder with outputs=FOLDER.")
     with _alone(outputs):
         runs = [entry for folder in run_folders(outputs) if (entry := entry_of(folder, outputs)) is not None]
         return write_board_page(outputs / INDEX, runs, sweeps_of(outputs), tables_of(outputs))
@@ -59,7 +59,7 @@ def renew_board(outputs: Path) -> str:
     try:
         write_board(outputs)
     except (OSError, ValueError) as error:
-        return f"{outputs / INDEX} was not renewed ({error}); python run.py task=board outputs={outputs} writes it again."
+        return f"{outputs / INDEX} was not renewed ({error}); {next_command('task=board', f'outputs={outputs}')} writes it again."
     return ""
 
 
@@ -103,7 +103,7 @@ def made_entry(folder: Path, status: Status) -> Entry:
         "started": str(first.get("time", ""))[:19].replace("T", " "),
         "host": str(last.get("host", "")),
         "commit": str((last.get("git") or {}).get("commit", ""))[:10],
-        "command": shlex.join(["python", *command]) if command else "",
+        "command": shell_text(command) if command else "",
         "summary": {name: _plain(value) for name, value in status.summary.items()},
         "settings": sorted(f"{name}={value}" for name, value in flat(config) if not name.startswith("hydra.")),
         "series": series_of(read_history(folder)),
@@ -150,7 +150,7 @@ def sweeps_of(outputs: Path) -> list[Entry]:
         sweeps.append(
             {
                 "name": folder.name,
-                "command": shlex.join(["python", "run.py", *plan.command]),
+                "command": shell_text([*(Path(word).name for word in plan.program), *plan.command]),
                 "page": os.path.relpath(page, outputs) if page.is_file() else "",
                 "counts": dict(Counter(record.state for record in records)),
                 "runs": [Path(run).as_posix() for run in runs],

@@ -20,6 +20,7 @@ from pathlib import Path
 from rsdiff.config import UserError
 from rsdiff.data.durable import remove_leftovers, write_json
 from rsdiff.data.frames import markdown_of
+from rsdiff.runs.command import next_command, typed_command
 from rsdiff.runs.errors import is_interruption, one_sentence
 from rsdiff.runs.ownership import is_owned
 from rsdiff.runs.settings import RunSettings
@@ -106,7 +107,7 @@ def start(folder: Path, cells: Sequence[Sequence[str]], is_whole: bool = True) -
         for record in [] if cells else folder.glob("run_*.json"):
             record.unlink()
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-        plan = Plan(program(), tuple(sys.argv[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
+        plan = Plan(program(), tuple(typed_command()[1:]), os.getcwd(), processes, tuple(tuple(cell) for cell in cells), is_whole)
         write_json(folder / PLAN, asdict(plan))
     return folder
 
@@ -222,7 +223,7 @@ def conclude(folder: Path) -> int:
     if unfinished:
         print(
             "The same command runs only what has not finished; "
-            f"python run.py task=status task.sweep={folder.name} shows the state of every run."
+            f"{next_command('task=status', f'task.sweep={folder.name}')} shows the state of every run."
         )
     return len(unfinished)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 import rsdiff
+from rsdiff.config import ConfigError
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.runs.board import renew_board
+from rsdiff.runs.command import typed_command
 from rsdiff.runs.compatibility import Offers, check_compatible
 from rsdiff.runs.console import accept_any_encoding, say
 from rsdiff.runs.errors import PartFailedError, Terminated
@@ -35,7 +36,7 @@ def do_run(
     offers  what options give to a batch, for messages
     begun   called with the run's folder when this process owns it
     sweep   name of the sweep that the run belongs to
-    command what is noted as typed after `python`; None takes the arguments of this process
+    command what is noted as typed after `python`; None takes what the user typed
     """
     accept_any_encoding()
     check_compatible(settings, offers)
@@ -50,9 +51,10 @@ def do_run(
         say([f"already finished: {status.report_in(decision.folder) or decision.folder}", f"Delete {decision.folder} to run it again."])
         return status
     say(decision.reasons)
+    is_new = not decision.folder.exists()
     code = Path(rsdiff.__file__).resolve().parent
     folder = RunFolder(
-        decision.folder, decision.signature, settings.resolved, command or sys.argv, code, settings.identity, decision.rescored
+        decision.folder, decision.signature, settings.resolved, command or typed_command(), code, settings.identity, decision.rescored
     )
     try:
         with _terminate_as_interrupt(), folder, _tracking(settings, folder, sweep) as tracker:
@@ -60,6 +62,10 @@ def do_run(
             folder.finish(settings.task.function()(settings, folder, tracker))
             assert folder.result is not None
             say(folder.result.messages)
+    except ConfigError:
+        if is_new and sweep is None:
+            folder.remove_refused(settings.outputs)
+        raise
     finally:
         say([sentence for sentence in [renew_board(settings.outputs)] if sentence])
     if folder.result.failure:

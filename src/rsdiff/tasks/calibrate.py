@@ -15,6 +15,7 @@ from rsdiff.reporting.calibration import by_class, calibration_text
 from rsdiff.reporting.records import write_text
 from rsdiff.reporting.uncertainty import reliability_figure
 from rsdiff.runs import calibrations
+from rsdiff.runs.command import next_command
 from rsdiff.runs.console import say
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
@@ -73,20 +74,20 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     )
     tried = {name: pixels for name, pixels in found.items() if name not in set(fit_on)}
     labels = {source.name(index): dict(source.meta(index).labels).get("class", "") for index in range(len(source))}
-    before, after = (coverages(tried.values(), one) for one in (as_drawn(task.samples), calibration))
+    before, after = (coverages(tried.values(), one) for one in (as_drawn(task.samples, method.predicts_quantiles), calibration))
     text = calibration_text(calibration, before, after, by_class(tried, labels, calibration), len(tried))
     write_text(folder.path / "results.md", text)
     series = {"calibrated": after, "as drawn": before} if tried else {}
     write_text(folder.path / "reliability.svg", reliability_figure(series, standalone=True) or "")
     write_json(folder.path / calibrations.FILE, stored.to_json())
     kept = folder.path / calibrations.FILE if is_zoo(checkpoint.folder) else calibrations.keep(stored, checkpoint)
-    use = f" task.calibration={folder.path}" if is_zoo(checkpoint.folder) else ""
+    use = [f"task.calibration={folder.path}"] if is_zoo(checkpoint.folder) else []
+    restore = ["task=restore", f"checkpoint={typed_name(checkpoint.folder)}", f"task.samples={task.samples}", *use]
     return TaskResult(
         messages=[
             text.strip(),
             f"stored   {kept}",
-            f"next     python run.py task=restore checkpoint={typed_name(checkpoint.folder)} task.samples={task.samples}{use} "
-            "input=IMAGE output=RESTORED.tif",
+            f"next     {next_command(*restore, 'input=IMAGE', 'output=RESTORED.tif')}",
         ],
         summary={"images": len(fit_on), "tried": len(tried), "coverage": after[0.9], "coverage_as_drawn": before[0.9]},
         report=folder.path / "results.md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from rsdiff.metrics.baseline import BICUBIC, bicubic
 from rsdiff.reporting import RunFacts
 from rsdiff.reporting.uncertainty import uncertainty_tables
 from rsdiff.runs import calibrations
+from rsdiff.runs.command import restore_with
 from rsdiff.runs.console import say, say_once
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
@@ -57,7 +59,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     settings = replace(settings, task=task)
     place = None if checkpoint is None else checkpoint.folder
     stored = calibrations.find(settings.scale, settings.sampler, place, task.calibration, task.samples, settings.beside)
-    cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline, stored)
+    cases = build_test_cases(settings, test, problem.bands, accelerator.device, baseline, stored, method.predicts_quantiles)
     said = [
         *used_data.sentences(settings, test, checkpoint=checkpoint),
         *weights_beside(settings, beside),
@@ -105,7 +107,8 @@ def report(
     by_case = [(result.name, result.summary) for result in results if result.name]
     panels = [panel for result in results for panel in result.panels]
     samples = settings.task.samples if isinstance(settings.task, EvaluateTask) else 1
-    written = write_results(folder, tracker, facts, summary, rows, by_case, panels, said, uncertainty_tables(rows, samples))
+    uncertainty = uncertainty_tables(rows, math.inf if method.predicts_quantiles else samples)
+    written = write_results(folder, tracker, facts, summary, rows, by_case, panels, said, uncertainty)
     return TaskResult(
         messages=[
             *written.shown,
@@ -113,11 +116,7 @@ def report(
             *([f"weights  {facts.weights}"] if facts.weights is not None else []),
             f"report   {written.page}",
             f"records  {folder.path / 'evaluation' / 'records.csv'}",
-            *(
-                [f"next     python run.py task=restore checkpoint={typed_name(checkpoint.folder)} input=IMAGE output=RESTORED.tif"]
-                if checkpoint
-                else []
-            ),
+            *([f"next     {restore_with(typed_name(checkpoint.folder))}"] if checkpoint else []),
         ],
         summary=figures,
         report=written.page,

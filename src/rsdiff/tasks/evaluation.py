@@ -64,20 +64,22 @@ def build_test_cases(
     device: torch.device,
     baseline: Baseline = BICUBIC,
     stored: Stored | None = None,
+    are_quantiles: bool = False,
 ) -> list[TestCase]:
     """Return the test sets of the settings with their evaluators, ready: what cannot be computed is known from here on.
 
-    stored  calibration of the intervals that several samples give, or None
+    stored         calibration of the intervals that several samples give, or None
+    are_quantiles  whether several samples are quantiles of every pixel
     """
     cases = []
     protocol = settings.metrics.protocol.for_values(source.normaliser.low, source.normaliser.high)
     metrics = replace(settings.metrics, protocol=protocol)
     drawn = settings.task.samples if isinstance(settings.task, EvaluateTask) else 1
-    metrics = metrics.for_samples() if drawn > 1 else metrics
+    metrics = metrics.for_samples(are_quantiles) if drawn > 1 else metrics
     intervals = (drawn, None, frozenset[str]()) if stored is None else (drawn, stored.calibration, stored.names_in(source))
     for one in sets_to_test(settings, source):
         operator = None if "lr" in source.gives else one.degradation
-        evaluator = metrics.build(bands, "hr" in source.gives, operator, device, baseline, *intervals)
+        evaluator = metrics.build(bands, "hr" in source.gives, operator, device, baseline, *intervals, are_quantiles)
         cases.append(TestCase(one.name, one.degradation, one.samples, evaluator))
     return cases
 

@@ -12,6 +12,7 @@ from rsdiff.degradations.base import degrade
 from rsdiff.methods.cmsr import build_row
 from rsdiff.methods.continuous import ContinuousRegression
 from rsdiff.networks.lmf import LMFNetwork
+from rsdiff.runs.command import next_command
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
@@ -55,7 +56,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     return TaskResult(
         messages=[
             f"table    '{table}', of {count} images",
-            f"next     python run.py task=evaluate checkpoint={place} scale={scale} '{table}'",
+            f"next     {next_command('task=evaluate', f'checkpoint={place}', f'scale={scale}', table)}",
         ],
         summary={"images": count, "table": table.partition("=")[2]},
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from rsdiff.diffusion.sampler import MULTISTEP, SamplerConfig, UnstableGridError
 from rsdiff.inference.images import restore
 from rsdiff.methods.base import Method
 from rsdiff.reporting.records import write_text
+from rsdiff.runs.command import next_command
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
@@ -60,13 +60,16 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     else:
         levels, after, found = list(usual), before, "and none were found that are nearer: the usual ones are written"
     place = store(folder, judges[0].with_levels(levels))
-    start = f"python run.py --config-dir {shlex.quote(str(folder.path / CONFIGS))}"
+    test = next_command(
+        *("--config-dir", str(folder.path / CONFIGS), "task=evaluate"),
+        *(f"checkpoint={typed_name(checkpoint.folder)}", f"sampler={place.stem}"),
+    )
     return TaskResult(
         messages=[
             f"error to the solution of {task.fine_steps} steps, on images the levels were not fitted on (root mean square, of images in "
             f"[0, 1]): {before:.3g} with the usual {len(usual)} levels, {found}",
             f"levels   {place}",
-            f"next     {start} task=evaluate checkpoint={shlex.quote(typed_name(checkpoint.folder))} sampler={place.stem}",
+            f"next     {test}",
         ],
         summary={"levels": len(levels), "error_before": before, "error_after": after},
         files=[place],

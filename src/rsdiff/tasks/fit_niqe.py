@@ -12,6 +12,7 @@ from rsdiff.config import UserError
 from rsdiff.data.source import ImageSource
 from rsdiff.metrics import niqe
 from rsdiff.metrics.colour import luma, quantise, rgb_planes
+from rsdiff.runs.command import next_command
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
@@ -46,11 +47,11 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     niqe.write_model(output, model, recipe)
+    use = ("task=evaluate", "checkpoint=RUN_FOLDER", "metrics.metrics=[psnr,niqe_rs]", f"metrics.weight_folders=[{output.parent}]")
     return TaskResult(
         messages=[
             f"model    {output}, of {len(source)} images in blocks of {options.block} px",
-            f"next     python run.py task=evaluate checkpoint=RUN_FOLDER 'metrics.metrics=[psnr,niqe_rs]' "
-            f"'metrics.weight_folders=[{output.parent}]'",
+            f"next     {next_command(*use)}",
         ],
         summary={"images": len(source), "block": options.block},
         files=[output],

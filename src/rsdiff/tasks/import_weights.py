@@ -13,6 +13,7 @@ import rsdiff
 from rsdiff.config import ConfigError, plain_values
 from rsdiff.data.normalisation import Normaliser
 from rsdiff.methods.base import Method, MethodConfig, Problem
+from rsdiff.runs.command import restore_with
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
@@ -67,7 +68,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         messages=[
             f"{source.name}: {parameters:,} parameters of model={settings.choices['model']} ({method.architecture})".replace(",", " "),
             f"checkpoint {checkpoint}",
-            f"next       python run.py task=restore checkpoint={checkpoint} input=IMAGE output=RESTORED.tif",
+            f"next       {restore_with(str(checkpoint))}",
         ],
         summary={"parameters": parameters},
         report=checkpoint,

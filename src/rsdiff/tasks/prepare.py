@@ -11,6 +11,7 @@ from rsdiff.config.paths import typed_path
 from rsdiff.data.packed import PackedDataset, is_packed
 from rsdiff.data.packing import PrepareReport, pack
 from rsdiff.data.source import DataError, DatasetConfig, ImageSource, Split
+from rsdiff.runs.command import next_command
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
@@ -24,7 +25,12 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     on_error: Literal["stop", "skip"] = settings.task.on_error  # type: ignore[attr-defined] # PrepareTask's own option
     source = read_from(settings.dataset, settings.source)
     output = settings.output or folder.path / "packed.h5"
-    report = prepare(source, output, on_error, lambda done, total: tracker.progress("packing", done, total), settings.scale)
+    try:
+        report = prepare(source, output, on_error, lambda done, total: tracker.progress("packing", done, total), settings.scale)
+    except DataError as error:
+        if settings.source is None:
+            raise
+        raise DataError(str(error).replace("dataset.root", "source")) from error  # which the user typed
     figures: dict[str, float | int | str] = {"images": report.images, "bands": report.bands, "bytes": report.size_bytes}
     return TaskResult(messages=told(report), summary=figures, files=[report.output])
 
@@ -82,7 +88,7 @@ def told(report: PrepareReport) -> list[str]:
         lines += [f"  {name}: {reason}" for name, reason in report.left_out[:LISTED]]
         if len(report.left_out) > LISTED:
             lines.append(f"  and {len(report.left_out) - LISTED} more.")
-    lines.append(f"Next: python run.py dataset=packed dataset.file={report.output}")
+    lines.append(f"next     {next_command('dataset=packed', f'dataset.file={report.output}')}")
     return lines
 
 

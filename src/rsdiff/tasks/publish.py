@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from rsdiff.config import ConfigError
+from rsdiff.runs.command import restore_with, shell_text
 from rsdiff.runs.predecessor import locate
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
@@ -47,7 +47,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     messages = [f"{place / file}" for file in (WEIGHTS, CARD, PAGE)]
     if task.repository:
         messages.append(f"published {publish(place, task.repository, task.private)}")
-    messages.append(f"next       python run.py task=restore checkpoint={name} input=IMAGE output=RESTORED.tif")
+    messages.append(f"next     {restore_with(name)}")
     return TaskResult(messages, {"bytes": (place / WEIGHTS).stat().st_size}, place / PAGE, [place / WEIGHTS, place / CARD])
 
 
@@ -84,7 +84,7 @@ def write_published(checkpoint: Checkpoint, settings: RunSettings, task: Publish
             "about": about.to_json(),
         }
         (temporary / CARD).write_text(json.dumps(card, indent=1))
-        (temporary / PAGE).write_text(page_of(about, card, name, digest))
+        (temporary / PAGE).write_text(page_of(about, card, place.name if name == str(place) else name, digest))
         about_of(temporary)
         require_intact(temporary)
         method_from(read_checkpoint(temporary), settings.scale, settings.model)
@@ -139,4 +139,4 @@ def command_of(run_folder: Path) -> str:
     """Return the command line that began a run, as one types it, or '' where its folder does not tell."""
     lines = (run_folder / "provenance.jsonl").read_text().splitlines() if (run_folder / "provenance.jsonl").exists() else []
     words = json.loads(lines[0]).get("command", []) if lines else []
-    return f"python {shlex.join(words)}" if words else ""
+    return shell_text(words) if words else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from rsdiff.degradations import RecordValue
 from rsdiff.metrics.summary import Summary
 from rsdiff.reporting import RunFacts, console_table, markdown_table, write_records, write_report
 from rsdiff.reporting.records import CSV, PARQUET, write_summaries, write_text
+from rsdiff.runs.command import shell_text
 from rsdiff.runs.provenance import provenance
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
@@ -86,7 +86,7 @@ def page_facts(
         weights=weights,
         facts=tuple(facts.items()),
         versions=(("rsdiff", origin["rsdiff"]), ("python", origin["python"]), *origin["packages"].items()),
-        command=shlex.join(["python", *folder.command]),
+        command=shell_text(folder.command),
         config=yaml.safe_dump(dict(settings.resolved), sort_keys=False),
         commit="none" if git is None else git["commit"] + (" with uncommitted changes" if git["changed"] else ""),
         signature=settings.signature,

@@ -14,6 +14,7 @@ from pathlib import Path
 import rsdiff
 from rsdiff.config import UserError
 from rsdiff.runs import sweep
+from rsdiff.runs.command import next_command
 from rsdiff.runs.console import LOG
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.settings import RunSettings
@@ -57,7 +58,7 @@ def find_sweep(sweeps: Path, name: str | None) -> Path:
         raise UserError(f"task.sweep={name} is no sweep of {sweeps}; leave it out for the one started last.")
     plans = sorted(sweeps.glob(f"*/{sweep.PLAN}"), key=lambda path: path.stat().st_mtime)
     if not plans:
-        raise UserError(f"{sweeps} holds no sweep; begin one with python run.py -m SETTING=A,B, or give outputs=FOLDER.")
+        raise UserError(f"{sweeps} holds no sweep; begin one with {next_command('-m', 'SETTING=A,B')}, or give outputs=FOLDER.")
     return plans[-1].parent
 
 
@@ -82,7 +83,7 @@ def lines(folder: Path, records: Sequence[sweep.Record]) -> list[str]:
     told_lines += [told(record) for record in records if record.state in (*RETRIED, "interrupted", "deleted")]
     told_lines.append(f"{folder}: {len(records)} runs, {total}")
     if any(record.state in RETRIED for record in records):
-        told_lines.append(f"next: python run.py task=status task.sweep={folder} task.retry_failed=true")
+        told_lines.append(f"next     {next_command('task=status', f'task.sweep={folder}', 'task.retry_failed=true')}")
     return told_lines
 
 

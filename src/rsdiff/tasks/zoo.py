@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rsdiff.runs.command import restore_with
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.settings import RunSettings
 from rsdiff.weights.about import listing
@@ -14,4 +15,4 @@ def run(settings: RunSettings) -> TaskResult:
     if not entries:
         return TaskResult(["the zoo of this version is empty; task=publish output=zoo/NAME adds to it"])
     first = entries[0][0]
-    return TaskResult([*listing(entries), "", f"next  python run.py task=restore checkpoint=zoo:{first} input=IMAGE output=RESTORED.tif"])
+    return TaskResult([*listing(entries), "", f"next     {restore_with(f'zoo:{first}')}"])

@@ -59,7 +59,10 @@ def about_of(folder: Path) -> About:
 
 
 def page_of(about: About, card: Mapping[str, Any], name: str, sha256: str) -> str:
-    """Return the page that a person reads, as Markdown with the header that Hugging Face understands."""
+    """Return the page that a person reads, as Markdown with the header that Hugging Face understands.
+
+    name  what its command gives as checkpoint=: zoo:NAME, hf:OWNER/NAME, or the name of the folder, which others keep elsewhere
+    """
     problem, model = card["problem"], card["config"]["model"]["kind"]
     columns = ("images", "metric", "value", "bicubic")
     rows = [[*(str(row.get(name, "")) for name in columns[:2]), *(_number(row.get(name)) for name in columns[2:])] for row in about.figures]
@@ -76,12 +79,13 @@ def page_of(about: About, card: Mapping[str, Any], name: str, sha256: str) -> st
             "",
             about.does,
             "",
+            *([] if ":" in name else [f"In the folder that holds `{name}`:", ""]),
             "```bash",
             f"python run.py task=restore checkpoint={name} input=scene.tif output=restored.tif",
             "```",
             "",
             f"Model kind `{model}`, x{problem['scale']:g}, {problem['lr_bands']} to {problem['bands']} bands, "
-            f"{card.get('parameters', 0):_} parameters; weights SHA-256 `{sha256}`.",
+            f"{card.get('parameters', 0):,} parameters; weights SHA-256 `{sha256}`.",
             "",
             "## Figures",
             "",
