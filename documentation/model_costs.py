@@ -29,6 +29,8 @@ SIDE = 256
 """Target pixels a side."""
 LOOKS = 8
 """Images of one place, for methods that take several."""
+MOST_MEMORY = 6 * 2**30
+"""Bytes beyond which a model is left out, so that a table can be made on a laptop."""
 MOST_OPERATIONS = 1.5e12
 """Floating-point operations of a restoration that is still timed: about a minute of a core."""
 
@@ -72,6 +74,16 @@ class WithoutProducts(TorchDispatchMode):
         return tree_map_only(Tensor, lambda tensor: torch.zeros_like(tensor, device="cpu"), answer)
 
 
+class _LimitedMemory(PeakMemory):
+    """Ends a restoration that is only counted before it fills the machine."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        if self.peak > MOST_MEMORY:
+            raise UserError(f"it takes more than {MOST_MEMORY / 2**30:g} GiB.")
+        return result
+
+
 class _PlannedError(Exception):
     """Raised as soon as the levels of a sampling are known, so that nothing is sampled."""
 
@@ -83,7 +95,10 @@ class _FirstWalk(list[list[float]]):
 
 
 def cost_of(method: Method, problem: Problem, sampler: SamplerConfig, known: Sequence[Cost] = ()) -> Cost:
-    """Return what `method` costs with its published sampler; one of `known` with the same operations and memory is not timed again."""
+    """Return what `method` costs with its published sampler; one of `known` with the same operations and memory is not timed again.
+
+    Raises UserError where it cannot restore an image by itself, or would take more than MOST_MEMORY.
+    """
     method.eval()
     batch = batch_for(problem)
 
@@ -124,7 +139,7 @@ def batch_for(problem: Problem) -> Batch:
 
 def planned_steps(restore: Callable[[SamplerConfig], None], sampler: SamplerConfig) -> int:
     """Return the steps that the published sampler takes; 0 for a method that samples nothing."""
-    with walked_levels(_FirstWalk()) as walks, WithoutProducts():
+    with walked_levels(_FirstWalk()) as walks, WithoutProducts(), _LimitedMemory():
         try:
             restore(sampler)
         except _PlannedError:
@@ -138,7 +153,7 @@ def fewest(restore: Callable[[SamplerConfig], None], sampler: SamplerConfig) -> 
         return replace(sampler, sigmas=sampler.sigmas[:1])
     one = replace(sampler, steps=1, stride=0)
     try:
-        with WithoutProducts():
+        with WithoutProducts(), _LimitedMemory():
             restore(one)
     except UserError:
         return replace(one, steps=2)
@@ -154,7 +169,7 @@ class _Count:
 
 def counted(restore: Callable[[SamplerConfig], None], sampler: SamplerConfig) -> _Count:
     """Return operations, bytes and steps of a restoration."""
-    with walked_levels() as walks, WithoutProducts(), PeakMemory() as memory, count_operations() as operations:
+    with walked_levels() as walks, WithoutProducts(), _LimitedMemory() as memory, count_operations() as operations:
         restore(sampler)
     return _Count(int(operations.get_total_flops()), memory.peak, len(walks[0]) - 1 if walks else 0)
 

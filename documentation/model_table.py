@@ -48,10 +48,15 @@ def cost_table(options: Shipped, records: Mapping[str, Any]) -> str:
         counted = "-" if count is None else millions(count)
         treated = "-" if problem is None else f"x{problem.scale:g}, {problem.lr_bands} to {problem.bands}"
         record = records.get(name)
-        cost = None if record is None else Cost(**record["cost"])
+        cost = None if record is None else cost_in(record)
         rows.append([f"[`{name}`](method/{options.kinds[name]}.md)", counted, treated, *cells_of(cost)])
     heads = ["`model=`", "parameters", "scale, bands", "steps", "GFLOP a step", "s a step", "GFLOP", "time", "memory"]
     return markdown_of(heads, rows, [head for head in heads if head not in ("`model=`", "scale, bands")])
+
+
+def cost_in(record: Mapping[str, Any]) -> Cost | None:
+    """Return the cost in a record, or None where it says why there is none."""
+    return None if record["cost"] is None else Cost(**record["cost"])
 
 
 def cells_of(cost: Cost | None) -> list[str]:
@@ -87,18 +92,25 @@ def page_of(options: Shipped, records: Mapping[str, Any]) -> str:
     """Return what stands between the marks of docs/models.md."""
     told = sorted({(record["processor"], record["torch"], record["date"]) for record in records.values()})
     where = "; ".join(f"{processor}, PyTorch {version}, {when}" for processor, version, when in told) or "nothing yet"
-    untimed = [f"`{name}`" for name, record in sorted(records.items()) if record["cost"]["seconds"] is None]
+    untimed = [f"`{name}`" for name, record in sorted(records.items()) if record["cost"] and record["cost"]["seconds"] is None]
+    reasons: dict[str, list[str]] = {}
+    for name, record in sorted(records.items()):
+        if record["cost"] is None:
+            reasons.setdefault(record["reason"].replace(f"model={name} ", "").removesuffix("."), []).append(f"`{name}`")
     missing = [f"`{name}`" for name in published(options) if name not in records and problem_for(options.models[name]) is not None]
     lines = [
         f"Of one image of {SIDE} x {SIDE} target pixels. `GFLOP` counts a multiplication and an addition as two operations. Of a",
         "diffusion, `steps` are those of its published sampler, and the last columns are of all of them; other methods take one pass.",
-        f"`time` is processor time on one core ({where}); of more than one or two steps it is computed from their operations.",
+        f"`time` is processor time on one core ({where}), the least of up to three restorations, in float32; of more than one or two",
+        "steps it is computed from their operations. It is not elapsed time: other programs ran beside, whose waiting is not counted,",
+        "but which share the memory's bandwidth, so that a quiet machine may be somewhat faster. GPUs were not measured.",
         "`memory` holds the weights and the most tensors that are alive at once, in float32.",
         "",
         cost_table(options, records),
     ]
     if untimed:
         lines += ["", f"Not timed, because a single step takes more than {MOST_OPERATIONS / 1e12:g} TFLOP: {', '.join(untimed)}."]
+    lines += [line for reason, names in reasons.items() for line in ("", f"Without costs: {', '.join(names)} ({reason}).")]
     if missing:
         lines += ["", f"Not measured yet, or known from a file of weights alone: {', '.join(missing)}."]
     lines += [
@@ -142,7 +154,7 @@ def millions(count: int) -> str:
 
 
 def measured(repository: Path, options: Shipped, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (name, record) of the costs of models, those of one network once."""
+    """Yield (name, record) of the costs of models, those of one network once; a record says why there are none."""
     known: list[Cost] = []
     for name in names:
         problem = problem_for(options.models[name])
@@ -154,9 +166,13 @@ def measured(repository: Path, options: Shipped, names: Sequence[str]) -> Iterat
             method = options.models[name].build(problem)
         except UserError:  # a file of weights tells the network
             continue
-        cost = cost_of(method, problem, sampler, known)
-        known.append(cost)
         when = {"processor": processor(), "torch": torch.__version__.partition("+")[0], "date": date.today().isoformat()}
+        try:
+            cost = cost_of(method, problem, sampler, known)
+        except UserError as reason:
+            yield name, {"cost": None, "reason": str(reason), **when}
+            continue
+        known.append(cost)
         yield name, {"cost": cost.to_dict(), **when}
 
 
@@ -170,7 +186,7 @@ def main(repository: Path, names: Sequence[str]) -> None:
     for name, record in measured(repository, options, chosen):
         records[name] = record
         path.write_text(json.dumps(dict(sorted(records.items())), indent=1) + "\n")
-        print(f"{name}: {', '.join(cells_of(Cost(**record['cost'])))}", flush=True)
+        print(f"{name}: {', '.join(cells_of(cost_in(record))) if record['cost'] else record['reason']}", flush=True)
     page = repository / "docs" / "models.md"
     page.write_text(with_features(page.read_text(), page_of(options, records)))
     print(f"wrote the tables of models into {page}")

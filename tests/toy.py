@@ -126,11 +126,11 @@ class ToyTask(TaskOptions):
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
     """The toy task."""
     assert isinstance(settings.task, ToyTask)
+    if settings.task.end == "value_error":
+        raise ConfigError("the toy task was told to fail; do not tell it so.")
     for step in range(3):
         tracker.log(step, {"loss": 1.0 / (step + 1)})
     match settings.task.end:
-        case "value_error":
-            raise ConfigError("the toy task was told to fail; do not tell it so.")
         case "disk_full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "weights.safetensors")
         case "bug":

@@ -112,6 +112,7 @@ def test_an_experiment_overrides_groups_and_single_values(toys: Command) -> None
         (["repository"], "'repository' is a path, and not said what for; type input=repository,"),
         (["help"], "'help' is not a setting; type --help."),
         (["device=cuda"], "device is not a setting; a GPU is used where PyTorch sees one,"),
+        (["metrics=psnr"], "metrics=psnr is a metric and no protocol; type 'metrics.metrics=[psnr]'."),
         (["trainer.batch_size=4"], "trainer.batch_size is not a setting; type trainer.batch=IMAGES."),
         (["seed=1,2"], "seed=1,2 gives several values; add -m"),
         (["experiments=paper/wild"], "experiments=paper/wild does not exist (did you mean paper/wide?)"),
@@ -137,6 +138,31 @@ def test_a_mistake_ends_in_one_sentence_before_anything_runs(toys: Command, argu
     assert not Path("outputs").exists()
 
 
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        (
+            "defaults: [{override /model: toi}, _self_]",
+            "the file of experiments=mine chooses model=toi, which does not exist (did you mean toy?)",
+        ),
+        ("model: {widht: 3}", "experiments=mine: model.widht is not an option (did you mean width?)"),
+        ("model: {width: wide}", "experiments=mine: model.width='wide' is not accepted: it needs a whole number."),
+        ("model:\n\twidth: 3", "mine.yaml, line 3, column 1 is not valid YAML: a tab stands where YAML takes spaces only."),
+        ("model:\n  width: 3\n needs_ref: true", "mine.yaml, line 4, column 2 is not valid YAML: "),
+    ],
+)
+def test_a_mistake_in_a_file_of_the_users_own_names_the_file(toys: Command, tmp_path: Path, lines: str, sentence: str) -> None:
+    (tmp_path / "own/experiments").mkdir(parents=True)
+    (tmp_path / "own/experiments/mine.yaml").write_text(f"# @package _global_\n{lines}\n")
+    ended = toys("--config-dir", "own", "experiments=mine")
+    assert sentence in ended.err
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert not Path("outputs").exists()
+    (tmp_path / "own/experiments/mine.yaml").write_text("defaults: [{override /model: toy}, _self_]\n")
+    assert "experiments=mine lacks the line '# @package _global_'" in toys("--config-dir", "own", "experiments=mine").err
+    assert "--config-dir owm is no folder" in toys("--config-dir", "owm", "experiments=mine").err
+
+
 def test_a_missing_field_names_the_options_that_give_it(toys: Command) -> None:
     assert "for ref choose dataset=pairs." in toys("model=referenced").err
     assert toys("model=referenced", "dataset=pairs").code == 0
@@ -150,7 +176,6 @@ def test_names_of_the_users_choice_are_added_with_a_plus(toys: Command) -> None:
 @pytest.mark.parametrize(
     ("end", "code", "state", "sentence"),
     [
-        ("value_error", 2, "failed", "the toy task was told to fail; do not tell it so."),
         ("disk_full", 1, "failed", "weights.safetensors: the disk is full"),
         ("bug", 1, "failed", "KeyError: 'nowhere'"),
         ("interrupt", 130, "interrupted", "interrupted; the same command continues"),
@@ -168,6 +193,12 @@ def test_a_failed_run_says_why_and_keeps_the_reason(toys: Command, end: str, cod
     assert sentence in log
     assert ("Traceback" in log) == (state == "failed")
     assert (str(folder / "run.log") in ended.err) == (end == "bug")
+
+
+def test_a_run_that_its_settings_do_not_let_begin_leaves_nothing(toys: Command) -> None:
+    ended = toys("task.end=value_error")
+    assert (ended.code, ended.err) == (2, "error: the toy task was told to fail; do not tell it so.\n")
+    assert not Path("outputs").exists()
 
 
 def test_tracebacks_are_for_those_who_ask(toys: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

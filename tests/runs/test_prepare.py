@@ -49,3 +49,4 @@ def test_generated_scenes_can_be_packed_without_a_source(run_command: Command):
     )
     assert ended.code == 0, ended.err
     assert "a.h5 holds 3 images (2 train, 1 test; hr, ref, change_mask; 3 bands" in ended.out
+    assert "source=nowhere does not exist" in run_command("task=prepare", "dataset=folder", "source=nowhere", "output=b.h5").err

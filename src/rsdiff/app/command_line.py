@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsdiff.app.composition import plain_config, settings_from, settings_of
-from rsdiff.app.diagnosis import diagnosis, loader_at_hand, parse, text_of
+from rsdiff.app.diagnosis import diagnosis, loader_at_hand, parse, text_of, with_file
 from rsdiff.app.groups import GROUPS
 from rsdiff.app.offers import offers_of_hydra
 from rsdiff.app.schemas import CONFIG_PATH, register_schemas
@@ -222,8 +222,11 @@ def check_run(overrides: Sequence[str], config_name: str = CONFIG_NAME) -> RunSe
 
 def checked(composed: DictConfig) -> RunSettings:
     """Return the settings of a composed run, with Hydra's own node; raises ConfigError in one sentence."""
-    settings = settings_from(composed, composed.hydra)
-    check_compatible(settings, offers_of_hydra)
+    try:
+        settings = settings_from(composed, composed.hydra)
+        check_compatible(settings, offers_of_hydra)
+    except ConfigError as error:
+        raise with_file(error, composed.hydra.runtime.choices, composed.hydra.overrides.task) from error
     return settings
 
 

@@ -7,8 +7,10 @@ Composing succeeds for most commands, so the diagnosis, which composes more than
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose
@@ -24,9 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 from rsdiff.app.groups import FAMILIES, GROUPS
 from rsdiff.config import ConfigError
 from rsdiff.config.typed import nearest
+from rsdiff.metrics.table import METRICS
 from rsdiff.runs.options import RunOptions
 
 MAX_NAMED = 4
+RECIPES = ("experiments", "sweeps")
+"""Groups whose files set options of others."""
 OPTIONAL = {
     "hydra/sweeper=optuna": "rsdiff[search]",
     "hydra/sweeper=ax": "hydra-ax-sweeper",
@@ -101,7 +106,7 @@ def _setting_meant(word: str, overrides: Sequence[str]) -> str | None:
         return f"'{word}' is not a setting; type --{word.lower()}."
     if (word in GROUPS or "." in word or word in RunOptions.__dataclass_fields__) and after and "=" not in after[0]:
         return f"'{word} {after[0]}' is not a setting; type {word}={after[0]}, with an equals sign and without spaces."
-    groups = [group for group in (*GROUPS, "experiments", "sweeps") if word in options_of_group(group)]
+    groups = [group for group in (*GROUPS, *RECIPES) if word in options_of_group(group)]
     if groups:
         return f"'{word}' is not a setting; type {' or '.join(f'{group}={word}' for group in groups)}."
     if Path(word).exists():
@@ -147,12 +152,16 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
         options = options_of_group(key, config_name, searched) if key in groups else []
         for option in _values(override):
             if options and option is not None and str(option) not in options:
+                if key == "metrics" and str(option) in METRICS:
+                    return f"metrics={option} is a metric and no protocol; type 'metrics.metrics=[{option}]'."
                 return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
     if isinstance(error, MissingConfigException):
-        wanted = next((word for word in OPTIONAL if word.replace("=", "/") in str(error)), None)  # of a file, such as one of sweeps
-        return (
-            first_paragraph(error) if wanted is None else f"{wanted} is a package of its own; install it: pip install '{OPTIONAL[wanted]}'."
-        )
+        return _missing_in_a_file(error, parsed)
+    for override in parsed:
+        if override.key_or_group in RECIPES and f"@{override.key_or_group}." in str(error):
+            return (
+                f"{text_of(override)} lacks the line '# @package _global_' at the beginning of its file; add it: without it nothing is set."
+            )
     choosing = [override for override in parsed if override.key_or_group in (FAMILIES if override.package else groups)]
     chosen = [f"{override.get_key_element()}={_values(override)[0]}" for override in choosing if _values(override)]
     try:
@@ -170,6 +179,44 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
                     f"composes first; type ++{text_of(override)}."
                 )
     return first_paragraph(error)
+
+
+def _missing_in_a_file(error: MissingConfigException, parsed: Sequence[Override]) -> str:
+    """Return the sentence for an option that a config file chooses and nobody offers."""
+    wanted = next((word for word in OPTIONAL if word.replace("=", "/") in str(error)), None)  # of a file, such as one of sweeps
+    if wanted is not None:
+        return f"{wanted} is a package of its own; install it: pip install '{OPTIONAL[wanted]}'."
+    group, _, option = str(error.missing_cfg_file or "").rpartition("/")
+    known = options_of_group(group) if group else []
+    if not known:
+        return first_paragraph(error)
+    recipes = [text_of(override) for override in parsed if override.key_or_group in RECIPES]
+    return (
+        f"the file of {' or '.join(recipes) or 'a chosen option'} chooses {group}={option}, which does not exist{nearest(option, known)}; "
+        f"the options of {group} are {', '.join(known)}."
+    )
+
+
+def with_file(error: ConfigError, choices: Mapping[str, Any], overrides: Sequence[str]) -> ConfigError:
+    """Return an error about a setting that nobody typed with the file it stands in, where one of the chosen options has it.
+
+    choices    option of each group, as Hydra chose them
+    overrides  what was typed
+    """
+    found = re.match(r"[A-Za-z_][\w.]*\.\w+(?==| is )", str(error))
+    if found is None or any(word.lstrip("+").partition("=")[0] == found[0] for word in overrides):
+        return error
+    loader: Any = loader_at_hand()  # Hydra's own, of whose files its interface does not tell
+    for group, option in sorted(choices.items(), key=lambda choice: choice[0] not in RECIPES):
+        source = loader.repository.load_config(f"{group}/{option}") if option else None
+        if source is None or not OmegaConf.is_dict(source.config):
+            continue
+        within = found[0] if source.header.get("package") == "_global_" else found[0].removeprefix(f"{group}.")
+        parent, _, name = within.rpartition(".")
+        node = OmegaConf.select(source.config, parent) if parent else source.config
+        if isinstance(node, DictConfig) and name in node:
+            return ConfigError(f"{group}={option}: {error}")
+    return error
 
 
 def _wrong_choice(override: Override, error: Exception) -> str | None:
@@ -281,7 +328,12 @@ def _having(group: str, setting: str) -> str:
 def _yaml_sentence(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
-    return f"{where} is not valid YAML: {getattr(error, 'problem', None) or error}."
+    problem = str(getattr(error, "problem", None) or error)
+    if "\\t" in problem:
+        problem = "a tab stands where YAML takes spaces only"
+    elif "block" in problem or "mapping values" in problem:
+        problem += "; the lines of one level must begin in the same column, with a space after every colon"
+    return f"{where} is not valid YAML: {problem}."
 
 
 def options_of(folder: Path) -> list[str]:

@@ -145,6 +145,9 @@ def refuse_unknown_flags(words: Words) -> None:
     for flag, known in CHOICES.items():
         if (given := words.value(flag)) is not None and given not in known:
             raise ConfigError(f"--{flag} {given} does not exist{nearest(given, sorted(known))}; choose {', '.join(sorted(known))}.")
+    folder = words.value("config_dir")
+    if folder is not None and not os.path.isdir(folder):
+        raise ConfigError(f"--config-dir {folder} is no folder (seen from {os.getcwd()}); give the one that holds experiments/ or model/.")
     folder = words.value("config_path")
     if folder is not None and not os.path.isdir(os.path.join(folder, "task")):
         raise ConfigError(

@@ -86,7 +86,9 @@ def read_one_pickle(stream: BinaryIO, rebuild: Mapping[str, Rebuild], persistent
         raise
     except MALFORMED as error:
         said = " ".join(str(error).split())[:120]
-        raise UnsafeFileError(f"the file is not a well-formed pickle of data ({type(error).__name__}: {said}).") from error
+        raise UnsafeFileError(
+            f"the file is not a well-formed pickle of data ({type(error).__name__}: {said}); give a file of weights."
+        ) from error
 
 
 class _Memo(dict[int, Any]):

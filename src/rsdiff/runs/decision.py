@@ -157,7 +157,7 @@ def _name_of(part: str) -> str:
 
 def _told(identity: Identity, alike: list[Earlier], runs: list[Earlier], can_extend: bool) -> Iterator[str]:
     """Yield what the user should know of earlier runs before another one begins."""
-    for run in alike[:1]:
+    for run in [run for run in alike if run.status.state != "failed" or run.step is not None][:1]:
         words = "; ".join(_differences(run.identity, identity))
         how = "a new run is made beside it" if run.status.state == "finished" else "this is another run, from the beginning"
         yield f"{run.folder} ({_stand(run)}) has these settings, but {words}: {how}."

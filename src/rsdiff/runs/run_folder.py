@@ -20,7 +20,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -33,13 +33,15 @@ from rsdiff.data.durable import write_json, write_text
 from rsdiff.runs.command import shell_text
 from rsdiff.runs.console import LOG, logging_to, own_log
 from rsdiff.runs.errors import is_interruption, note_run, one_sentence
-from rsdiff.runs.identity import Identity
-from rsdiff.runs.ownership import Ownership
+from rsdiff.runs.identity import IDENTITY, IMAGES, Identity
+from rsdiff.runs.ownership import LOCK, Ownership
 from rsdiff.runs.provenance import provenance
 from rsdiff.runs.result import TaskResult
 from rsdiff.runs.status import STATUS, State, Status, read_status, relative_to
 
 WAIT_FOR_OWNER_S = 300.0
+RECORDS = frozenset({STATUS, IDENTITY, IMAGES, LOCK, LOG, "config.yaml", "provenance.jsonl"})
+"""Files that say which run a folder is of, and no result."""
 
 
 class RunFolder:
@@ -140,6 +142,16 @@ class RunFolder:
     def finish(self, result: TaskResult) -> None:
         """Say what the run's result is; it is recorded when the context is left without an error."""
         self.result = result
+
+    def remove_refused(self, outputs: Path) -> None:
+        """Delete the folder of a run that its settings did not let begin, and the empty folders above it; not where it holds any result."""
+        if not self.is_owner or {path.name for path in self.path.iterdir()} - RECORDS:
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):  # not empty
+            for parent in self.path.parents:
+                if parent.is_relative_to(outputs):
+                    parent.rmdir()
 
     def require_space(self, needed_bytes: int) -> None:
         """Raise OSError in one sentence if the disk of the folder has less free space than `needed_bytes`."""

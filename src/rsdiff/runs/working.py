@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 import rsdiff
+from rsdiff.config import ConfigError
 from rsdiff.data.stop_signals import STOP_SIGNALS, answered
 from rsdiff.runs.board import renew_board
 from rsdiff.runs.command import typed_command
@@ -50,6 +51,7 @@ def do_run(
         say([f"already finished: {status.report_in(decision.folder) or decision.folder}", f"Delete {decision.folder} to run it again."])
         return status
     say(decision.reasons)
+    is_new = not decision.folder.exists()
     code = Path(rsdiff.__file__).resolve().parent
     folder = RunFolder(
         decision.folder, decision.signature, settings.resolved, command or typed_command(), code, settings.identity, decision.rescored
@@ -60,6 +62,10 @@ def do_run(
             folder.finish(settings.task.function()(settings, folder, tracker))
             assert folder.result is not None
             say(folder.result.messages)
+    except ConfigError:
+        if is_new and sweep is None:
+            folder.remove_refused(settings.outputs)
+        raise
     finally:
         say([sentence for sentence in [renew_board(settings.outputs)] if sentence])
     if folder.result.failure:

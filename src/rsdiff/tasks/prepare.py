@@ -25,7 +25,12 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     on_error: Literal["stop", "skip"] = settings.task.on_error  # type: ignore[attr-defined] # PrepareTask's own option
     source = read_from(settings.dataset, settings.source)
     output = settings.output or folder.path / "packed.h5"
-    report = prepare(source, output, on_error, lambda done, total: tracker.progress("packing", done, total), settings.scale)
+    try:
+        report = prepare(source, output, on_error, lambda done, total: tracker.progress("packing", done, total), settings.scale)
+    except DataError as error:
+        if settings.source is None:
+            raise
+        raise DataError(str(error).replace("dataset.root", "source")) from error  # which the user typed
     figures: dict[str, float | int | str] = {"images": report.images, "bands": report.bands, "bytes": report.size_bytes}
     return TaskResult(messages=told(report), summary=figures, files=[report.output])
 
