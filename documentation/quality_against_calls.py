@@ -54,7 +54,8 @@ def measured(settings: Sequence[str], run: Ran = rsdiff.run, say: Callable[[str]
     """Yield the points of a checkpoint, its own sampler as it is set first; what a solver refuses is said and left out."""
     own = run("task=evaluate", *settings)
     yield point_of("its own sampler", own)
-    tries = [("its own sampler", [f"sampler.steps={steps}"], None) for steps in OWN_STEPS if steps < own.settings.sampler.steps]
+    own_steps = [steps for steps in OWN_STEPS if steps < own.settings.sampler.steps]
+    tries: list[tuple[str, list[str], float | None]] = [("its own sampler", [f"sampler.steps={steps}"], None) for steps in own_steps]
     for solver in SOLVERS:
         for steps in FEW_STEPS:
             words = [f"sampler.solver={solver}", f"sampler.steps={steps}"]
