@@ -35,6 +35,7 @@ from rsdiff.reporting import (
     write_sweep_page,
 )
 from rsdiff.reporting.display import busiest_window, display_of, enlarged
+from rsdiff.reporting.panels import file_name
 from rsdiff.reporting.spectra import SpectralImages, angles, chosen_pixels, write_spectra
 from rsdiff.reporting.sweep_page import cost_figures
 
@@ -130,11 +131,36 @@ def test_missing_records_name_the_command_that_makes_them(tmp_path: Path) -> Non
         read_records(tmp_path)
 
 
+def test_pictures_of_different_images_have_different_names() -> None:
+    names = [
+        "a/b_c",
+        "a_b/c",
+        "a_b_c",
+        "a--b_c",
+        "a b_c",
+        "a.b_c",
+        "a/b/c",
+        "a",
+        "a_",
+        "_a",
+        "a-/b",
+        "a/-b",
+        "/a",
+        "a/b_c.lr",
+        "é/b",
+        "ä/b",
+    ]
+    files = {file_name(name) for name in names}
+    assert len(files) == len(names)
+    assert not [file for file in files if set(file) & set("/. ")]
+    assert file_name("Port/port_1") == "Port--port_1"
+
+
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 12])
 @pytest.mark.parametrize("hr", [True, False])
 def test_a_panel_is_drawn_for_any_number_of_bands(tmp_path: Path, bands: int, hr: bool) -> None:
     path = write_panel(tmp_path, panel(bands=bands, hr=hr))
-    assert path.name == "class_scene_1_tif.png"
+    assert path.name == f"{file_name('class/scene 1.tif')}.png"
     with Image.open(path) as picture:
         assert picture.width > 3 * 200
     single = sorted(p.name for p in tmp_path.iterdir() if p != path)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from rsdiff.downstream.tables import differences
 from rsdiff.metrics import METRICS
 from rsdiff.metrics.protocol import ProtocolConfig
 from rsdiff.metrics.statistics import bootstrap_interval, holm, paired_difference, rank_intervals, two_way_interval
 from rsdiff.metrics.summary import Summary, summarise
+from rsdiff.reporting.comparison import comparison
 from rsdiff.reporting.tables import cells_of, markdown_table
 
 DRAWN = np.random.default_rng(1)
@@ -31,6 +34,8 @@ def test_means_and_differences_are_over_the_images_where_both_are_finite() -> No
     assert (entry.infinite, entry.infinite_baseline, entry.missing) == (0, 1, 1)
     assert "0 images are infinite and 1 of bicubic, 1 have no value; the means are over the other 1 images" in markdown_table(summary)
     json.dumps(summary.as_dict(), allow_nan=False)
+    alone = summarise([{"name": "a", "psnr": math.inf}, {"name": "b", "psnr": 30.0}], [METRICS["psnr"]], ProtocolConfig())
+    assert "PSNR: 1 images are infinite; the means are over the other 1 images" in markdown_table(alone)
 
 
 def test_paired_statistics_equal_scipys() -> None:
@@ -64,12 +69,29 @@ def test_few_or_equal_images_have_no_test() -> None:
 
 def test_chance_is_marked_in_the_table_and_more_than_chance_is_not() -> None:
     noise = DRAWN.normal(0, 1, 30)
-    by_chance = summary_of((25 + noise).tolist(), (25 + noise[::-1]).tolist()).metrics[0]
-    clear = summary_of((25 + noise).tolist(), (24 + noise).tolist()).metrics[0]
+    doubtful, certain = (summary_of((25 + noise).tolist(), other.tolist()) for other in (25 + noise[::-1], 24 + noise))
+    by_chance, clear = doubtful.metrics[0], certain.metrics[0]
     assert by_chance.is_significant is False
     assert cells_of(by_chance)[5].endswith("n.s.")
     assert cells_of(clear)[5] == "+1.00 ±0.00"
     assert cells_of(clear)[6] == "100%"
+    compared = [{"name": str(i), "psnr": value, "bicubic_psnr": 24.0} for i, value in enumerate(25 + noise)]
+    of_tools = [comparison([METRICS["psnr"]], {"a": compared, "b": other}, "tool") for other in (shuffled(compared), shifted(compared))]
+    of_inputs = [
+        "\n".join(differences([{"SR_iou": a, "bicubic_iou": b} for a, b in zip(noise, other, strict=True)], ("iou",)))
+        for other in (noise[::-1], noise - 1)
+    ]
+    for with_mark, without in ((markdown_table(doubtful), markdown_table(certain)), of_tools, of_inputs):
+        assert (with_mark.count("n.s."), with_mark.count("n.s.: a Wilcoxon test")) == (2, 1)  # in the table, and below it what that means
+        assert "n.s." not in without
+
+
+def shuffled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "psnr": other["psnr"]} for row, other in zip(rows, reversed(rows), strict=True)]
+
+
+def shifted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**row, "psnr": row["psnr"] - 1} for row in rows]
 
 
 def test_holm_corrects_for_the_number_of_comparisons() -> None:

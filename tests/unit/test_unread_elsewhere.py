@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import rsdiff
+from rsdiff.app.composition import settings_of
+from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, UserError
 
 CASES = {
@@ -45,6 +47,27 @@ def test_what_nothing_reads_is_refused(case: str) -> None:
     words, sentence = CASES[case]
     with pytest.raises(ConfigError, match=sentence):
         rsdiff.compose(*words.split())
+
+
+NEEDED = {"publish": {"title": "any", "does": "any", "data": ["any"], "licence": "any"}}
+"""Options without which a task cannot be composed."""
+
+
+def test_no_task_takes_an_option_of_a_group_that_it_does_not_read() -> None:
+    plain = dict(rsdiff.compose("task=evaluate", "model=bicubic").resolved)
+    tried = set()
+    for task in GROUPS["task"]:
+        options = GROUPS["task"][task]
+        for group in GROUPS.keys() - options.uses - {"task", "logger"}:
+            choices = dict.fromkeys(GROUPS, "any") | {"task": task}
+            words = [f"{group}.some.option=1", f"network@{group}.network=hat"]
+            for word in () if options.only_looks else words:
+                with pytest.raises(ConfigError, match=f"has no effect with task={task}, which reads no option of {group}; leave it out"):
+                    settings_of({**plain, "task": {"kind": task, **NEEDED.get(task, {})}}, choices, [word])
+                tried.add(task)
+    assert {"evaluate", "restore", "score", "calibrate", "prepare", "export"} <= tried
+    with pytest.raises(ConfigError, match=r"trainer\.steps has no effect with task=evaluate"):
+        rsdiff.compose("task=evaluate", "model=bicubic", "trainer.steps=5")
 
 
 def test_what_nothing_reads_is_refused_in_python_too() -> None:

@@ -57,6 +57,9 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
     _refuse_without_value(plain, choices, overrides)
     plain |= present_groups(plain)
     task = cast(TaskOptions, typed_group("task", plain["task"]))
+    typed = OverridesParser.create().parse_overrides(overrides)
+    if not task.only_looks:  # task=status is given the words of the runs that it looks at
+        _refuse_unread(task, choices["task"], [str(parsed.package or parsed.key_or_group) for parsed in typed])
     options = _options(plain)
     if options.checkpoint is not None:
         from rsdiff.runs.predecessor import locate
@@ -71,8 +74,16 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
         if getattr(options, name) is None:
             raise ConfigError(f"task={choices['task']} needs {name}, which was not given; add {name}=PATH.")
     groups = {group: typed_group(group, plain[group]) for group in (*sorted(task.uses), "logger") if group in plain}
-    require_effect({**groups, "task": task}, [parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)])
+    require_effect({**groups, "task": task}, [parsed.key_or_group for parsed in typed])
     return RunSettings(options, task, groups, choices, plain)
+
+
+def _refuse_unread(task: TaskOptions, name: str, typed: Sequence[str]) -> None:
+    """Raise ConfigError where an option of a group was typed that the task does not read."""
+    for option in typed:
+        group, _, inside = option.partition(".")
+        if inside and group in GROUPS and group not in task.uses | {"task", "logger"}:
+            raise ConfigError(f"{option} has no effect with task={name}, which reads no option of {group}; leave it out.")
 
 
 def plain_config(composed: DictConfig) -> dict[str, Any]:

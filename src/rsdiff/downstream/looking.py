@@ -26,6 +26,7 @@ from rsdiff.inference.images import restore_images
 from rsdiff.methods.base import Method
 from rsdiff.metrics.baseline import bicubic
 from rsdiff.metrics.objects import objects_of, outlines
+from rsdiff.reporting.panels import file_name
 
 INPUTS = ("bicubic", "SR", "HR")
 """What the network looks at; the first is left out where bands are added."""
@@ -86,7 +87,7 @@ def search(on: Examination, network: nn.Module, options: DownstreamOptions, pane
         if number < options.panels:
             picture = np.concatenate(shown, axis=1)
             panels.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(panels / f"{row['name'].replace('/', '_')}.png")
+            Image.fromarray(picture).save(panels / f"{file_name(row['name'])}.png")
     text = table_of_objects(seen, rows, options.sizes)
     summary = {f"{name}_iou": float(found.jaccard.compute()) for name, found in seen.items()}
     return rows, text, {**summary, "images": len(rows)}

@@ -13,6 +13,7 @@ from torchmetrics.classification import BinaryJaccardIndex
 
 from rsdiff.metrics.objects import Found, Outlines
 from rsdiff.metrics.statistics import paired_difference
+from rsdiff.reporting.tables import BY_CHANCE, NOT_SIGNIFICANT, tested
 
 FOUND = 0.5
 """Score from which a pixel belongs to an object."""
@@ -72,16 +73,17 @@ def touched(objects: Sequence[Found]) -> str:
 def differences(rows: Sequence[Row], figures: Sequence[str]) -> list[str]:
     """Return a table of SR minus bicubic and HR minus SR, paired by image."""
     lines = ["| difference | mean | 95 % interval | better on | p |", "|---|---:|---:|---:|---:|"]
+    is_doubtful = False
     for figure in figures:
         for first, second in (("SR", "bicubic"), ("HR", "SR")):
             better, worse = ([float(row.get(f"{name}_{figure}", math.nan)) for row in rows] for name in (first, second))
             if not np.isfinite([better, worse]).all(axis=0).any():
                 continue
             found = paired_difference(better, worse)
-            p = "-" if found.p != found.p else f"{found.p:.2g}" + (" n.s." if found.p >= 0.05 else "")
-            interval = f"{found.low:+.3f} to {found.high:+.3f}"
-            lines.append(f"| {figure.replace('_', ' ')}, {first} - {second} | {found.mean:+.3f} | {interval} | {found.better:.0%} | {p} |")
-    return lines
+            name, p = f"{figure.replace('_', ' ')}, {first} - {second}", tested(found.p)
+            is_doubtful |= p.endswith(BY_CHANCE)
+            lines.append(f"| {name} | {found.mean:+.3f} | {found.low:+.3f} to {found.high:+.3f} | {found.better:.0%} | {p} |")
+    return [*lines, "", NOT_SIGNIFICANT] if is_doubtful else lines
 
 
 def table_of_classes(accuracy: Mapping[str, float], rows: Sequence[Row], classes: int) -> str:

@@ -112,7 +112,8 @@ class Summary:
         """Return a sentence on the images and bands that a metric's means do without, or ''."""
         title, parts = entry.metric.title, []
         if entry.infinite or entry.infinite_baseline:
-            parts.append(f"{entry.infinite} images are infinite and {entry.infinite_baseline} of {self.baseline}")
+            of_baseline = f" and {entry.infinite_baseline} of {self.baseline}" if entry.baseline is not None else ""
+            parts.append(f"{entry.infinite} images are infinite{of_baseline}")
         if entry.missing:
             parts.append(f"{entry.missing} have no value")
         said = f"{title}: {', '.join(parts)}; the means are over the other {entry.count} images." if parts else ""

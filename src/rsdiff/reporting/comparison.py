@@ -9,7 +9,7 @@ from rsdiff.data.frames import markdown_of
 from rsdiff.degradations.base import RecordValue
 from rsdiff.metrics.metric import Metric
 from rsdiff.metrics.statistics import holm, paired_difference, rank_intervals
-from rsdiff.reporting.tables import number
+from rsdiff.reporting.tables import BY_CHANCE, NOT_SIGNIFICANT, number, tested
 
 COLUMNS = ("mean", "median", "difference from the best", "95 % interval", "better on", "Holm p", "rank")
 """Columns behind the name."""
@@ -22,6 +22,7 @@ def comparison(metrics: Sequence[Metric], rows: Mapping[str, Sequence[Mapping[st
     what  kind of thing that is compared, the first column's heading, e.g. 'tool'
     """
     lines: list[str] = []
+    is_doubtful = False
     for metric in metrics:
         by_name = {name: {str(row["name"]): float(row[metric.name]) for row in own if metric.name in row} for name, own in rows.items()}
         shared = sorted(set.intersection(*(set(own) for own in by_name.values())))
@@ -30,7 +31,11 @@ def comparison(metrics: Sequence[Metric], rows: Mapping[str, Sequence[Mapping[st
         values = {name: [own[image] for image in shared] for name, own in by_name.items()}
         finite = [index for index in range(len(shared)) if all(math.isfinite(of[index]) for of in values.values())]
         lines += ["", f"### {metric.title}: {len(finite)} images that all {what}s have", ""]
-        lines.append(markdown_of((what, *COLUMNS), _rows(metric, values, finite), COLUMNS))
+        made = _rows(metric, values, finite)
+        lines.append(markdown_of((what, *COLUMNS), made, COLUMNS))
+        is_doubtful |= any(cell.endswith(BY_CHANCE) for row in made for cell in row)
+    if is_doubtful:
+        lines += ["", NOT_SIGNIFICANT]
     return "\n".join([*lines, ""])
 
 
@@ -52,7 +57,6 @@ def _rows(metric: Metric, values: Mapping[str, Sequence[float]], finite: Sequenc
         else:
             found, p = differences[name], corrected[name]
             interval = f"{number(metric, found.low, signed=True)} to {number(metric, found.high, signed=True)}"
-            test = "-" if math.isnan(p) else f"{p:.2g}" + (" n.s." if p >= 0.05 else "")
-            row += [number(metric, found.mean, signed=True), interval, f"{found.better:.0%}", test]
+            row += [number(metric, found.mean, signed=True), interval, f"{found.better:.0%}", tested(p)]
         rows.append([*row, f"{low}" if low == high else f"{low} to {high}"])
     return rows

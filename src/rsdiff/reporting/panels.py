@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from dataclasses import dataclass
@@ -75,8 +76,13 @@ def write_panel(folder: Path, panel: Panel) -> Path:
 
 
 def file_name(name: str) -> str:
-    """Return `name` as a file name: everything but letters, digits, '-' and '_' becomes '_', so no picture can be mistaken for a suffix."""
-    return re.sub(r"[^\w-]+", "_", name).strip("_") or "image"
+    """Return the name of an image as that of a file, another one for every name: 'Port/port_1' gives 'Port--port_1'.
+
+    Everything but letters, digits, '-' and '_' becomes '_', so that no picture can be mistaken for a suffix; a digest then tells it from
+    other names that would be the same.
+    """
+    made = re.sub(r"[^\w/-]+", "_", name).replace("/", "--")
+    return made if made.replace("--", "/") == name else f"{made}-{hashlib.blake2b(name.encode(), digest_size=3).hexdigest()}"
 
 
 def _pictures(panel: Panel) -> dict[str, Picture]:

@@ -12,6 +12,14 @@ from rsdiff.metrics import Metric, MetricSummary, Summary
 from rsdiff.metrics.statistics import SIGNIFICANT
 
 ARROWS = {"higher": "↑", "lower": "↓", "none": ""}
+BY_CHANCE = " n.s."
+NOT_SIGNIFICANT = f"n.s.: a Wilcoxon test of the images does not tell them from chance (p of {SIGNIFICANT:g} or more)."
+"""What `BY_CHANCE` means, below tables that have it."""
+
+
+def tested(p: float) -> str:
+    """Return the p of a test as tables have it, '-' where there was none."""
+    return "-" if math.isnan(p) else f"{p:.2g}" + (BY_CHANCE if p >= SIGNIFICANT else "")
 
 
 def headings(summary: Summary) -> tuple[str, ...]:
@@ -72,7 +80,7 @@ def difference_text(entry: MetricSummary) -> str:
     text = number(entry.metric, entry.difference, signed=True)
     if entry.paired is None or math.isnan(entry.paired.error):
         return text
-    chance = " n.s." if entry.is_significant is False else ""
+    chance = BY_CHANCE if entry.is_significant is False else ""
     return f"{text} ±{number(entry.metric, entry.paired.error)}{chance}"
 
 
@@ -80,10 +88,9 @@ def explanation(summary: Summary) -> tuple[str, ...]:
     """Return the sentence that says how differences are meant, where there are any."""
     if all(entry.paired is None or not entry.paired.count for entry in summary.metrics):
         return ()
-    return (
-        "Differences are means over the same images with their standard error; better on: share of images; n.s.: a Wilcoxon test of the "
-        f"images does not tell them from chance (p of {SIGNIFICANT:g} or more).",
-    )
+    said = "Differences are means over the same images with their standard error; better on: share of images"
+    doubtful = any(difference_text(entry).endswith(BY_CHANCE) for entry in summary.metrics)
+    return (f"{said}; {NOT_SIGNIFICANT}" if doubtful else f"{said}.",)
 
 
 def number(metric: Metric, value: float | None, signed: bool = False) -> str:
