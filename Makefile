@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 .DEFAULT_GOAL = help
 
-.PHONY: env help lock test-newest test-oldest demo wheel-check reproduce-tables leaderboard matrix feature-table test test-devices device-table gpu-proof gpu-rehearsal test-slow test-learning proof learn learning-page trained-page test-goldens test-faults benchmark docs model-table gallery notebook release lint format
+.PHONY: env help lock test-newest test-oldest demo wheel-check reproduce-tables leaderboard matrix feature-table test test-devices device-table gpu-proof gpu-rehearsal test-slow test-learning proof learn learning-page trained-page test-goldens test-faults benchmark docs model-table quality gallery notebook release lint format
 
 TABLE ?= all
 BUDGET ?= quick
@@ -180,6 +180,11 @@ docs: $(STAMP)
 # MODELS="sr3 liif" again: half a minute of a core each.
 model-table: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m documentation.model_table $(MODELS)
+
+# Adds a trained diffusion to docs/quality.md: quality against calls of the network, with its own sampler and with solvers of few steps.
+# NAME=texture CHECKPOINT=RUN_FOLDER DATA_ROOT=FOLDER SETTINGS="dataset.test_limit=8"; an image costs some 130 calls.
+quality: $(STAMP)
+	$(BIN)/python -m documentation.quality_against_calls $(NAME) checkpoint=$(CHECKPOINT) $(if $(DATA_ROOT),dataset.root=$(DATA_ROOT)) $(SETTINGS)
 
 # Makes the pictures of docs/gallery.md from weights of the zoo on generated scenes and, with DATA_ROOT, on a Landsat scene (DATA_ROOT/scenes).
 gallery: $(STAMP)

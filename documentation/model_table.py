@@ -7,6 +7,7 @@ in docs/model_costs.json: make model-table, with MODELS="sr3 liif" to measure th
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -96,7 +97,7 @@ def page_of(options: Shipped, records: Mapping[str, Any]) -> str:
     reasons: dict[str, list[str]] = {}
     for name, record in sorted(records.items()):
         if record["cost"] is None:
-            reasons.setdefault(record["reason"].replace(f"model={name} ", "").removesuffix("."), []).append(f"`{name}`")
+            reasons.setdefault(re.sub(r"^model=\w+ ", "", record["reason"]).removesuffix("."), []).append(f"`{name}`")
     missing = [f"`{name}`" for name in published(options) if name not in records and problem_for(options.models[name]) is not None]
     lines = [
         f"Of one image of {SIDE} x {SIDE} target pixels. `GFLOP` counts a multiplication and an addition as two operations. Of a",
@@ -109,7 +110,10 @@ def page_of(options: Shipped, records: Mapping[str, Any]) -> str:
         cost_table(options, records),
     ]
     if untimed:
-        lines += ["", f"Not timed, because a single step takes more than {MOST_OPERATIONS / 1e12:g} TFLOP: {', '.join(untimed)}."]
+        lines += [
+            "",
+            f"Not timed, because the shortest restoration takes more than {MOST_OPERATIONS / 1e12:g} TFLOP: {', '.join(untimed)}.",
+        ]
     lines += [line for reason, names in reasons.items() for line in ("", f"Without costs: {', '.join(names)} ({reason}).")]
     if missing:
         lines += ["", f"Not measured yet, or known from a file of weights alone: {', '.join(missing)}."]

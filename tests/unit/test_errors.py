@@ -24,12 +24,16 @@ SOURCES = sorted(Path(rsdiff.__file__).parent.rglob("*.py"))
 def raised(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
-            yield node.exc.func.id
+            yield f"{node.exc.func.id}({len(node.exc.args)})"
 
 
-def test_no_sentence_for_users_is_raised_as_a_plain_value_error() -> None:
-    plain = [str(path) for path in SOURCES if "ValueError" in raised(path)]
-    assert not plain, "raise rsdiff.config.UserError instead"
+def test_no_sentence_for_users_is_raised_as_a_plain_value_error_or_error_of_the_system() -> None:
+    """The system's errors have a number and its text; with a sentence alone they would be told as a fault of the software."""
+    system = ("OSError", "IOError", "FileNotFoundError", "FileExistsError", "PermissionError", "NotADirectoryError", "IsADirectoryError")
+    plain = [
+        (str(path), what) for path in SOURCES for what in raised(path) if what in {"ValueError(1)", *(f"{name}(1)" for name in system)}
+    ]
+    assert not plain, "raise rsdiff.config.UserError or PlaceError instead"
 
 
 def arithmetic_fault() -> Exception:

@@ -17,7 +17,7 @@ from rsdiff.diffusion import solvers as grids
 from rsdiff.diffusion.edm import EdmDenoiser, EdmPreconditioning
 from rsdiff.diffusion.fastdpm import fastdpm_betas
 from rsdiff.diffusion.noise import ReplayNoise, SeededNoise
-from rsdiff.diffusion.sampler import SamplerConfig, make_levels, require_stable, sample
+from rsdiff.diffusion.sampler import SamplerConfig, calls_of, make_levels, require_stable, sample
 from rsdiff.diffusion.schedules import DiscreteDenoiser, DiscreteSchedule, ScheduleConfig, make_betas
 
 SHAPE = (2, 3, 4, 4)
@@ -250,3 +250,16 @@ def test_shipped_multistep_samplers_are_nearer_the_exact_solution_than_ddim(path
     values.pop("kind")
     config = config_from_mapping(SamplerConfig, values, "sampler")
     require_stable(config, tuple(make_levels(config, sr3_like(1000)).tolist()))
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "ddim", "dpmpp_2m", "unipc", "deis"])
+def test_a_sampler_makes_as_many_calls_of_the_network_as_are_told(solver: str) -> None:
+    made = []
+
+    def counted(x: Tensor, time: Tensor) -> Tensor:
+        made.append(time)
+        return 0.1 * x
+
+    config = SamplerConfig(solver=solver, grid="edm", start="edm", steps=5)
+    sample(config, EdmDenoiser(counted, EdmPreconditioning()), (1, 3, 4, 4), noise_of("a"), device="cpu")
+    assert len(made) == calls_of(config)

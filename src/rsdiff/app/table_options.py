@@ -90,6 +90,8 @@ class TableRow:
     """What to type, or where to go, to get that file."""
     note: str = ""
     """What a reader should know of this row."""
+    unevaluable: str = ""
+    """Why the published data cannot evaluate this row, as a sentence; budget paper then does not train it."""
 
     def __post_init__(self) -> None:
         if bool(self.released) != bool(self.download):

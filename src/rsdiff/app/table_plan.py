@@ -98,6 +98,8 @@ def cells_of(
                 if row.model not in models:
                     reason = f"model={row.model} is not part of this version (there is no conf/model/{row.model}.yaml)."
                     cells.append(Cell(row, point, seed, None, reason))
+                elif budget == "paper" and row.unevaluable:
+                    cells.append(Cell(row, point, seed, None, row.unevaluable))
                 elif budget == "quick":
                     cells.append(Cell(row, point, seed, _quick(table, row, point, seed, models, needless, find_data)))
                 else:

@@ -207,6 +207,12 @@ def make_levels(config: SamplerConfig, denoiser: Denoiser) -> Tensor:
     return chosen
 
 
+def calls_of(sampler: SamplerConfig) -> int:
+    """Return how often a sampler that ends at sigma 0 calls the network for an image."""
+    levels = len(sampler.sigmas) if sampler.grid == "list" else sampler.steps
+    return 2 * levels - 1 if sampler.solver == "heun" else levels  # Heun's last step, to 0, is Euler's
+
+
 _WALKS: ContextVar[list[list[float]] | None] = ContextVar("walks", default=None)
 
 

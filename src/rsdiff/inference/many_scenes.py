@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rsdiff.config import UserError
+from rsdiff.config import PlaceError, UserError
 from rsdiff.data.durable import write_json
 from rsdiff.data.opening import without_warnings
 from rsdiff.data.source import DataError
@@ -44,8 +44,13 @@ def require_ours(outputs: Sequence[Path]) -> None:
         )
 
 
+def _size(count: int) -> str:
+    """Return a number of bytes as a person reads it."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"
+
+
 def require_space(places: Mapping[Path, Path], scale: float, options: SceneOptions, bands: int) -> int:
-    """Raise OSError in one sentence where the disk of the outputs is too small; return the bytes that a scene's scratch files take.
+    """Raise PlaceError where the disk of the outputs is too small; return the bytes that a scene's scratch files take.
 
     places  output of every input
     bands   of the results
@@ -64,8 +69,8 @@ def require_space(places: Mapping[Path, Path], scale: float, options: SceneOptio
     free = shutil.disk_usage(next(parent for parent in first.resolve().parents if parent.exists())).free
     needed = written if options.compress == "none" else written // 2
     if free < needed:
-        raise OSError(
-            f"the disk of output={first} has {free / 2**30:.1f} GiB left and the result may need {needed / 2**30:.1f} GiB; "
+        raise PlaceError(
+            f"the disk of output={first} has {_size(free)} left and the result may need {_size(needed)}; "
             "free some or choose another folder."
         )
     return largest

@@ -1,0 +1,152 @@
+"""Quality against calls of the network: a trained diffusion with its own sampler and with solvers of few steps, as docs/quality.md.
+
+    python -m documentation.quality_against_calls NAME checkpoint=RUN_FOLDER dataset.root=FOLDER dataset.test_limit=8
+
+Solvers are compared on the grid, start and clamp of the checkpoint's own sampler; with fitted levels, those that task=fit-levels finds on
+training images. Every evaluation and fit is a run of its own, so that the command goes on where it was stopped. The records of
+docs/quality.json are kept: a checkpoint of the same NAME replaces its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import rsdiff
+from rsdiff.api.commands import Ended
+from rsdiff.config import UserError
+from rsdiff.diffusion.sampler import calls_of
+from rsdiff.metrics import METRICS
+from rsdiff.reporting.figures import CostPoint, quality_against_cost
+
+SOLVERS = ("dpmpp_2m", "unipc", "deis")
+"""Solvers of few steps, which call the network once a step."""
+FEW_STEPS = (3, 4, 6, 9)
+OWN_STEPS = (2, 3, 5)
+"""Steps of the checkpoint's own sampler beside those it is set to."""
+RECORDS, PAGE, PICTURES = "docs/quality.json", "docs/quality.md", "docs/images"
+Ran = Callable[..., Ended]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation.
+
+    curve    solver, and where its levels come from
+    calls    of the network for an image
+    metrics  means over the test images, by name
+    error    root mean square distance to the fine solution of the solver on held-out crops in [0, 1], which task=fit-levels measured
+    """
+
+    curve: str
+    calls: int
+    metrics: Mapping[str, float]
+    error: float | None = None
+
+
+def measured(settings: Sequence[str], run: Ran = rsdiff.run, say: Callable[[str], None] = print) -> Iterator[Point]:
+    """Yield the points of a checkpoint, its own sampler as it is set first; what a solver refuses is said and left out."""
+    own = run("task=evaluate", *settings)
+    yield point_of("its own sampler", own)
+    own_steps = [steps for steps in OWN_STEPS if steps < own.settings.sampler.steps]
+    tries: list[tuple[str, list[str], float | None]] = [("its own sampler", [f"sampler.steps={steps}"], None) for steps in own_steps]
+    for solver in SOLVERS:
+        for steps in FEW_STEPS:
+            words = [f"sampler.solver={solver}", f"sampler.steps={steps}"]
+            try:
+                fit = run("task=fit-levels", *settings, *words)
+            except UserError as error:
+                say(f"{solver}, {steps} steps: no levels were fitted: {error}")
+                tries.append((solver, words, None))
+                continue
+            before, after = (float(fit.summary[name]) for name in ("error_before", "error_after"))
+            tries.append((solver, words, before))
+            if after < before:
+                levels = yaml.safe_load(fit.files[0].read_text())["sigmas"]
+                listed = f"sampler.sigmas=[{','.join(map(str, levels))}]"
+                tries.append((f"{solver}, fitted levels", [words[0], "sampler.grid=list", listed], after))
+    for curve, words, distance in tries:
+        try:
+            yield point_of(curve, run("task=evaluate", *settings, *words), distance)
+        except UserError as error:
+            say(f"{curve}, {' '.join(words)}: {error}")
+
+
+def point_of(curve: str, ended: Ended, error: float | None = None) -> Point:
+    """Return what an evaluation found."""
+    metrics = {name: float(value) for name, value in ended.summary.items() if name in METRICS}
+    return Point(curve, calls_of(ended.settings.sampler), metrics, error)
+
+
+def page_of(records: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, str]]:
+    """Return the page and its figures as SVG by name."""
+    text = [
+        "# Quality against calls\n\nTrained diffusions with their own sampler and with solvers of few steps on its grid, start and clamp; "
+        "*fitted levels* are those that `task=fit-levels` found on training images, where they came nearer to the fine solution than the "
+        "usual ones. Means over the test images. *Error* is the root mean square distance of restorations to the fine solution of the same "
+        "solver, of images in [0, 1], on held-out crops. A page is renewed by the command under its heading."
+    ]
+    figures: dict[str, str] = {}
+    for name, record in records.items():
+        points = [Point(**values) for values in record["points"]]
+        text.append(f"## {name}\n\n```bash\n{record['command']}\n```")
+        metrics = [metric for metric in METRICS.values() if metric.direction != "none" and all(metric.name in p.metrics for p in points)]
+        for metric in metrics:
+            drawn = [CostPoint("", point.calls, point.metrics[metric.name], point.curve) for point in points]
+            title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
+            svg = quality_against_cost(drawn, "calls of the network", title, metric.direction == "higher")
+            if svg is not None:
+                figures[f"quality_{name}_{metric.name}.svg"] = svg
+                text.append(f"![{metric.title} against calls of the network](images/quality_{name}_{metric.name}.svg)")
+        heads = ["sampler", "calls", *(metric.title for metric in metrics), "error"]
+        rows = [
+            [p.curve, str(p.calls), *(f"{p.metrics[m.name]:.4g}" for m in metrics), "" if p.error is None else f"{p.error:.2g}"]
+            for p in points
+        ]
+        text.append("\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows]))
+        for metric in metrics:
+            text.append(reached(points, metric.name, metric.title, metric.direction == "higher"))
+    return "\n\n".join(text) + "\n", figures
+
+
+def reached(points: Sequence[Point], metric: str, title: str, higher: bool) -> str:
+    """Return in a sentence with how few calls solvers are as good as the first point, the checkpoint's own sampler."""
+    wanted, sign = points[0].metrics[metric], 1 if higher else -1
+    good = [point for point in points[1:] if sign * point.metrics[metric] >= sign * wanted]
+    fewest = min(good, key=lambda point: point.calls, default=None)
+    own = f"{title}: {wanted:.4g} with the {points[0].calls} calls of its own sampler"
+    if fewest is None:
+        return f"{own}, which no other point reaches."
+    share = fewest.calls / points[0].calls
+    return f"{own}; {fewest.curve} is as good or better with {fewest.calls} ({fewest.metrics[metric]:.4g}), {share:.2g} of the calls."
+
+
+def main(repository: Path, words: Sequence[str]) -> None:
+    """Measure a checkpoint and write the page of all."""
+    if len(words) < 2 or "=" in words[0]:
+        sys.exit("give a name for the page and settings: python -m documentation.quality_against_calls NAME checkpoint=RUN_FOLDER")
+    name, settings = words[0], words[1:]
+    path = repository / RECORDS
+    records: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    points = []
+    for point in measured(settings):
+        points.append(asdict(point))
+        print(f"{point.curve}, {point.calls} calls: {', '.join(f'{key} {value:.4g}' for key, value in point.metrics.items())}", flush=True)
+    told = (word if "/" not in word else f"{word.partition('=')[0]}=FOLDER" for word in settings)  # not the folders of this machine
+    records[name] = {"command": " ".join(["python -m documentation.quality_against_calls", name, *told]), "points": points}
+    path.write_text(json.dumps(dict(sorted(records.items())), indent=1) + "\n")
+    text, figures = page_of(records)
+    for file, svg in figures.items():
+        (repository / PICTURES / file).write_text(svg)
+    (repository / PAGE).write_text(text)
+    print(f"wrote {repository / PAGE}")
+
+
+if __name__ == "__main__":
+    main(Path.cwd(), sys.argv[1:])
