@@ -154,7 +154,7 @@ def test_a_table_runs_once_and_tells_what_is_missing(repository: Path, run_comma
     ended = run_command("sweeps=tables/toy", repository=repository)
     assert ended.code == 0, ended.err
     assert "model=not_written_yet is not part of this version" in ended.out
-    assert "4 of 8 cells of 1 tables, budget quick" in ended.out
+    assert "4 of 8 cells of 1 table, budget quick" in ended.out
     assert "not run  weights/x4.pth is not there; get it so: curl -o weights/x4.pth ADDRESS" in ended.out
     page = (Path("outputs") / "tables" / "toy-quick" / "table.md").read_text()
     assert "Ours: 2 test images of synthetic, 64 x 64, x4, degradation diffbsr_test; all bands (RGB), border 4 px." in page

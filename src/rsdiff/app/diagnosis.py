@@ -26,7 +26,6 @@ from omegaconf.errors import OmegaConfBaseException
 from rsdiff.app.groups import FAMILIES, GROUPS
 from rsdiff.config import ConfigError
 from rsdiff.config.typed import nearest
-from rsdiff.metrics.table import METRICS
 from rsdiff.runs.options import RunOptions
 
 MAX_NAMED = 4
@@ -152,7 +151,7 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
         options = options_of_group(key, config_name, searched) if key in groups else []
         for option in _values(override):
             if options and option is not None and str(option) not in options:
-                if key == "metrics" and str(option) in METRICS:
+                if key == "metrics" and _is_metric(str(option)):
                     return f"metrics={option} is a metric and no protocol; type 'metrics.metrics=[{option}]'."
                 return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
     if isinstance(error, MissingConfigException):
@@ -286,7 +285,7 @@ def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str |
         return None
     known = [name for name in known if name not in ("kind", "hydra")]
     where = ".".join(place)
-    if part in _MEANT and where in ("", "trainer"):
+    if part in _MEANT and where in ("", "trainer") and not _deeper(node, where, part):
         return f"{key} is not a setting; {_MEANT[part]}."
     if where:
         if not known:
@@ -303,6 +302,12 @@ def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str |
         return f"{key} is not a group (did you mean {dotted}?); an option of a group is written with a dot."
     hint = f" (did you mean {' or '.join(same_name)}?)" if same_name else nearest(part, names)
     return f"{key} is not a setting{hint}; the groups and top-level settings are {', '.join(names)}."
+
+
+def _is_metric(name: str) -> bool:
+    from rsdiff.metrics.table import METRICS  # here and not above: it imports PyTorch, which completing a command in a shell does without
+
+    return name in METRICS
 
 
 def _deeper(node: object, where: str, setting: str) -> str:
