@@ -186,7 +186,8 @@ model-table: $(STAMP)
 quality: $(STAMP)
 	$(BIN)/python -m documentation.quality_against_calls $(NAME) checkpoint=$(CHECKPOINT) $(if $(DATA_ROOT),dataset.root=$(DATA_ROOT)) $(SETTINGS)
 
-# Makes the pictures of docs/gallery.md from weights of the zoo on generated scenes and, with DATA_ROOT, on a Landsat scene (DATA_ROOT/scenes).
+# Makes the pictures of docs/gallery.md from weights of the zoo on generated scenes and, with DATA_ROOT, on a Landsat scene (DATA_ROOT/scenes):
+# a quarter of an hour.
 gallery: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python docs/gallery.py $(DATA_ROOT)
 

@@ -1,4 +1,6 @@
-"""Makes the pictures of docs/gallery.md with weights of the zoo: make gallery DATA_ROOT=FOLDER. It takes a minute.
+"""Makes the pictures of docs/gallery.md with weights of the zoo: make gallery DATA_ROOT=FOLDER.
+
+It takes a quarter of an hour of one core, nearly all of it for samples of the diffusion.
 
 FOLDER/scenes/RGB.byte.tif is the Landsat 7 scene of rasterio's test data, which is in the public domain; without it the picture of a scene
 on its map stays as it is.
