@@ -107,8 +107,8 @@ so that 1.9 times its error of the noise is little.
 LDCSR's samples hardly differ from each other, and should not: the published objective draws the end of the complete reverse chain to the
 latent by its squared error, and the network for which that is least ends every chain at the mean of all latents that fit the LR
 (`tests/learning/test_cascade_and_latent.py`). In `ldcsr_levels` each step trains one random level, by `model.trained_through=level` (ours):
-what the LR leaves open has 0.74 of its deviation in place of 0.07. How much of the rest the latent can hold, 36 values for 144 pixels, was not
-measured.
+what the LR leaves open has 0.74 of its deviation in place of 0.07. How much of the rest the latent can hold, 36 values for 144 pixels, was
+not measured.
 
 BlindDiff's restorations are the farthest from the best estimate, and its kernels too; whether its training is too short is not known.
 
