@@ -119,6 +119,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
         say([plan.training(settings, parameters, trainer.step, len(test), accelerator)])
         tracker.rewind(trainer.step)
     trainer.fit()
+    cost = {name: value for name, value in trainer.budget.state().items() if value is not None}  # now: what follows is no training
     if not trainer.budget.is_spent(trainer.step):
         say([f"stopped early after step {trainer.step}: the last {config.patience} validations brought no improvement."])
     best = read_checkpoint(folder.path)
@@ -129,7 +130,6 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     if accelerator.is_main_process:
         tracker.model(best.folder)
     result = evaluate.report(settings, method, cases, best, folder, tracker, accelerator, said)
-    cost = {name: value for name, value in trainer.budget.state().items() if value is not None}
     summary = {**result.summary, **({"steps": trainer.step, "parameters": parameters, **cost} if cost else {})}
     return replace(result, summary=summary, files=[*result.files, best.folder / WEIGHTS])
 
