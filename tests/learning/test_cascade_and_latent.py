@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from rsdiff.data.sample import Batch
 from rsdiff.degradations.bands import BandsConfig
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.methods.base import Problem
@@ -224,35 +225,32 @@ def latent_method(**options: object) -> LatentDiffusion:
     return method
 
 
-def test_ldcsr_restores_the_best_estimate_and_its_loss_is_the_bayes_error() -> None:
-    world, method = GaussianWorld(side=12), latent_method()
-    parts: Any = method
-    batch = world.batch(128, seed=1)
+def trained_and_restored(method: LatentDiffusion, network: type[BestLatent], count: int) -> tuple[Latents, Batch, float, Tensor]:
+    """Return the latents, a batch, the method's loss on it with a network that knows the world, and its restorations (B, n)."""
+    world, parts = GaussianWorld(side=12), cast(Any, method)
+    batch = world.batch(count, seed=1)
     method.start_stage(method.stages()[-1])
     latents = Latents(world, batch.need("lr"), method.latent_scale)
-    parts.unet = BestLatent(latents)
+    parts.unet = network(latents)
     with torch.no_grad():
-        terms = all_terms(method, batch, noise_of(128))
-        made = method.restore(replace(batch, hr=None), published_sampler("ldcsr"), noise_of(128))
+        terms = all_terms(method, batch, noise_of(count))
+        made = method.restore(replace(batch, hr=None), published_sampler("ldcsr"), noise_of(count))
+    return latents, batch, float(terms["diffusion"]), made.double().flatten(1)
+
+
+def test_ldcsr_restores_the_best_estimate_and_its_loss_is_the_bayes_error() -> None:
+    latents, batch, loss, made = trained_and_restored(latent_method(), BestLatent, 128)
     best = latents.posterior.mean
-    assert float((made.double().flatten(1) - best).abs().max()) < 1e-3, "restoration is not what the latent stands for"
+    assert float((made - best).abs().max()) < 1e-3, "restoration is not what the latent stands for"
     error = float((best - batch.need("hr").double().flatten(1)).square().mean())
-    assert abs(float(terms["diffusion"]) / (float(latents.unit) ** 2 * error) - 1) < 0.01
+    assert abs(loss / (float(latents.unit) ** 2 * error) - 1) < 0.01
 
 
 def test_ldcsr_trained_by_levels_draws_from_the_posterior_and_its_loss_is_the_bayes_error() -> None:
-    world, method = GaussianWorld(side=12), latent_method(trained_through="level")
-    parts: Any = method
-    batch = world.batch(512, seed=1)
-    method.start_stage(method.stages()[-1])
-    latents = Latents(world, batch.need("lr"), method.latent_scale)
-    parts.unet = LikelyLatent(latents)
-    with torch.no_grad():
-        terms = all_terms(method, batch, noise_of(512))
-        made = method.restore(replace(batch, hr=None), published_sampler("ldcsr"), noise_of(512)).double().flatten(1)
+    latents, _, loss, made = trained_and_restored(latent_method(trained_through="level"), LikelyLatent, 512)
     variances = latents.posterior.variances * latents.unit**2
     error = torch.stack([variances / (variances + (1 - bar) / bar) for bar in latents.bars]).mean()
-    assert abs(float(terms["diffusion"] / error) - 1) < 0.04
+    assert abs(loss / float(error) - 1) < 0.04
     is_open = variances > 1e-3
     standard = (((made - latents.posterior.mean) @ latents.posterior.axes) * latents.unit / variances.sqrt())[:, is_open]
     expected = ancestral(latents.bars.flip(0).tolist())(variances)[is_open]

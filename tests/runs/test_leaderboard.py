@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose
 
 from rsdiff.app.command_line import CONFIG_NAME, check_run, composing
 from rsdiff.app.composition import group_config
-from rsdiff.app.leaderboard import jobs_of, trained
+from rsdiff.app.leaderboard import ON_EQUAL_TERMS, jobs_of, trained
 from rsdiff.app.options import LeaderboardTask
 from rsdiff.app.schemas import register_schemas
 from rsdiff.config import ConfigError
+from rsdiff.runs.result import TaskResult
 from rsdiff.runs.status import read_status
+from rsdiff.tasks import evaluate
 from tests.conftest import REPOSITORY, Command
 
 DATA = (
@@ -64,6 +68,25 @@ def test_a_board_that_cannot_be_made_is_a_sentence(words: tuple[str, ...], sente
     ended = run_command(*words)
     assert ended.code == 2
     assert sentence in ended.err
+
+
+def test_the_cost_of_a_training_leaves_out_the_evaluation_after_it(run_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, late = time.process_time, 0.0
+    report = evaluate.report
+
+    def long_report(*arguments: Any, **named: Any) -> TaskResult:
+        nonlocal late
+        late = 1e6
+        return report(*arguments, **named)
+
+    monkeypatch.setattr("rsdiff.training.budget.time.process_time", lambda: real() + late)
+    monkeypatch.setattr(evaluate, "report", long_report)
+    ended = run_command(
+        "model=rrdb_tiny", *DATA.split(), "trainer=quick", "trainer.processor_minutes=0.001", *ON_EQUAL_TERMS, "trainer.batch=1"
+    )
+    assert ended.code == 0, ended.err
+    (folder,) = Path("outputs/train").glob("*/*")
+    assert 0 < read_status(folder).summary["processor_seconds"] < 1e5
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import torch
 import rsdiff
 from rsdiff.app.command_line import check_command
 from rsdiff.app.words import for_hydra, words_of
+from rsdiff.tasks.publish import for_others
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.weights import stores
 from rsdiff.weights.about import about_of
@@ -49,7 +50,8 @@ def test_published_weights_are_used_like_any_checkpoint_and_results_name_them(
     folder = tmp_path / "hub/me/small"
     about = about_of(folder)
     assert {"psnr"} == {row["metric"] for row in about.figures}
-    assert f"python run.py task=evaluate checkpoint={imported} " in (folder / "README.md").read_text()
+    assert f"python run.py task=evaluate checkpoint={imported.name} " in (folder / "README.md").read_text()
+    assert not any(str(tmp_path) in (folder / name).read_text() for name in ("README.md", "card.json")), "where it lies on this machine"
     assert "checkpoint=hf:me/small" in (folder / "README.md").read_text()
     assert all(torch.equal(value, read_checkpoint(imported).weights[key]) for key, value in read_checkpoint(folder).weights.items())
     scored = run_command("task=evaluate", f"checkpoint={published}", "seed=1", *SCENES)
@@ -100,6 +102,23 @@ def test_the_zoo_lists_its_entries_and_takes_no_large_one(
     assert (tmp_path / "zoo/small/card.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("dataset.root=/home/me/data/aid", "dataset.root=aid"),
+        ("checkpoint=[/a/run_1,/b/run_2]", "checkpoint=[run_1,run_2]"),
+        ("dataset.root='/home/my data/aid set'", "dataset.root='aid set'"),
+        ("/home/me/aid_small", "aid_small"),
+        ("dataset.test_pattern='[CMV]*/*'", "dataset.test_pattern='[CMV]*/*'"),
+        ("experiments=quick/rrdb", "experiments=quick/rrdb"),
+        ("metrics.protocol.peak=1/255", "metrics.protocol.peak=1/255"),
+        ("checkpoint=hf:me/small", "checkpoint=hf:me/small"),
+    ],
+)
+def test_cards_name_files_without_their_folders(typed: str, shown: str) -> None:
+    assert for_others(typed) == shown
+
+
 def test_a_card_without_figures_or_licence_is_refused(run_command: Command, imported: Path) -> None:
     words = ["task=publish", f"checkpoint={imported}", "output=o", *CARD]
     assert "add task.results=" in run_command(*words).err
@@ -113,6 +132,7 @@ def test_the_zoo_of_this_repository_is_small_and_complete() -> None:
         assert size <= MOST_BYTES, name
         stores.require_intact(ZOO / name)
         assert all(row["value"] is not None for row in about.figures)
+        assert for_others(read_checkpoint(ZOO / name).card) == read_checkpoint(ZOO / name).card, "folders of the machine that trained it"
         for command in {row["command"] for row in about.figures}:
             words = words_of(shlex.split(command.removeprefix("python run.py ")))
             assert f"checkpoint=zoo:{name}" in words.overrides, "figures of other weights"

@@ -15,7 +15,8 @@ from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.regression_base import Regression
 from rsdiff.methods import METHODS
-from rsdiff.methods.base import Problem
+from rsdiff.methods.base import MethodConfig, Problem
+from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.running_regression import RunningRegression
 
 SONG = {"model_channels": 16, "channel_mult": [1], "num_blocks": 1, "attention_levels": []}
@@ -75,6 +76,47 @@ def test_a_regression_learns_from_a_training_step_or_is_refused(kind: str) -> No
     learned = [module.regression for module in method.modules() if isinstance(module, Regression)]
     assert learned
     assert all(bool(regression.solution.any()) for regression in learned)
+
+
+IMAGES, BANDS = Problem(2, 3, 3), Problem(1, 8, 3)
+NETWORKS: Mapping[str, tuple[Problem, Mapping[str, Any]]] = {
+    "awan": (BANDS, SMALL["awan"]),
+    "edsr": (IMAGES, {"width": 4, "blocks": 1}),
+    "hat": (IMAGES, SMALL["hat"]),
+    "hscnn_plus": (BANDS, SMALL["hscnn_plus"]),
+    "mst_l": (BANDS, {**SMALL["mst_l"], "width": 12}),  # of the bands' own width they add their first features, as published
+    "mstpp": (BANDS, {**SMALL["mstpp"], "width": 12}),
+    "rdn": (IMAGES, {"width": 4, "blocks": 1, "layers": 1, "growth": 4}),
+    "rrdb": (IMAGES, {"width": 4, "blocks": 1, "growth": 4}),
+    "spectral_cnn": (BANDS, SMALL["spectral_cnn"]),
+    "spsr": (IMAGES, {**SMALL["spsr"]["network"], "head": "stages"}),
+    "swinir": (IMAGES, {"width": 12, "depths": [1], "heads": [2], "window": 4, "out_channels": 4}),
+}
+
+
+def test_every_network_is_among_these() -> None:
+    assert set(RestorerConfig.kinds) == set(NETWORKS)
+
+
+def on_a_base(kind: str) -> tuple[MethodConfig, Problem]:
+    problem, sizes = NETWORKS[kind]
+    base = "enlarged" if problem is IMAGES else "regression"
+    return config_from_mapping(METHODS["rrdb"], {"network": {"kind": kind, **sizes}, "base": base}, "model"), problem
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NETWORKS if kind != "spectral_cnn"])
+def test_a_fresh_network_adds_nothing_to_what_it_is_added_to(kind: str) -> None:
+    config, problem = on_a_base(kind)
+    method = config.build(problem).eval()
+    lr = torch.rand(1, problem.lr_bands, 16, 16)
+    added = method.get_submodule("network")(lr).detach().abs().max()
+    assert float(added) < 1e-6
+
+
+def test_a_network_that_begins_elsewhere_is_refused_on_a_base() -> None:
+    config, problem = on_a_base("spectral_cnn")
+    with pytest.raises(UserError, match=r"set model\.base=none"):
+        config.build(problem)
 
 
 def test_a_regression_that_saw_no_known_pixel_is_zero() -> None:

@@ -31,7 +31,6 @@ from rsdiff.losses.images import difference, masked_mean
 from rsdiff.methods.base import Losses, MethodConfig, Predecessor, Problem, Stage
 from rsdiff.methods.restoring import HaloTilesConfig, ImageMethod, ImageNetwork
 from rsdiff.networks.encoder_heads import EDSRNetConfig
-from rsdiff.networks.layers import zeroed
 from rsdiff.networks.restorers import RestorerConfig
 from rsdiff.networks.rrdb import RRDBNetConfig
 
@@ -103,7 +102,7 @@ class ResidualQuantiles(ImageMethod):
         self.network.requires_grad_(False)
         of_head = options.problem_of_head(problem)
         self.head = options.head.build_network(of_head)
-        zeroed(options.head.last_layer(self.head))
+        options.head.answer_zero(self.head)
         self.images.multiple = math.lcm(self.images.multiple, options.head.size_multiple(of_head))
         self.levels = options.quantiles
         self.scores = tuple(NormalDist().inv_cdf(level) for level in self.levels)

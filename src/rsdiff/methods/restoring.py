@@ -15,7 +15,6 @@ from rsdiff.config.reading import ABOVE_0, ReadWith
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import Base, BaseConfig
 from rsdiff.methods.base import Method, Problem, Stage, require_scale
-from rsdiff.networks.layers import zeroed
 from rsdiff.networks.restorers import RestorerConfig
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ class ImageNetwork:
         owner.add_module("base", base.build_base(problem))
         initialise(self.network, initial)
         if self.base.adds:
-            zeroed(restorer.last_layer(self.network))
+            restorer.answer_zero(self.network)
 
     @property
     def network(self) -> nn.Module:

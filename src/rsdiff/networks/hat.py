@@ -8,7 +8,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rsdiff.config import UserError, config
 from rsdiff.data.problem import Problem
@@ -102,6 +103,15 @@ class HATNetConfig(RestorerConfig):
                 upscale=int(problem.scale),
                 num_feat=self.head_width,
             )
+
+    def answer_zero(self, network: nn.Module) -> None:
+        super().answer_zero(network)
+        mean, factor, bias = network.mean, network.img_range, self.last_layer(network).bias
+        assert isinstance(mean, Tensor)
+        assert isinstance(factor, float)
+        assert isinstance(bias, Tensor)
+        with torch.no_grad():  # HAT ends by adding the mean colour of DIV2K
+            bias.copy_(-factor * mean.flatten().expand_as(bias))
 
     def last_layer(self, network: nn.Module) -> nn.Module:
         layer = network.conv_last

@@ -9,6 +9,7 @@ from torch import nn
 from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import Tagged
 from rsdiff.data.problem import Problem
+from rsdiff.networks.layers import zeroed
 
 
 class RestorerConfig(Tagged):
@@ -43,8 +44,12 @@ class RestorerConfig(Tagged):
         """Return the network with fresh weights."""
         raise NotImplementedError
 
+    def answer_zero(self, network: nn.Module) -> None:
+        """Let a fresh `network` answer 0, so that it adds nothing to what it is added to."""
+        zeroed(self.last_layer(network))
+
     def last_layer(self, network: nn.Module) -> nn.Module:
-        """Return the layer of `network` that makes the image: at zero, a fresh network adds nothing to what it is added to."""
+        """Return the layer of `network` that makes the image."""
         layer = getattr(network, "last_layer", None)
         assert isinstance(layer, nn.Module), f"{type(network).__name__} does not tell its last layer"
         return layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from rsdiff.training.origin import IMPORTED, origin_of, sha256
 from rsdiff.weights.about import CARD, PAGE, WEIGHTS, About, about_of, page_of
 from rsdiff.weights.stores import ALL_BYTES, MOST_BYTES, is_zoo, publish, require_intact, typed_name, zoo_entries
 
+OWN_FOLDER = re.compile(r"""(?<![^=,\[{'"])/(?:[^,'"\[\]{}/]+/)*(?=[^,'"\[\]{}/])""")
+"""The folders of an absolute path, in a value or in a word of a command line."""
 KEPT = ("problem", "normaliser", "wavelengths", "version", "trained_on")
 """What of a checkpoint's card others need."""
 
@@ -67,16 +70,17 @@ def write_published(checkpoint: Checkpoint, settings: RunSettings, task: Publish
         save_file({key: value.clone() for key, value in weights.items()}, temporary / WEIGHTS)
         digest = sha256([temporary / WEIGHTS])
         origin = origin_of(checkpoint, (), method)
+        shown = place.name if name == str(place) else name
         card = {
             "format": FORMAT,
             "step": checkpoint.card["step"],
-            "config": untrained(checkpoint.card["config"]),
+            "config": for_others(untrained(checkpoint.card["config"])),
             "choices": checkpoint.card.get("choices", {}),
             **{key: checkpoint.card[key] for key in KEPT if key in checkpoint.card},
             "parameters": method.parameter_count(),
             "weights_sha256": digest,
             IMPORTED: {
-                "file": name,
+                "file": shown,
                 "sha256": digest,
                 "source": f"{about.title}, {origin.source}" if origin else about.title,
                 "made_of": str(origin),
@@ -84,7 +88,7 @@ def write_published(checkpoint: Checkpoint, settings: RunSettings, task: Publish
             "about": about.to_json(),
         }
         (temporary / CARD).write_text(json.dumps(card, indent=1))
-        (temporary / PAGE).write_text(page_of(about, card, place.name if name == str(place) else name, digest))
+        (temporary / PAGE).write_text(page_of(about, card, shown, digest))
         about_of(temporary)
         require_intact(temporary)
         method_from(read_checkpoint(temporary), settings.scale, settings.model)
@@ -135,8 +139,17 @@ def recipe_of(checkpoint: Checkpoint) -> str:
     return command
 
 
+def for_others(value: Any) -> Any:
+    """Return settings, or a word of a command line, with the names of files and folders in place of where they lie on this machine."""
+    if isinstance(value, Mapping):
+        return {key: for_others(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [for_others(one) for one in value]
+    return OWN_FOLDER.sub("", value) if isinstance(value, str) else value
+
+
 def command_of(run_folder: Path) -> str:
-    """Return the command line that began a run, as one types it, or '' where its folder does not tell."""
+    """Return the command line that began a run, as others type it, or '' where its folder does not tell."""
     lines = (run_folder / "provenance.jsonl").read_text().splitlines() if (run_folder / "provenance.jsonl").exists() else []
     words = json.loads(lines[0]).get("command", []) if lines else []
-    return shell_text(words) if words else ""
+    return shell_text([for_others(word) for word in words if not word.startswith("outputs=")]) if words else ""
