@@ -10,6 +10,7 @@ docs/quality.json are kept: a checkpoint of the same NAME replaces its own.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from rsdiff.config import UserError
 from rsdiff.diffusion.sampler import calls_of
 from rsdiff.metrics import METRICS
 from rsdiff.reporting.figures import CostPoint, quality_against_cost
+from rsdiff.tasks.publish import for_others
 
 SOLVERS = ("dpmpp_2m", "unipc", "deis")
 """Solvers of few steps, which call the network once a step."""
@@ -90,13 +92,15 @@ def page_of(records: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, st
         "# Quality against calls\n\nTrained diffusions with their own sampler and with solvers of few steps on its grid, start and clamp; "
         "*fitted levels* are those that `task=fit-levels` found on training images, where they came nearer to the fine solution than the "
         "usual ones. Means over the test images. *Error* is the root mean square distance of restorations to the fine solution of the same "
-        "solver, of images in [0, 1], on held-out crops. A page is renewed by the command under its heading."
+        "solver, of images in [0, 1], on held-out crops. PSNR and SSIM rise where samples lose texture: read them beside the energy of "
+        "the octaves, which is 1 where the texture is that of the HR. A page is renewed by the command under its heading."
     ]
     figures: dict[str, str] = {}
     for name, record in records.items():
         points = [Point(**values) for values in record["points"]]
         text.append(f"## {name}\n\n```bash\n{record['command']}\n```")
-        metrics = [metric for metric in METRICS.values() if metric.direction != "none" and all(metric.name in p.metrics for p in points)]
+        shown = [metric for metric in METRICS.values() if all(metric.name in p.metrics for p in points)]
+        metrics = [metric for metric in shown if metric.direction != "none"]
         for metric in metrics:
             drawn = [CostPoint("", point.calls, point.metrics[metric.name], point.curve) for point in points]
             title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
@@ -104,9 +108,9 @@ def page_of(records: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, st
             if svg is not None:
                 figures[f"quality_{name}_{metric.name}.svg"] = svg
                 text.append(f"![{metric.title} against calls of the network](images/quality_{name}_{metric.name}.svg)")
-        heads = ["sampler", "calls", *(metric.title for metric in metrics), "error"]
+        heads = ["sampler", "calls", *(metric.title for metric in shown), "error"]
         rows = [
-            [p.curve, str(p.calls), *(f"{p.metrics[m.name]:.4g}" for m in metrics), "" if p.error is None else f"{p.error:.2g}"]
+            [p.curve, str(p.calls), *(f"{p.metrics[m.name]:.4g}" for m in shown), "" if p.error is None else f"{p.error:.2g}"]
             for p in points
         ]
         text.append("\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows]))
@@ -138,8 +142,8 @@ def main(repository: Path, words: Sequence[str]) -> None:
     for point in measured(settings):
         points.append(asdict(point))
         print(f"{point.curve}, {point.calls} calls: {', '.join(f'{key} {value:.4g}' for key, value in point.metrics.items())}", flush=True)
-    told = (word if "/" not in word else f"{word.partition('=')[0]}=FOLDER" for word in settings)  # not the folders of this machine
-    records[name] = {"command": " ".join(["python -m documentation.quality_against_calls", name, *told]), "points": points}
+    told = [for_others(word) for word in settings if not word.startswith("outputs=")]
+    records[name] = {"command": shlex.join(["python", "-m", "documentation.quality_against_calls", name, *told]), "points": points}
     path.write_text(json.dumps(dict(sorted(records.items())), indent=1) + "\n")
     text, figures = page_of(records)
     for file, svg in figures.items():
