@@ -116,6 +116,7 @@ def test_an_experiment_overrides_groups_and_single_values(toys: Command) -> None
         (["trainer.batch_size=4"], "trainer.batch_size is not a setting; type trainer.batch=IMAGES."),
         (["seed=1,2"], "seed=1,2 gives several values; add -m"),
         (["experiments=paper/wild"], "experiments=paper/wild does not exist (did you mean paper/wide?)"),
+        (["experiments=wide/paper"], "experiments=wide/paper does not exist (did you mean paper/wide?)"),
         (["hydra/launcher=jobllib"], "hydra/launcher=jobllib does not exist (did you mean joblib?)"),
         (
             ["model=referenced"],
