@@ -208,7 +208,7 @@ def _config_classes(annotation: Any) -> list[type[Any]]:
 
 
 def nearest(word: str, options: list[str]) -> str:
-    """Return ' (did you mean ...?)' for the closest of `options`, or an empty string when none is close; quick/sr3 is closest to sr3/quick."""
+    """Return ' (did you mean ...?)' for the closest of `options`, or '' when none is close; closest to sr3/quick is quick/sr3."""
     turned = "/".join(reversed(word.lower().split("/")))
     close = [turned] if turned in options else difflib.get_close_matches(word.lower(), options, n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""
