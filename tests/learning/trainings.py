@@ -187,8 +187,11 @@ TRAININGS: dict[str, Training] = {
     "ddpm": Training("ddpm_tiny", "sr3_ancestral", "ddpm"),
     "drsr": Training("drsr_tiny", steps=REGRESSION_STEPS, ground=blind, views=2),
     "blinddiff": Training("blinddiff_tiny", "blinddiff", sizes=BLINDDIFF, ground=blind),
-    "blinddiff_kernels": Training(
-        "blinddiff_tiny", "blinddiff", sizes={**BLINDDIFF, "kernel_weight": 1000.0, "guidance": {"weight": 0.0}}, ground=blind
+    "blinddiff_signed": Training(
+        "blinddiff_tiny",
+        "blinddiff",
+        sizes={**BLINDDIFF, "data_range": "signed", "kernel_weight": float(KERNEL**2), "guidance": {"weight": 0.0}},
+        ground=blind,
     ),
     "ldcsr_vae": Training(
         "ldcsr_vae_tiny",
