@@ -148,10 +148,8 @@ def reached(points: Sequence[Point], metrics: Sequence[Metric]) -> str:
     if not few:
         return f"{own}; no other is as good in every column."
     nearest = max(few, key=columns)
-    return (
-        f"{own}; no other is as good in every column, and {nearest.curve} is with {nearest.calls}, {nearest.calls / calls:.2g} of the calls, "
-        f"in {columns(nearest)} of {len(metrics)}."
-    )
+    share = f"{nearest.calls}, {nearest.calls / calls:.2g} of the calls, in {columns(nearest)} of {len(metrics)}"
+    return f"{own}; no other is as good in every column, and {nearest.curve} is with {share}."
 
 
 def shell_word(word: str) -> str:
