@@ -134,14 +134,19 @@ def reached(points: Sequence[Point], metric: str, title: str, higher: bool) -> s
 def main(repository: Path, words: Sequence[str]) -> None:
     """Measure a checkpoint and write the page of all."""
     if len(words) < 2 or "=" in words[0]:
-        sys.exit("give a name for the page and settings: python -m documentation.quality_against_calls NAME checkpoint=RUN_FOLDER")
+        sys.exit("a name for the page or a checkpoint is missing: make quality NAME=NAME CHECKPOINT=RUN_FOLDER")
     name, settings = words[0], words[1:]
     path = repository / RECORDS
     records: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     points = []
-    for point in measured(settings):
-        points.append(asdict(point))
-        print(f"{point.curve}, {point.calls} calls: {', '.join(f'{key} {value:.4g}' for key, value in point.metrics.items())}", flush=True)
+    try:
+        for point in measured(settings):
+            points.append(asdict(point))
+            print(
+                f"{point.curve}, {point.calls} calls: {', '.join(f'{key} {value:.4g}' for key, value in point.metrics.items())}", flush=True
+            )
+    except UserError as mistake:
+        sys.exit(f"error: {mistake}")
     told = [for_others(word) for word in settings if not word.startswith("outputs=")]
     records[name] = {"command": shlex.join(["python", "-m", "documentation.quality_against_calls", name, *told]), "points": points}
     path.write_text(json.dumps(dict(sorted(records.items())), indent=1) + "\n")
