@@ -174,11 +174,15 @@ def main(repository: Path, words: Sequence[str]) -> None:
 def record_of(name: str, settings: Sequence[str]) -> dict[str, Any]:
     """Measure a checkpoint and return its record: the points, and the command that others type."""
     if not settings or "=" in name:
-        sys.exit("give a name for the page and settings: python -m documentation.quality_against_calls NAME checkpoint=RUN_FOLDER")
+        sys.exit("a name for the page or a checkpoint is missing: make quality NAME=NAME CHECKPOINT=RUN_FOLDER")
     points = []
-    for point in measured(settings):
-        points.append(asdict(point))
-        print(f"{point.curve}, {point.calls} calls: {', '.join(f'{key} {value:.4g}' for key, value in point.metrics.items())}", flush=True)
+    try:
+        for point in measured(settings):
+            points.append(asdict(point))
+            means = ", ".join(f"{key} {value:.4g}" for key, value in point.metrics.items())
+            print(f"{point.curve}, {point.calls} calls: {means}", flush=True)
+    except UserError as mistake:
+        sys.exit(f"error: {mistake}")
     told = [shell_word(for_others(word)) for word in settings if not word.startswith("outputs=")]
     return {"command": " ".join(["python -m documentation.quality_against_calls", name, *told]), "points": points}
 

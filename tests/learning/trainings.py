@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from documentation.names import chosen
 from rsdiff.data.sample import Batch
 from rsdiff.degradations.bands import BandsConfig
 from rsdiff.diffusion.noise import SeededNoise
@@ -379,9 +379,7 @@ def _noise(draw: int) -> SeededNoise:
 
 def main(names: Sequence[str], folder: Path) -> None:
     """Train what is named, one after the other."""
-    for name in names or TRAININGS:
-        if name not in TRAININGS:
-            sys.exit(f"{name} is no training; choose among {', '.join(TRAININGS)}.")
+    for name in chosen(names, TRAININGS, "training"):
         train(TRAININGS[name], name, folder / name)
 
 
