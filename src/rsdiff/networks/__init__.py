@@ -1,4 +1,4 @@
-"""Plain `nn.Module`s, one file per published network, each with its config. What an option may choose among stands here, without PyTorch."""
+"""Plain `nn.Module`s, one file per published network, each with its config. Tables of their kinds, without PyTorch."""
 
 from __future__ import annotations
 
