@@ -6,6 +6,35 @@ STAMP = $(VENV)/.installed
 
 .PHONY: env help lock test-newest test-oldest demo wheel-check reproduce-tables leaderboard matrix feature-table test test-devices device-table gpu-proof gpu-rehearsal test-slow test-learning proof learn learning-page trained-page test-goldens test-faults benchmark docs model-table quality gallery notebook release lint format
 
+comma := ,
+space := $() $()
+listed = $(subst $(space),$(comma),$(strip $(1)))
+said = $(subst $(space),$(comma) ,$(strip $(1)))
+worded = $(subst $(comma),$(space),$(1))
+
+# What each target reads from the command line; a variable that no target of a command reads would change nothing, so it is refused.
+ON_THE_SIDE = PYTHON VENV
+VARIABLES_reproduce-tables = TABLE BUDGET SEEDS DATA_ROOT LAUNCHER JOBS OUTPUTS
+VARIABLES_leaderboard = MINUTES METHODS DATA_ROOT LAUNCHER JOBS OUTPUTS
+VARIABLES_matrix = MODELS JOBS
+VARIABLES_device-table = RECIPES
+VARIABLES_gpu-proof = MINUTES DATA_ROOT
+VARIABLES_test-learning = JOBS
+VARIABLES_proof = METHOD DATA_ROOT OUTPUTS
+VARIABLES_learn = NAMES
+VARIABLES_trained-page = OUTPUTS
+VARIABLES_test-faults = TRIES
+VARIABLES_model-table = MODELS
+VARIABLES_quality = NAME CHECKPOINT DATA_ROOT SETTINGS
+VARIABLES_gallery = DATA_ROOT
+GOALS = $(or $(MAKECMDGOALS),help)
+READ = $(sort $(foreach goal,$(GOALS),$(VARIABLES_$(goal))))
+TYPED = $(filter-out MAKE%,$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+UNREAD = $(filter-out $(ON_THE_SIDE) $(READ),$(TYPED))
+ifneq ($(strip $(UNREAD)),)
+  $(error make $(GOALS) does not read $(call said,$(UNREAD)); it reads $(call said,$(READ) $(ON_THE_SIDE)): see make help)
+endif
+
 TABLE ?= all
 BUDGET ?= quick
 SEEDS ?= 1
@@ -44,8 +73,10 @@ lock:
 	rm -rf $(LOCKING)
 	$(PYTHON) -m venv $(LOCKING)
 	$(LOCKING)/bin/python -m pip install --quiet -e ".[dev]"
-	$(LOCKING)/bin/python -m pip freeze --exclude-editable | sed -E 's/\+[A-Za-z0-9.]+$$//' \
-	  | grep -E '^[A-Za-z0-9._-]+==' | grep -Ev '^(nvidia-|cuda-|triton==)' > requirements.lock
+	$(LOCKING)/bin/python -m pip freeze --exclude-editable > $(LOCKING)/frozen
+	sed -E 's/\+[A-Za-z0-9.]+$$//' $(LOCKING)/frozen \
+	  | grep -E '^[A-Za-z0-9._-]+==' | grep -Ev '^(nvidia-|cuda-|triton==)' > $(LOCKING)/requirements.lock
+	mv $(LOCKING)/requirements.lock requirements.lock
 	rm -rf $(LOCKING)
 	$(MAKE) env
 	$(BIN)/python -m pip check
@@ -81,25 +112,26 @@ wheel-check: $(STAMP)
 # Makes the tables of papers again: TABLE=all or a name in sweeps/tables (several with commas), BUDGET=quick or paper, SEEDS, DATA_ROOT (the
 # folder of your data sets), LAUNCHER (joblib, basic, submitit_slurm), JOBS (processes of joblib). The same command runs what is missing.
 reproduce-tables: $(STAMP)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py task=tables "task.tables=[$(TABLE)]" task.budget=$(BUDGET) task.seeds=$(SEEDS) \
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py task=tables "task.tables=[$(call listed,$(TABLE))]" task.budget=$(BUDGET) task.seeds=$(SEEDS) \
 	  task.data_root=$(or $(DATA_ROOT),null) outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
 	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
 
 METHODS ?=
-leaderboard: MINUTES = 30
-# Trains every method of sweeps/leaderboard.yaml for MINUTES of processor time on the same images and compares them on the same others:
+MINUTES ?=
+# Trains every method of sweeps/leaderboard.yaml for MINUTES (30) of processor time on the same images and compares them on the same others:
 # DATA_ROOT, the folder that holds aid_small (without it, generated scenes); METHODS="RRDB,EDM" for some. The same command goes on where it
 # was stopped; LAUNCHER and JOBS as above. The page is in outputs/leaderboard.
 leaderboard: $(STAMP)
 	RSDIFF_DATA=$(or $(DATA_ROOT),data) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python run.py \
-	  sweeps=leaderboard$(if $(DATA_ROOT),_aid) task.minutes=$(MINUTES) "task.only=[$(METHODS)]" outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
+	  sweeps=leaderboard$(if $(DATA_ROOT),_aid) task.minutes=$(or $(MINUTES),30) "task.only=[$(METHODS)]" outputs=$(OUTPUTS) hydra/launcher=$(LAUNCHER) \
 	  $(if $(filter joblib,$(LAUNCHER)),hydra.launcher.n_jobs=$(JOBS))
 
 MODELS ?=
 # Tests every allowed combination of model, kind of dataset and degradation with a training step and an image, and every model with every
-# sampler: half an hour on two cores, a line per model, the counts at the end. JOBS processes; MODELS="-k rrdb" for some of the models.
+# sampler: half an hour on two cores, a line per model, the counts at the end. JOBS processes; MODELS="rrdb sr3" for some of the models.
 matrix: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -n $(JOBS) --dist load -m slow tests/runs/test_matrix.py $(MODELS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -n $(JOBS) --dist load -m slow tests/runs/test_matrix.py \
+	  $(if $(MODELS),-k "$(subst $(space), or ,$(strip $(call worded,$(MODELS))))")
 
 # Writes the table of docs/features.md from that matrix.
 feature-table: $(STAMP)
@@ -118,12 +150,12 @@ test-devices: $(STAMP)
 RECIPES ?=
 # Counts, without a GPU, what a step of the published sizes costs the host and the accelerator: minutes. RECIPES="sr3 ldcsr" for some.
 device-table: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.devices.published $(RECIPES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.devices.published $(call worded,$(RECIPES))
 
-MINUTES ?= 60
-# Tests rsdiff on a GPU, offline: equality with a CPU, speed and memory at the published sizes, a training; writes gpu-proof.md.
+# Tests rsdiff on a GPU, offline: equality with a CPU, speed and memory at the published sizes, a training of MINUTES (60); writes
+# gpu-proof.md. DATA_ROOT, the folder that holds aid_small, for real images.
 gpu-proof: $(STAMP)
-	$(BIN)/python -m tests.devices.gpu_proof --output gpu-proof.md --minutes $(MINUTES) $(if $(DATA_ROOT),--data $(DATA_ROOT)/aid_small)
+	$(BIN)/python -m tests.devices.gpu_proof --output gpu-proof.md --minutes $(or $(MINUTES),60) $(if $(DATA_ROOT),--data $(DATA_ROOT)/aid_small)
 
 # Runs gpu-proof in small on a CPU, so that it fails for no trivial reason when a GPU is there.
 gpu-rehearsal: $(STAMP)
@@ -139,17 +171,20 @@ test-learning: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests/learning
 
 METHOD ?= edm_sr
+PROOFS = $(sort ldcsr $(patsubst experiments/%/small.yaml,%,$(wildcard experiments/*/small.yaml)))
 # Trains a published objective and sampler on real images, in small: METHOD=edm_sr, sr3, blindsrsnf, diffbsr, blinddiff, ediffsr, idm, ldcsr, refdiff or scdm,
 # DATA_ROOT the folder that holds aid_small and hsi (see docs/proof.md). The same command continues a training that was stopped.
 proof: $(STAMP)
+	@$(if $(filter $(METHOD),$(PROOFS)),:,echo "METHOD=$(METHOD) has no such training; choose among $(call said,$(PROOFS))." >&2; exit 2)
+	@test -d $(or $(DATA_ROOT),data) || { echo "$(or $(DATA_ROOT),data) does not exist; give DATA_ROOT=FOLDER, the folder that holds aid_small and hsi, \
+	see docs/proof.md." >&2; exit 2; }
 	RSDIFF_DATA=$(or $(DATA_ROOT),data) $(BIN)/python run.py outputs=$(OUTPUTS) $(if $(filter ldcsr,$(METHOD)), \
 	  -m experiments=ldcsr/small_stage1$(comma)ldcsr/small_stage2,experiments=$(METHOD)/small)
-comma := ,
 
 NAMES ?=
 # Trains fresh networks where the best answer is known, two hours of one core: all, or NAMES="rrdb edm_sr". Goes on where it was stopped.
 learn: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.trainings $(NAMES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.learning.trainings $(call worded,$(NAMES))
 
 # Writes docs/learning.md from what test-learning measures.
 learning-page: $(STAMP)
@@ -179,12 +214,12 @@ docs: $(STAMP)
 # Writes the tables of docs/models.md: size, cost, code and weights of every published model. Measures what docs/model_costs.json lacks, and
 # MODELS="sr3 liif" again: half a minute of a core each.
 model-table: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m documentation.model_table $(MODELS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m documentation.model_table $(call worded,$(MODELS))
 
 # Adds a trained diffusion to docs/quality.md: quality against calls of the network, with its own sampler and with solvers of few steps.
 # NAME=texture CHECKPOINT=RUN_FOLDER DATA_ROOT=FOLDER SETTINGS="dataset.test_limit=8"; an image costs some 130 calls.
 quality: $(STAMP)
-	$(BIN)/python -m documentation.quality_against_calls $(NAME) checkpoint=$(CHECKPOINT) $(if $(DATA_ROOT),dataset.root=$(DATA_ROOT)) $(SETTINGS)
+	$(BIN)/python -m documentation.quality_against_calls $(NAME) $(if $(CHECKPOINT),checkpoint=$(CHECKPOINT)) $(if $(DATA_ROOT),dataset.root=$(DATA_ROOT)) $(SETTINGS)
 
 # Makes the pictures of docs/gallery.md from weights of the zoo on generated scenes and, with DATA_ROOT, on a Landsat scene (DATA_ROOT/scenes):
 # a quarter of an hour.

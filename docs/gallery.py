@@ -236,6 +236,11 @@ def save(figure: Figure, name: str) -> None:
 
 
 if __name__ == "__main__":
+    landsat = Path(sys.argv[1] if len(sys.argv) > 1 else "data") / "scenes/RGB.byte.tif"
+    if len(sys.argv) > 1 and not landsat.is_file():
+        sys.exit(
+            f"{landsat} does not exist; DATA_ROOT is the folder that holds scenes/RGB.byte.tif. Without it all other pictures are made."
+        )
     with styled():
         compare("any_scale", "zoo:any_scale", "bicubic", [(1, 60, 60), (4, 120, 100)])
         compare("blind", "zoo:blind_x4", "bsrgan", [(2, 40, 40), (4, 40, 40)], detail=176)  # drawn with noise, and with blur and blocks
@@ -244,7 +249,6 @@ if __name__ == "__main__":
         spectra("spectra")
         kernels("kernels")
         spread("spread")
-        landsat = Path(sys.argv[1] if len(sys.argv) > 1 else "data") / "scenes/RGB.byte.tif"
         if landsat.is_file():
             on_the_map("scene", landsat)
         else:

@@ -19,6 +19,7 @@ from hydra import compose
 
 from documentation.matrix import Shipped, shipped, with_features
 from documentation.model_costs import MOST_OPERATIONS, SIDE, Cost, cost_of, processor
+from documentation.names import chosen
 from rsdiff.app.command_line import CONFIG_NAME, composing
 from rsdiff.app.composition import group_config
 from rsdiff.app.schemas import register_schemas
@@ -182,12 +183,14 @@ def measured(repository: Path, options: Shipped, names: Sequence[str]) -> Iterat
 
 def main(repository: Path, names: Sequence[str]) -> None:
     """Measure `names` ("none": nothing), or what was never measured, and write the tables into docs/models.md."""
+    if names != ["none"]:
+        chosen(names, [path.stem for path in sorted((repository / "conf/model").glob("*.yaml"))], "model")
     register_schemas()
     options = shipped(repository / "conf")
     path = repository / RECORDS
     records: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    chosen = [name for name in names if name != "none"] if names else [name for name in published(options) if name not in records]
-    for name, record in measured(repository, options, chosen):
+    wanted = [name for name in names if name != "none"] if names else [name for name in published(options) if name not in records]
+    for name, record in measured(repository, options, wanted):
         records[name] = record
         path.write_text(json.dumps(dict(sorted(records.items())), indent=1) + "\n")
         print(f"{name}: {', '.join(cells_of(cost_in(record))) if record['cost'] else record['reason']}", flush=True)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from hydra import compose
 
+from documentation.names import chosen
 from rsdiff.app.command_line import CONFIG_NAME, composing
 from rsdiff.app.composition import group_config
 from rsdiff.app.schemas import register_schemas
@@ -160,9 +161,10 @@ def row(name: str, cost: Cost) -> str:
 
 def main(names: Sequence[str]) -> None:
     """Print the table of these recipes, or of all."""
+    recipes = chosen(names, RECIPES, "recipe")
     register_schemas()
     print("| step | host waits | host draws | host ns | launches | TFLOP | GB |\n|---|---|---|---|---|---|---|")
-    for name in names or RECIPES:
+    for name in recipes:
         step, sampling, size = measured(RECIPES[name])
         print(row(f"{name}, training, {size}", step), row(f"{name}, sampling, one image", sampling), sep="\n", flush=True)
 

@@ -220,16 +220,17 @@ def figures_of_methods(found: Mapping[str, Any]) -> dict[str, Any]:
 def trained_page(folder: Path) -> str:
     """Return the page on trainings, and write what stands beside it."""
     found = records(folder)
+    if not found:
+        sys.exit(f"{folder} holds no records of trainings; `make learn` writes them.")
     head = TRAINED.format(draws=DRAWS, mean=(1 + 1 / DRAWS) ** 0.5)
     rows = [row for name, record in found.items() for row in trained_rows(name, record)]
     missing = [name for name in TRAININGS if name not in found]
     told = f"\nNot run: {', '.join(missing)}.\n" if missing else ""
-    if found:
-        draw_curves(found, REPOSITORY / CURVES)
+    draw_curves(found, REPOSITORY / CURVES)
     (REPOSITORY / FIGURES).write_text(json.dumps(figures_of_methods(found), indent=1) + "\n")
     octaves = [[name, *map(_number, record["octaves"])] for name, record in found.items() if "octaves" in record]
     by_noise = f"{BY_NOISE}{markdown_of(NOISE_HEADS, octaves)}\n" if octaves else ""
-    picture = f"\n![Error and loss by training step]({CURVES.relative_to('docs')})\n" if found else ""
+    picture = f"\n![Error and loss by training step]({CURVES.relative_to('docs')})\n"
     return f"{head}{markdown_of(HEADS, rows)}\n{told}{by_noise}{picture}"
 
 

@@ -92,7 +92,7 @@ class LeaderboardTask(TaskOptions):
         if len(set(names)) < len(names):
             raise UserError(f"every method needs a name of its own, and the names are {names}.")
         if names and (strange := [name for name in self.only if name not in names]):
-            raise UserError(f"only names {strange}, and the methods are {', '.join(names)}.")
+            raise UserError(f"only names {', '.join(strange)}, and the methods are {', '.join(names)}.")
         if self.minutes <= 0:
             raise UserError(f"minutes={self.minutes} was given; choose more than 0.")
         if not self.shown:
