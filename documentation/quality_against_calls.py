@@ -4,12 +4,13 @@
 
 Solvers are compared on the grid, start and clamp of the checkpoint's own sampler; with fitted levels, those that task=fit-levels finds on
 training images. Every evaluation and fit is a run of its own, so that the command goes on where it was stopped. The records of
-docs/quality.json are kept: a checkpoint of the same NAME replaces its own.
+docs/quality.json are kept: a checkpoint of the same NAME replaces its own. Without words, the page is written again from the records.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,17 +23,25 @@ import yaml
 import rsdiff
 from rsdiff.api.commands import Ended
 from rsdiff.config import UserError
+from rsdiff.data.frames import markdown_of
 from rsdiff.diffusion.sampler import calls_of
-from rsdiff.metrics import METRICS
+from rsdiff.metrics import METRICS, Metric
 from rsdiff.reporting.figures import CostPoint, quality_against_cost
 from rsdiff.tasks.publish import for_others
 
 SOLVERS = ("dpmpp_2m", "unipc", "deis")
 """Solvers of few steps, which call the network once a step."""
-FEW_STEPS = (3, 4, 6, 9)
+FEW_STEPS = (3, 4, 6)
 OWN_STEPS = (2, 3, 5)
 """Steps of the checkpoint's own sampler beside those it is set to."""
 RECORDS, PAGE, PICTURES = "docs/quality.json", "docs/quality.md", "docs/images"
+INTRODUCTION = """# Quality against calls
+
+Trained diffusions with their own sampler and with solvers of few steps on its grid, start and clamp; *fitted levels* are those that
+`task=fit-levels` found on training images, where they came nearer to the fine solution than the usual ones. Means over the test images.
+*Error* is the root mean square distance of restorations to the fine solution of the same solver, of images in [0, 1], on held-out crops.
+Energies of octaves of frequency are relative to the HR's: 1 is texture as it has it. PSNR and SSIM rise where samples lose texture: a
+sampler is as good as another only if it is so in every column. The command under a heading measures again (`make quality`)."""
 Ran = Callable[..., Ended]
 
 
@@ -88,73 +97,94 @@ def point_of(curve: str, ended: Ended, error: float | None = None) -> Point:
 
 def page_of(records: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, str]]:
     """Return the page and its figures as SVG by name."""
-    text = [
-        "# Quality against calls\n\nTrained diffusions with their own sampler and with solvers of few steps on its grid, start and clamp; "
-        "*fitted levels* are those that `task=fit-levels` found on training images, where they came nearer to the fine solution than the "
-        "usual ones. Means over the test images. *Error* is the root mean square distance of restorations to the fine solution of the same "
-        "solver, of images in [0, 1], on held-out crops. PSNR and SSIM rise where samples lose texture: read them beside the energy of "
-        "the octaves, which is 1 where the texture is that of the HR. A page is renewed by the command under its heading."
-    ]
+    text = [INTRODUCTION]
     figures: dict[str, str] = {}
     for name, record in records.items():
         points = [Point(**values) for values in record["points"]]
         text.append(f"## {name}\n\n```bash\n{record['command']}\n```")
-        shown = [metric for metric in METRICS.values() if all(metric.name in p.metrics for p in points)]
-        metrics = [metric for metric in shown if metric.direction != "none"]
+        metrics = [metric for metric in METRICS.values() if all(metric.name in point.metrics for point in points)]
         for metric in metrics:
-            drawn = [CostPoint("", point.calls, point.metrics[metric.name], point.curve) for point in points]
-            title = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
-            svg = quality_against_cost(drawn, "calls of the network", title, metric.direction == "higher")
+            drawn = [CostPoint("", point.calls, loss_of(metric, point.metrics[metric.name]), point.curve) for point in points]
+            svg = quality_against_cost(drawn, "calls of the network", axis_of(metric), metric.direction == "higher")
             if svg is not None:
                 figures[f"quality_{name}_{metric.name}.svg"] = svg
                 text.append(f"![{metric.title} against calls of the network](images/quality_{name}_{metric.name}.svg)")
-        heads = ["sampler", "calls", *(metric.title for metric in shown), "error"]
+        heads = ["sampler", "calls", *(metric.title for metric in metrics), "error"]
         rows = [
-            [p.curve, str(p.calls), *(f"{p.metrics[m.name]:.4g}" for m in shown), "" if p.error is None else f"{p.error:.2g}"]
+            [p.curve, str(p.calls), *(f"{p.metrics[m.name]:.4g}" for m in metrics), "" if p.error is None else f"{p.error:.2g}"]
             for p in points
         ]
-        text.append("\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows]))
-        for metric in metrics:
-            text.append(reached(points, metric.name, metric.title, metric.direction == "higher"))
+        text += [markdown_of(heads, rows, heads[1:]), reached(points, metrics)]
     return "\n\n".join(text) + "\n", figures
 
 
-def reached(points: Sequence[Point], metric: str, title: str, higher: bool) -> str:
-    """Return in a sentence with how few calls solvers are as good as the first point, the checkpoint's own sampler."""
-    wanted, sign = points[0].metrics[metric], 1 if higher else -1
-    good = [point for point in points[1:] if sign * point.metrics[metric] >= sign * wanted]
-    fewest = min(good, key=lambda point: point.calls, default=None)
-    own = f"{title}: {wanted:.4g} with the {points[0].calls} calls of its own sampler"
-    if fewest is None:
-        return f"{own}, which no other point reaches."
-    share = fewest.calls / points[0].calls
-    return f"{own}; {fewest.curve} is as good or better with {fewest.calls} ({fewest.metrics[metric]:.4g}), {share:.2g} of the calls."
+def loss_of(metric: Metric, value: float) -> float:
+    """Return a value as it is judged: of an energy, which should be that of the HR, its distance from 1 in factors of 2."""
+    return abs(math.log2(value)) if metric.direction == "none" else value
+
+
+def axis_of(metric: Metric) -> str:
+    """Return the label of a metric's axis."""
+    if metric.direction == "none":
+        return f"{metric.title}: factors of 2 from the HR's"
+    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
+
+
+def reached(points: Sequence[Point], metrics: Sequence[Metric]) -> str:
+    """Return in a sentence what is as good as the first point, the checkpoint's own sampler: with how few calls in every metric, or, where
+    none is, in how many of them with at most a quarter of its calls."""
+
+    def columns(point: Point) -> int:
+        values = [(m, loss_of(m, point.metrics[m.name]), loss_of(m, points[0].metrics[m.name])) for m in metrics]
+        return sum(value >= wanted if metric.direction == "higher" else value <= wanted for metric, value, wanted in values)
+
+    calls = points[0].calls
+    own = f"Its own sampler calls the network {calls} times"
+    as_good = [point for point in points[1:] if columns(point) == len(metrics)]
+    if as_good:
+        fewest = min(as_good, key=lambda point: point.calls)
+        return f"{own}; {fewest.curve} is as good or better in every column with {fewest.calls}, {fewest.calls / calls:.2g} of the calls."
+    few = [point for point in points[1:] if 4 * point.calls <= calls]
+    if not few:
+        return f"{own}; no other is as good in every column."
+    nearest = max(few, key=columns)
+    share = f"{nearest.calls}, {nearest.calls / calls:.2g} of the calls, in {columns(nearest)} of {len(metrics)}"
+    return f"{own}; no other is as good in every column, and {nearest.curve} is with {share}."
+
+
+def shell_word(word: str) -> str:
+    """Return a setting quoted for a shell, in double quotes if it holds Hydra's single ones."""
+    return f'"{word}"' if "'" in word else shlex.quote(word)
 
 
 def main(repository: Path, words: Sequence[str]) -> None:
     """Measure a checkpoint and write the page of all."""
-    if len(words) < 2 or "=" in words[0]:
-        sys.exit("a name for the page or a checkpoint is missing: make quality NAME=NAME CHECKPOINT=RUN_FOLDER")
-    name, settings = words[0], words[1:]
     path = repository / RECORDS
     records: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    points = []
-    try:
-        for point in measured(settings):
-            points.append(asdict(point))
-            print(
-                f"{point.curve}, {point.calls} calls: {', '.join(f'{key} {value:.4g}' for key, value in point.metrics.items())}", flush=True
-            )
-    except UserError as mistake:
-        sys.exit(f"error: {mistake}")
-    told = [for_others(word) for word in settings if not word.startswith("outputs=")]
-    records[name] = {"command": shlex.join(["python", "-m", "documentation.quality_against_calls", name, *told]), "points": points}
-    path.write_text(json.dumps(dict(sorted(records.items())), indent=1) + "\n")
-    text, figures = page_of(records)
+    if words:
+        records |= {words[0]: record_of(words[0], words[1:])}
+        path.write_text(json.dumps(dict(sorted(records.items())), indent=1) + "\n")
+    text, figures = page_of(dict(sorted(records.items())))
     for file, svg in figures.items():
         (repository / PICTURES / file).write_text(svg)
     (repository / PAGE).write_text(text)
     print(f"wrote {repository / PAGE}")
+
+
+def record_of(name: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Measure a checkpoint and return its record: the points, and the command that others type."""
+    if not settings or "=" in name:
+        sys.exit("a name for the page or a checkpoint is missing: make quality NAME=NAME CHECKPOINT=RUN_FOLDER")
+    points = []
+    try:
+        for point in measured(settings):
+            points.append(asdict(point))
+            means = ", ".join(f"{key} {value:.4g}" for key, value in point.metrics.items())
+            print(f"{point.curve}, {point.calls} calls: {means}", flush=True)
+    except UserError as mistake:
+        sys.exit(f"error: {mistake}")
+    told = [shell_word(for_others(word)) for word in settings if not word.startswith("outputs=")]
+    return {"command": " ".join(["python -m documentation.quality_against_calls", name, *told]), "points": points}
 
 
 if __name__ == "__main__":

@@ -161,6 +161,7 @@ SPECTRUM = {"strides": [2, 1], "centre": 0.5, "spread": 0.5, "guidance_weights":
 """Of SCDM for eight bands; without guidance, which goes beyond the posterior on purpose. The published clamp of the state stays: without it
 what a briefly trained network misses of the noise at the first levels leads 10 times as far from the target."""
 KERNEL = 7
+BLINDDIFF = {"network": {"kernel_size": KERNEL}}
 
 TRAININGS: dict[str, Training] = {
     "rrdb": Training("rrdb_tiny", steps=REGRESSION_STEPS),
@@ -185,7 +186,13 @@ TRAININGS: dict[str, Training] = {
     "idm": Training("idm_tiny", "sr3_ancestral", "idm", sizes={"draw_scale": False}),
     "ddpm": Training("ddpm_tiny", "sr3_ancestral", "ddpm"),
     "drsr": Training("drsr_tiny", steps=REGRESSION_STEPS, ground=blind, views=2),
-    "blinddiff": Training("blinddiff_tiny", "blinddiff", sizes={"network": {"kernel_size": KERNEL}}, ground=blind),
+    "blinddiff": Training("blinddiff_tiny", "blinddiff", sizes=BLINDDIFF, ground=blind),
+    "blinddiff_signed": Training(
+        "blinddiff_tiny",
+        "blinddiff",
+        sizes={**BLINDDIFF, "data_range": "signed", "kernel_weight": float(KERNEL**2), "guidance": {"weight": 0.0}},
+        ground=blind,
+    ),
     "ldcsr_vae": Training(
         "ldcsr_vae_tiny",
         sizes={"perceptual_weight": 0.0, "discriminator": {"weight": 0.0}},  # which joins after 50,000 steps, and VGG16 sees three bands

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rsdiff.app.words import present_words
 from rsdiff.config import config_from_mapping
 from rsdiff.config.former import present_values
 from rsdiff.methods.regression import RRDBMethodConfig
@@ -21,6 +22,11 @@ BRIEF = [*(word for word in SMALL if not word.startswith(("model", "sampler"))),
 def run_of(folder: Path) -> Path:
     (run,) = (path for path in (folder / "train").glob("*/*") if (path / "checkpoints").is_dir())
     return run
+
+
+@pytest.mark.parametrize("word", ["model.network=hat", "network@model.network=hat"])
+def test_a_choice_inside_an_option_is_also_written_as_hydra_writes_it(word: str) -> None:
+    assert present_words(word) == ["network@model.network=hat"]
 
 
 def test_a_gan_on_hat_starts_from_a_regression_on_hat(run_command: Command, tmp_path: Path) -> None:

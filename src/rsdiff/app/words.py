@@ -183,7 +183,8 @@ def present_words(word: str) -> list[str]:
     for present in former.present_words(word):
         name, equals, value = present.partition("=")
         family = name.rpartition(".")[2]
-        nested = equals and "." in name and name[:1].isalpha() and family in FAMILIES and not value.startswith("{")
+        plain = "." in name and "@" not in name and name[:1].isalpha()
+        nested = equals and plain and family in FAMILIES and not value.startswith("{")
         words.append(f"{family}@{present}" if nested else present)
     return words
 
