@@ -24,7 +24,7 @@ COMMANDS = [shlex.split(line)[2:] for kind, text in BLOCKS if kind == "console" 
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Take out of the tables of this process what plugins put in."""
     monkeypatch.setenv(NAMED, "")
-    tables = [*GROUPS.values(), *(family.kinds for family in FAMILIES.values())]
+    tables = [*GROUPS.values(), *FAMILIES.values()]
     before = [set(table) for table in tables]
     yield
     for table, names in zip(tables, before, strict=True):

@@ -58,7 +58,7 @@ def test_the_command_line_gives_the_matrix_s_answers(monkeypatch: pytest.MonkeyP
         for chosen in chooser.sample([c for c in everything if (c.refusal is None) == answer], count):
             sampler = chooser.choice(options_of(CONF / "sampler"))
             typed = [f"{group}={getattr(chosen, group)}" for group in ("model", "dataset", "degradation")]
-            typed += [f"sampler={sampler}", f"scale={chosen.scale:g}"]
+            typed += [f"scale={chosen.scale:g}"] + [f"sampler={sampler}"] * options().models[chosen.model].samples
             typed += ["task=evaluate"] if options().models[chosen.model].is_ready else []
             try:
                 check_command(CONF, typed, multirun=False)

@@ -9,9 +9,12 @@ import rsdiff
 from rsdiff.app.composition import settings_of
 from rsdiff.app.groups import GROUPS
 from rsdiff.config import ConfigError, UserError
+from rsdiff.runs.options import TAKEN_BY_SOME
 
 CASES = {
     "a sampler's option for a regression": ("model=rrdb_tiny sampler.steps=10", "sampler.steps has no effect with this model"),
+    "a sampler for a regression": ("model=rrdb_tiny sampler=ddim", "sampler= has no effect with this model, which restores without"),
+    "a sampler beside a checkpoint of a regression": ("task=evaluate checkpoint=zoo:any_scale sampler=ddim", "sampler= has no effect with"),
     "a sampler's option for bicubic": ("task=evaluate model=bicubic sampler.eta=1", "restores without a sampler"),
     "clipping latents": ("model=ldcsr_tiny sampler.clip=true", "sampler.clip has no effect with this model, whose latents have no range"),
     "picking from a table that is not there": ("model=edm_sr_tiny sampler=ddim sampler.spacing=leading", "has no table of levels"),
@@ -53,21 +56,35 @@ NEEDED = {"publish": {"title": "any", "does": "any", "data": ["any"], "licence":
 """Options without which a task cannot be composed."""
 
 
-def test_no_task_takes_an_option_of_a_group_that_it_does_not_read() -> None:
+def test_no_task_takes_a_group_or_setting_that_it_does_not_read() -> None:
     plain = dict(rsdiff.compose("task=evaluate", "model=bicubic").resolved)
-    tried = set()
     for task in GROUPS["task"]:
         options = GROUPS["task"][task]
-        for group in GROUPS.keys() - options.uses - {"task", "logger"}:
-            choices = dict.fromkeys(GROUPS, "any") | {"task": task}
-            words = [f"{group}.some.option=1", f"network@{group}.network=hat"]
-            for word in () if options.only_looks else words:
-                with pytest.raises(ConfigError, match=f"has no effect with task={task}, which reads no option of {group}; leave it out"):
-                    settings_of({**plain, "task": {"kind": task, **NEEDED.get(task, {})}}, choices, [word])
-                tried.add(task)
-    assert {"evaluate", "restore", "score", "calibrate", "prepare", "export"} <= tried
-    with pytest.raises(ConfigError, match=r"trainer\.steps has no effect with task=evaluate"):
-        rsdiff.compose("task=evaluate", "model=bicubic", "trainer.steps=5")
+        mine = {**plain, "task": {"kind": task, **NEEDED.get(task, {})}}
+        choices = dict.fromkeys(GROUPS, "any") | {"task": task}
+        assert options.needs | options.takes <= TAKEN_BY_SOME
+        for group in GROUPS.keys() - options.uses - {"task", *(() if options.only_looks else ("logger",))}:
+            beside = f"has no effect with task={task}, which reads no"
+            words = {
+                f"{group}.some.option=1": f"{group}.some.option {beside} option of {group}; leave it out",
+                f"network@{group}.network=hat": f"{beside} option of {group}; leave it out",
+                f"{group}=some/file": f"{group}=some/file {beside} {group}; leave it out",
+            }
+            for word, sentence in words.items():
+                with pytest.raises(ConfigError, match=sentence):
+                    settings_of(mine, choices, [word])
+        for setting in TAKEN_BY_SOME - options.takes - options.needs:
+            with pytest.raises(ConfigError, match=f"^{setting}= has no effect with task={task}, which does not read it; leave it out"):
+                settings_of(mine, choices, [f"{setting}=3"])
+
+
+def test_what_an_experiment_or_a_checkpoint_brings_may_serve_other_tasks() -> None:
+    brought = rsdiff.compose("experiments=quick/edsr", "task=evaluate", "checkpoint=zoo:any_scale", "dataset=synthetic")
+    assert "trainer" not in brought.groups
+    with pytest.raises(ConfigError, match=r"^trainer=quick has no effect with task=evaluate, which reads no trainer; leave it out"):
+        rsdiff.compose("experiments=quick/edsr", "task=evaluate", "trainer=quick")
+    with pytest.raises(ConfigError, match="input= has no effect with task=train, which does not read it; leave it out, or choose"):
+        rsdiff.compose("model=rrdb_tiny", "input=scene.tif")
 
 
 def test_what_nothing_reads_is_refused_in_python_too() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,6 +135,7 @@ class Model:
 
         picture = picture_of(image, layout)
         wanted, seed = self._scale(scale), checked_options(1.0, seed).seed
+        self._caution(wanted)
         plain = config_from_mapping(SamplerConfig, {**plain_values(self.sampler), **(sampler or {})}, "sampler")
         require_effect({"model": self.config, "sampler": plain}, [f"sampler.{name}" for name in sampler or {}])
         chosen = {"preview": False, "compress": "none", **options, "samples": samples, **({} if level is None else {"level": level})}
@@ -160,6 +162,15 @@ class Model:
         if form not in ("onnx", "torchscript"):
             raise UserError(f"{output} is a file of weights, which task=export writes; name a program {Path(output).stem}.onnx or .ts.")
         return export_program(self._trained.method, self._trained.problem, Path(output), form, side)[0]
+
+    def _caution(self, scale: float) -> None:
+        """Warn where the model was not trained at a scale, once for each place in the caller's code as Python does."""
+        from rsdiff.weights.stores import typed_name
+        from rsdiff.weights.trained_scales import beyond_training
+
+        checkpoint = self._trained.checkpoint if self._trained else None
+        for sentence in beyond_training(checkpoint.card, typed_name(checkpoint.folder), scale) if checkpoint else ():
+            warnings.warn(sentence, stacklevel=3)
 
     def _scale(self, scale: float | None) -> float:
         trained = self.problem.scale if self.problem else 4.0

@@ -12,6 +12,7 @@ from typing import Any, cast
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
@@ -21,7 +22,7 @@ from rsdiff.config.paths import typed_path
 from rsdiff.config.reading import require_effect
 from rsdiff.config.typed import nearest, required
 from rsdiff.methods.former import present_groups
-from rsdiff.runs.options import RunOptions, TaskOptions
+from rsdiff.runs.options import TAKEN_BY_SOME, RunOptions, TaskOptions
 from rsdiff.runs.settings import CARRIED, RunSettings
 
 FROM_HERE = frozenset(
@@ -30,18 +31,19 @@ FROM_HERE = frozenset(
 """Settings, at the top or of a group, whose paths begin at the folder where the command is typed."""
 
 
-def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig) -> RunSettings:
+def settings_from(composed: DictConfig, hydra: HydraConf | DictConfig, trained: RunSettings | None = None) -> RunSettings:
     """Check the composed config and return the typed settings.
 
     composed  the config, with or without Hydra's own node
     hydra     Hydra's own node (typed HydraConf by Hydra, a DictConfig in fact): the options chosen and the overrides given
+    trained   the training whose checkpoint it will be given, where there is none yet
     Raises ConfigError in one sentence; for a checkpoint that cannot be read CheckpointError.
     """
     choices = {group: str(choice) for group, choice in hydra.runtime.choices.items() if group in GROUPS}
     plain = plain_config(composed)
     if hydra.job.chdir:
         _seen_from(Path(hydra.runtime.cwd), plain)
-    settings = settings_of(plain, choices, words_typed(hydra.overrides.task))
+    settings = settings_of(plain, choices, words_typed(hydra.overrides.task), trained)
     with hydra_of(composed):
         return replace(settings, place=_place(hydra))
 
@@ -52,14 +54,13 @@ def words_typed(overrides: Any) -> list[str]:
     return [str(word) for word in plain]
 
 
-def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[str]) -> RunSettings:
+def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[str], trained: RunSettings | None = None) -> RunSettings:
     """Check the composed config as plain values and return the typed settings; see `settings_from`."""
     _refuse_without_value(plain, choices, overrides)
     plain |= present_groups(plain)
     task = cast(TaskOptions, typed_group("task", plain["task"]))
     typed = OverridesParser.create().parse_overrides(overrides)
-    if not task.only_looks:  # task=status is given the words of the runs that it looks at
-        _refuse_unread(task, choices["task"], [str(parsed.package or parsed.key_or_group) for parsed in typed])
+    _refuse_unread(task, choices["task"], typed)
     options = _options(plain)
     if options.checkpoint is not None:
         from rsdiff.runs.predecessor import locate
@@ -67,8 +68,15 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
         options = replace(options, checkpoint=str(locate(options.checkpoint, Path(options.outputs))))
     if "model" in task.uses and options.checkpoint is not None and _takes_checkpoint(plain["model"]):
         plain["model"]["weights"], options = options.checkpoint, replace(options, checkpoint=None)
-    if task.continues and options.checkpoint is not None:
-        plain, choices = _with_settings_of(Path(options.checkpoint), plain, choices, overrides)
+    if task.continues and trained is not None:
+        plain, choices = _with_settings_of("the training", trained.resolved, trained.choices, plain, choices, overrides)
+        options = _options(plain)
+    elif task.continues and options.checkpoint is not None:
+        from rsdiff.training.checkpoints import find_checkpoint, read_card
+
+        card = read_card(find_checkpoint(Path(options.checkpoint)))
+        found = card.get("config", {}), card.get("choices", {})
+        plain, choices = _with_settings_of(options.checkpoint, *found, plain, choices, overrides)
         options = replace(_options(plain), checkpoint=options.checkpoint)
     for name in sorted(task.needs):
         if getattr(options, name) is None:
@@ -78,14 +86,29 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
     return RunSettings(options, task, groups, choices, plain)
 
 
-def _refuse_unread(task: TaskOptions, name: str, typed: Sequence[str]) -> None:
-    """Raise ConfigError where an option of a group was typed that the task does not read; a task of a plugin need not say what it reads."""
+def _refuse_unread(task: TaskOptions, name: str, typed: Sequence[Override]) -> None:
+    """Raise ConfigError where a group, an option of one or a top-level setting was typed that the task does not read.
+
+    What files bring (an experiment, a checkpoint) may serve other tasks too. A task of a plugin need not say what it reads.
+    """
     if not task.module.startswith("rsdiff."):
         return
-    for option in typed:
+    read = task.uses | {"task"} | (frozenset() if task.only_looks else {"logger"})
+    for word in typed:
+        option = str(word.package or word.key_or_group)
         group, _, inside = option.partition(".")
-        if inside and group in GROUPS and group not in task.uses | {"task", "logger"}:
-            raise ConfigError(f"{option} has no effect with task={name}, which reads no option of {group}; leave it out.")
+        if group in GROUPS and group not in read:
+            what = f"reads no option of {group}" if inside else f"reads no {group}"
+            given = option if inside else str(word.input_line or option)
+            raise ConfigError(f"{given} has no effect with task={name}, which {what}; leave it out.")
+        if option in TAKEN_BY_SOME and option not in task.takes | task.needs:
+            raise ConfigError(f"{option}= has no effect with task={name}, which does not read it; leave it out{_instead(option)}.")
+
+
+def _instead(setting: str) -> str:
+    """Return which tasks read a top-level setting, as a sentence goes on; nothing where that would be most of them."""
+    tasks = [name for name in GROUPS["task"] if setting in GROUPS["task"][name].takes | GROUPS["task"][name].needs]
+    return f", or choose {' or '.join(f'task={name}' for name in tasks)}" if len(tasks) <= 4 else ""
 
 
 def plain_config(composed: DictConfig) -> dict[str, Any]:
@@ -196,17 +219,18 @@ def _first_missing(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _with_settings_of(
-    checkpoint: Path, plain: dict[str, Any], choices: dict[str, str], overrides: list[str]
+    checkpoint: str,
+    trained: Mapping[str, Any],
+    names: Mapping[str, str],
+    plain: dict[str, Any],
+    choices: dict[str, str],
+    overrides: list[str],
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Replace the groups that the user did not choose by those the checkpoint was trained with.
+    """Replace the groups that the user did not choose by those the checkpoint was trained with (`trained`, of the options `names`).
 
     What the user typed wins: a whole group (`dataset=whu`, or every group but the model where `experiments=` is given), a single option
     (`sampler.steps=10`), `scale`; also what a typed data set decides by its nature, see `_decided_by`.
     """
-    from rsdiff.training.checkpoints import find_checkpoint, read_card
-
-    card = read_card(find_checkpoint(checkpoint))
-    trained, names = card.get("config", {}), card.get("choices", {})
     # Of a choice inside an option ('network@model.network=hat'), the setting that it stands for.
     typed = [parsed.package or parsed.key_or_group for parsed in OverridesParser.create().parse_overrides(overrides)]
     decided = _decided_by(plain["dataset"]) if "dataset" in typed else frozenset()

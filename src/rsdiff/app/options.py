@@ -15,6 +15,7 @@ class SchemaTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.app.yaml_schema"
     uses: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[str]] = frozenset({"output"})
     only_looks: ClassVar[bool] = True
 
@@ -25,6 +26,7 @@ class TablesTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.app.tables"
     uses: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = frozenset()
     repeats: ClassVar[bool] = True
     starts_others: ClassVar[bool] = True
 
@@ -68,6 +70,7 @@ class LeaderboardTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.app.leaderboard"
     uses: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = frozenset()
     repeats: ClassVar[bool] = True
     starts_others: ClassVar[bool] = True
 

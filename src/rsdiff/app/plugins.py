@@ -76,7 +76,7 @@ def _register(module: ModuleType) -> None:
         _extend(GROUPS[group], getattr(module, table, {}), f"{module.__name__}.{table}")
     for table, family in FAMILY_TABLES.items():
         if hasattr(module, table):
-            _extend(FAMILIES[family].kinds, getattr(module, table), f"{module.__name__}.{table}")
+            _extend(FAMILIES[family], getattr(module, table), f"{module.__name__}.{table}")
     for table, place in IMPORTED.items():
         if new := getattr(module, table, None):
             _extend(_found(place), _found(new) if isinstance(new, str) else new, f"{module.__name__}.{table}")

@@ -1,6 +1,6 @@
 """Shows Hydra the options of every config class and their defaults, as the configs schema/<group>/<kind>.
 
-They are made when Hydra asks for them, because making one imports the module of its class.
+They are made when Hydra asks for them, because making one imports the module of its class; see `rsdiff.app.kept_schemas` for when not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import Container, OmegaConf
 
 from rsdiff.app.groups import FAMILIES, GROUPS
+from rsdiff.app.kept_schemas import kept_or_made
 from rsdiff.app.plugins import load_plugins
 from rsdiff.config import default_values
+from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import choices_of
 
 SCHEMA = "schema"
@@ -44,9 +46,7 @@ class SchemaSource(ConfigSource):
         if not self.is_config(config_path):
             raise ConfigLoadError(f"{config_path} is not the schema of an option")
         group, kind = _parts(config_path)[-2:]
-        cls = FAMILIES[group].class_of(kind) if len(_parts(config_path)) == 2 else GROUPS[group][kind]
-        nested = [{f"/{family}@{path}": chosen} for path, (family, chosen) in choices_of(cls).items()]
-        node = OmegaConf.create({**({"defaults": [*nested, "_self_"]} if nested else {}), "kind": kind, **default_values(cls)})
+        node = OmegaConf.create(schema_of(FAMILIES[group] if len(_parts(config_path)) == 2 else GROUPS[group], kind)["node"])
         return ConfigResult(provider=self.provider, path=self.full_path(), config=node, header={"package": None})
 
     def is_group(self, config_path: str) -> bool:
@@ -57,13 +57,13 @@ class SchemaSource(ConfigSource):
     def is_config(self, config_path: str) -> bool:
         parts = _parts(config_path)
         if len(parts) == 2 and parts[0] in FAMILIES:
-            return parts[1] in FAMILIES[parts[0]].kinds
+            return parts[1] in FAMILIES[parts[0]]
         return len(parts) == 3 and parts[0] == SCHEMA and parts[2] in GROUPS.get(parts[1], {})
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         parts = _parts(config_path)
         if len(parts) == 1 and parts[0] in FAMILIES:
-            return sorted(FAMILIES[parts[0]].kinds) if results_filter != ObjectType.GROUP else []
+            return sorted(FAMILIES[parts[0]]) if results_filter != ObjectType.GROUP else []
         if len(parts) == 2 and results_filter != ObjectType.GROUP:
             return sorted(GROUPS.get(parts[1], {}))
         if len(parts) == 1 and results_filter != ObjectType.CONFIG:
@@ -82,6 +82,22 @@ class SchemaPath(SearchPathPlugin):
         search_path.append("rsdiff", f"{SchemaSource.scheme()}://")
 
 
+def schema_of(kinds: Kinds, kind: str) -> dict[str, Any]:
+    """Return what a command line needs to know of a config class.
+
+    node         its options with their defaults, and in 'defaults' the choices inside them, as Hydra reads a config
+    usual_scale  see `rsdiff.methods.base.MethodConfig`; null for classes of other groups
+    """
+
+    def make() -> dict[str, Any]:
+        cls = kinds[kind]
+        nested = [{f"/{family}@{path}": chosen} for path, (family, chosen) in choices_of(cls).items()]
+        node = {**({"defaults": [*nested, "_self_"]} if nested else {}), "kind": kind, **default_values(cls)}
+        return {"node": node, "usual_scale": getattr(cls, "usual_scale", None)}
+
+    return kept_or_made(kinds.not_imported(kind), make)
+
+
 def register_schemas() -> None:
     """Tell Hydra where schemas and plugins are, and how ${usual_scale:} is resolved."""
     for plugin in (SchemaSource, SchemaPath):
@@ -91,9 +107,8 @@ def register_schemas() -> None:
 
 def usual_scale(*, _root_: Container) -> int:
     """Return the scale of a run that gives none: that of the model chosen, 4 without one; in config files ${usual_scale:}."""
-    kind = OmegaConf.select(_root_, "model.kind")
-    cls: Any = GROUPS["model"].get(str(kind))
-    return int(getattr(cls, "usual_scale", 4))
+    kind = str(OmegaConf.select(_root_, "model.kind"))
+    return int(schema_of(GROUPS["model"], kind)["usual_scale"] or 4) if kind in GROUPS["model"] else 4
 
 
 def _parts(config_path: str) -> list[str]:

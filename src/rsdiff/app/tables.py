@@ -17,12 +17,13 @@ from hydra.core.hydra_config import HydraConfig
 from rsdiff.app.command_line import CONFIG_NAME, check_run
 from rsdiff.app.composition import group_config
 from rsdiff.app.diagnosis import options_of_group
+from rsdiff.app.foresight import foreseen
 from rsdiff.app.launching import launch
 from rsdiff.app.options import TablesTask
 from rsdiff.app.table_options import TableConfig, filled
 from rsdiff.app.table_plan import Job, Outcome, QuickData, cells_of, data_settings
 from rsdiff.app.table_results import flat_rows, table_result
-from rsdiff.config import ConfigError
+from rsdiff.config import ConfigError, UserError
 from rsdiff.data.source import DataError
 from rsdiff.reporting.published_page import write_index, write_table
 from rsdiff.runs.identity import signature_of
@@ -130,7 +131,7 @@ def chosen_tables(options: TablesTask) -> dict[str, TableConfig]:
 def needless_for(model: str) -> tuple[str, ...]:
     """Return how settings begin that have no effect on the training of `model`: its scale where one serves all, and the sampler's."""
     config = group_config(compose(CONFIG_NAME, [f"model={model}"]), "model")
-    return (*(["scale="] if config.any_scale else []), *([] if config.samples else ["sampler."]))
+    return (*(["scale="] if config.any_scale else []), *([] if config.samples else ["sampler.", "sampler="]))
 
 
 class Workshop:
@@ -150,6 +151,8 @@ class Workshop:
         """Sentences that name the published data sets for which generated data stand, by their settings in words."""
         self._needless: dict[str, tuple[str, ...]] = {}
         self._found: dict[str, QuickData | None] = {}
+        self._begin: dict[Job, Run | Outcome] = {}
+        """What the first jobs of chains were found to be before the first wave, which need not compose them again."""
 
     def needless(self, model: str) -> tuple[str, ...]:
         """Return `needless_for` a model, which is composed once."""
@@ -183,12 +186,35 @@ class Workshop:
         return QuickData((*place, *limits), trains="hr" in dataset.gives, brings_lr="lr" in dataset.gives)
 
     def finish(self, jobs: Sequence[Job]) -> dict[Job, Outcome]:
-        """Run what is not finished yet and return how every job, and those before it, ended."""
-        everything = list(dict.fromkeys(link for job in jobs for link in job.chain))
+        """Run what is not finished yet and return how every job, and those before it, ended.
+
+        What will be refused when its training has ended is not trained for.
+        """
+        refused = {job: reason for job in jobs if (reason := self._foreseen(job))}
+        everything = list(dict.fromkeys(link for job in jobs if job not in refused for link in job.chain))
         outcomes: dict[Job, Outcome] = {}
         for wave in range(max((len(job.chain) for job in everything), default=0)):
             outcomes |= self._wave(wave, [job for job in everything if len(job.chain) == wave + 1], outcomes, len(everything))
-        return outcomes
+        return {link: Outcome(reason=reason) for job, reason in refused.items() for link in job.chain} | outcomes
+
+    def _foreseen(self, job: Job) -> str:
+        """Return the sentence with which a run of a chain will be refused once what it starts from is trained; "" where nothing tells."""
+        first, *others = job.chain
+        if others and first not in self._begin:
+            self._begin[first] = self._prepare(first, {})
+        begins = self._begin.get(first, Outcome())
+        if isinstance(begins, Outcome) or (begins.is_finished and len(others) == 1):
+            return ""  # the wave says why it cannot begin, or composes what comes after from the checkpoint that is there
+        trained = begins.settings
+        try:
+            for link in others:
+                trained = foreseen(self._command(link), trained, self._data_folder)
+        except UserError as refusal:
+            return str(refusal)
+        return ""
+
+    def _command(self, job: Job) -> list[str]:
+        return [*job.settings, f"outputs='{self.outputs}'", f"logger={self.logger}"]
 
     def _wave(self, wave: int, jobs: Sequence[Job], outcomes: Mapping[Job, Outcome], everything: int) -> dict[Job, Outcome]:
         """Run what is not finished of `jobs`, whose predecessors have ended, and return how each ended.
@@ -198,7 +224,7 @@ class Workshop:
         ended: dict[Job, Outcome] = {}
         runs: dict[Path, Run] = {}
         for job in jobs:
-            prepared = self._prepare(job, outcomes)
+            prepared = self._begin.get(job) or self._prepare(job, outcomes)
             if isinstance(prepared, Outcome):
                 ended[job] = prepared
             else:
@@ -228,7 +254,7 @@ class Workshop:
         earlier = outcomes[job.after] if job.after is not None else None
         if earlier is not None and earlier.path is None:
             return Outcome(reason=earlier.reason)
-        command = [*job.settings, f"outputs='{self.outputs}'", f"logger={self.logger}"]
+        command = self._command(job)
         if earlier is not None:
             command.append(f"checkpoint='{earlier.path}'")
         if job.released:

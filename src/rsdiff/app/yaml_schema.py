@@ -46,7 +46,7 @@ def run(settings: RunSettings) -> TaskResult:
 def schemas() -> dict[str, Schema]:
     """Return every schema by name: those of the groups and families, and 'experiment'."""
     found = {group: _document(f"An option of {group}=", _choice(kinds)) for group, kinds in GROUPS.items()}
-    found |= {family: _document(f"An option of {family}=", _choice(FAMILIES[family].kinds)) for family in FAMILIES}
+    found |= {family: _document(f"An option of {family}=", _choice(kinds)) for family, kinds in FAMILIES.items()}
     return found | {"experiment": _document("Settings of an experiment or a sweep", _experiment())}
 
 

@@ -28,6 +28,11 @@ class Kinds(MutableMapping[str, type[Any]]):
                 return kind
         raise KeyError(f"{cls.__name__} is none of {', '.join(sorted(self._places))}")
 
+    def not_imported(self, kind: str) -> str | None:
+        """Return where the class of a kind is, as 'module:Class', if nobody has asked for it yet; else None."""
+        place = self._places[kind]
+        return place if isinstance(place, str) else None
+
     def __getitem__(self, kind: str) -> type[Any]:
         place = self._places[kind]
         if isinstance(place, str):

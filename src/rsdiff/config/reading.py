@@ -185,13 +185,13 @@ class _Given:
 
 
 def require_effect(groups: Mapping[str, Any], typed: Iterable[str]) -> None:
-    """Raise ConfigError where an option that was typed ('trainer.learning_rate.floor') is not read beside the other options chosen."""
+    """Raise ConfigError where an option ('trainer.learning_rate.floor') or a group that was typed is not read beside what is chosen."""
     wanted = list(typed)
     for config in groups.values():
         for option, sentence in config.leaves_unread.items() if isinstance(config, LeavesUnread) else ():
             for word in wanted:
-                if word.startswith(f"{option}.") or (word == option and "." in option):
-                    raise ConfigError(f"{word} {sentence}")
+                if word == option or word.startswith(f"{option}."):
+                    raise ConfigError(f"{word}{'' if '.' in word else '='} {sentence}")
     for group, config in groups.items():
         own = [word for word in wanted if word.startswith(f"{group}.")]
         if own and dataclasses.is_dataclass(config) and not isinstance(config, type):

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from rsdiff.config.paths import typed_path
+from rsdiff.config.paths import cache_folder
 from rsdiff.data import cubes, opening, palettes, pictures, raster_files, rasters
 from rsdiff.data.digests import DIGEST_BYTES, digest_of
 from rsdiff.data.durable import write_text
@@ -204,14 +204,6 @@ def content_digest(path: Path) -> str:
         except OSError as error:
             raise _gone(part, error) from None
     return digest.hexdigest()
-
-
-def cache_folder() -> Path:
-    """Return the folder of the records."""
-    own = os.environ.get("RSDIFF_CACHE")
-    if own:
-        return typed_path(own)
-    return typed_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rsdiff"
 
 
 def _content_files(path: Path) -> list[Path]:

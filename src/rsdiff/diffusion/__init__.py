@@ -40,6 +40,14 @@ SAMPLERS = Kinds(
     }
 )
 """Sampler config classes by kind."""
+BASES = Kinds(
+    {
+        "enlarged": "rsdiff.diffusion.bases:EnlargedConfig",
+        "none": "rsdiff.diffusion.bases:NoBaseConfig",
+        "regression": "rsdiff.diffusion.regression_base:RegressionConfig",
+    }
+)
+"""Kinds of `rsdiff.diffusion.bases.BaseConfig`: model.base=enlarged."""
 
 _MODULES = {
     "Denoiser": "solvers",

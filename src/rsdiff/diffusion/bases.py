@@ -13,6 +13,7 @@ from rsdiff.config import config
 from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import Tagged
 from rsdiff.data.enlarging import enlarge
+from rsdiff.diffusion import BASES
 
 
 class Target(Protocol):
@@ -62,13 +63,7 @@ class BaseConfig(Tagged):
     """The family of bases."""
 
     family: ClassVar[str] = "base"
-    kinds: ClassVar[Kinds] = Kinds(
-        {
-            "enlarged": "rsdiff.diffusion.bases:EnlargedConfig",
-            "none": "rsdiff.diffusion.bases:NoBaseConfig",
-            "regression": "rsdiff.diffusion.regression_base:RegressionConfig",
-        }
-    )
+    kinds: ClassVar[Kinds] = BASES
 
     def refuse_base(self, model: str, problem: Target) -> str | None:
         """Return None, or one sentence that says why there is no such base for `problem`."""

@@ -111,6 +111,10 @@ class MethodConfig:
         """Whether one set of weights serves every scale."""
         return False
 
+    def trained_scales(self, highest: float, drawn: tuple[float, float] | None) -> tuple[float, float]:
+        """Return the lowest and the highest scale of a training at `scale=highest` with trainer.scale_range=`drawn`."""
+        return (highest, highest) if drawn is None else drawn
+
     @property
     def is_ready(self) -> bool:
         """Whether `build` returns a method that restores without training and without a checkpoint."""

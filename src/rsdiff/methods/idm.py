@@ -61,6 +61,10 @@ class IDMConfig(NoisePredictorConfig, IDMUNetConfig):
     def any_scale(self) -> bool:
         return True
 
+    def trained_scales(self, highest: float, drawn: tuple[float, float] | None) -> tuple[float, float]:
+        low, high = super().trained_scales(highest, drawn)
+        return (1.0, high) if self.draw_scale else (low, high)
+
     def starts_at_image(self, problem: Problem) -> bool:
         return problem.bands == problem.lr_bands
 

@@ -64,18 +64,12 @@ class Evaluator:
         self.device = device
         # Paired data bring their LR: the operator that made it is not known.
         self.degradation = None if isinstance(degradation, Paired) else degradation
-        self.unavailable: list[Unavailable] = []
+        self.unavailable = unavailable(config, bands, has_hr, self.degradation, samples, are_quantiles)
         self.weight_hashes: dict[str, str] = {}
         self.metrics: list[Metric] = []
         files: dict[str, Path] = {}
-        for metric in (METRICS[name] for name in config.metrics):
-            reason = _reason_unavailable(metric, config, bands, has_hr, self.degradation, samples, are_quantiles)
-            lacks_weights = reason is None and bool(metric.files) and find_weight_file(metric.files, config.weight_folders) is None
-            if lacks_weights:
-                reason = missing_sentence(metric.files, config.weight_folders)
-            if reason is not None:
-                self.unavailable.append(Unavailable(metric.name, metric.title, reason, lacks_weights))
-                continue
+        left_out = {entry.name for entry in self.unavailable}
+        for metric in (METRICS[name] for name in config.metrics if name not in left_out):
             self.metrics.append(metric)
             if metric.files:
                 path = find_weight_file(metric.files, config.weight_folders)
@@ -250,6 +244,21 @@ class Evaluator:
 def _is_of(metric: Metric, prefix: str) -> bool:
     """Say whether a metric is computed of the method (''), the reference or the baseline: these two are one image each."""
     return prefix == METHOD or (SAMPLES not in metric.needs and (prefix != REFERENCE or metric.on_hr))
+
+
+def unavailable(
+    config: MetricOptions, bands: int, has_hr: bool, degradation: Degradation | None, samples: int = 1, are_quantiles: bool = False
+) -> list[Unavailable]:
+    """Return the metrics that cannot be computed, and why, before anything of them is read; see `Evaluator` for the arguments."""
+    found = []
+    for metric in (METRICS[name] for name in config.metrics):
+        reason = _reason_unavailable(metric, config, bands, has_hr, degradation, samples, are_quantiles)
+        lacks_weights = reason is None and bool(metric.files) and find_weight_file(metric.files, config.weight_folders) is None
+        if lacks_weights:
+            reason = missing_sentence(metric.files, config.weight_folders)
+        if reason is not None:
+            found.append(Unavailable(metric.name, metric.title, reason, lacks_weights))
+    return found
 
 
 def _reason_unavailable(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rsdiff.config import UserError, config
 from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import Tagged
+from rsdiff.networks import DISCRIMINATORS
 
 EPSILON = 1e-12
 SLOPE = 0.2
@@ -211,13 +212,7 @@ class DiscriminatorConfig(Tagged):
     """The family of discriminators."""
 
     family: ClassVar[str] = "discriminator"
-    kinds: ClassVar[Kinds] = Kinds(
-        {
-            "patch": "rsdiff.networks.discriminators:PatchConfig",
-            "unet": "rsdiff.networks.discriminators:UNetConfig",
-            "vgg": "rsdiff.networks.discriminators:VGGConfig",
-        }
-    )
+    kinds: ClassVar[Kinds] = DISCRIMINATORS
 
     @property
     def target_side(self) -> int | None:

@@ -9,6 +9,7 @@ from torch import nn
 from rsdiff.config.kinds import Kinds
 from rsdiff.config.tagged import Tagged
 from rsdiff.data.problem import Problem
+from rsdiff.networks import NETWORKS
 from rsdiff.networks.layers import zeroed
 
 
@@ -16,21 +17,7 @@ class RestorerConfig(Tagged):
     """The family of networks (B, c, h, w) -> (B, C, h scale, w scale) on images in [0, 1]. A kind is a config class beside its network."""
 
     family: ClassVar[str] = "network"
-    kinds: ClassVar[Kinds] = Kinds(
-        {
-            "awan": "rsdiff.networks.awan:AWANNetConfig",
-            "edsr": "rsdiff.networks.encoder_heads:EDSRNetConfig",
-            "hat": "rsdiff.networks.hat:HATNetConfig",
-            "hscnn_plus": "rsdiff.networks.hscnn_plus:HSCNNPlusNetConfig",
-            "mst_l": "rsdiff.networks.mst:MSTLNetConfig",
-            "mstpp": "rsdiff.networks.mst:MSTPlusPlusNetConfig",
-            "rdn": "rsdiff.networks.encoder_heads:RDNNetConfig",
-            "rrdb": "rsdiff.networks.rrdb:RRDBNetConfig",
-            "spectral_cnn": "rsdiff.networks.spectral_cnn:SpectralCNNNetConfig",
-            "spsr": "rsdiff.networks.spsr:SPSRNetConfig",
-            "swinir": "rsdiff.networks.encoder_heads:SwinIRNetConfig",
-        }
-    )
+    kinds: ClassVar[Kinds] = NETWORKS
 
     def refuse_network(self, problem: Problem) -> str | None:
         """Return None, or one sentence that says why the network cannot treat `problem` and what to change."""

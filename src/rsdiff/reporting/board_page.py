@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from rsdiff.metrics import METRICS
 from rsdiff.reporting.page import embedded_detail, write_page
 
 SIDE = 256
@@ -31,6 +30,18 @@ def pictures_of(evaluation: Path, most: int) -> dict[str, dict[str, str]]:
     return pictures
 
 
+def described(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return what the page says of those of `names` that are metrics, and their place among all."""
+    from rsdiff.metrics import METRICS  # with PyTorch, which a page of runs that are known does not need
+
+    wanted = set(names)
+    return {
+        name: {"title": metric.title, "unit": metric.unit, "direction": metric.direction, "meaning": metric.meaning, "order": order}
+        for order, (name, metric) in enumerate(METRICS.items())
+        if name in wanted
+    }
+
+
 def write_board_page(
     page: Path, runs: Sequence[Mapping[str, Any]], sweeps: Sequence[Mapping[str, Any]], tables: Sequence[Mapping[str, Any]]
 ) -> Path:
@@ -40,6 +51,7 @@ def write_board_page(
     sweeps  {'name', 'command', 'page', 'counts', 'runs'}; tables {'name', 'page'}; pages as seen from the page's folder
     """
     shared = Shared()
+    metrics = {name: metric for run in reversed(runs) for name, metric in run["metrics"].items()}  # as the newest run says
     content = {
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "runs": [shared.run(run) for run in runs],
@@ -48,11 +60,7 @@ def write_board_page(
         "settings": list(shared.settings),
         "pictures": list(shared.pictures),
         "without_pictures": shared.without,
-        "metrics": {
-            name: {"title": metric.title, "unit": metric.unit, "direction": metric.direction, "meaning": metric.meaning}
-            for name, metric in METRICS.items()
-            if any(name in run["summary"] for run in runs)
-        },
+        "metrics": dict(sorted(metrics.items(), key=lambda named: named[1]["order"])),
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")  # no text of a run can end the script
     write_page(page, "board", data=Markup(text), title=f"Runs in {page.parent.resolve().name}")
@@ -79,7 +87,8 @@ class Shared:
         else:
             self.size += size
         numbered = {image: {kind: _number(self.pictures, text) for kind, text in kinds.items()} for image, kinds in pictures.items()}
-        return {**run, "settings": [_number(self.settings, text) for text in run["settings"]], "pictures": numbered}
+        shown = {name: value for name, value in run.items() if name != "metrics"}
+        return {**shown, "settings": [_number(self.settings, text) for text in run["settings"]], "pictures": numbered}
 
 
 def _number(known: dict[str, int], text: str) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from rsdiff.reporting.display import Picture
 from rsdiff.reporting.records import write_text
+
+if TYPE_CHECKING:
+    from rsdiff.reporting.display import Picture
 
 QUALITY = 85
 """Of JPEG, without subsampling of colours: panels take 40 % of the bytes of PNG, with a mean error of 2 of 255 levels."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas
+from typing import TYPE_CHECKING, Any
 
 from rsdiff.config import PlaceError
 from rsdiff.data import durable
-from rsdiff.degradations.base import RecordValue
-from rsdiff.metrics import Summary
+
+if TYPE_CHECKING:
+    import pandas
+
+    from rsdiff.degradations.base import RecordValue
+    from rsdiff.metrics import Summary
 
 PARQUET = "records.parquet"
 CSV = "records.csv"
@@ -25,6 +27,8 @@ def write_records(folder: Path, rows: Sequence[Mapping[str, RecordValue]]) -> pa
     Rows that share a name (the padding of a distributed loader's last batch) are written once. Columns keep the order in which the rows
     first name them.
     """
+    import pandas  # here and not above: a page of runs that are known needs none
+
     frame = pandas.DataFrame(list({str(row["name"]): dict(row) for row in rows}.values()))
     if not frame.empty:
         frame = frame.sort_values("name", ignore_index=True)
@@ -39,6 +43,8 @@ def read_records(folder: Path) -> pandas.DataFrame:
     path = folder / PARQUET
     if not path.is_file():
         raise PlaceError(f"{path} does not exist; run task=evaluate first.")
+    import pandas
+
     return pandas.read_parquet(path)
 
 

@@ -28,7 +28,7 @@ from rsdiff.tracking.json_lines import HISTORY, read_history
 
 INDEX = "index.html"
 ENTRY = "board.json"
-FORMAT = 2
+FORMAT = 3
 """Of board.json; another number makes all entries again."""
 READ = (STATUS, HISTORY, "config.yaml", "provenance.jsonl", IDENTITY)
 """Files of a run that its entry is made of."""
@@ -91,7 +91,7 @@ def entry_of(folder: Path, outputs: Path) -> Entry | None:
 
 def made_entry(folder: Path, status: Status) -> Entry:
     """Return what the page shows of a run and what does not depend on where its folder lies."""
-    from rsdiff.reporting.board_page import pictures_of
+    from rsdiff.reporting.board_page import described, pictures_of
 
     config = settings_used(_yaml(folder / "config.yaml"), folder)
     lines = _json_lines(folder / "provenance.jsonl")
@@ -104,6 +104,7 @@ def made_entry(folder: Path, status: Status) -> Entry:
         "host": str(last.get("host", "")),
         "commit": str((last.get("git") or {}).get("commit", ""))[:10],
         "command": shell_text(command) if command else "",
+        "metrics": described(status.summary),
         "summary": {name: _plain(value) for name, value in status.summary.items()},
         "settings": sorted(f"{name}={value}" for name, value in flat(config) if not name.startswith("hydra.")),
         "series": series_of(read_history(folder)),

@@ -1,7 +1,7 @@
 """Options of a run that belong to no group, and what every task declares.
 
 A task declares the groups it reads (`uses`): only those are checked, only those enter the run's signature, and reading another one is an
-error of ours that the tests find.
+error of ours that the tests find. To type a group, or a top-level setting (`takes`), that it does not read is refused.
 """
 
 from __future__ import annotations
@@ -53,12 +53,17 @@ class RunOptions:
                 raise UserError(f"{name}= is empty; give a path, or leave {name}= out.")
 
 
+TAKEN_BY_SOME = frozenset({"checkpoint", "input", "output", "source", "sr", "hr", "scale", "seed"})
+"""Top-level settings that some tasks read; the others are the application's, whatever the task."""
+
+
 class TaskOptions:
     """What every task declares.
 
     module     the module whose `run(settings, folder, tracker)` does the work; imported when the task runs, not for --help
     uses       groups the task reads
     needs      top-level settings that must be given
+    takes      further ones of TAKEN_BY_SOME that it reads; to type others is refused
     pairs_data whether the model meets the data of `dataset` and `degradation`, so that they must fit together
     starts     whether `checkpoint` is where a training starts, and the run of another model may be found for it
     only_looks whether the task only looks at other runs: its `run(settings)` has no run folder and leaves nothing
@@ -74,6 +79,7 @@ class TaskOptions:
     module: ClassVar[str]
     uses: ClassVar[frozenset[str]]
     needs: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed"})
     pairs_data: ClassVar[bool] = False
     continues: ClassVar[bool] = False
     starts: ClassVar[bool] = False

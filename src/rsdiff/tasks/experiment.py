@@ -14,12 +14,15 @@ from rsdiff.data.source import ImageSource
 from rsdiff.degradations.base import DegradationConfig
 from rsdiff.degradations.test_sets import TestSet, build_test_sets
 from rsdiff.methods.base import Method, Problem
+from rsdiff.runs.console import say_once
 from rsdiff.runs.settings import RunSettings
 from rsdiff.training.allocation import keep_freed_memory
 from rsdiff.training.built import build_method, method_from
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
 from rsdiff.training.origin import origin_of
 from rsdiff.training.processes import process_timeout
+from rsdiff.weights.stores import typed_name
+from rsdiff.weights.trained_scales import beyond_training
 
 SPLITTING = frozenset({DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM})
 """Ways of Accelerate's to train that share out the weights of a model."""
@@ -76,12 +79,18 @@ def tested_method(settings: RunSettings, problem: Problem) -> tuple[Method, Chec
         return build_method(settings.model, problem, settings.seed).eval(), None
     checkpoint = read_checkpoint(settings.checkpoint)
     trained = method_from(checkpoint, settings.scale, settings.model)
+    say_scales(checkpoint, settings.scale)
     if (trained.problem.bands, trained.problem.lr_bands) != (problem.bands, problem.lr_bands):
         raise UserError(
             f"the checkpoint was trained on {trained.problem.lr_bands} to {trained.problem.bands} bands and "
             f"dataset={settings.choices['dataset']} has {problem.lr_bands} to {problem.bands}; choose data with as many bands."
         )
     return trained.method, checkpoint
+
+
+def say_scales(checkpoint: Checkpoint, scale: float) -> None:
+    """Say, once for a command, where a scale lies outside those that a checkpoint was trained at."""
+    say_once([f"caution  {sentence}" for sentence in beyond_training(checkpoint.card, typed_name(checkpoint.folder), scale)])
 
 
 def methods_beside(settings: RunSettings, first: Checkpoint | None, samples: int) -> tuple[Method, ...]:
@@ -102,6 +111,7 @@ def methods_beside(settings: RunSettings, first: Checkpoint | None, samples: int
     for place in settings.beside:
         other = read_checkpoint(place)
         trained = method_from(other, settings.scale)
+        say_scales(other, settings.scale)
         for what, values in (
             ("bands", [[card["problem"]["lr_bands"], card["problem"]["bands"]] for card in (first.card, other.card)]),
             ("values as 0 and 1", [card["normaliser"] for card in (first.card, other.card)]),

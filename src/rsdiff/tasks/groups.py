@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from rsdiff.config.kinds import Kinds
 from rsdiff.data import DATASETS
 from rsdiff.degradations import DEGRADATIONS
-from rsdiff.diffusion import SAMPLERS
+from rsdiff.diffusion import BASES, SAMPLERS
 from rsdiff.methods import METHODS
+from rsdiff.networks import DISCRIMINATORS, NETWORKS
 from rsdiff.tasks import TASKS
 from rsdiff.tracking import LOGGERS
 
@@ -24,11 +25,5 @@ GROUPS: Mapping[str, Kinds] = {
 }
 """Config classes by group and `kind`. Every YAML file of a group names one: `defaults: [/schema/<group>/<kind>@_here_, _self_]`."""
 
-FAMILIES = Kinds(
-    {
-        "base": "rsdiff.diffusion.bases:BaseConfig",
-        "discriminator": "rsdiff.networks.discriminators:DiscriminatorConfig",
-        "network": "rsdiff.networks.restorers:RestorerConfig",
-    }
-)
-"""Families of choices inside an option, by name, which is that of their group: `model.network=hat` chooses the option hat of network."""
+FAMILIES: Mapping[str, Kinds] = {"base": BASES, "discriminator": DISCRIMINATORS, "network": NETWORKS}
+"""Kinds of choices inside an option, by the name of their family and group: `model.network=hat` chooses the option hat of network."""

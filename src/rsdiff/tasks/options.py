@@ -20,6 +20,7 @@ class TrainTask(TaskOptions):
     module: ClassVar[str] = "rsdiff.tasks.train"
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed", "checkpoint"})
     pairs_data: ClassVar[bool] = True
     starts: ClassVar[bool] = True
 
@@ -32,6 +33,7 @@ class EvaluateTask(TaskOptions, NetworkOptions, SpeedOptions):
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("test",)
     tests_alone: ClassVar[bool] = True
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "metrics"})
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed", "checkpoint"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
     is_calibrated: ClassVar[bool] = True
@@ -105,6 +107,7 @@ class DownstreamTask(TaskOptions, DownstreamOptions):
     module: ClassVar[str] = "rsdiff.tasks.downstream"
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train", "test")
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed", "checkpoint"})
     pairs_data: ClassVar[bool] = True
     continues: ClassVar[bool] = True
 
@@ -149,6 +152,7 @@ class RestoreTask(TaskOptions, SceneOptions, SpeedOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.restore"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "sampler"})
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed", "checkpoint"})
     needs: ClassVar[frozenset[str]] = frozenset({"input", "output"})
     continues: ClassVar[bool] = True
     is_calibrated: ClassVar[bool] = True
@@ -173,6 +177,7 @@ class PrepareTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.prepare"
     uses: ClassVar[frozenset[str]] = frozenset({"dataset"})
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed", "output", "source"})
 
     on_error: Literal["stop", "skip"] = "stop"
     """The first image that cannot be used ends the preparation, or such images are left out and reported."""
@@ -184,6 +189,7 @@ class CheckTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.check"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler", "trainer", "metrics"})
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed", "checkpoint"})
     repeats: ClassVar[bool] = True
 
     speed: bool = False
@@ -221,6 +227,7 @@ class StatusTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.status"
     uses: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = frozenset()
     only_looks: ClassVar[bool] = True
 
     sweep: str | None = None
@@ -235,6 +242,7 @@ class BoardTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.board"
     uses: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = frozenset()
     only_looks: ClassVar[bool] = True
 
 
@@ -244,6 +252,7 @@ class ImportTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.import_weights"
     uses: ClassVar[frozenset[str]] = frozenset({"model", "dataset", "degradation", "sampler"})
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed", "output"})
     needs: ClassVar[frozenset[str]] = frozenset({"source"})
 
     bands: int = 3
@@ -262,6 +271,7 @@ class ExportTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.export"
     uses: ClassVar[frozenset[str]] = frozenset({"model"})
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed", "checkpoint"})
     needs: ClassVar[frozenset[str]] = frozenset({"output"})
     continues: ClassVar[bool] = True
 
@@ -282,6 +292,7 @@ class ZooTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.zoo"
     uses: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[frozenset[str]] = frozenset()
     only_looks: ClassVar[bool] = True
 
 
@@ -291,6 +302,7 @@ class PublishTask(TaskOptions):
 
     module: ClassVar[str] = "rsdiff.tasks.publish"
     uses: ClassVar[frozenset[str]] = frozenset({"model"})
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed", "checkpoint", "output"})
     continues: ClassVar[bool] = True
 
     title: str
@@ -371,6 +383,7 @@ class FitNiqeTask(TaskOptions):
     module: ClassVar[str] = "rsdiff.tasks.fit_niqe"
     reads: ClassVar[tuple[Literal["train", "test"], ...]] = ("train",)
     uses: ClassVar[frozenset[str]] = frozenset({"dataset"})
+    takes: ClassVar[frozenset[str]] = frozenset({"scale", "seed", "output"})
 
     block: int = 96
     """Side of the blocks in pixels; scores of models with other blocks cannot be compared."""

@@ -28,6 +28,7 @@ from rsdiff.training.checkpoints import FORMAT, Checkpoint, read_checkpoint
 from rsdiff.training.origin import IMPORTED, origin_of, sha256
 from rsdiff.weights.about import CARD, PAGE, WEIGHTS, About, about_of, page_of
 from rsdiff.weights.stores import ALL_BYTES, MOST_BYTES, is_zoo, publish, require_intact, typed_name, zoo_entries
+from rsdiff.weights.trained_scales import SCALES, trained_scales
 
 OWN_FOLDER = re.compile(r"""(?<![^=,\[{'"])/(?:[^,'"\[\]{}/]+/)*(?=[^,'"\[\]{}/])""")
 """The folders of an absolute path, in a value or in a word of a command line."""
@@ -77,6 +78,7 @@ def write_published(checkpoint: Checkpoint, settings: RunSettings, task: Publish
             "config": for_others(untrained(checkpoint.card["config"])),
             "choices": checkpoint.card.get("choices", {}),
             **{key: checkpoint.card[key] for key in KEPT if key in checkpoint.card},
+            **({} if (scales := trained_scales(checkpoint.card)) is None else {SCALES: list(scales)}),
             "parameters": method.parameter_count(),
             "weights_sha256": digest,
             IMPORTED: {

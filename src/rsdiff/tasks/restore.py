@@ -24,7 +24,7 @@ from rsdiff.runs.result import TaskResult
 from rsdiff.runs.run_folder import RunFolder
 from rsdiff.runs.settings import RunSettings
 from rsdiff.tasks import plan
-from rsdiff.tasks.experiment import make_accelerator, methods_beside, weights_beside
+from rsdiff.tasks.experiment import make_accelerator, methods_beside, say_scales, weights_beside
 from rsdiff.tasks.options import RestoreTask
 from rsdiff.tasks.speeding import sped_up
 from rsdiff.tracking import Tracker
@@ -78,6 +78,7 @@ def restorer_of(
     if settings.checkpoint is not None:
         checkpoint = read_checkpoint(settings.checkpoint)
         trained = method_from(checkpoint, settings.scale, settings.model)
+        say_scales(checkpoint, settings.scale)
         method, problem, normaliser, wavelengths = trained.method, trained.problem, trained.normaliser, trained.wavelengths
         beside, origin = methods_beside(settings, checkpoint, task.samples), origin_of(checkpoint, (), method)
     elif not settings.model.is_ready:

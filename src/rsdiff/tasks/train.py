@@ -48,6 +48,7 @@ from rsdiff.training.processes import gather_rows, smallest_of_processes
 from rsdiff.training.speed import Passes, chosen_of, images_to_try
 from rsdiff.training.starting import load_weights, load_what_fits
 from rsdiff.training.trainer import Trainer
+from rsdiff.weights.trained_scales import SCALES
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -165,6 +166,7 @@ def card_of(settings: RunSettings, config: TrainerConfig, problem: Problem, sour
         "data": source.fingerprint(),
         used_data.TRAINED_ON: short_digests(source.contents()),
         "wavelengths": list(source.wavelengths),
+        SCALES: list(settings.model.trained_scales(settings.scale, config.scale_range)),
         "signature": settings.signature,
         "version": rsdiff.__version__,
         "parameters": parameters,

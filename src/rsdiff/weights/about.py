@@ -10,6 +10,7 @@ from typing import Any
 
 from rsdiff.config import UserError
 from rsdiff.data.frames import markdown_of
+from rsdiff.weights.trained_scales import told_scales, trained_scales
 
 CARD, WEIGHTS, PAGE = "card.json", "weights.safetensors", "README.md"
 FIELDS = ("title", "does", "data", "licence", "recipe", "figures")
@@ -64,6 +65,7 @@ def page_of(about: About, card: Mapping[str, Any], name: str, sha256: str) -> st
     name  what its command gives as checkpoint=: zoo:NAME, hf:OWNER/NAME, or the name of the folder, which others keep elsewhere
     """
     problem, model = card["problem"], card["config"]["model"]["kind"]
+    scales = told_scales(*(trained_scales(card) or [problem["scale"]] * 2))
     columns = ("images", "metric", "value", "bicubic")
     rows = [[*(str(row.get(name, "")) for name in columns[:2]), *(_number(row.get(name)) for name in columns[2:])] for row in about.figures]
     commands = list(dict.fromkeys(str(row["command"]) for row in about.figures if row.get("command")))
@@ -84,7 +86,7 @@ def page_of(about: About, card: Mapping[str, Any], name: str, sha256: str) -> st
             f"python run.py task=restore checkpoint={name} input=scene.tif output=restored.tif",
             "```",
             "",
-            f"Model kind `{model}`, x{problem['scale']:g}, {problem['lr_bands']} to {problem['bands']} bands, "
+            f"Model kind `{model}`, {scales}, {problem['lr_bands']} to {problem['bands']} bands, "
             f"{card.get('parameters', 0):,} parameters; weights SHA-256 `{sha256}`.",
             "",
             "## Figures",
