@@ -104,7 +104,7 @@ def browser() -> Iterator[Page]:
         "--disable-dev-shm-usage",
         "--remote-debugging-pipe",
         "--no-first-run",
-        "--window-size=1400,1000",
+        "--window-size=1280,1000",
     )
 
     def pipes() -> None:  # the browser reads its commands from descriptor 3 and answers on 4

@@ -36,7 +36,16 @@ def make_run(outputs: Path, name: str, psnr: float, steps: int, state: str = "fi
     """Write the folder of a run as a training leaves it: status, settings, history of 500 records, two pictures."""
     folder = outputs / "train" / "rrdb_quick-folder" / name
     (folder / "evaluation/panels").mkdir(parents=True)
-    summary = {"psnr": psnr, "bicubic_psnr": 26.0, "ssim": float("nan")}
+    summary = {
+        "psnr": psnr,
+        "bicubic_psnr": 26.0,
+        "ssim": float("nan"),
+        "lr_psnr": 41.2,
+        "lpips_alex": 0.31,
+        "dists": 0.2,
+        "niqe": 5.1,
+        "fid": 60.0,
+    }
     status = {"state": state, "error": error, "summary": summary, "report": "report.html", "updated": f"2026-01-01 00:00:{steps:02d}"}
     (folder / "status.json").write_text(json.dumps(status))
     (folder / "config.yaml").write_text(f"scale: 4\nseed: 0\nmodel: {{kind: rrdb}}\ntrainer: {{steps: {steps}, weight: null}}\n")
@@ -122,6 +131,20 @@ def test_a_page_that_cannot_be_renewed_is_said_and_ends_no_run(tmp_path: Path, m
     assert "was not renewed" in board.renew_board(tmp_path)
 
 
+@pytest.mark.skipif(chromium() is None, reason="needs chromium (apt-get install chromium), to look at the page")
+def test_a_board_of_many_settings_and_metrics_fits_a_screen_1280_pixels_wide(tmp_path: Path) -> None:
+    for number, kind in enumerate(("bicubic", "gaussian_noise")):
+        folder = make_run(tmp_path, "ab"[number], 27.0, 20 * (number + 1), ("finished", "failed")[number], "a long message " * 9)
+        more = f"degradation: {{kind: {kind}}}\nsampler: {{kind: {('ddim', 'edm_heun')[number]}}}\n"
+        settings = (folder / "config.yaml").read_text().replace("scale: 4\nseed: 0", f"scale: {number + 2}\nseed: {number}")
+        (folder / "config.yaml").write_text(settings + more)
+    with browser() as tab:
+        tab.open(board.write_board(tmp_path))
+        assert tab.evaluate("innerWidth") == 1280
+        assert len(tab.texts("#table th")) == 15
+        assert tab.evaluate("(() => { const all = document.querySelector('#runs .scroll'); return all.scrollWidth <= all.clientWidth; })()")
+
+
 @pytest.mark.skipif(chromium() is None, reason="needs chromium (apt-get install chromium), to click in the page")
 def test_runs_are_sorted_filtered_and_compared_by_clicks(tmp_path: Path) -> None:
     for number, name in enumerate("abc"):
@@ -132,7 +155,7 @@ def test_runs_are_sorted_filtered_and_compared_by_clicks(tmp_path: Path) -> None
         tab.open(page)
         assert len(tab.texts(rows)) == 3
         assert tab.texts("#compare h2") == []
-        values = "#table tbody td:nth-child(6)"
+        values = "#table tbody td:nth-child(5)"
         assert "29.00" in tab.texts(values)[1]
         tab.click(psnr)
         assert [text[:5] for text in tab.texts(values)] == ["27.00", "28.00", "29.00"]

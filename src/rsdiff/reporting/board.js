@@ -27,7 +27,7 @@ function columnsOfBoard() {
     { name: "run", text: (run) => run.name, value: (run) => run.name + run.signature },
     { name: "task", text: (run) => run.task }, { name: "state", text: (run) => run.state },
     ...["scale", "seed", "trainer.steps", "degradation.kind", "sampler.kind", "metrics.protocol.name"].filter((name) => new Set(board.runs.map((run) => settingOf(run, name)).filter(Boolean)).size > 1)
-      .map((name) => ({ name, title: name.replace("metrics.protocol.name", "protocol"), text: (run) => settingOf(run, name), number: board.runs.every((run) => settingOf(run, name) === "" || !Number.isNaN(Number(settingOf(run, name)))) })),
+      .map((name) => ({ name, title: name.replace("metrics.protocol.name", "protocol").replace("trainer.", "").replace(".kind", ""), text: (run) => settingOf(run, name), number: board.runs.every((run) => settingOf(run, name) === "" || !Number.isNaN(Number(settingOf(run, name)))) })),
   ];
   const figures = [...new Set(board.runs.flatMap((run) => Object.keys(run.summary)))].filter((name) => !/^(bicubic|linear)_/.test(name));
   for (const name of figures) {
@@ -35,6 +35,7 @@ function columnsOfBoard() {
     columns.push({ name, title: metric ? metric.title + { higher: " ↑", lower: " ↓" }[metric.direction] : name.replaceAll("_", " "), metric, number: board.runs.every((run) => typeof (run.summary[name] ?? 0) === "number" || run.summary[name] === "inf"), text: (run) => shownNumber(run.summary[name], metric), value: (run) => run.summary[name] ?? "" });
   }
   columns.push({ name: "updated", text: (run) => run.updated });
+  columns.filter((column) => column.name === "task" && new Set(board.runs.map(column.text)).size < 2).forEach((column) => chosen.hidden.add(column.name));
   columns.filter((column) => column.metric).slice(6).forEach((column) => chosen.hidden.add(column.name));
   columns.filter((column) => board.runs.length > 1 && !column.metric && column.number && column.value).forEach((column) => chosen.hidden.add(column.name));
   return columns;
@@ -58,6 +59,10 @@ function cellOf(run, column) {
     cell.textContent = "";
     cell.append(run.report ? element("a", run.name, { href: encodeURI(run.report) }) : document.createTextNode(run.name), element("span", " " + run.signature, { class: "muted small" }));
     if (run.command) cell.title = run.command;
+  }
+  if (column.name === "updated") {
+    const [day, time = ""] = run.updated.split(" ");
+    cell.replaceChildren(day, element("span", " " + time, { class: "muted small" }));
   }
   if (column.name === "state") {
     cell.classList.add("state", run.state);

@@ -109,7 +109,7 @@ function showCurves(runs, labels, name) {
   const x = (step) => LEFT + (step - left) / (right - left) * (WIDTH - LEFT - RIGHT), y = (value) => HEIGHT - BOTTOM - (scaled(value) - low) / (high - low) * (HEIGHT - BOTTOM - TOP);
   for (const mark of ticks(low, high, 5)) {
     const value = logarithmic ? 10 ** mark : mark;
-    picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), stroke: "#e3e8ee" }), svg("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, String(Number(value.toPrecision(4)))));
+    picture.append(svg("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value), stroke: "var(--line)" }), svg("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, String(Number(value.toPrecision(4)))));
   }
   for (const mark of ticks(left, right, 8)) picture.append(svg("text", { x: x(mark), y: HEIGHT - 10, "text-anchor": "middle" }, String(Number(mark.toPrecision(6)))));
   picture.append(svg("text", { x: LEFT - 8, y: HEIGHT - 10, "text-anchor": "end" }, "step"));
@@ -118,7 +118,7 @@ function showCurves(runs, labels, name) {
     if (at.length) picture.append(svg("polyline", { points: at.join(" "), fill: "none", stroke: colour, "stroke-width": 2, "data-run": runs[line.index].id }));
     if (at.length < 12) at.forEach((place) => picture.append(svg("circle", { cx: place.split(",")[0], cy: place.split(",")[1], r: 3, fill: colour })));
   }
-  const cursor = svg("line", { y1: TOP, y2: HEIGHT - BOTTOM, stroke: "#66717f", "stroke-dasharray": "3 3", visibility: "hidden" });
+  const cursor = svg("line", { y1: TOP, y2: HEIGHT - BOTTOM, stroke: "var(--muted)", "stroke-dasharray": "3 3", visibility: "hidden" });
   picture.append(cursor);
   picture.addEventListener("pointermove", (event) => {
     const box = picture.getBoundingClientRect(), wanted = left + ((event.clientX - box.left) / box.width * WIDTH - LEFT) / (WIDTH - LEFT - RIGHT) * (right - left);
