@@ -224,7 +224,10 @@ def typed_group(group: str, values: Mapping[str, Any] | None) -> Any:
     kind = options.pop("kind", None)
     table = GROUPS[group]
     if kind not in table:
-        raise ConfigError(f"{group}.kind={kind} is not known{nearest(str(kind), list(table))}; the kinds are {', '.join(sorted(table))}.")
+        raise ConfigError(
+            f"{group}.kind={kind} is not known{nearest(str(kind), list(table))}; the kinds are "
+            f"{', '.join(sorted(table))}; what a package of yours brings needs plugins=[PACKAGE]."
+        )
     missing = _first_missing(options)
     if missing:
         raise ConfigError(required(table[kind], missing, ".".join((group, *missing))))
