@@ -156,6 +156,18 @@ def test_quantiles_of_a_trained_regression_give_samples_and_leave_its_image_as_i
     assert "task.ensemble names models that predict quantiles and others that do not" in refused.err
 
 
+def test_quantiles_of_a_regression_of_every_scale_are_calibrated_at_any(run_command: Command) -> None:
+    words = ("model=residual_quantiles_tiny", "checkpoint=zoo:any_scale", *SMALL[:-1], "trainer.scale_range=[1.5,3]", "trainer.patch=30")
+    ended = run_command(*words, "trainer.validation_images=0", "metrics.baseline=false")
+    assert ended.code == 0, ended.err
+    trained = the("train/*/*")
+    ended = run_command("task=calibrate", f"checkpoint={trained}", "task.samples=2", "scale=2.5")
+    assert ended.code == 0, ended.err
+    assert "was trained at" not in ended.out
+    ended = run_command(*words, "trainer.validation_images=0", "metrics.baseline=false", "model.network=hat")
+    assert "model.network has no effect with model.regression=" in ended.err
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -32,7 +32,7 @@ def test_a_package_of_ones_own_trains_in_workers_and_is_evaluated(tmp_path: Path
     choice = ["model=mysr", "degradation=haze", "metrics.metrics=[psnr,median_error]", *SMALL]
     listed, swept = type_commands(
         tmp_path,
-        ["degradation=haze", "model=mysr", "--help"],
+        ["degradation=haze", "model=mysr", "plugins=[mysr]", "--help"],  # installed, and named all the same
         ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "model.width=8,16", *choice],
         PYTHONPATH=path,
     )

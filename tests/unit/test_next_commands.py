@@ -36,6 +36,11 @@ def test_the_next_command_begins_as_the_present_one_and_survives_a_shell(
     assert restore_with("zoo:x") == f"{begins} task=restore checkpoint=zoo:x input=IMAGE output=RESTORED.tif"
 
 
+def test_the_next_command_has_the_plugins_of_the_present_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TYPED, "run.py model=mine plugins=[mine]")
+    assert restore_with("RUN") == "python run.py 'plugins=[mine]' task=restore checkpoint=RUN input=IMAGE output=RESTORED.tif"
+
+
 def test_what_was_typed_is_kept_beside_what_hydra_gets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TYPED, "")
     typed = ["run.py", "checkpoint=a", "dataset.root=my photos"]

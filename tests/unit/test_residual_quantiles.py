@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from statistics import NormalDist
 
 import pytest
 import torch
+from hydra import compose
 from torch import Tensor
 
-from rsdiff.config import UserError
+from rsdiff.app.command_line import CONFIG_NAME, composing
+from rsdiff.app.composition import group_config
+from rsdiff.app.diagnosis import options_of
+from rsdiff.app.schemas import register_schemas
+from rsdiff.config import UserError, plain_values
+from rsdiff.data.modality import Modality
 from rsdiff.data.sample import Batch, SampleMeta
 from rsdiff.diffusion.bases import EnlargedConfig
 from rsdiff.diffusion.noise import SeededNoise
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.inference.draws import in_turn
-from rsdiff.methods.base import Problem, Stage
+from rsdiff.methods import METHODS
+from rsdiff.methods.base import MethodConfig, Problem, Stage
+from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.methods.residual_quantiles import INITIAL_SPREAD, ResidualQuantiles, ResidualQuantilesConfig
 from rsdiff.metrics import MetricsConfig
 from rsdiff.metrics.uncertainty import crps
 from rsdiff.networks.encoder_heads import EDSRNetConfig
+from rsdiff.networks.rrdb import RRDBNetConfig
+from rsdiff.weights import export_weights
+from tests.conftest import REPOSITORY
 
+CONF = REPOSITORY / "conf"
 NOISE = SeededNoise([(0,)], shared=(0,))
 STAGE = Stage("train", ("restorer",))
 
@@ -62,7 +75,7 @@ def test_the_head_learns_errors_that_differ_from_pixel_to_pixel_and_leaves_the_r
     def drawn(count: int) -> tuple[Batch, Tensor]:
         """Return images whose errors are normal, of the deviation of their pixel and off by half of it."""
         lr = torch.nn.functional.interpolate(torch.rand(count, 1, 4, 4, generator=generator), (8, 8), mode="nearest")
-        image, deviation = method.images.estimate(lr).detach(), 0.02 + 0.1 * torch.nn.functional.interpolate(lr, (16, 16))
+        image, deviation = method.regression.images.estimate(lr).detach(), 0.02 + 0.1 * torch.nn.functional.interpolate(lr, (16, 16))
         return batch_of(lr, image + deviation * (0.5 + torch.randn(image.shape, generator=generator))), deviation
 
     optimiser = torch.optim.Adam(method.groups()["restorer"], lr=8e-3)
@@ -86,13 +99,71 @@ def test_the_head_learns_errors_that_differ_from_pixel_to_pixel_and_leaves_the_r
 STEPS = 150
 
 
+def regressions(file: Path) -> dict[str, MethodConfig]:
+    """The smallest config of every kind of method that restores without drawing."""
+    register_schemas()
+    plain = RRDBMethodConfig(network=RRDBNetConfig(width=8, blocks=1))
+    torch.save({"params_ema": export_weights("rrdb", plain, plain.build(Problem(4, 3, 3)).state_dict())}, file)
+    names, files = {"hat": "hat_l_tiny"}, options_of(CONF / "model")
+    found = {}
+    with composing(CONF):
+        for kind in METHODS:
+            if not METHODS[kind].samples:
+                name = names.get(kind) or next(n for n in (f"{kind}_tiny", f"{kind}_quick", kind) if n in files)
+                more = [f"model.weights={file}"] if kind == "spandrel" else []
+                found[kind] = group_config(compose(CONFIG_NAME, [f"model={name}", *more]), "model")
+    return found
+
+
+def test_every_regression_is_taught_its_errors_and_restores_as_before(tmp_path: Path) -> None:
+    head, tried = EDSRNetConfig(width=8, blocks=1), set()
+    for kind, own in regressions(tmp_path / "x4.pth").items():
+        options = ResidualQuantilesConfig(regression={"kind": kind, **plain_values(own)}, head=head)
+        bands = 8 if kind == "awan" else 3
+        problem = Problem(own.usual_scale, bands, bands)
+        if kind == "residual_quantiles":
+            assert "has a spread of its own" in str(options.refuse(problem))
+            continue
+        assert options.refuse(problem) is None, kind
+        torch.manual_seed(0)
+        method, alone = options.build(problem).train(), own.build(problem).eval()
+        method.begin_from(alone.state_dict())
+        scale = 2.5 if own.any_scale else own.usual_scale
+        side, size = 16, (round(16 * scale), round(16 * scale))
+        like = torch.rand(1, bands, *size)
+        looks = {"looks": Modality(torch.rand(1, 2, bands, side, side))} if kind == "highresnet" else {}
+        lr, mask = torch.rand(1, bands, side, side), torch.zeros(1, 1, *size)
+        batch = Batch([SampleMeta("a")], size, (side, side), lr=lr, hr=like, ref=like.flip(2), change_mask=mask, modalities=looks)
+        method.losses(batch, STAGE, NOISE)["restorer"].total.backward()
+        assert all(parameter.grad is None for parameter in method.regression.parameters()), kind
+        assert any(parameter.grad is not None for parameter in method.head.parameters()), kind
+        image = method.eval().restore(batch, SamplerConfig(), NOISE)
+        assert torch.equal(image, alone.restore(batch, SamplerConfig(), NOISE)), kind
+        torch.testing.assert_close(at(method, 0.95, batch) - image, torch.full_like(image, 1.644854 * INITIAL_SPREAD), atol=1e-5, rtol=0)
+        tried.add(kind)
+    assert {"sadn", "liif", "lte", "hat", "dasr", "drsr", "danv2", "dcls", "spandrel", "mstpp", "spectral_linear", "esrgan"} <= tried
+    drawn = ResidualQuantilesConfig(regression={"kind": "sr3"}, head=head)
+    assert "it learns the errors of regressions, and 'sr3' has" in str(drawn.refuse(Problem(4, 3, 3)))
+
+
+def test_the_head_sees_the_lr_where_its_own_pixels_lie() -> None:
+    """Of a ramp, at a scale that does not divide the target; beside the last pixel's centre the border goes on."""
+    options = ResidualQuantilesConfig(regression={"kind": "bicubic"}, head=EDSRNetConfig(width=4, blocks=1), fold=4)
+    method = options.build(Problem(4, 1, 1))
+    lr = ((torch.arange(10.0) + 0.5) / 10).expand(1, 1, 10, 10)
+    found = method.on_grid(lr, (7, 7), (25, 25))[0, 0, 0]
+    centres = (torch.arange(7) * 4 + 2) / 25
+    torch.testing.assert_close(found, centres.clamp(0.05, 0.95), atol=1e-6, rtol=0)
+    assert method.on_grid(lr, (10, 10), (40, 40)) is lr
+
+
 def test_an_image_has_ascending_quantiles_whatever_the_head_answers() -> None:
     method = fresh().eval()
     with torch.no_grad():
         for parameter in method.head.parameters():
             parameter.normal_(0, 0.5)
         lr = torch.rand(1, 1, 8, 8)
-        found = method.residuals(lr, method.images.estimate(lr))
+        found = method.residuals(lr, method.regression.images.estimate(lr))
     assert (found.diff(dim=0) >= 0).all()
     assert float(found.std()) > INITIAL_SPREAD
 

@@ -68,6 +68,8 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
         options = replace(options, checkpoint=str(locate(options.checkpoint, Path(options.outputs))))
     if "model" in task.uses and options.checkpoint is not None and _takes_checkpoint(plain["model"]):
         plain["model"]["weights"], options = options.checkpoint, replace(options, checkpoint=None)
+    if "trainer" in task.uses and options.checkpoint is not None and getattr(_model_class(plain["model"]), "taught_on_checkpoint", False):
+        plain["model"], options = _with_regression(Path(options.checkpoint), plain["model"], options)
     if task.continues and trained is not None:
         plain, choices = _with_settings_of("the training", trained.resolved, trained.choices, plain, choices, overrides)
         options = _options(plain)
@@ -82,7 +84,8 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
         if getattr(options, name) is None:
             raise ConfigError(f"task={choices['task']} needs {name}, which was not given; add {name}=PATH.")
     groups = {group: typed_group(group, plain[group]) for group in (*sorted(task.uses), "logger") if group in plain}
-    require_effect({**groups, "task": task}, [parsed.key_or_group for parsed in typed])
+    # Of a choice inside an option ('network@model.network=hat'), the option.
+    require_effect({**groups, "task": task}, [str(parsed.package or parsed.key_or_group) for parsed in typed])
     return RunSettings(options, task, groups, choices, plain)
 
 
@@ -185,10 +188,30 @@ def _removal(group: str, overrides: Sequence[str]) -> str:
     return next((word for word in overrides if word.lstrip("~").partition("=")[0] == group), f"{group}=null")
 
 
+def _model_class(model: Mapping[str, Any]) -> Any:
+    return GROUPS["model"].get(str(model.get("kind")))
+
+
 def _takes_checkpoint(model: Mapping[str, Any]) -> bool:
     """Whether `checkpoint` is a file that the model chosen reads itself."""
-    cls = GROUPS["model"].get(str(model.get("kind")))
-    return bool(getattr(cls, "takes_checkpoint", False))
+    return bool(getattr(_model_class(model), "takes_checkpoint", False))
+
+
+def _with_regression(checkpoint: Path, model: Mapping[str, Any], options: RunOptions) -> tuple[dict[str, Any], RunOptions]:
+    """Return the settings of a model with those of the regression that a checkpoint holds, and the options of the run.
+
+    A file of weights without a card is read by spandrel, which needs no training. What its own options describe, or what another training
+    of itself was taught on, is left to them.
+    """
+    from rsdiff.training.checkpoints import CARD, find_checkpoint, read_card
+
+    if checkpoint.is_file() and not (checkpoint.parent / CARD).is_file():
+        return {**model, "regression": {"kind": "spandrel", "weights": str(checkpoint)}}, replace(options, checkpoint=None)
+    trained = read_card(find_checkpoint(checkpoint)).get("config", {}).get("model", {})
+    if trained.get("kind") == model["kind"]:
+        return {**model, "regression": trained.get("regression", {})}, options
+    described = trained.get("kind") == "rrdb" and all(trained.get(name) == model[name] for name in ("network", "base"))
+    return {**model, "regression": {} if described else dict(trained)}, options
 
 
 def _options(plain: Mapping[str, Any]) -> RunOptions:
@@ -201,7 +224,10 @@ def typed_group(group: str, values: Mapping[str, Any] | None) -> Any:
     kind = options.pop("kind", None)
     table = GROUPS[group]
     if kind not in table:
-        raise ConfigError(f"{group}.kind={kind} is not known{nearest(str(kind), list(table))}; the kinds are {', '.join(sorted(table))}.")
+        raise ConfigError(
+            f"{group}.kind={kind} is not known{nearest(str(kind), list(table))}; the kinds are "
+            f"{', '.join(sorted(table))}; what a package of yours brings needs plugins=[PACKAGE]."
+        )
     missing = _first_missing(options)
     if missing:
         raise ConfigError(required(table[kind], missing, ".".join((group, *missing))))

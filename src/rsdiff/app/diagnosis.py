@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rsdiff.app.groups import FAMILIES, GROUPS
+from rsdiff.app.habits import MEANT
 from rsdiff.config import ConfigError
 from rsdiff.config.typed import nearest
 from rsdiff.runs.options import RunOptions
@@ -43,29 +44,7 @@ OPTIONAL = {
 """What Hydra's manual names and other packages bring."""
 
 
-_DEVICE = (
-    "a GPU is used where PyTorch sees one, CUDA_VISIBLE_DEVICES= before the command keeps to the CPU, and "
-    "accelerate launch uses several GPUs"
-)
-_MEANT = {
-    **dict.fromkeys(
-        ("device", "devices", "gpu", "gpus", "gpu_ids", "cuda", "cpu", "use_cuda", "num_gpu", "n_gpus", "accelerator"), _DEVICE
-    ),
-    **dict.fromkeys(("epochs", "num_epochs", "max_epochs", "iterations", "total_iter", "max_steps"), "type trainer.steps=STEPS"),
-    **dict.fromkeys(("batch_size", "bs"), "type trainer.batch=IMAGES"),
-    **dict.fromkeys(("learning_rate", "lr"), "type trainer.optimiser.lr=RATE"),
-    **dict.fromkeys(("data", "data_dir", "data_root", "dataroot", "dataset_dir"), "type dataset=folder dataset.root=FOLDER"),
-    **dict.fromkeys(
-        ("resume", "resume_from", "ckpt", "ckpt_path", "weights", "pretrained"),
-        "type checkpoint=RUN_FOLDER to begin with its weights; the same command again continues a run",
-    ),
-    **dict.fromkeys(("in", "image", "images", "img"), "type input=IMAGE"),
-    **dict.fromkeys(
-        ("out", "out_dir", "output_dir", "save_dir"), "type output=FILE for an image, or outputs=FOLDER for the folder of all runs"
-    ),
-    **dict.fromkeys(("upscale", "sf", "factor"), "type scale=NUMBER"),
-}
-"""What newcomers type as other programs call it, by the last part of a setting's name, and what to type here."""
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".jp2", ".heic"})
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -103,14 +82,23 @@ def _setting_meant(word: str, overrides: Sequence[str]) -> str | None:
         return f"'{word} {' '.join(after[: 1 + (after[0] == '=')])}' is not a setting; type {word}={value}, without spaces."
     if word.lower() in ("help", "version"):
         return f"'{word}' is not a setting; type --{word.lower()}."
-    if (word in GROUPS or "." in word or word in RunOptions.__dataclass_fields__) and after and "=" not in after[0]:
+    if (
+        (word in GROUPS or ("." in word and not _is_path(word)) or word in RunOptions.__dataclass_fields__)
+        and after
+        and "=" not in after[0]
+    ):
         return f"'{word} {after[0]}' is not a setting; type {word}={after[0]}, with an equals sign and without spaces."
     groups = [group for group in (*GROUPS, *RECIPES) if word in options_of_group(group)]
     if groups:
         return f"'{word}' is not a setting; type {' or '.join(f'{group}={word}' for group in groups)}."
-    if Path(word).exists():
+    if _is_path(word):
         return f"'{word}' is a path, and not said what for; type input={word}, dataset.root={word} or checkpoint={word}, for example."
     return None
+
+
+def _is_path(word: str) -> bool:
+    """Whether a word without an equals sign means a file or folder rather than a setting: photo.png, not trainer.steps."""
+    return Path(word).exists() or "/" in word or Path(word).suffix.lower() in PICTURES
 
 
 def loader_at_hand() -> ConfigLoader:
@@ -153,6 +141,8 @@ def diagnosis(config_name: str, overrides: Sequence[str], error: Exception) -> s
             if options and option is not None and str(option) not in options:
                 if key == "metrics" and _is_metric(str(option)):
                     return f"metrics={option} is a metric and no protocol; type 'metrics.metrics=[{option}]'."
+                if key == "dataset" and Path(str(option)).is_dir():
+                    return f"dataset={option} is a folder and no option; type dataset=folder dataset.root={option}."
                 return f"{key}={option} does not exist{nearest(str(option), options)}; the options of {key} are {', '.join(options)}."
     if isinstance(error, MissingConfigException):
         return _missing_in_a_file(error, parsed)
@@ -285,8 +275,8 @@ def _unknown_key(composed: DictConfig, key: str, groups: Sequence[str]) -> str |
         return None
     known = [name for name in known if name not in ("kind", "hydra")]
     where = ".".join(place)
-    if part in _MEANT and where in ("", "trainer") and not _deeper(node, where, part):
-        return f"{key} is not a setting; {_MEANT[part]}."
+    if part in MEANT and where in ("", "trainer") and not _deeper(node, where, part):
+        return f"{key} is not a setting; {MEANT[part]}."
     if where:
         if not known:
             return f"{key} is not a setting; {where} has no options of its own (write +{key}=VALUE if it takes names of your choice)."

@@ -58,16 +58,21 @@ def _installed() -> Mapping[str, str]:
     return {point.value.partition(":")[0]: f"the entry point {point.name}" for point in points}
 
 
-@functools.cache
 def _loaded(name: str, origin: str) -> Path:
     """Import a plugin, fill its tables in and return the folder of its configs, which it may lack."""
     try:
-        module = importlib.import_module(name)
-        _register(module)
+        return _folder_of(name)
     except ImportError as error:
         raise ConfigError(
             f"{origin} names the module {name}, which cannot be imported ({error}); install it, or put its folder on PYTHONPATH."
         ) from error
+
+
+@functools.cache
+def _folder_of(name: str) -> Path:
+    """Do what `_loaded` says, once for a plugin that is installed and named too."""
+    module = importlib.import_module(name)
+    _register(module)
     return Path(str(module.__file__)).parent / "conf"
 
 

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from rsdiff.app.groups import FAMILIES
+from rsdiff.app.habits import MEANT
 from rsdiff.config import ConfigError, former
 from rsdiff.config.typed import nearest
 from rsdiff.runs.settings import CARRIED
@@ -140,7 +141,14 @@ def refuse_unknown_flags(words: Words) -> None:
     """Raise ConfigError for a word that looks like a flag and is none of Hydra's, or the beginning of one."""
     for word in words.flags:
         name = word.partition("=")[0]
-        if name.startswith("-") and not any(flag == name or (name.startswith("--") and flag.startswith(name)) for flag in FLAGS):
+        if not name.startswith("-") or name in FLAGS:
+            continue
+        meant = [flag for flag in FLAGS if name.startswith("--") and flag.startswith(name)]
+        if len(meant) > 1:
+            raise ConfigError(f"{word} is the beginning of several flags; choose one of {', '.join(sorted(meant))}.")
+        if not meant and (habit := MEANT.get(name.lstrip("-").replace("-", "_"))) is not None:
+            raise ConfigError(f"{word} is not a flag; {habit}.")
+        if not meant:
             raise ConfigError(f"{word} is not a flag{nearest(name, sorted(FLAGS))}; settings are written key=value, and --help lists them.")
     for flag, known in CHOICES.items():
         if (given := words.value(flag)) is not None and given not in known:

@@ -33,7 +33,10 @@ class Tagged:
     def class_of(cls, kind: str) -> type[Self]:
         """Return the config class of a kind; raises UserError for one that the family has not."""
         if kind not in cls.kinds:
-            raise UserError(f"{cls.family}={kind} does not exist; choose one of {', '.join(sorted(cls.kinds))}.")
+            raise UserError(
+                f"{cls.family}={kind} does not exist; choose one of {', '.join(sorted(cls.kinds))}, "
+                "or name the package of yours that brings it: plugins=[PACKAGE]."
+            )
         found: type[Self] = cls.kinds[kind]
         return found
 

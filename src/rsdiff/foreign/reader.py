@@ -31,6 +31,16 @@ MAX_NESTING = 3
 BIG_ENDIAN = "the file was written on a big-endian machine; save it again on a little-endian one."
 
 
+PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"BM", b"RIFF", b"\0\0\0\x0cjP")
+"""How files of JPEG, PNG, GIF, TIFF, BMP, WebP and JPEG 2000 begin."""
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file begins as an image does, whatever its name."""
+    with path.open("rb") as stream:
+        return stream.read(16).startswith(PICTURES)
+
+
 def read_pickle(path: Path | str) -> Any:
     """Return what the file at `path` holds: containers, scalars, arrays, CPU tensors; any other object as a `Record`.
 
@@ -42,6 +52,8 @@ def read_pickle(path: Path | str) -> Any:
         try:
             if path.stat().st_size == 0:
                 raise UnsafeFileError("it is empty.")
+            if is_picture(path):
+                raise UnsafeFileError("it is an image, not a file of weights; task=restore input=IMAGE enlarges one.")
             return _read(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY), 0)
         except UnsafeFileError as error:
             raise UnsafeFileError(f"{path.name} was not read: {error}") from error

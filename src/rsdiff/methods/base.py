@@ -86,6 +86,9 @@ class MethodConfig:
     takes_checkpoint: ClassVar[bool] = False
     """Whether `checkpoint=FILE` is the method's own option `weights`: a file that is no checkpoint of rsdiff."""
 
+    taught_on_checkpoint: ClassVar[bool] = False
+    """Whether `checkpoint=RUN` of another model brings that model's settings as the option `regression`, which then is trained upon."""
+
     @property
     def requires(self) -> frozenset[str]:
         """Batch fields the method cannot be trained without, among hr, lr, ref, change_mask, kernel, noise_level, lr_clean, hr_views."""

@@ -41,6 +41,10 @@ class Scored:
     parts: list[tuple[str, Summary]]
 
 
+OTHER_UNIT = 20.0
+"""So many times as bright and as varied as its reference no method restores an image, or the other way round; 10000 / 255 is 39."""
+
+
 class Images:
     """Restored images with their references, matched by name; read one at a time.
 
@@ -51,6 +55,8 @@ class Images:
     """
 
     def __init__(self, restored: Path, reference: Path, others: Mapping[str, Path], options: FileOptions, scale: float) -> None:
+        if restored.exists() and restored.resolve() == reference.resolve():
+            raise UserError(f"sr={restored} and hr={reference} are the same; give the restored images and what they are compared with.")
         sr, hr = (stems_of(place, name, options) for place, name in ((restored, "sr"), (reference, "hr")))
         one_file = restored.is_file() and reference.is_file()
         one_pair = [("", next(iter(hr)), next(iter(hr)), next(iter(sr)))]
@@ -90,6 +96,7 @@ class Images:
             made = self.restored.read(index, None if self.restored.size(index) == size else window)
             assert target.hr is not None
             assert made.hr is not None
+            require_one_unit(made.hr, target.hr, self.references.name(index))
             yield batch_of(target, made, self.scale), made.hr[None]
 
     def shared_size(self, index: int) -> tuple[int, int]:
@@ -102,6 +109,19 @@ class Images:
                 f"{target[0]}x{target[1]}; give images of the reference's size."
             )
         return own
+
+
+def require_one_unit(made: Tensor, target: Tensor, name: str) -> None:
+    """Raise UserError where an image and its reference (C, H, W) are stored in different units: up to 255 and 10000.
+
+    A flat image is no such case as long as it is about as bright; nor is a black one, which a method that failed may have written.
+    """
+    (bright, wide), (wanted, span) = ((float(image.nan_to_num().amax()), float(image.nan_to_num().std())) for image in (made, target))
+    if min(bright, wanted) > 0 and max(bright / wanted, wanted / bright) > OTHER_UNIT < max(wide, span) / max(min(wide, span), 1e-12):
+        raise UserError(
+            f"the restored image of {name} has values up to {bright:.3g} of the peak and its reference up to {wanted:.3g}, as if they were "
+            "stored in different units; write the restored images in the units of the references."
+        )
 
 
 def unlimited(options: FileOptions, items: Sequence[Item], references: Normaliser) -> FileOptions:

@@ -21,10 +21,11 @@ def calibration_text(
     after: Mapping[float, float],
     classes: Mapping[str, tuple[int, float]],
     tried: int,
+    what: str,
 ) -> str:
-    """Return what was found, in Markdown."""
+    """Return what was found, in Markdown. `what` the intervals are made of: "samples" or "quantiles"."""
     lines = [
-        f"# Intervals of {calibration.samples} samples",
+        f"# Intervals of {calibration.samples} {what}",
         "",
         f"Fitted on {calibration.images} images: error = hypot({calibration.factor:.3g} x spread, {calibration.floor:.3g} of the range).",
         "",
@@ -33,7 +34,7 @@ def calibration_text(
         lines += [
             f"Share of HR values within the intervals, over {tried} images that they were not fitted on:",
             "",
-            "| level | calibrated | as drawn | reaches, in errors |",
+            "| level | calibrated | uncalibrated | reaches, in errors |",
             "|---:|---:|---:|---:|",
             *(
                 f"| {level:g} | {_share(after[level])} | {_share(before[level])} | {calibration.reaches[level]:.3g} |"

@@ -28,8 +28,13 @@ def shell_text(command: Sequence[str]) -> str:
 
 
 def next_command(*words: str) -> str:
-    """Return a command to type next, quoted for a shell, that begins as the present one does: python run.py, or rsdiff."""
-    return shlex.join([*_program(typed_command()[0], or_else="rsdiff"), *words])
+    """Return a command to type next, quoted for a shell, that begins as the present one does: python run.py, or rsdiff.
+
+    Its plugins are those of the present one, without which what it names may not exist.
+    """
+    program, *typed = typed_command()
+    plugins = [word for word in typed if word.startswith("plugins=")][-1:]
+    return shlex.join([*_program(program, or_else="rsdiff"), *plugins, *words])
 
 
 def restore_with(checkpoint: str) -> str:

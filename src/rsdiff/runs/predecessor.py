@@ -81,7 +81,8 @@ def starting_point(
     if not runs:
         raise ConfigError(
             f"this model starts from a trained '{wanted.kind}' of the same {', '.join(wanted.options)}, and {outputs} holds no finished "
-            "one on this data set, degradation and scale with this seed; train it first, or give checkpoint=RUN_FOLDER or its signature."
+            f"one on this data set, degradation and scale with this seed; train it first, which the same command with "
+            f"model={wanted.kind} does (or its _tiny or _quick form, as this model's), or give checkpoint=RUN_FOLDER or its signature."
         )
     raise ConfigError(
         f"this model could start from {len(runs)} runs ({', '.join(str(run) for run in runs[:4])}); choose one with checkpoint=SIGNATURE."

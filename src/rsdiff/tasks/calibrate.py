@@ -75,9 +75,10 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     tried = {name: pixels for name, pixels in found.items() if name not in set(fit_on)}
     labels = {source.name(index): dict(source.meta(index).labels).get("class", "") for index in range(len(source))}
     before, after = (coverages(tried.values(), one) for one in (as_drawn(task.samples, method.predicts_quantiles), calibration))
-    text = calibration_text(calibration, before, after, by_class(tried, labels, calibration), len(tried))
+    what = "quantiles" if method.predicts_quantiles else "samples"
+    text = calibration_text(calibration, before, after, by_class(tried, labels, calibration), len(tried), what)
     write_text(folder.path / "results.md", text)
-    series = {"calibrated": after, "as drawn": before} if tried else {}
+    series = {"calibrated": after, "uncalibrated": before} if tried else {}
     write_text(folder.path / "reliability.svg", reliability_figure(series, standalone=True) or "")
     write_json(folder.path / calibrations.FILE, stored.to_json())
     kept = folder.path / calibrations.FILE if is_zoo(checkpoint.folder) else calibrations.keep(stored, checkpoint)

@@ -82,7 +82,10 @@ def restorer_of(
         method, problem, normaliser, wavelengths = trained.method, trained.problem, trained.normaliser, trained.wavelengths
         beside, origin = methods_beside(settings, checkpoint, task.samples), origin_of(checkpoint, (), method)
     elif not settings.model.is_ready:
-        raise ConfigError(f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER.")
+        raise ConfigError(
+            f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER, or "
+            "checkpoint=zoo:any_scale."
+        )
     else:
         with without_warnings(), SceneReader(first, task.view()) as reader:
             problem = Problem(settings.scale, len(reader.bands), len(reader.bands))

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from rsdiff.config import UserError
 from rsdiff.data.durable import flush, write_json
+from rsdiff.foreign.reader import is_picture
 from rsdiff.methods.former import present_groups
 from rsdiff.metrics.table import METRICS
 
@@ -139,6 +140,8 @@ def find_checkpoint(path: Path) -> Path:
     if not path.exists():
         raise CheckpointError(f"checkpoint {path} does not exist; give a run folder, a checkpoint folder or a weights.safetensors file.")
     if path.is_file():
+        if is_picture(path):
+            raise CheckpointError(f"checkpoint={path} is an image; type input={path}, and checkpoint=zoo:any_scale or a run folder.")
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} is not a checkpoint of rsdiff; convert it first with task=import source={path} model=NAME.")
         return path.parent
