@@ -108,7 +108,7 @@ def followed(message: str, wanted: Case) -> list[str]:
 @pytest.mark.parametrize("name", COMPOSED)
 def test_a_refused_command_is_accepted_as_its_sentence_says(name: str) -> None:
     wanted = COMPOSED[name]
-    usual = ["model=rrdb_tiny", "dataset=synthetic"]
+    usual = ["model=rrdb_tiny"]
     with pytest.raises(ConfigError) as refused:
         check_command(CONF, [*usual, *wanted.typed], multirun=False)
     again = followed(str(refused.value), wanted)

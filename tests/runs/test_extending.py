@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rsdiff.app.groups import FAMILIES, GROUPS
-from rsdiff.app.plugins import NAMED, _loaded
+from rsdiff.app.plugins import NAMED, _folder_of
 from tests.conftest import REPOSITORY, Command
 from tests.runs.test_network_choice import BRIEF, run_of
 
@@ -30,7 +30,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for table, names in zip(tables, before, strict=True):
         for name in set(table) - names:
             del table[name]  # type: ignore[attr-defined]
-    _loaded.cache_clear()
+    _folder_of.cache_clear()
 
 
 @pytest.mark.usefixtures("forgotten")

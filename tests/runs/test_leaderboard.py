@@ -60,7 +60,7 @@ def test_every_method_of_the_board_composes_and_its_trainings_share_its_minutes(
     ("words", "sentence"),
     [
         (("task=leaderboard",), "choose sweeps=leaderboard"),
-        (("sweeps=leaderboard", "task.only=[Nosuch]"), "only names ['Nosuch']"),
+        (("sweeps=leaderboard", "task.only=[Nosuch]"), "only names Nosuch"),
         (("sweeps=leaderboard", "task.minutes=0"), "choose more than 0"),
     ],
 )

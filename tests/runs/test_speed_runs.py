@@ -51,8 +51,8 @@ def test_what_is_chosen_is_computed_with(run_command: Command) -> None:
         images[name] = np.asarray(Image.open(f"{name}.png")).astype(int)
     assert 0 < np.abs(images["fast"] - images["exact"]).max() < 30
 
-    for task in (words, ("task=evaluate", "model=bicubic", *DATA)):
-        both = run_command(*task, "output=both.png", "task.speed=fast", "task.precision=bf16")
+    for task in ((*words, "output=both.png"), ("task=evaluate", "model=bicubic", *DATA)):
+        both = run_command(*task, "task.speed=fast", "task.precision=bf16")
         assert both.code == 2
         assert "task.precision has no effect with task.speed=fast; leave it out, or set task.speed=exact" in both.err
 

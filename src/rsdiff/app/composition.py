@@ -100,7 +100,7 @@ def _refuse_unread(task: TaskOptions, name: str, typed: Sequence[Override]) -> N
     for word in typed:
         option = str(word.package or word.key_or_group)
         group, _, inside = option.partition(".")
-        if group in GROUPS and group not in read:
+        if group in GROUPS and group not in read and not word.is_delete():
             what = f"reads no option of {group}" if inside else f"reads no {group}"
             given = option if inside else str(word.input_line or option)
             raise ConfigError(f"{given} has no effect with task={name}, which {what}; leave it out.")

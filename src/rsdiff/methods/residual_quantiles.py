@@ -34,7 +34,6 @@ from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.losses.images import difference, masked_mean
 from rsdiff.methods.base import Losses, Method, MethodConfig, Predecessor, Problem, Stage, coupling_of
-from rsdiff.methods.regression import RRDBMethodConfig
 from rsdiff.methods.restoring import HaloTilesConfig
 from rsdiff.networks.encoder_heads import EDSRNetConfig
 from rsdiff.networks.restorers import RestorerConfig
@@ -48,6 +47,7 @@ INITIAL_SPREAD = 0.03
 SOFTPLUS_OF_ONE = math.log(math.e - 1)
 """softplus of it is 1."""
 EMPTY = Such("{}", lambda value: not value)
+OF_EVERY_SCALE = Such("{kind:lte}", lambda value: bool(value) and ResidualQuantilesConfig(regression=value).any_scale)
 TAUGHT_WITH = frozenset({"hr_views", "kernel", "noise_level", "lr_clean"})
 """Batch fields that regressions need for their own training alone."""
 
@@ -58,7 +58,10 @@ class ResidualQuantilesConfig(MethodConfig):
 
     samples: ClassVar[bool] = False
     taught_on_checkpoint: ClassVar[bool] = True
-    read_with: ClassVar[ReadWith] = dict.fromkeys(("network", "base", "tiles"), ("regression", (EMPTY,)))
+    read_with: ClassVar[ReadWith] = {
+        **dict.fromkeys(("network", "base", "tiles"), ("regression", (EMPTY,))),
+        "fold": ("regression", (OF_EVERY_SCALE,)),
+    }
 
     regression: Mapping[str, Any] = field(default_factory=dict)
     """The regression's own settings with its kind, which checkpoint=RUN_FOLDER brings; empty: model=rrdb of the three options below."""
@@ -86,10 +89,10 @@ class ResidualQuantilesConfig(MethodConfig):
     @property
     def taught(self) -> MethodConfig:
         """The regression."""
-        if not self.regression:
-            return RRDBMethodConfig(network=self.network, base=self.base, tiles=self.tiles)
         from rsdiff.methods import METHODS
 
+        if not self.regression:
+            return METHODS["rrdb"](network=self.network, base=self.base, tiles=self.tiles)
         options = dict(self.regression)
         found: MethodConfig = config_from_mapping(METHODS[str(options.pop("kind"))], options, "model.regression")
         return found
