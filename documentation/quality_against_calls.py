@@ -105,7 +105,7 @@ def page_of(records: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, st
         metrics = [metric for metric in METRICS.values() if all(metric.name in point.metrics for point in points)]
         for metric in metrics:
             drawn = [CostPoint("", point.calls, loss_of(metric, point.metrics[metric.name]), point.curve) for point in points]
-            svg = quality_against_cost(drawn, "calls of the network", axis_of(metric), metric.direction == "higher")
+            svg = quality_against_cost(drawn, "calls of the network", axis_of(metric), metric.direction == "higher", standalone=True)
             if svg is not None:
                 figures[f"quality_{name}_{metric.name}.svg"] = svg
                 text.append(f"![{metric.title} against calls of the network](images/quality_{name}_{metric.name}.svg)")

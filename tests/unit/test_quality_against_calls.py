@@ -12,6 +12,7 @@ from documentation.quality_against_calls import FEW_STEPS, SOLVERS, Point, measu
 from rsdiff.config import UserError
 from rsdiff.diffusion.sampler import SamplerConfig
 from rsdiff.metrics import METRICS
+from tests.conftest import REPOSITORY
 
 JUDGED = [METRICS["psnr"], METRICS["energy_octave_1"]]
 
@@ -35,6 +36,13 @@ def test_few_calls_are_as_good_only_where_every_column_is(few: Point, sentence: 
     text, figures = page_of({"name": {"command": "python -m x", "points": [vars(own), vars(few)]}})
     assert sentence in text
     assert set(figures) == {"quality_name_psnr.svg", "quality_name_energy_octave_1.svg"}
+
+
+def test_figures_are_files_of_their_own() -> None:
+    """A browser shows an SVG file only if it names its namespace; one inside a page of HTML needs none."""
+    pictures = sorted((REPOSITORY / "docs" / "images").rglob("*.svg"))
+    assert len(pictures) > 30
+    assert [path.name for path in pictures if 'xmlns="http://www.w3.org/2000/svg"' not in path.read_text(encoding="utf-8")] == []
 
 
 def test_levels_are_tried_where_they_came_nearer_to_the_fine_solution(tmp_path: Path) -> None:

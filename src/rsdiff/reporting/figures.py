@@ -95,11 +95,17 @@ class CostPoint:
 
 
 def quality_against_cost(
-    points: Sequence[CostPoint], cost: str, quality: str, higher_is_better: bool = True, bicubic: float | None = None
+    points: Sequence[CostPoint],
+    cost: str,
+    quality: str,
+    higher_is_better: bool = True,
+    bicubic: float | None = None,
+    standalone: bool = False,
 ) -> str | None:
     """Return a scatter plot of `points` with logarithmic costs; None without points.
 
     The best value at any cost or below is marked; `bicubic` is the quality of bicubic interpolation, drawn as a line across.
+    standalone  see `svg`
     """
     kept = [point for point in points if math.isfinite(point.quality) and point.cost > 0]
     if not kept:
@@ -136,7 +142,7 @@ def quality_against_cost(
         axes.set_ylabel(quality)
         if any(groups) or bicubic is not None:
             axes.legend(fontsize=8)
-        return svg(figure)
+        return svg(figure, standalone)
 
 
 @dataclass(frozen=True)
