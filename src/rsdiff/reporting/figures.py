@@ -20,6 +20,7 @@ from rsdiff.reporting.style import BASELINE, INK, METHOD, MUTED, REFERENCE, SERI
 
 SMOOTHING = 0.05
 """A loss is smoothed over this share of its points."""
+MARKERS = "os^D"
 FEW_COSTS = 5
 """So many costs are named on the axis themselves."""
 
@@ -121,7 +122,8 @@ def quality_against_cost(
             x, y = [point.cost for point in members], [point.quality for point in members]
             if group and len(members) > 1:
                 axes.plot(x, y, color=colour, linewidth=1.2, alpha=0.7)
-            axes.scatter(x, y, color=colour, s=28, zorder=3, label=group or None)
+            marker = MARKERS[index // len(SERIES) % len(MARKERS)]  # more groups than colours
+            axes.scatter(x, y, color=colour, s=28, zorder=3, marker=marker, label=group or None)
         axes.scatter(
             [p.cost for p in frontier], [p.quality for p in frontier], s=90, facecolors="none", edgecolors=INK, linewidths=1, zorder=4
         )
