@@ -61,6 +61,21 @@ def test_published_weights_are_used_like_any_checkpoint_and_results_name_them(
     assert rsdiff.load(published).restore(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).shape == (32, 32, 3)
 
 
+def test_colleagues_may_read_what_is_written(run_command: Command, tmp_path: Path, imported: Path) -> None:
+    evaluated = run_command("task=evaluate", f"checkpoint={imported}", *SCENES)
+    assert evaluated.code == 0, evaluated.err
+    (result,) = (tmp_path / "outputs/evaluate").glob("*/*")
+    shared = run_command("task=publish", f"checkpoint={imported}", *CARD, f"task.results=[{result}]", f"output={tmp_path / 'shared'}")
+    assert shared.code == 0, shared.err
+    assert run_command("task=export", f"checkpoint={imported}", f"output={tmp_path / 'out.safetensors'}").code == 0
+    (tmp_path / "usual").mkdir()
+    (tmp_path / "usual" / "file").touch()
+    usual = {is_folder: (tmp_path / place).stat().st_mode for is_folder, place in ((True, "usual"), (False, "usual/file"))}
+    places = [*imported.rglob("*"), *(tmp_path / "outputs").rglob("*"), tmp_path / "shared", *(tmp_path / "shared").iterdir()]
+    places.append(tmp_path / "out.safetensors")
+    assert [str(place) for place in places if place.stat().st_mode != usual[place.is_dir()]] == []
+
+
 def test_weights_that_are_not_those_of_the_card_are_refused(run_command: Command, tmp_path: Path, published: str) -> None:
     file = tmp_path / "hub/me/small/weights.safetensors"
     content = bytearray(file.read_bytes())

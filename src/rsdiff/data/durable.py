@@ -57,6 +57,16 @@ def write_json(path: Path, content: Mapping[str, Any], is_only_writer: bool = Fa
     write_text(path, json.dumps(content, indent=1), is_only_writer)
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file that others may read as any other file: safetensors lets nobody but its owner."""
+    from safetensors.torch import save_file  # here and not above: it imports PyTorch
+
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    path.chmod(mode)
+
+
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays as npz, whole, under exactly this name."""
     import numpy as np  # here and not above: it takes a fifth of the start of a command that only looks

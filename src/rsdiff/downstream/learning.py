@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rsdiff.config import UserError
+from rsdiff.data.durable import write_tensors
 from rsdiff.data.seeding import derived_seed, keyed_generator
 from rsdiff.data.source import ImageSource, Window
 from rsdiff.downstream.options import DownstreamOptions
@@ -72,7 +73,7 @@ def train_network(
             schedule.step()
             progress(step + 1, options.steps)
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(network.state_dict(), path)
+        write_tensors(path, network.state_dict())
     return network.eval()
 
 

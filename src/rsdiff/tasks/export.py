@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from rsdiff.config import ConfigError, UserError, config_from_mapping
 from rsdiff.config.ours import typed
+from rsdiff.data.durable import write_tensors
 from rsdiff.methods import METHODS
 from rsdiff.methods.base import Method, MethodConfig, Problem
 from rsdiff.runs.result import TaskResult
@@ -63,7 +63,7 @@ def export_published(checkpoint: Checkpoint, scale: float, output: Path, form: s
             "rsdiff_model": json.dumps({"kind": kind, **model}),
             "rsdiff_problem": json.dumps(checkpoint.card["problem"]),
         }
-        save_file(published, output, metadata=facts)
+        write_tensors(output, published, facts)
     else:
         torch.save(published, output)
     needed = {name: value for name, value in weights.items() if not name.startswith(judges)}

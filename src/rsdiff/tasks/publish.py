@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from rsdiff.config import ConfigError
+from rsdiff.data.durable import write_tensors
 from rsdiff.runs.command import restore_with, shell_text
 from rsdiff.runs.predecessor import locate
 from rsdiff.runs.result import TaskResult
@@ -66,9 +66,10 @@ def write_published(checkpoint: Checkpoint, settings: RunSettings, task: Publish
         if not key.startswith(method.training_only)
     }
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    temporary = place.with_name(f".{place.name}.{os.getpid()}")  # others may read it, unlike those of tempfile
+    temporary.mkdir()
     try:
-        save_file({key: value.clone() for key, value in weights.items()}, temporary / WEIGHTS)
+        write_tensors(temporary / WEIGHTS, {key: value.clone() for key, value in weights.items()})
         digest = sha256([temporary / WEIGHTS])
         origin = origin_of(checkpoint, (), method)
         shown = place.name if name == str(place) else name

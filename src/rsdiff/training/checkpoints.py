@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rsdiff.config import UserError
-from rsdiff.data.durable import flush, write_json
+from rsdiff.data.durable import flush, write_json, write_tensors
 from rsdiff.foreign.reader import is_picture
 from rsdiff.methods.former import present_groups
 from rsdiff.metrics.table import METRICS
@@ -82,9 +82,9 @@ def write_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        save_file(_contiguous(weights), temporary / WEIGHTS)
+        write_tensors(temporary / WEIGHTS, _contiguous(weights))
         for k, average in enumerate(averages):
-            save_file(_contiguous(average), temporary / f"ema_{k}.safetensors")
+            write_tensors(temporary / f"ema_{k}.safetensors", _contiguous(average))
         (temporary / CARD).write_text(json.dumps({"format": FORMAT, "step": step, **card}, indent=1))
         if training_state is not None:
             torch.save(dict(training_state), temporary / TRAINING_STATE)
