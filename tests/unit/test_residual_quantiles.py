@@ -148,7 +148,7 @@ def test_every_regression_is_taught_its_errors_and_restores_as_before(tmp_path: 
 
 def test_the_head_sees_the_lr_where_its_own_pixels_lie() -> None:
     """Of a ramp, at a scale that does not divide the target; beside the last pixel's centre the border goes on."""
-    options = ResidualQuantilesConfig(regression={"kind": "bicubic"}, head=EDSRNetConfig(width=4, blocks=1), fold=4)
+    options = ResidualQuantilesConfig(regression={"kind": "bicubic"}, head=EDSRNetConfig(width=4, blocks=1))
     method = options.build(Problem(4, 1, 1))
     lr = ((torch.arange(10.0) + 0.5) / 10).expand(1, 1, 10, 10)
     found = method.on_grid(lr, (7, 7), (25, 25))[0, 0, 0]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import rsdiff
 from rsdiff.app.composition import settings_of
-from rsdiff.app.groups import GROUPS
+from rsdiff.app.groups import GROUPS, RECIPES
 from rsdiff.config import ConfigError, UserError
 from rsdiff.runs.options import TAKEN_BY_SOME
 
@@ -73,9 +77,21 @@ def test_no_task_takes_a_group_or_setting_that_it_does_not_read() -> None:
             for word, sentence in words.items():
                 with pytest.raises(ConfigError, match=sentence):
                     settings_of(mine, choices, [word])
+        if not options.uses and not options.starts_others:
+            for recipe in RECIPES:
+                with pytest.raises(ConfigError, match=f"{recipe}=one has no effect with task={task}, which reads no group of settings"):
+                    settings_of(mine, choices, [f"{recipe}=one"])
         for setting in TAKEN_BY_SOME - options.takes - options.needs:
             with pytest.raises(ConfigError, match=f"^{setting}= has no effect with task={task}, which does not read it; leave it out"):
                 settings_of(mine, choices, [f"{setting}=3"])
+
+
+def test_what_the_module_of_a_task_reads_may_be_typed() -> None:
+    for task, options in GROUPS["task"].items():
+        if options.module.startswith("rsdiff."):
+            source = Path(str(importlib.import_module(options.module).__file__)).read_text(encoding="utf-8")
+            read = set(re.findall(r"\bsettings\.(?:options\.)?(\w+)", source)) & TAKEN_BY_SOME
+            assert read <= options.takes | options.needs, f"{task} reads {read - options.takes - options.needs}"
 
 
 def test_what_an_experiment_or_a_checkpoint_brings_may_serve_other_tasks() -> None:

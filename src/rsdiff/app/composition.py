@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
-from rsdiff.app.groups import GROUPS
+from rsdiff.app.groups import GROUPS, RECIPES
 from rsdiff.config import ConfigError, config_from_mapping
 from rsdiff.config.paths import typed_path
 from rsdiff.config.reading import require_effect
@@ -75,10 +75,12 @@ def settings_of(plain: dict[str, Any], choices: dict[str, str], overrides: list[
         options = _options(plain)
     elif task.continues and options.checkpoint is not None:
         from rsdiff.training.checkpoints import find_checkpoint, read_card
+        from rsdiff.weights.stores import typed_name
 
-        card = read_card(find_checkpoint(Path(options.checkpoint)))
+        place = Path(options.checkpoint)
+        card = read_card(find_checkpoint(place))
         found = card.get("config", {}), card.get("choices", {})
-        plain, choices = _with_settings_of(options.checkpoint, *found, plain, choices, overrides)
+        plain, choices = _with_settings_of(f"checkpoint={typed_name(place)}", *found, plain, choices, overrides)
         options = replace(_options(plain), checkpoint=options.checkpoint)
     for name in sorted(task.needs):
         if getattr(options, name) is None:
@@ -104,6 +106,8 @@ def _refuse_unread(task: TaskOptions, name: str, typed: Sequence[Override]) -> N
             what = f"reads no option of {group}" if inside else f"reads no {group}"
             given = option if inside else str(word.input_line or option)
             raise ConfigError(f"{given} has no effect with task={name}, which {what}; leave it out.")
+        if option in RECIPES and not task.uses and not task.starts_others:
+            raise ConfigError(f"{word.input_line} has no effect with task={name}, which reads no group of settings; leave it out.")
         if option in TAKEN_BY_SOME and option not in task.takes | task.needs:
             raise ConfigError(f"{option}= has no effect with task={name}, which does not read it; leave it out{_instead(option)}.")
 

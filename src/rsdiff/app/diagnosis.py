@@ -23,15 +23,13 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rsdiff.app.groups import FAMILIES, GROUPS
+from rsdiff.app.groups import FAMILIES, GROUPS, RECIPES
 from rsdiff.app.habits import MEANT
 from rsdiff.config import ConfigError
 from rsdiff.config.typed import nearest
 from rsdiff.runs.options import RunOptions
 
 MAX_NAMED = 4
-RECIPES = ("experiments", "sweeps")
-"""Groups whose files set options of others."""
 OPTIONAL = {
     "hydra/sweeper=optuna": "rsdiff[search]",
     "hydra/sweeper=ax": "hydra-ax-sweeper",

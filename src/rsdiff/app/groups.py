@@ -18,5 +18,7 @@ TASKS = groups.GROUPS["task"].joined(
 """Config class of every task by `kind`."""
 GROUPS: Mapping[str, Kinds] = {**groups.GROUPS, "task": TASKS}
 """Config classes by group and `kind`. Every YAML file of a group names one: `defaults: [/schema/<group>/<kind>@_here_, _self_]`."""
+RECIPES = ("experiments", "sweeps")
+"""Groups whose files set options of others."""
 
-__all__ = ["FAMILIES", "GROUPS", "TASKS"]
+__all__ = ["FAMILIES", "GROUPS", "RECIPES", "TASKS"]

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsdiff.config import UserError, config, config_from_mapping
-from rsdiff.config.reading import ReadWith, Such, require_at_least
+from rsdiff.config.reading import ReadWith, Such
 from rsdiff.data.sample import Batch
 from rsdiff.diffusion.bases import BaseConfig, NoBaseConfig
 from rsdiff.diffusion.sampler import SamplerConfig
@@ -47,7 +47,8 @@ INITIAL_SPREAD = 0.03
 SOFTPLUS_OF_ONE = math.log(math.e - 1)
 """softplus of it is 1."""
 EMPTY = Such("{}", lambda value: not value)
-OF_EVERY_SCALE = Such("{kind:lte}", lambda value: bool(value) and ResidualQuantilesConfig(regression=value).any_scale)
+FOLD_OF_ANY_SCALE = 4
+"""Target pixels per pixel of the head's grid, along each side, for regressions that serve every scale; for others it is the scale."""
 TAUGHT_WITH = frozenset({"hr_views", "kernel", "noise_level", "lr_clean"})
 """Batch fields that regressions need for their own training alone."""
 
@@ -58,10 +59,7 @@ class ResidualQuantilesConfig(MethodConfig):
 
     samples: ClassVar[bool] = False
     taught_on_checkpoint: ClassVar[bool] = True
-    read_with: ClassVar[ReadWith] = {
-        **dict.fromkeys(("network", "base", "tiles"), ("regression", (EMPTY,))),
-        "fold": ("regression", (OF_EVERY_SCALE,)),
-    }
+    read_with: ClassVar[ReadWith] = dict.fromkeys(("network", "base", "tiles"), ("regression", (EMPTY,)))
 
     regression: Mapping[str, Any] = field(default_factory=dict)
     """The regression's own settings with its kind, which checkpoint=RUN_FOLDER brings; empty: model=rrdb of the three options below."""
@@ -73,13 +71,10 @@ class ResidualQuantilesConfig(MethodConfig):
     """Whether an image is restored whole or in tiles."""
     head: RestorerConfig = EDSRNetConfig(blocks=8)
     """The network that is trained: it sees the LR and the regression's image, folded to the head's grid, and answers quantiles."""
-    fold: int = 4
-    """Target pixels per pixel of the head's grid, along each side, for regressions that serve every scale; for others it is the scale."""
     quantiles: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)
     """Levels of the quantiles that are learned, ascending, 0.5 among them."""
 
     def __post_init__(self) -> None:
-        require_at_least(self, fold=1)
         ascends = all(low < high for low, high in pairwise((0.0, *self.quantiles, 1.0)))
         if not ascends or 0.5 not in self.quantiles or len(self.quantiles) < 2:
             raise UserError(
@@ -118,7 +113,7 @@ class ResidualQuantilesConfig(MethodConfig):
 
     def problem_of_head(self, problem: Problem) -> Problem:
         """Return what the head makes of what: of the LR's bands, the image's, folded, and the scale, every quantile of every band."""
-        fold = self.fold if self.any_scale else int(problem.scale)
+        fold = FOLD_OF_ANY_SCALE if self.any_scale else int(problem.scale)
         seen = problem.lr_bands + problem.bands * fold**2 + self.any_scale
         return Problem(fold, problem.bands * len(self.quantiles), seen)
 

@@ -67,6 +67,7 @@ def write_published(checkpoint: Checkpoint, settings: RunSettings, task: Publish
     }
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = place.with_name(f".{place.name}.{os.getpid()}")  # others may read it, unlike those of tempfile
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         write_tensors(temporary / WEIGHTS, {key: value.clone() for key, value in weights.items()})

@@ -83,8 +83,8 @@ def restorer_of(
         beside, origin = methods_beside(settings, checkpoint, task.samples), origin_of(checkpoint, (), method)
     elif not settings.model.is_ready:
         raise ConfigError(
-            f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER, or "
-            "checkpoint=zoo:any_scale."
+            f"model={settings.choices['model']} has weights to learn, so task=restore needs checkpoint=RUN_FOLDER; "
+            "or leave model= out and give checkpoint=zoo:any_scale."
         )
     else:
         with without_warnings(), SceneReader(first, task.view()) as reader:
