@@ -16,18 +16,10 @@ import rsdiff
 from rsdiff.methods import METHODS
 from rsdiff.weights.stores import ZOO
 from rsdiff.weights.trained_scales import trained_scales
+from tests.runs.test_network_choice import BRIEF
 
 OUTSIDE = "was trained at x1 to x4, and nothing is known of what it does at scale=5; compare with bicubic"
 PICTURE = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
-DATA = ("dataset=synthetic", "dataset.size=32", "dataset.train_images=2", "dataset.test_images=1", "dataset.second_date=false")
-FEW = (
-    "trainer.steps=1",
-    "trainer.batch=1",
-    "trainer.patch=16",
-    "trainer.validation_images=0",
-    "metrics.panels=0",
-    "metrics.metrics=[psnr]",
-)
 
 
 def test_a_scale_outside_the_training_is_cautioned_once(run_command: Callable[..., Any], tmp_path: Path) -> None:
@@ -46,7 +38,7 @@ def test_a_scale_outside_the_training_is_cautioned_once(run_command: Callable[..
 
 def test_a_training_keeps_its_scales_on_the_card(run_command: Callable[..., Any], tmp_path: Path) -> None:
     outputs = f"outputs={tmp_path}"
-    ended = run_command("model=lte_tiny", "model.queries=64", *DATA, *FEW, "trainer.scale_range=[1,2]", "scale=2", outputs)
+    ended = run_command("model=lte_tiny", "model.queries=64", *BRIEF, "trainer.scale_range=[1,2]", "scale=2", outputs)
     assert ended.code == 0, ended.err
     (card,) = tmp_path.rglob("card.json")
     assert json.loads(card.read_text())["scales"] == [1, 2]
