@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import rsdiff
 from rsdiff.app.command_line import check_command
@@ -59,6 +60,21 @@ def test_published_weights_are_used_like_any_checkpoint_and_results_name_them(
     assert "A small one" in scored.out
     assert "budget" not in scored.out
     assert rsdiff.load(published).restore(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).shape == (32, 32, 3)
+
+
+def test_messages_name_an_entry_of_the_zoo_as_it_is_typed(run_command: Command, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    words = ("task=restore", f"input={tmp_path / 'a.png'}", f"output={tmp_path / 'b.png'}")
+    sentences = {
+        ("checkpoint=zoo:texture_x4", "scale=2"): "zoo:texture_x4 was trained at scale=4",
+        ("checkpoint=zoo:any_scale", "model=rrdb"): "checkpoint=zoo:any_scale holds a model=lte_tiny",
+        ("checkpoint=zoo/any_scale",): "zoo/any_scale does not exist (did you mean zoo:any_scale?)",
+    }
+    for given, sentence in sentences.items():
+        refused = run_command(*words, *given)
+        assert refused.code in (1, 2)
+        assert sentence in refused.err
+        assert str(ZOO) not in refused.err
 
 
 def test_colleagues_may_read_what_is_written(run_command: Command, tmp_path: Path, imported: Path) -> None:

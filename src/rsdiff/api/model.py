@@ -165,11 +165,10 @@ class Model:
 
     def _caution(self, scale: float) -> None:
         """Warn where the model was not trained at a scale, once for each place in the caller's code as Python does."""
-        from rsdiff.weights.stores import typed_name
         from rsdiff.weights.trained_scales import beyond_training
 
         checkpoint = self._trained.checkpoint if self._trained else None
-        for sentence in beyond_training(checkpoint.card, typed_name(checkpoint.folder), scale) if checkpoint else ():
+        for sentence in beyond_training(checkpoint.card, checkpoint.name, scale) if checkpoint else ():
             warnings.warn(sentence, stacklevel=3)
 
     def _scale(self, scale: float | None) -> float:

@@ -120,7 +120,8 @@ class ResidualQuantilesConfig(MethodConfig):
     def refuse(self, problem: Problem) -> str | None:
         taught = self.taught
         if taught.samples or isinstance(taught, ResidualQuantilesConfig):
-            return f"it learns the errors of regressions, and '{self.regression['kind']}' has a spread of its own; leave it out."
+            kind = self.regression["kind"]
+            return f"it learns the errors of regressions, and '{kind}' has a spread of its own; give a regression's checkpoint."
         return taught.refuse(problem) or self.head.refuse_network(self.problem_of_head(problem))
 
     def build(self, problem: Problem) -> ResidualQuantiles:

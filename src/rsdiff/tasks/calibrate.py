@@ -24,7 +24,7 @@ from rsdiff.tasks.experiment import make_accelerator, methods_beside, problem_of
 from rsdiff.tasks.options import CalibrateTask
 from rsdiff.tracking import Tracker
 from rsdiff.training.processes import Processes
-from rsdiff.weights.stores import is_zoo, typed_name
+from rsdiff.weights.stores import is_zoo
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -83,7 +83,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     write_json(folder.path / calibrations.FILE, stored.to_json())
     kept = folder.path / calibrations.FILE if is_zoo(checkpoint.folder) else calibrations.keep(stored, checkpoint)
     use = [f"task.calibration={folder.path}"] if is_zoo(checkpoint.folder) else []
-    restore = ["task=restore", f"checkpoint={typed_name(checkpoint.folder)}", f"task.samples={task.samples}", *use]
+    restore = ["task=restore", f"checkpoint={checkpoint.name}", f"task.samples={task.samples}", *use]
     return TaskResult(
         messages=[
             text.strip(),

@@ -39,7 +39,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     heading = f"# {'Objects found' if searches else 'Scenes recognised'}: {settings.choices['model']} on {settings.choices['dataset']}"
     page = folder.path / "results.md"
     write_text(page, f"{heading}\n\n{text}")
-    weights = [] if checkpoint is None else [f"checkpoint {checkpoint.folder}"]
+    weights = [] if checkpoint is None else [f"checkpoint {checkpoint.name}"]
     return TaskResult(
         messages=[text.strip(), *weights, f"records  {folder.path / 'evaluation' / 'records.csv'}", f"report   {page}"],
         summary=summary,

@@ -32,7 +32,6 @@ from rsdiff.tasks.speeding import sped_up
 from rsdiff.tracking import Tracker
 from rsdiff.training.checkpoints import Checkpoint
 from rsdiff.training.origin import origin_of
-from rsdiff.weights.stores import typed_name
 
 
 def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResult:
@@ -116,7 +115,7 @@ def report(
             *([f"weights  {facts.weights}"] if facts.weights is not None else []),
             f"report   {written.page}",
             f"records  {folder.path / 'evaluation' / 'records.csv'}",
-            *([f"next     {restore_with(typed_name(checkpoint.folder))}"] if checkpoint else []),
+            *([f"next     {restore_with(checkpoint.name)}"] if checkpoint else []),
         ],
         summary=figures,
         report=written.page,

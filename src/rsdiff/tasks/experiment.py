@@ -21,7 +21,6 @@ from rsdiff.training.built import build_method, method_from
 from rsdiff.training.checkpoints import Checkpoint, read_checkpoint
 from rsdiff.training.origin import origin_of
 from rsdiff.training.processes import process_timeout
-from rsdiff.weights.stores import typed_name
 from rsdiff.weights.trained_scales import beyond_training
 
 SPLITTING = frozenset({DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM})
@@ -90,7 +89,7 @@ def tested_method(settings: RunSettings, problem: Problem) -> tuple[Method, Chec
 
 def say_scales(checkpoint: Checkpoint, scale: float) -> None:
     """Say, once for a command, where a scale lies outside those that a checkpoint was trained at."""
-    say_once([f"caution  {sentence}" for sentence in beyond_training(checkpoint.card, typed_name(checkpoint.folder), scale)])
+    say_once([f"caution  {sentence}" for sentence in beyond_training(checkpoint.card, checkpoint.name, scale)])
 
 
 def methods_beside(settings: RunSettings, first: Checkpoint | None, samples: int) -> tuple[Method, ...]:

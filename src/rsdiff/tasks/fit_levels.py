@@ -35,7 +35,6 @@ from rsdiff.tracking import Tracker
 from rsdiff.training.built import method_from
 from rsdiff.training.checkpoints import read_checkpoint
 from rsdiff.training.step import degrade_on
-from rsdiff.weights.stores import typed_name
 
 CONFIGS = "conf"
 """Folder of configs in the run's own, for --config-dir."""
@@ -62,7 +61,7 @@ def run(settings: RunSettings, folder: RunFolder, tracker: Tracker) -> TaskResul
     place = store(folder, judges[0].with_levels(levels))
     test = next_command(
         *("--config-dir", str(folder.path / CONFIGS), "task=evaluate"),
-        *(f"checkpoint={typed_name(checkpoint.folder)}", f"sampler={place.stem}"),
+        *(f"checkpoint={checkpoint.name}", f"sampler={place.stem}"),
     )
     return TaskResult(
         messages=[

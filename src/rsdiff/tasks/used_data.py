@@ -42,7 +42,7 @@ def sentences(
         held = short_digests([*training.contents(), *(validation.contents() if validation is not None else ())])
         said += _not_new(test, held, "are training images, too" if _is_all(settings) else "have the content of training images")
     elif checkpoint is not None and (trained_on := checkpoint.card.get(TRAINED_ON)) is not None:
-        said += _not_new(test, trained_on, f"are images that {checkpoint.folder} was trained on")
+        said += _not_new(test, trained_on, f"are images that {checkpoint.name} was trained on")
     return said
 
 
@@ -53,7 +53,7 @@ def require_new(settings: RunSettings, test: ImageSource, checkpoint: Checkpoint
     known = found_in(test.contents(), checkpoint.card.get(TRAINED_ON) or "")
     if known:
         raise DataError(
-            f"{checkpoint.folder} was trained on {len(known)} of the {len(test)} images, {test.name(known[0])} among them; "
+            f"{checkpoint.name} was trained on {len(known)} of the {len(test)} images, {test.name(known[0])} among them; "
             "to score them all the same, set dataset.split=all, or leave dataset= out to take the test images of the training."
         )
 

@@ -59,17 +59,17 @@ def method_from(checkpoint: Checkpoint, scale: float, options: MethodConfig | No
     model: dict[str, Any] = dict(present_groups(checkpoint.card["config"])["model"])
     kind = model.pop("kind")
     if kind not in METHODS:
-        raise CheckpointError(f"{checkpoint.folder} holds a model of kind '{kind}', which this version of rsdiff does not know; update it.")
+        raise CheckpointError(f"{checkpoint.name} holds a model of kind '{kind}', which this version of rsdiff does not know; update it.")
     trained = checkpoint.card["problem"]
     problem = Problem(scale=trained["scale"], bands=trained["bands"], lr_bands=trained["lr_bands"])
     config: MethodConfig = options if options is not None else config_from_mapping(METHODS[kind], model, "model")
     wanted = Problem(scale=scale, bands=problem.bands, lr_bands=problem.lr_bands)
     if scale != problem.scale and not config.any_scale:
         raise CheckpointError(
-            f"{checkpoint.folder} was trained at scale={problem.scale:g} and kind '{kind}' has one scale; leave scale={scale:g} out."
+            f"{checkpoint.name} was trained at scale={problem.scale:g} and kind '{kind}' has one scale; leave scale={scale:g} out."
         )
     if scale < 1:
-        raise UserError(f"{checkpoint.folder} enlarges images and scale={scale:g} makes them smaller; choose 1 or more.")
+        raise UserError(f"{checkpoint.name} enlarges images and scale={scale:g} makes them smaller; choose 1 or more.")
     reason = config.refuse(wanted)
     if reason is not None:
         raise UserError(reason)

@@ -29,10 +29,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rsdiff.config import UserError
+from rsdiff.config.typed import nearest
 from rsdiff.data.durable import flush, write_json, write_tensors
 from rsdiff.foreign.reader import is_picture
 from rsdiff.methods.former import present_groups
 from rsdiff.metrics.table import METRICS
+from rsdiff.weights.stores import typed_name, zoo_entries
 
 FORMAT = 1
 WEIGHTS, CARD, TRAINING_STATE = "weights.safetensors", "card.json", "training_state.pt"
@@ -55,6 +57,11 @@ class Checkpoint:
     weights: dict[str, Tensor]
     averages: list[dict[str, Tensor]]
     training_state: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What to type after checkpoint= for it: zoo:NAME, or its folder."""
+        return typed_name(self.folder)
 
     @property
     def best_weights(self) -> dict[str, Tensor]:
@@ -138,7 +145,11 @@ def read_card(folder: Path) -> dict[str, Any]:
 def find_checkpoint(path: Path) -> Path:
     """Return the checkpoint folder that `path` means; see `read_checkpoint`."""
     if not path.exists():
-        raise CheckpointError(f"checkpoint {path} does not exist; give a run folder, a checkpoint folder or a weights.safetensors file.")
+        meant = nearest(path.name, [name for name, _, _ in zoo_entries()])
+        in_zoo = meant.replace("did you mean ", "did you mean zoo:") if "zoo" in path.parts else ""
+        raise CheckpointError(
+            f"checkpoint {path} does not exist{in_zoo}; give a run folder, a checkpoint folder or a weights.safetensors file."
+        )
     if path.is_file():
         if is_picture(path):
             raise CheckpointError(f"checkpoint={path} is an image; type input={path}, and checkpoint=zoo:any_scale or a run folder.")
