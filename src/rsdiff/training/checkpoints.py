@@ -151,9 +151,9 @@ def find_checkpoint(path: Path) -> Path:
             f"checkpoint {path} does not exist{in_zoo}; give a run folder, a checkpoint folder or a weights.safetensors file."
         )
     if path.is_file():
-        if is_picture(path):
-            raise CheckpointError(f"checkpoint={path} is an image; type input={path}, and checkpoint=zoo:any_scale or a run folder.")
         if path.suffix != ".safetensors":
+            if is_picture(path):
+                raise CheckpointError(f"checkpoint={path} is an image; type input={path}, and checkpoint=zoo:any_scale or a run folder.")
             raise CheckpointError(f"{path} is not a checkpoint of rsdiff; convert it first with task=import source={path} model=NAME.")
         return path.parent
     if (path / CARD).exists():
