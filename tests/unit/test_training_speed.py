@@ -69,6 +69,19 @@ def test_what_is_faster_is_taken_with_its_distance(
     assert all(value.is_contiguous() and value.grad is None for value in passes.method.parameters())
 
 
+@pytest.mark.parametrize("model", ["sr3_tiny", "idm_tiny", "scdm_tiny"])
+def test_the_masks_of_dropout_count_for_no_distance(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = TrainingArithmetic(channels_last=True)
+    monkeypatch.setattr(training_speed, "fastest", lambda *_: (last, {"channels_last": 0.9}, 0.9))
+    passes = passes_of(model)
+    droppers = [module for module in passes.method.modules() if isinstance(module, torch.nn.Dropout) and module.p > 0]
+    found = measure(passes)
+    assert droppers
+    assert all(module.training for module in droppers)
+    assert found.loss < 1e-5
+    assert found.gradients < 1e-3
+
+
 def test_bf16_that_moves_the_loss_too_far_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_speed, "changes_on", lambda _: {"bf16": {"precision": "bf16"}})
     monkeypatch.setattr(training_speed, "fastest", lambda *_: (BF16, {"bf16": 0.4}, 0.4))

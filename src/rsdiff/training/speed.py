@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 
 from rsdiff.config import UserError
 from rsdiff.config.computing import Precision
@@ -150,10 +151,22 @@ def measure(passes: Passes) -> MeasuredTraining:
     return MeasuredTraining(best, ratios, total, loss, gradients, left_out)
 
 
+@contextmanager
+def nothing_dropped(method: Method) -> Iterator[None]:
+    """Train without dropout, whose masks are drawn in the order of the memory: another order is another mask, and no distance."""
+    droppers = [module for module in method.modules() if isinstance(module, _DropoutNd) and module.training]
+    for module in droppers:
+        module.eval()
+    yield
+    for module in droppers:
+        module.train()
+
+
 def distance(passes: Passes, arithmetic: TrainingArithmetic) -> tuple[float, float]:
     """Return the relative differences of losses and gradients from the exact ones."""
-    losses, gradients = passes.run(arithmetic), passes.gradients()
-    exact = passes.run(EXACT)
+    with nothing_dropped(passes.method):
+        losses, gradients = passes.run(arithmetic), passes.gradients()
+        exact = passes.run(EXACT)
     away = max(float((loss - true).abs() / true.abs().clamp_min(1e-8)) for loss, true in zip(losses, exact, strict=True))
     true = passes.gradients()
     differences = torch.stack([(found - value).square().sum() for found, value in zip(gradients, true, strict=True)]).sum()
