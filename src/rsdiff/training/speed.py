@@ -157,9 +157,11 @@ def nothing_dropped(method: Method) -> Iterator[None]:
     droppers = [module for module in method.modules() if isinstance(module, _DropoutNd) and module.training]
     for module in droppers:
         module.eval()
-    yield
-    for module in droppers:
-        module.train()
+    try:
+        yield
+    finally:
+        for module in droppers:
+            module.train()
 
 
 def distance(passes: Passes, arithmetic: TrainingArithmetic) -> tuple[float, float]:
